@@ -1,0 +1,2 @@
+//! The infomax command.
+fn main() {}

@@ -1,0 +1,34 @@
+//! The vocabulary of `infomax`: the few types that bind its crates together, and no mathematics.
+//!
+//! | item | what it is |
+//! |---|---|
+//! | [`Key`] | a seeded, counter-based source of random numbers: same key, same bits |
+//! | [`Views`], [`Embeddings`] | the embeddings of one batch, `V` views of shape `(B, D)` each |
+//! | [`Term`], [`Objective`], [`Report`] | a loss as a sum of named, weighted parts |
+//! | [`Params`] | named parameters and buffers in a fixed order |
+//! | [`Encoder`], [`Learner`] | what a model offers to training and to evaluation |
+//! | [`Batch`], [`BatchSource`] | what a data set offers to training |
+//! | [`Collective`] | sums and gathers over the processes of a data-parallel run |
+//!
+//! Everything is plain [`candle_core::Tensor`]s and object-safe traits, so that a new objective, model
+//! or data set changes no line of the trainer.
+
+mod collective;
+mod error;
+mod key;
+mod model;
+mod objective;
+mod params;
+mod source;
+mod views;
+
+pub use candle_core;
+
+pub use collective::{Collective, Local};
+pub use error::{Error, Result};
+pub use key::Key;
+pub use model::{Encoder, Learner, Mode};
+pub use objective::{Bound, Context, Objective, Part, Report, Role, Term, TermState};
+pub use params::{Init, Param, ParamBuilder, ParamKind, Params};
+pub use source::{Batch, BatchSource, Position, SourceStats};
+pub use views::{Embeddings, Views};

@@ -1,0 +1,174 @@
+//! The embeddings of one batch.
+
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor};
+
+/// `V >= 1` views of one batch: tensors of one shape `(B, D)`, row `i` of each belonging to sample `i`.
+#[derive(Clone, Debug)]
+pub struct Views(Vec<Tensor>);
+
+impl Views {
+    /// Collects views.
+    ///
+    /// # Errors
+    /// No view, a tensor that is not `(B, D)` with `B, D >= 1`, or views of unequal shape, dtype or device.
+    pub fn new(views: Vec<Tensor>) -> Result<Self> {
+        let Some(first) = views.first() else {
+            return Err(Error::config("views", 0, "at least one view is needed"));
+        };
+        for (i, view) in views.iter().enumerate() {
+            if view.rank() != 2 || view.elem_count() == 0 {
+                return Err(Error::Shape {
+                    op: format!("view {i}"),
+                    expected: "a matrix (batch, dim) with at least one row and one column".into(),
+                    got: view.dims().to_vec(),
+                });
+            }
+            if view.dims() != first.dims() || view.dtype() != first.dtype() {
+                return Err(Error::Mismatch {
+                    what: format!("view 0 and view {i}"),
+                    left: format!("{:?} {:?}", first.dims(), first.dtype()),
+                    right: format!("{:?} {:?}", view.dims(), view.dtype()),
+                    hint: "all views of a batch need one shape and one dtype".into(),
+                });
+            }
+            if !view.device().same_device(first.device()) {
+                return Err(Error::Mismatch {
+                    what: format!("devices of view 0 and view {i}"),
+                    left: format!("{:?}", first.device().location()),
+                    right: format!("{:?}", view.device().location()),
+                    hint: "move all views to one device".into(),
+                });
+            }
+        }
+        Ok(Self(views))
+    }
+
+    /// The usual case of two views.
+    pub fn pair(a: Tensor, b: Tensor) -> Result<Self> {
+        Self::new(vec![a, b])
+    }
+
+    /// Splits a tensor `(V, B, D)` into its views.
+    pub fn from_stacked(stacked: &Tensor) -> Result<Self> {
+        let (v, _, _) = stacked.dims3()?;
+        Self::new((0..v).map(|i| stacked.get(i)).collect::<candle_core::Result<_>>()?)
+    }
+
+    /// All views as one tensor `(V, B, D)`.
+    pub fn stack(&self) -> Result<Tensor> {
+        Ok(Tensor::stack(&self.0, 0)?)
+    }
+
+    /// All views below each other, `(V * B, D)`, view by view.
+    pub fn cat(&self) -> Result<Tensor> {
+        Ok(Tensor::cat(&self.0, 0)?)
+    }
+
+    /// The number of views `V`.
+    #[allow(clippy::len_without_is_empty)] // There is always one view.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The number of samples `B`.
+    pub fn batch(&self) -> usize {
+        self.0[0].dims()[0]
+    }
+
+    /// The dimension `D`.
+    pub fn dim(&self) -> usize {
+        self.0[0].dims()[1]
+    }
+
+    /// The dtype of every view.
+    pub fn dtype(&self) -> DType {
+        self.0[0].dtype()
+    }
+
+    /// The device of every view.
+    pub fn device(&self) -> &Device {
+        self.0[0].device()
+    }
+
+    /// The views, in order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Tensor> {
+        self.0.iter()
+    }
+
+    /// The views as a slice.
+    pub fn as_slice(&self) -> &[Tensor] {
+        &self.0
+    }
+
+    /// Applies a function to every view.
+    pub fn map(&self, f: impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Self::new(self.0.iter().map(f).collect::<Result<_>>()?)
+    }
+
+    /// The same values without a gradient.
+    pub fn detach(&self) -> Self {
+        Self(self.0.iter().map(Tensor::detach).collect())
+    }
+}
+
+impl std::ops::Index<usize> for Views {
+    type Output = Tensor;
+    fn index(&self, index: usize) -> &Tensor {
+        &self.0[index]
+    }
+}
+
+/// All that an objective may look at in one step.
+#[derive(Clone, Debug)]
+pub struct Embeddings {
+    /// The projector's output: what the invariance and entropy terms act on.
+    pub projections: Views,
+    /// The predictor's output, for methods that have one (BYOL, SimSiam).
+    pub predictions: Option<Views>,
+    /// The momentum teacher's projections, without gradient, for methods that have one.
+    pub targets: Option<Views>,
+    /// The encoder's output before the projector.
+    pub features: Option<Views>,
+}
+
+impl Embeddings {
+    /// Embeddings that consist of projections only.
+    pub fn new(projections: Views) -> Self {
+        Self { projections, predictions: None, targets: None, features: None }
+    }
+
+    /// Two views of projections.
+    pub fn pair(a: Tensor, b: Tensor) -> Result<Self> {
+        Ok(Self::new(Views::pair(a, b)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ones(shape: &[usize], dtype: DType) -> Tensor {
+        Tensor::ones(shape, dtype, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn refuses_what_does_not_fit_together() {
+        assert!(Views::new(vec![]).is_err());
+        assert!(Views::new(vec![ones(&[3], DType::F32)]).is_err());
+        assert!(Views::new(vec![ones(&[0, 3], DType::F32)]).is_err());
+        let message = Views::pair(ones(&[4, 3], DType::F32), ones(&[4, 2], DType::F32)).unwrap_err().to_string();
+        assert!(message.contains("[4, 3]") && message.contains("[4, 2]"), "{message}");
+        assert!(Views::pair(ones(&[4, 3], DType::F32), ones(&[4, 3], DType::F64)).is_err());
+    }
+
+    #[test]
+    fn stacks_and_splits() {
+        let a = Tensor::arange(0f32, 6., &Device::Cpu).unwrap().reshape((3, 2)).unwrap();
+        let views = Views::pair(a.clone(), (a * 2.).unwrap()).unwrap();
+        let again = Views::from_stacked(&views.stack().unwrap()).unwrap();
+        assert_eq!((again.len(), again.batch(), again.dim()), (2, 3, 2));
+        assert_eq!(again[1].to_vec2::<f32>().unwrap(), views[1].to_vec2::<f32>().unwrap());
+        assert_eq!(views.cat().unwrap().dims(), [6, 2]);
+    }
+}
