@@ -1,0 +1,92 @@
+//! The error of this crate.
+
+/// What an operation of this crate can refuse.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A tensor has another shape than the operation needs.
+    #[error("{op}: {name} must be {expected}, got shape {got:?}")]
+    Shape {
+        /// The operation.
+        op: &'static str,
+        /// The argument.
+        name: &'static str,
+        /// The shape that it must have, in words.
+        expected: String,
+        /// The shape that it has.
+        got: Vec<usize>,
+    },
+    /// A tensor without elements where a value must be computed from them.
+    #[error("{op}: {name} has no elements (shape {got:?}); skip empty batches before calling it")]
+    Empty {
+        /// The operation.
+        op: &'static str,
+        /// The argument.
+        name: &'static str,
+        /// The shape that it has.
+        got: Vec<usize>,
+    },
+    /// A number outside of its range.
+    #[error("{op}: {name} = {value}: {reason}")]
+    Config {
+        /// The operation.
+        op: &'static str,
+        /// The argument.
+        name: &'static str,
+        /// Its value, as text.
+        value: String,
+        /// What is accepted.
+        reason: &'static str,
+    },
+    /// Two tensors of one call have different types of elements.
+    #[error("{op}: {name} is {got:?} but the input is {expected:?}; convert one of them with `to_dtype`")]
+    DType {
+        /// The operation.
+        op: &'static str,
+        /// The argument.
+        name: &'static str,
+        /// Its type.
+        got: candle_core::DType,
+        /// The type of the input.
+        expected: candle_core::DType,
+    },
+    /// A matrix is not positive definite, even with the largest jitter on its diagonal.
+    #[error(
+        "{op}: a {size}x{size} matrix is not positive definite, even with {jitter:e} added to its diagonal; \
+         is it symmetric and finite?"
+    )]
+    NotPositiveDefinite {
+        /// The operation.
+        op: &'static str,
+        /// The number of rows.
+        size: usize,
+        /// The largest jitter that was tried, absolute.
+        jitter: f64,
+    },
+    /// An iterative decomposition did not converge: its input is not finite.
+    #[error("{op}: the decomposition of a {rows}x{cols} matrix did not converge; is it finite?")]
+    NoConvergence {
+        /// The operation.
+        op: &'static str,
+        /// The number of rows.
+        rows: usize,
+        /// The number of columns.
+        cols: usize,
+    },
+    /// An error of Candle.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// The result of the operations of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Lets `?` be used inside of `candle_core::Module` implementations.
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Candle(error) => error,
+            other => Self::wrap(other),
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Every operation as a composition of Candle's own, with the same signature as its fast form.
+//!
+//! Slow, differentiable on every device, and plain enough to be checked by eye: the fast forms are tested
+//! against these, and devices other than the CPU run them.
+
+mod conv;
+mod dense;
+mod norm;
+mod pool;
+
+pub use conv::conv2d;
+pub use dense::{cross_entropy, gelu, l2_normalize, linear, log_softmax, relu, silu, softmax};
+pub use norm::{batch_norm_eval, batch_norm_train, group_norm, layer_norm, rms_norm};
+pub use pool::{avg_pool2d, global_avg_pool, max_pool2d};

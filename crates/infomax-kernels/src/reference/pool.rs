@@ -1,0 +1,68 @@
+//! Pooling, tap by tap.
+
+use super::conv::strided;
+use crate::{Pool2dConfig, Result, check};
+use candle_core::Tensor;
+
+/// See [`crate::max_pool2d`].
+///
+/// # Errors
+/// As [`crate::max_pool2d`].
+pub fn max_pool2d(xs: &Tensor, cfg: Pool2dConfig) -> Result<Tensor> {
+    let (p, q) = check::pool("max_pool2d", xs, cfg)?;
+    let padded =
+        pad_with(&pad_with(xs, 2, cfg.padding, f64::NEG_INFINITY)?, 3, cfg.padding, f64::NEG_INFINITY)?;
+    let mut best: Option<Tensor> = None;
+    for r in 0..cfg.kernel {
+        for s in 0..cfg.kernel {
+            let tap = strided(&strided(&padded, 2, r, cfg.stride, p)?, 3, s, cfg.stride, q)?.contiguous()?;
+            best = Some(match best {
+                // The strict comparison gives ties to the first tap, as PyTorch does.
+                Some(best) => tap.gt(&best)?.where_cond(&tap, &best)?,
+                None => tap,
+            });
+        }
+    }
+    Ok(best.map_or_else(|| xs.contiguous(), Ok)?)
+}
+
+/// See [`crate::avg_pool2d`].
+///
+/// # Errors
+/// As [`crate::avg_pool2d`].
+pub fn avg_pool2d(xs: &Tensor, cfg: Pool2dConfig) -> Result<Tensor> {
+    let (p, q) = check::pool("avg_pool2d", xs, cfg)?;
+    let padded = pad_with(&pad_with(xs, 2, cfg.padding, 0.0)?, 3, cfg.padding, 0.0)?;
+    let mut sum: Option<Tensor> = None;
+    for r in 0..cfg.kernel {
+        for s in 0..cfg.kernel {
+            let tap = strided(&strided(&padded, 2, r, cfg.stride, p)?, 3, s, cfg.stride, q)?;
+            sum = Some(match sum {
+                Some(sum) => (sum + tap)?,
+                None => tap,
+            });
+        }
+    }
+    let sum = sum.map_or_else(|| xs.contiguous(), Ok)?;
+    Ok((sum * (1.0 / (cfg.kernel * cfg.kernel) as f64))?)
+}
+
+/// See [`crate::global_avg_pool`].
+///
+/// # Errors
+/// As [`crate::global_avg_pool`].
+pub fn global_avg_pool(xs: &Tensor) -> Result<Tensor> {
+    let (n, c, h, w) = check::dims4("global_avg_pool", "xs", xs)?;
+    check::not_empty("global_avg_pool", "xs", xs)?;
+    Ok(xs.reshape((n, c, h * w))?.mean(2)?)
+}
+
+fn pad_with(xs: &Tensor, dim: usize, padding: usize, value: f64) -> Result<Tensor> {
+    if padding == 0 {
+        return Ok(xs.clone());
+    }
+    let mut dims = xs.dims().to_vec();
+    dims[dim] = padding;
+    let side = Tensor::full(value, dims, xs.device())?.to_dtype(xs.dtype())?;
+    Ok(Tensor::cat(&[&side, xs, &side], dim)?)
+}
