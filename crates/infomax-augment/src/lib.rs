@@ -1,1 +1,49 @@
-//! Empty.
+//! Seeded random views of images on the host, with the semantics of torchvision on PIL images.
+//!
+//! A [`Recipe`] lists the views of a sample: how each is cropped, resized, jittered, blurred and
+//! normalised. An [`Augmenter`] applies it: [`Augmenter::draw`] draws the parameters of one view from a
+//! generator of random numbers, [`Augmenter::render`] computes the view with given parameters, and
+//! [`Augmenter::apply`] does both. All randomness comes from the generator that is passed in, so the
+//! same generator gives the same bits on any machine and any number of threads.
+//!
+//! ```
+//! use infomax_augment::{Augmenter, Image, Recipe, Scratch};
+//! use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+//!
+//! let augmenter = Augmenter::new(&Recipe::preset("vicreg-cifar")?)?;
+//! let image = Image::new(40, 36, 3, vec![128; 40 * 36 * 3])?;
+//! let (c, h, w) = augmenter.output(0);
+//! let mut view = vec![0f32; c * h * w]; // (C, H, W), normalised
+//! let mut scratch = Scratch::default(); // one per thread, reused
+//! augmenter.apply(0, &image, &mut ChaCha8Rng::seed_from_u64(1), &mut scratch, &mut view)?;
+//! # Ok::<(), infomax_augment::Error>(())
+//! ```
+//!
+//! # Exactness
+//! Resampling is the fixed-point algorithm of Pillow (with antialiasing), brightness, contrast,
+//! saturation, hue, grayscale and solarize are those of `torchvision.transforms` on PIL images, bit for
+//! bit. Gaussian blur is the one of torchvision to one grey level. Random parameters have torchvision's
+//! distributions, but come from another generator.
+//!
+//! # Channels
+//! Images have 1, 3 or 4 channels. Colour operations act on the first three of 4 channels, and of them
+//! saturation, hue and grayscale leave single-channel images alone, as in torchvision.
+
+mod augmenter;
+mod blur;
+mod color;
+mod draw;
+mod error;
+mod eval;
+mod hue;
+mod image;
+mod presets;
+mod recipe;
+mod resample;
+
+pub use augmenter::{Augmenter, Scratch};
+pub use draw::{CropBox, Jitter, JitterStep, ViewParams};
+pub use error::{Error, Result};
+pub use eval::EvalTransform;
+pub use image::Image;
+pub use recipe::{Blur, ColorJitter, Crop, Filter, Recipe, Solarize, ViewConfig};

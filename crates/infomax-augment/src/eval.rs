@@ -1,0 +1,73 @@
+//! The deterministic view that evaluation uses.
+
+use crate::augmenter::{Render, check, tables};
+use crate::recipe::check_normalisation;
+use crate::{Error, Image, Recipe, Result, Scratch, ViewConfig, ViewParams};
+
+/// Resizes the largest centred square of an image to `size x size` pixels and normalises it.
+#[derive(Clone, Debug)]
+pub struct EvalTransform {
+    config: ViewConfig,
+    /// The side of the centred square, as a part of the shorter side of the image.
+    part: f64,
+    tables: Vec<[f32; 256]>,
+}
+
+impl EvalTransform {
+    /// A transform to `size` pixels a side, with one mean and standard deviation a channel (values in 0..1).
+    ///
+    /// # Errors
+    /// A size of 0, or a mean and standard deviation that do not fit each other.
+    pub fn new(size: usize, mean: &[f32], std: &[f32]) -> Result<Self> {
+        check_normalisation(mean, std)?;
+        if size == 0 {
+            return Err(Error::config("size", size, "a view has at least one pixel a side"));
+        }
+        Ok(Self { config: ViewConfig::plain(size), part: 1.0, tables: tables(mean, std) })
+    }
+
+    /// The transform that belongs to a recipe: the size of its largest view, its filter and normalisation.
+    ///
+    /// # Errors
+    /// As [`Recipe::check`].
+    pub fn for_recipe(recipe: &Recipe) -> Result<Self> {
+        recipe.check()?;
+        let largest = recipe.views.iter().max_by_key(|v| v.size);
+        let mut transform = Self::new(largest.map_or(0, |v| v.size), &recipe.mean, &recipe.std)?;
+        transform.config.filter = largest.map_or(transform.config.filter, |v| v.filter);
+        Ok(transform)
+    }
+
+    /// Takes the middle `part` of the shorter side, for example 224 / 256 as usual for ImageNet.
+    ///
+    /// # Errors
+    /// A part that is not in `0 < part <= 1`.
+    pub fn with_centre(mut self, part: f64) -> Result<Self> {
+        if !(part > 0.0 && part <= 1.0) {
+            return Err(Error::config("part", part, "a part of the shorter side, above 0 and at most 1"));
+        }
+        self.part = part;
+        Ok(self)
+    }
+
+    /// The shape `(channels, height, width)` of the output.
+    pub fn output(&self) -> (usize, usize, usize) {
+        (self.tables.len(), self.config.size, self.config.size)
+    }
+
+    /// Computes the view into `out`, `(C, H, W)` and normalised.
+    ///
+    /// # Errors
+    /// An image of another number of channels, an output of another length.
+    pub fn apply(&self, image: &Image, scratch: &mut Scratch, out: &mut [f32]) -> Result<()> {
+        let mut params = ViewParams::plain(image.width(), image.height());
+        let side = ((params.crop.width as f64 * self.part).round() as usize).max(1);
+        params.crop.x = (image.width() - side) / 2;
+        params.crop.y = (image.height() - side) / 2;
+        (params.crop.width, params.crop.height) = (side, side);
+        check(image, params.crop, self.tables.len(), self.config.size, out.len())?;
+        let (config, tables) = (&self.config, &self.tables[..]);
+        pulp::Arch::new().dispatch(Render { config, image, params: &params, tables, scratch, out });
+        Ok(())
+    }
+}
