@@ -1,0 +1,85 @@
+//! `cargo xtask tidy`: the conventions of ARCHITECTURE.md that no compiler checks.
+//!
+//! Each check is a function of text or of `cargo metadata` that returns its findings, so that a
+//! test can plant a violation and see it found.
+
+mod graph;
+mod lexer;
+mod source;
+mod text;
+
+use std::fmt;
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+
+use crate::workspace::Workspace;
+
+/// One violation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    /// Path relative to the root, or the name of a package.
+    place: String,
+    /// Line, from 1; 0 where the finding has none.
+    line: usize,
+    message: String,
+}
+
+impl Finding {
+    fn new(place: &str, line: usize, message: impl Into<String>) -> Self {
+        Self { place: place.to_owned(), line, message: message.into() }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: {}", self.place, self.message),
+            line => write!(f, "{}:{line}: {}", self.place, self.message),
+        }
+    }
+}
+
+/// Files longer than this are reported; it is no error, a person decides.
+const LONG_FILE: usize = 600;
+
+/// Runs every check over the workspace; an error if anything was found.
+pub(crate) fn run(ws: &Workspace) -> Result<()> {
+    let metadata = ws.metadata()?;
+    let lock = fs::read_to_string(ws.root().join("Cargo.lock")).context("could not read Cargo.lock")?;
+    let mut findings = graph::edges(&metadata);
+    findings.extend(graph::features(&metadata));
+    findings.extend(graph::one_version(&lock, "candle-core"));
+    let (mut sources, mut long) = (0, Vec::new());
+    for path in ws.files()? {
+        let name = ws.relative(&path);
+        let Ok(text) = fs::read_to_string(&path) else { continue }; // Images and other binary files.
+        findings.extend(text::machine_paths(&name, &text));
+        if name.ends_with(".rs") {
+            sources += 1;
+            findings.extend(source::check(&name, &text));
+            let lines = text.lines().count();
+            if lines > LONG_FILE {
+                long.push((lines, name.clone()));
+            }
+        }
+        if name.ends_with("Cargo.toml") {
+            findings.extend(text::workspace_lints(&name, &text));
+        }
+        if text::is_documentation(&name) {
+            findings.extend(text::links(&name, &text, |target| ws.root().join(target).exists()));
+        }
+    }
+    long.sort();
+    for (lines, name) in long.iter().rev() {
+        println!("note: {name} has {lines} lines (more than {LONG_FILE}): split it if it has two subjects");
+    }
+    for finding in &findings {
+        println!("{finding}");
+    }
+    if !findings.is_empty() {
+        bail!("{} findings", findings.len());
+    }
+    println!("tidy: {sources} source files, no finding");
+    Ok(())
+}
