@@ -1,1 +1,44 @@
-//! Empty.
+//! Image data sets, decoding, sampling and prefetching loaders.
+//!
+//! | item | what it is |
+//! |---|---|
+//! | [`Dataset`] | images by index, with labels where they are known |
+//! | [`Shapes`] | a procedural data set that needs no file: shapes under random pose, colour, texture, clutter |
+//! | [`ImageFolder`] | JPEG and PNG files below a folder, labelled by sub-folder |
+//! | [`Subset`] | a seeded, class-balanced choice of another data set |
+//! | [`Loader`] | shuffled, augmented batches, made in parallel ahead of their use: an [`infomax_core::BatchSource`] |
+//! | [`EvalLoader`], [`eval_tensors`] | every image once, in order, without randomness |
+//!
+//! The batch at a position depends on the key and the position alone: not on the number of workers, on
+//! what was asked before, or on time.
+//!
+//! ```
+//! use infomax_augment::{Augmenter, Recipe};
+//! use infomax_core::BatchSource as _;
+//! use infomax_data::{Loader, LoaderConfig, Shapes, ShapesConfig};
+//! use std::sync::Arc;
+//!
+//! let data = Arc::new(Shapes::new(ShapesConfig { len: 64, ..ShapesConfig::default() })?);
+//! let augmenter = Augmenter::new(&Recipe::preset("vicreg-cifar").expect("a preset"))?;
+//! let mut loader = Loader::new(data, augmenter, LoaderConfig { batch: 16, ..LoaderConfig::default() })?;
+//! let batch = loader.next_batch()?;
+//! assert_eq!(batch.views[1].dims(), [16, 3, 32, 32]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod cache;
+mod dataset;
+mod decode;
+mod error;
+mod eval;
+mod folder;
+mod loader;
+mod shapes;
+
+pub use dataset::{Dataset, Subset};
+pub use decode::{Format, Header, Limits, decode, probe};
+pub use error::{Error, Result};
+pub use eval::{EvalBatch, EvalLoader, eval_tensors};
+pub use folder::{FolderOptions, ImageFolder, Labels, Skipped, Verify};
+pub use loader::{Loader, LoaderConfig};
+pub use shapes::{Shape, Shapes, ShapesConfig, Split};

@@ -1,0 +1,159 @@
+//! Shuffled, augmented batches, made in parallel ahead of their use.
+
+mod batch;
+mod producer;
+
+use crate::{Dataset, Error, Result};
+use batch::Maker;
+use candle_core::{Device, Tensor};
+use infomax_augment::Augmenter;
+use infomax_core::{Batch, BatchSource, Key, Position, SourceStats};
+use producer::Producer;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// How batches are made.
+#[derive(Clone, Debug)]
+pub struct LoaderConfig {
+    /// The number of samples of a batch, in this process.
+    pub batch: usize,
+    /// The key of the order of samples and of the augmentations.
+    pub key: Key,
+    /// The number of threads that make batches; 0 takes one for each core.
+    pub workers: usize,
+    /// The number of finished batches that wait for their use, at least 1. Memory is bounded by this
+    /// number plus two batches.
+    pub prefetch: usize,
+    /// Where the tensors live.
+    pub device: Device,
+    /// The number of this process in a data-parallel run.
+    pub rank: usize,
+    /// The number of processes; each gets its own part of every global batch.
+    pub ranks: usize,
+}
+
+impl Default for LoaderConfig {
+    fn default() -> Self {
+        Self { batch: 256, key: Key::new(0), workers: 0, prefetch: 2, device: Device::Cpu, rank: 0, ranks: 1 }
+    }
+}
+
+/// A stream of augmented batches: `f32` tensors `(B, C, H, W)`, one for each view.
+///
+/// Every epoch visits the samples in an order of its own, seeded by the key, and drops what does not fill
+/// a batch. View `v` of sample `i` in epoch `e` is drawn from
+/// `key.fold_named("augment").fold_in(e).fold_in(i).fold_in(v)`, so it can be made again alone, and no
+/// number of workers changes it.
+///
+/// An error of a sample ends the batch that needs it: it is returned by [`BatchSource::next_batch`], with
+/// the name of the file, and the position stays at that batch.
+#[derive(Debug)]
+pub struct Loader {
+    maker: Arc<Maker>,
+    device: Device,
+    position: Position,
+    producer: Option<Producer>,
+    samples: u64,
+    wait_s: f64,
+}
+
+impl Loader {
+    /// A loader at the start of the first epoch. Threads start with the first batch.
+    ///
+    /// # Errors
+    /// A batch of 0 or larger than the data set, a rank that is not below the number of ranks.
+    pub fn new(data: Arc<dyn Dataset>, augmenter: Augmenter, config: LoaderConfig) -> Result<Self> {
+        let LoaderConfig { batch, key, workers, prefetch, device, rank, ranks } = config;
+        if batch == 0 {
+            return Err(Error::config("batch", 0, "a batch has at least one sample"));
+        }
+        if ranks == 0 || rank >= ranks {
+            return Err(Error::config("rank", rank, format!("a rank lies in 0..{ranks}")));
+        }
+        if batch.checked_mul(ranks).is_none_or(|all| all > data.len()) {
+            let (len, name) = (data.len(), data.name());
+            return Err(Error::BatchTooLarge { batch, ranks, len, most: len / ranks, name });
+        }
+        let maker = Maker::new(data, augmenter, key, batch, (rank, ranks), workers, prefetch.max(1))?;
+        let position = Position::default();
+        Ok(Self { maker: Arc::new(maker), device, position, producer: None, samples: 0, wait_s: 0.0 })
+    }
+
+    /// The data set.
+    pub fn dataset(&self) -> &Arc<dyn Dataset> {
+        self.maker.dataset()
+    }
+
+    /// The augmentation.
+    pub fn augmenter(&self) -> &Augmenter {
+        self.maker.augmenter()
+    }
+
+    fn receive(&mut self) -> Result<Batch> {
+        let start = Instant::now();
+        let producer = match self.producer.take() {
+            Some(producer) => self.producer.insert(producer),
+            None => self.producer.insert(Producer::start(Arc::clone(&self.maker), self.position)?),
+        };
+        let received = producer.next();
+        self.wait_s += start.elapsed().as_secs_f64();
+        let raw = match received {
+            Ok(raw) => raw,
+            Err(error) => {
+                // The next call tries this batch again.
+                self.producer = None;
+                return Err(error);
+            }
+        };
+        let views = raw
+            .views
+            .into_iter()
+            .enumerate()
+            .map(|(v, data)| {
+                let (c, h, w) = self.maker.augmenter().output(v);
+                Ok(Tensor::from_vec(data, (raw.indices.len(), c, h, w), &self.device)?)
+            })
+            .collect::<Result<_>>()?;
+        Ok(Batch { views, labels: raw.labels, indices: raw.indices })
+    }
+}
+
+impl BatchSource for Loader {
+    fn batches_per_epoch(&self) -> u64 {
+        self.maker.batches_per_epoch()
+    }
+
+    fn samples_per_epoch(&self) -> u64 {
+        self.maker.batches_per_epoch() * self.maker.batch_size() as u64
+    }
+
+    fn seek(&mut self, position: Position) -> infomax_core::Result<()> {
+        let batches = self.batches_per_epoch();
+        if position.batch >= batches {
+            let reason =
+                format!("an epoch has {batches} batches; was the run saved with another batch size?");
+            return Err(infomax_core::Error::config("position.batch", position.batch, reason));
+        }
+        if position != self.position {
+            self.producer = None;
+            self.position = position;
+        }
+        Ok(())
+    }
+
+    fn next_batch(&mut self) -> infomax_core::Result<Batch> {
+        let batch = self.receive()?;
+        self.samples += batch.indices.len() as u64;
+        self.position = self.maker.after(self.position);
+        Ok(batch)
+    }
+
+    fn position(&self) -> Position {
+        self.position
+    }
+
+    fn stats(&self) -> SourceStats {
+        let (decode_s, augment_s) = self.maker.seconds();
+        SourceStats { samples: self.samples, decode_s, augment_s, wait_s: self.wait_s }
+    }
+}
