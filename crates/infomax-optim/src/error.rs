@@ -1,0 +1,97 @@
+//! The error of this crate.
+
+/// What can go wrong in an optimiser, a schedule or an average.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The gradient of a parameter holds a NaN or an infinity. No parameter was changed.
+    #[error(
+        "the gradient of `{name}` is not finite (norm {norm}); lower the learning rate, clip the gradient, \
+         or look for damaged input"
+    )]
+    NonFiniteGradient {
+        /// The parameter.
+        name: String,
+        /// The norm that was found: NaN or infinity.
+        norm: f64,
+    },
+    /// None of the parameters has a gradient.
+    #[error(
+        "none of the {parameters} trainable parameters has a gradient; is the loss connected to the model?"
+    )]
+    NoGradients {
+        /// How many trainable parameters there are.
+        parameters: usize,
+    },
+    /// A gradient or a saved state has another shape than its parameter.
+    #[error("{what} of `{name}` has shape {got:?}, the parameter {expected:?}; {hint}")]
+    Shape {
+        /// What has the wrong shape.
+        what: &'static str,
+        /// The parameter.
+        name: String,
+        /// The shape that was found.
+        got: Vec<usize>,
+        /// The shape of the parameter.
+        expected: Vec<usize>,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A saved state that this optimiser cannot continue from.
+    #[error(
+        "this state is not one of {optimizer}: {problem}; use the optimiser that the run was started with"
+    )]
+    State {
+        /// The optimiser that was asked to load it.
+        optimizer: &'static str,
+        /// What does not fit.
+        problem: String,
+    },
+    /// A setting is out of its range.
+    #[error("{key} = {value}: {reason}")]
+    Config {
+        /// The setting.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What is accepted.
+        reason: &'static str,
+    },
+    /// The parameters of an average do not fit those that it follows.
+    #[error(
+        "the average has `{name}` of shape {expected:?}, the source has {got:?}; build both from one configuration"
+    )]
+    Ema {
+        /// The parameter of the average.
+        name: String,
+        /// Its shape.
+        expected: Vec<usize>,
+        /// The shape in the source, if there is such a parameter.
+        got: Option<Vec<usize>>,
+    },
+    /// An error of Candle.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl From<Error> for infomax_core::Error {
+    fn from(error: Error) -> Self {
+        Self::other("optimiser", error)
+    }
+}
+
+/// The result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Refuses a setting that is not finite or is outside of `range`.
+pub(crate) fn check(
+    key: &str,
+    value: f64,
+    range: impl std::ops::RangeBounds<f64>,
+    reason: &'static str,
+) -> Result<()> {
+    if value.is_finite() && range.contains(&value) {
+        return Ok(());
+    }
+    Err(Error::Config { key: key.into(), value: value.to_string(), reason })
+}

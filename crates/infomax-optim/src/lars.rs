@@ -1,0 +1,144 @@
+//! Layer-wise adaptive rate scaling.
+
+use crate::config::{check_lr, decays};
+use crate::error::check;
+use crate::grads::{grad_norm, gradient};
+use crate::passes::sum_squares;
+use crate::slots::{Slots, split};
+use crate::{Optimizer, Result, passes};
+use candle_core::Tensor;
+use candle_core::backprop::GradStore;
+use infomax_core::Params;
+use std::collections::BTreeMap;
+
+/// Where the weight decay enters the trust ratio of [`Lars`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum LarsForm {
+    /// The code published with VICReg (and Barlow Twins): `q = eta ||p|| / ||g + wd p||`, no epsilon.
+    #[default]
+    Official,
+    /// solo-learn (and lightly): `q = eta ||p|| / (||g|| + wd ||p|| + 1e-8)`.
+    SoloLearn,
+}
+
+/// The settings of [`Lars`].
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LarsConfig {
+    /// The factor `mu` of the momentum, in `[0, 1)`.
+    pub momentum: f64,
+    /// The factor of the L2 penalty, added to the gradient before it is scaled.
+    pub weight_decay: f64,
+    /// The trust coefficient `eta`.
+    pub eta: f64,
+    /// The form of the trust ratio.
+    pub form: LarsForm,
+    /// Whether the rate of a layer is at most `lr`: `q <- min(q / lr, 1)`. solo-learn turns it on for CIFAR
+    /// and ImageNet-100, together with `eta = 0.02`.
+    pub clip_lr: bool,
+    /// Whether biases and normalisation parameters are exempt from decay and adaptation.
+    pub exclude_bias_and_norm: bool,
+}
+
+impl Default for LarsConfig {
+    /// The settings of the official VICReg pre-training: momentum 0.9, weight decay 1e-6, eta 0.001.
+    fn default() -> Self {
+        Self {
+            momentum: 0.9,
+            weight_decay: 1e-6,
+            eta: 0.001,
+            form: LarsForm::Official,
+            clip_lr: false,
+            exclude_bias_and_norm: true,
+        }
+    }
+}
+
+/// Layer-wise adaptive rate scaling (You, Gitman and Ginsburg, arXiv 1708.03888) with the learning rate
+/// outside of the momentum:
+///
+/// `d = q (g + wd p)`, `m <- mu m + d`, `p <- p - lr m`,
+///
+/// with the trust ratio `q` of [`LarsForm`]. `q = 1` where a norm in it is 0; excluded parameters have `q = 1`
+/// and `wd = 0`. In the solo-learn form a zero norm of `p` or `g` skips the decay too.
+#[derive(Debug)]
+pub struct Lars {
+    config: LarsConfig,
+    momentum: Slots,
+}
+
+impl Lars {
+    /// An optimiser without state yet.
+    ///
+    /// # Errors
+    /// A setting that is out of its range.
+    pub fn new(config: LarsConfig) -> Result<Self> {
+        check("optim.momentum", config.momentum, 0.0..1.0, "the momentum must be in [0, 1)")?;
+        check("optim.weight_decay", config.weight_decay, 0.0.., "the weight decay must be at least 0")?;
+        check("optim.eta", config.eta, f64::MIN_POSITIVE.., "the trust coefficient must be above 0")?;
+        Ok(Self { config, momentum: Slots::new("momentum") })
+    }
+
+    /// The trust ratio and the weight decay of an adapted parameter.
+    fn trust(&self, p: &Tensor, g: &Tensor, lr: f64) -> Result<(f64, f64)> {
+        let LarsConfig { weight_decay, eta, form, clip_lr, .. } = self.config;
+        let param_norm = sum_squares(p, 0.0, p)?.sqrt();
+        let (ratio, decay) = match form {
+            LarsForm::Official => {
+                let update_norm = sum_squares(g, weight_decay, p)?.sqrt();
+                let adapted = param_norm > 0.0 && update_norm > 0.0;
+                (adapted.then(|| eta * param_norm / update_norm), weight_decay)
+            }
+            LarsForm::SoloLearn => {
+                let grad_norm = sum_squares(g, 0.0, p)?.sqrt();
+                let adapted = param_norm > 0.0 && grad_norm > 0.0;
+                let ratio = eta * param_norm / (grad_norm + weight_decay * param_norm + 1e-8);
+                if adapted { (Some(ratio), weight_decay) } else { (None, 0.0) }
+            }
+        };
+        Ok(match ratio {
+            // With lr = 0 the ratio is arbitrary: nothing moves, and the momentum takes the plain gradient.
+            Some(q) if clip_lr => (if lr > 0.0 { (q / lr).min(1.0) } else { 1.0 }, decay),
+            Some(q) => (q, decay),
+            None => (1.0, decay),
+        })
+    }
+}
+
+impl Optimizer for Lars {
+    fn step(&mut self, params: &Params, grads: &GradStore, lr: f64) -> Result<()> {
+        check_lr(lr)?;
+        grad_norm(params, grads)?;
+        for (name, param) in params.trainable() {
+            let Some(g) = gradient(&name, &param.var, grads)? else { continue };
+            let p = param.var.as_tensor();
+            let (q, decay) = match decays(param.kind, self.config.exclude_bias_and_norm) {
+                true => self.trust(p, g, lr)?,
+                false => (1.0, 0.0),
+            };
+            let m = self.momentum.get(&name, &param.var)?;
+            passes::momentum(&m, self.config.momentum, q, decay, p, g)?;
+            passes::axpy(p, 1.0, -lr, &m)?;
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut state = BTreeMap::new();
+        self.momentum.save(&mut state)?;
+        Ok(state)
+    }
+
+    fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
+        if let Some(momentum) = split("lars", &["momentum"], state)?.pop() {
+            self.momentum = momentum;
+        }
+        Ok(())
+    }
+
+    fn name(&self) -> &'static str {
+        "lars"
+    }
+}

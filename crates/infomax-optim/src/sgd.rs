@@ -1,0 +1,106 @@
+//! Stochastic gradient descent with momentum.
+
+use crate::config::{check_lr, decays};
+use crate::error::check;
+use crate::grads::{grad_norm, gradient};
+use crate::slots::{Slots, split};
+use crate::{Optimizer, Result, passes};
+use candle_core::Tensor;
+use candle_core::backprop::GradStore;
+use infomax_core::Params;
+use std::collections::BTreeMap;
+
+/// The settings of [`Sgd`].
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SgdConfig {
+    /// The factor `mu` of the momentum, in `[0, 1)`.
+    pub momentum: f64,
+    /// Whether the step looks ahead (Nesterov); needs a momentum.
+    pub nesterov: bool,
+    /// The factor of the L2 penalty, added to the gradient.
+    pub weight_decay: f64,
+    /// Whether biases and normalisation parameters are exempt from the decay.
+    pub exclude_bias_and_norm: bool,
+}
+
+impl Default for SgdConfig {
+    /// Momentum 0.9, no weight decay.
+    fn default() -> Self {
+        Self { momentum: 0.9, nesterov: false, weight_decay: 0.0, exclude_bias_and_norm: true }
+    }
+}
+
+/// Stochastic gradient descent with momentum, in the form of `torch.optim.SGD` without dampening:
+///
+/// `d = g + wd p`, `m <- mu m + d`, `p <- p - lr m`, or with Nesterov's look-ahead `p <- p - lr (d + mu m)`.
+///
+/// The learning rate is outside of the momentum, so a change of it acts at once on the whole of `m`.
+/// With `mu = 0` no state is kept.
+#[derive(Debug)]
+pub struct Sgd {
+    config: SgdConfig,
+    momentum: Slots,
+}
+
+impl Sgd {
+    /// An optimiser without state yet.
+    ///
+    /// # Errors
+    /// A setting that is out of its range.
+    pub fn new(config: SgdConfig) -> Result<Self> {
+        check("optim.momentum", config.momentum, 0.0..1.0, "the momentum must be in [0, 1)")?;
+        check("optim.weight_decay", config.weight_decay, 0.0.., "the weight decay must be at least 0")?;
+        if config.nesterov {
+            let reason = "Nesterov's step (`nesterov = true`) needs a momentum above 0";
+            check("optim.momentum", config.momentum, f64::MIN_POSITIVE.., reason)?;
+        }
+        Ok(Self { config, momentum: Slots::new("momentum") })
+    }
+}
+
+impl Optimizer for Sgd {
+    fn step(&mut self, params: &Params, grads: &GradStore, lr: f64) -> Result<()> {
+        check_lr(lr)?;
+        grad_norm(params, grads)?;
+        let mu = self.config.momentum;
+        for (name, param) in params.trainable() {
+            let Some(g) = gradient(&name, &param.var, grads)? else { continue };
+            let decay = match decays(param.kind, self.config.exclude_bias_and_norm) {
+                true => self.config.weight_decay,
+                false => 0.0,
+            };
+            let p = param.var.as_tensor();
+            if mu == 0.0 {
+                // p - lr (g + wd p)
+                passes::axpy(p, 1.0 - lr * decay, -lr, g)?;
+                continue;
+            }
+            let m = self.momentum.get(&name, &param.var)?;
+            passes::momentum(&m, mu, 1.0, decay, p, g)?;
+            if self.config.nesterov {
+                passes::nesterov(p, lr, mu, 1.0, decay, &m, g)?;
+            } else {
+                passes::axpy(p, 1.0, -lr, &m)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut state = BTreeMap::new();
+        self.momentum.save(&mut state)?;
+        Ok(state)
+    }
+
+    fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
+        if let Some(momentum) = split("sgd", &["momentum"], state)?.pop() {
+            self.momentum = momentum;
+        }
+        Ok(())
+    }
+
+    fn name(&self) -> &'static str {
+        "sgd"
+    }
+}
