@@ -1,0 +1,53 @@
+//! Weights from elsewhere.
+
+use crate::Result;
+use candle_core::Tensor;
+use infomax_core::{Error as CoreError, Params};
+use std::collections::BTreeMap;
+
+/// Sets the parameters below `prefix` (for example `encoder`) from tensors with torchvision's names.
+///
+/// torchvision's classifier (`fc.*`) and counters (`*.num_batches_tracked`) are passed over. Every parameter
+/// below the prefix must be given, in its shape; other parameters of the model stay as they are.
+///
+/// # Errors
+/// [`infomax_core::Error::Weights`] naming what is missing, superfluous or of another shape, or an empty
+/// prefix scope; nothing is changed then.
+pub fn load_encoder(params: &Params, prefix: &str, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    let start = if prefix.is_empty() { String::new() } else { format!("{prefix}.") };
+    let mut wanted = BTreeMap::new();
+    for (name, param) in params.all() {
+        if let Some(short) = name.strip_prefix(&start) {
+            wanted.insert(short.to_owned(), param.var);
+        }
+    }
+    let mut wrong = Vec::new();
+    if wanted.is_empty() {
+        wrong.push(format!("the model has no parameter below `{prefix}`"));
+    }
+    for (name, var) in &wanted {
+        match tensors.get(name) {
+            None => wrong.push(format!("`{name}` {:?} is missing", var.dims())),
+            Some(t) if t.dims() != var.dims() => {
+                wrong.push(format!("`{name}` has shape {:?}, the model needs {:?}", t.dims(), var.dims()));
+            }
+            Some(_) => {}
+        }
+    }
+    let ignored = |name: &str| name.starts_with("fc.") || name.ends_with("num_batches_tracked");
+    let superfluous = tensors.keys().filter(|name| !wanted.contains_key(*name) && !ignored(name));
+    wrong.extend(superfluous.map(|name| format!("`{name}` is not in the model")));
+    if !wrong.is_empty() {
+        let more = wrong.len().saturating_sub(4);
+        wrong.truncate(4);
+        let tail = if more > 0 { format!("; and {more} more") } else { String::new() };
+        return Err(CoreError::Weights(wrong.join("; ") + &tail).into());
+    }
+    for (name, var) in &wanted {
+        if let Some(tensor) = tensors.get(name) {
+            // A copy: a tensor may share its storage with the variable itself.
+            var.set(&tensor.to_dtype(var.dtype())?.to_device(var.device())?.copy()?)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,229 @@
+//! Residual networks of any width.
+
+use crate::{BatchNorm, Conv2d, Error, Result, Scope};
+use candle_core::Tensor;
+use infomax_core::{Encoder, Mode};
+use infomax_kernels::{Activation, Conv2dConfig, Pool2dConfig, global_avg_pool, max_pool2d};
+use serde::{Deserialize, Serialize};
+
+/// What comes before the residual stages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stem {
+    /// A 3x3 convolution of stride 1 and nothing else: for images of 32 to 64 pixels
+    /// (SimCLR, arXiv:2002.05709, appendix B.9).
+    #[default]
+    Cifar,
+    /// A 7x7 convolution of stride 2 and a 3x3 max-pool of stride 2: for images of 96 pixels and more.
+    Imagenet,
+}
+
+/// The shape of a [`ResNet`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResNetConfig {
+    /// 18, 34 or 50. It sets the number of blocks in each stage, and their kind: two 3x3 convolutions (basic)
+    /// for 18 and 34, a bottleneck of 1x1, 3x3, 1x1 for 50.
+    pub depth: usize,
+    /// The number of blocks of each stage, instead of that of `depth`; empty: that of `depth`. Fewer than
+    /// four stages are allowed, for small networks.
+    pub blocks: Vec<usize>,
+    /// The channels of the first stage, doubled with each stage; 64 is the standard network.
+    pub width: usize,
+    /// What comes before the stages.
+    pub stem: Stem,
+    /// The channels of the image.
+    pub in_channels: usize,
+    /// Start each residual branch at zero (the scale of its last normalisation): the block starts as the
+    /// identity (Goyal et al., arXiv:1706.02677). The official VICReg code does so.
+    pub zero_init_residual: bool,
+}
+
+impl Default for ResNetConfig {
+    /// The standard ResNet-18 with the stem for small images.
+    fn default() -> Self {
+        Self {
+            depth: 18,
+            blocks: Vec::new(),
+            width: 64,
+            stem: Stem::Cifar,
+            in_channels: 3,
+            zero_init_residual: false,
+        }
+    }
+}
+
+impl ResNetConfig {
+    /// The number of blocks of each stage.
+    ///
+    /// # Errors
+    /// A depth other than 18, 34 and 50, or explicit blocks with a stage of none or more than six stages.
+    pub fn stages(&self) -> Result<Vec<usize>> {
+        let of_depth = match self.depth {
+            18 => vec![2, 2, 2, 2],
+            34 | 50 => vec![3, 4, 6, 3],
+            other => return Err(Error::config("encoder.depth", other, "must be 18, 34 or 50")),
+        };
+        if self.blocks.is_empty() {
+            return Ok(of_depth);
+        }
+        if self.blocks.len() > 6 || self.blocks.contains(&0) {
+            return Err(Error::config(
+                "encoder.blocks",
+                format!("{:?}", self.blocks),
+                "must name one to six stages of at least one block each, for example [1, 1, 1]",
+            ));
+        }
+        Ok(self.blocks.clone())
+    }
+
+    /// The width of the features, without building the network.
+    ///
+    /// # Errors
+    /// As [`ResNetConfig::stages`], or a width or number of image channels of 0.
+    pub fn feature_dim(&self) -> Result<usize> {
+        for (key, value) in [("encoder.width", self.width), ("encoder.in_channels", self.in_channels)] {
+            if value == 0 {
+                return Err(Error::config(key, value, "must be at least 1"));
+            }
+        }
+        let last = self.stages()?.len() - 1;
+        Ok((self.width << last) * self.expansion())
+    }
+
+    fn expansion(&self) -> usize {
+        if self.depth == 50 { 4 } else { 1 }
+    }
+}
+
+/// A residual network without its classifier (He et al., arXiv:1512.03385): images `(B, C, H, W)` to
+/// features `(B, D)`, the mean over the last feature map.
+///
+/// Parameters carry torchvision's names (`conv1.weight`, `bn1.bias`, `layer1.0.conv1.weight`,
+/// `layer2.0.downsample.1.running_var`), and a bottleneck has its stride in the 3x3 convolution, as there;
+/// [`load_encoder`](crate::load_encoder) takes such weights.
+#[derive(Clone, Debug)]
+pub struct ResNet {
+    name: String,
+    in_channels: usize,
+    conv1: Conv2d,
+    bn1: BatchNorm,
+    pool: Option<Pool2dConfig>,
+    blocks: Vec<Block>,
+    feature_dim: usize,
+}
+
+impl ResNet {
+    /// Builds the network and draws its initial weights.
+    ///
+    /// # Errors
+    /// A configuration out of range, or names that are taken.
+    pub fn new(cfg: &ResNetConfig, scope: impl Into<Scope>) -> Result<Self> {
+        let scope = scope.into();
+        let (stages, feature_dim) = (cfg.stages()?, cfg.feature_dim()?);
+        let (side, stride, padding) = match cfg.stem {
+            Stem::Cifar => (3, 1, 1),
+            Stem::Imagenet => (7, 2, 3),
+        };
+        let geometry = Conv2dConfig { stride, padding, ..Conv2dConfig::default() };
+        let conv1 = Conv2d::new(cfg.in_channels, cfg.width, side, geometry, scope.pp("conv1"))?;
+        let bn1 = BatchNorm::new(cfg.width, scope.pp("bn1"))?;
+        let pool = (cfg.stem == Stem::Imagenet).then_some(Pool2dConfig { kernel: 3, stride: 2, padding: 1 });
+
+        let mut blocks = Vec::new();
+        let mut channels = cfg.width;
+        for (i, &count) in stages.iter().enumerate() {
+            let stage = scope.pp(format!("layer{}", i + 1));
+            for j in 0..count {
+                let stride = if i > 0 && j == 0 { 2 } else { 1 };
+                blocks.push(Block::new(cfg, channels, cfg.width << i, stride, &stage.pp(j))?);
+                channels = (cfg.width << i) * cfg.expansion();
+            }
+        }
+        Ok(Self { name: scope.name(), in_channels: cfg.in_channels, conv1, bn1, pool, blocks, feature_dim })
+    }
+
+    /// The last feature map `(B, D, H', W')`, before the mean over pixels.
+    ///
+    /// # Errors
+    /// A tensor that is not `(B, C, H, W)` with the configured number of channels, or with images too small
+    /// for the stem.
+    pub fn feature_map(&self, xs: &Tensor, mode: Mode) -> Result<Tensor> {
+        if xs.rank() != 4 || xs.dims()[1] != self.in_channels || xs.elem_count() == 0 {
+            return Err(Error::Shape {
+                layer: self.name.clone(),
+                expected: format!("images (batch, {}, height, width)", self.in_channels),
+                got: xs.dims().to_vec(),
+            });
+        }
+        let mut ys = self.bn1.forward(&self.conv1.forward(xs)?, None, Activation::Relu, mode)?;
+        if let Some(pool) = self.pool {
+            ys = max_pool2d(&ys, pool).map_err(Error::kernel(&self.name))?;
+        }
+        for block in &self.blocks {
+            ys = block.forward(&ys, mode)?;
+        }
+        Ok(ys)
+    }
+}
+
+impl Encoder for ResNet {
+    fn forward(&self, xs: &Tensor, mode: Mode) -> infomax_core::Result<Tensor> {
+        let map = self.feature_map(xs, mode)?;
+        Ok(global_avg_pool(&map).map_err(Error::kernel(&self.name))?)
+    }
+
+    fn feature_dim(&self) -> usize {
+        self.feature_dim
+    }
+}
+
+/// `relu(branch(x) + shortcut(x))`: a branch of two (basic) or three (bottleneck) convolutions, each with its
+/// normalisation and all but the last with a ReLU; the shortcut is the identity where shapes allow it.
+#[derive(Clone, Debug)]
+struct Block {
+    branch: Vec<(Conv2d, BatchNorm)>,
+    shortcut: Option<(Conv2d, BatchNorm)>,
+}
+
+impl Block {
+    fn new(cfg: &ResNetConfig, inputs: usize, planes: usize, stride: usize, scope: &Scope) -> Result<Self> {
+        let outputs = planes * cfg.expansion();
+        // (inputs, outputs, side, stride) of each convolution.
+        let plan = if cfg.expansion() == 1 {
+            vec![(inputs, planes, 3, stride), (planes, planes, 3, 1)]
+        } else {
+            vec![(inputs, planes, 1, 1), (planes, planes, 3, stride), (planes, outputs, 1, 1)]
+        };
+        let count = plan.len();
+        let mut branch = Vec::with_capacity(count);
+        for (i, (inputs, outputs, side, stride)) in plan.into_iter().enumerate() {
+            let geometry = Conv2dConfig { stride, padding: side / 2, ..Conv2dConfig::default() };
+            let conv = Conv2d::new(inputs, outputs, side, geometry, scope.pp(format!("conv{}", i + 1)))?;
+            let scale = if cfg.zero_init_residual && i + 1 == count { 0.0 } else { 1.0 };
+            branch.push((conv, BatchNorm::with_scale(outputs, scale, scope.pp(format!("bn{}", i + 1)))?));
+        }
+        let shortcut = if stride != 1 || inputs != outputs {
+            let scope = scope.pp("downsample");
+            let geometry = Conv2dConfig { stride, ..Conv2dConfig::default() };
+            let conv = Conv2d::new(inputs, outputs, 1, geometry, scope.pp(0))?;
+            Some((conv, BatchNorm::new(outputs, scope.pp(1))?))
+        } else {
+            None
+        };
+        Ok(Self { branch, shortcut })
+    }
+
+    fn forward(&self, xs: &Tensor, mode: Mode) -> Result<Tensor> {
+        let shortcut = match &self.shortcut {
+            Some((conv, bn)) => bn.forward(&conv.forward(xs)?, None, Activation::None, mode)?,
+            None => xs.clone(),
+        };
+        let mut ys = xs.clone();
+        for (i, (conv, bn)) in self.branch.iter().enumerate() {
+            let residual = (i + 1 == self.branch.len()).then_some(&shortcut);
+            ys = bn.forward(&conv.forward(&ys)?, residual, Activation::Relu, mode)?;
+        }
+        Ok(ys)
+    }
+}
