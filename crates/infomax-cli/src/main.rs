@@ -1,2 +1,77 @@
-//! The infomax command.
-fn main() {}
+//! The command `infomax`: pretrain, evaluate, inspect.
+
+mod args;
+mod config;
+mod dataset;
+mod evaluate;
+mod objective;
+mod pretrain;
+mod progress;
+mod table;
+
+use args::{Cli, Command, ConfigCommand, ObjectiveCommand, Output};
+use clap::Parser as _;
+use config::RunConfig;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+/// What a command that ended without an error has to tell the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    Done,
+    /// The embedding collapsed.
+    Collapsed,
+    /// Stopped by Ctrl-C, resumable.
+    Interrupted,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Pretrain(args) => threads(&args.output).and_then(|()| pretrain::run(&args)),
+        Command::Evaluate(args) => threads(&args.output).and_then(|()| evaluate::run(&args)),
+        Command::Config(args) => match args.command {
+            ConfigCommand::Show { source, json } => show(&source, json),
+        },
+        Command::Objective(args) => match args.command {
+            ObjectiveCommand::List { json } => objective::list(json),
+        },
+    };
+    match result {
+        Ok(Status::Done) => ExitCode::SUCCESS,
+        Ok(Status::Collapsed) => ExitCode::from(3),
+        Ok(Status::Interrupted) => ExitCode::from(130),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints to standard output; a closed pipe (`| head`) is no error.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+fn threads(output: &Output) -> anyhow::Result<()> {
+    if output.threads == Some(0) {
+        anyhow::bail!("--threads 0: at least one thread is needed; leave the flag out for all cores");
+    }
+    if let Some(n) = output.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(n).build_global()?;
+    }
+    Ok(())
+}
+
+fn show(source: &args::ConfigSource, json: bool) -> anyhow::Result<Status> {
+    let layers = config::layers(source)?;
+    let config = RunConfig::resolve(&layers)?;
+    if json {
+        print(&serde_json::to_string_pretty(&config)?)?;
+    } else {
+        print(&config::show(&config, &layers)?)?;
+    }
+    Ok(Status::Done)
+}

@@ -1,0 +1,132 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Information-theoretic self-supervised learning.
+#[derive(Debug, Parser)]
+#[command(
+    name = "infomax",
+    version,
+    about = "Self-supervised pretraining as invariance + entropy, and a report of what the representation knows",
+    after_help = "Examples:\n  infomax pretrain                          the embedded data set, VICReg, a few minutes on 2 cores\n  infomax pretrain --data photos/           your own images (class sub-folders, or flat and unlabelled)\n  infomax pretrain --resume runs/001-vicreg-shapes\n  infomax evaluate runs/001-vicreg-shapes   probe a checkpoint again\n  infomax config show --set train.epochs=20"
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a representation without labels, then show what it learned.
+    #[command(
+        after_help = "Examples:\n  infomax pretrain\n  infomax pretrain --data photos/ --set train.epochs=50\n  infomax pretrain --config configs/cifar10-vicreg.toml --data cifar10/\n  infomax pretrain --set objective.entropy.covariance=4 --set optim.name=lars --set optim.lr=0.3\n  infomax pretrain --resume runs/001-vicreg-shapes\n\nCtrl-C saves a checkpoint and says how to resume. Exit codes: 0 done, 1 error, 3 collapsed, 130 interrupted."
+    )]
+    Pretrain(PretrainArgs),
+    /// Evaluate a run: linear probe, kNN, spectrum, against a random encoder and raw pixels.
+    #[command(after_help = "Example:\n  infomax evaluate runs/001-vicreg-shapes --json")]
+    Evaluate(EvaluateArgs),
+    /// Show configurations.
+    Config(ConfigArgs),
+    /// Objectives: what they are composed of.
+    Objective(ObjectiveArgs),
+}
+
+/// Where a configuration comes from.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ConfigSource {
+    /// A TOML file with the sections [data] [augment] [model] [objective] [optim] [train] [eval].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// A folder of images: `train/` and `test/` inside it, class sub-folders, or flat and unlabelled.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Set one value, for example `train.epochs=20`; may be repeated, the last one wins.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// The number of epochs (short for `--set train.epochs=N`).
+    #[arg(long, value_name = "N")]
+    pub(crate) epochs: Option<u64>,
+    /// The seed of everything random (short for `--set train.seed=N`).
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Treat an unreadable image as an error instead of skipping it.
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PretrainArgs {
+    #[command(flatten)]
+    pub(crate) source: ConfigSource,
+    /// The folder of this run [default: runs/NNN-OBJECTIVE-DATA, the next free number].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: Option<PathBuf>,
+    /// Continue an interrupted run from its last checkpoint, bit for bit.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "data", "set", "epochs", "seed", "run", "strict"])]
+    pub(crate) resume: Option<PathBuf>,
+    /// Only train; do not evaluate at the end.
+    #[arg(long)]
+    pub(crate) no_eval: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvaluateArgs {
+    /// The folder of the run.
+    pub(crate) run: PathBuf,
+    /// Evaluate on other images than those of the run.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Output {
+    /// Print the result as one JSON object on standard output; progress stays on standard error.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress bar.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// The number of threads [default: all cores]. Results do not depend on it.
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print the resolved configuration, with where each value came from.
+    #[command(after_help = "Example:\n  infomax config show --config configs/cifar10-vicreg.toml --set train.epochs=20")]
+    Show {
+        #[command(flatten)]
+        source: ConfigSource,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ObjectiveArgs {
+    #[command(subcommand)]
+    pub(crate) command: ObjectiveCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ObjectiveCommand {
+    /// Every named objective with its composition, conventions and source.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}

@@ -1,0 +1,182 @@
+//! The images of a run: what is trained on, and what is held out.
+
+use crate::config::{DataConfig, Source};
+use anyhow::{Context as _, Result, bail};
+use infomax_core::Key;
+use infomax_data::{Dataset, FolderOptions, ImageFolder, Shapes, ShapesConfig, Split, Subset};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The images of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Images {
+    pub(crate) train: Arc<dyn Dataset>,
+    /// Held-out images; none for a folder without labels and without a `test/`.
+    pub(crate) test: Option<Arc<dyn Dataset>>,
+    /// A short name for the run's folder.
+    pub(crate) name: String,
+    /// Files that were left out: path and reason.
+    pub(crate) skipped: Vec<(PathBuf, String)>,
+}
+
+impl Images {
+    /// Why no probe is possible, if so.
+    pub(crate) fn no_probe(&self) -> Option<String> {
+        let classes = self.train.classes();
+        match (&self.test, classes.len()) {
+            (_, 0) => Some(format!("{} has no class sub-folders, so there are no labels to probe with", self.train.name())),
+            (_, 1) => Some(format!(
+                "{} has one class only (`{}`); a probe needs at least two class sub-folders",
+                self.train.name(),
+                classes[0]
+            )),
+            (None, _) => Some("nothing is held out (data.test_fraction = 0 and there is no test/ folder)".into()),
+            (Some(test), _) if test.classes() != classes => Some(format!(
+                "the classes of {} ({}) are not those of {} ({})",
+                test.name(),
+                list(test.classes()),
+                self.train.name(),
+                list(classes)
+            )),
+            _ => None,
+        }
+    }
+
+    /// One line for each part.
+    pub(crate) fn describe(&self) -> Vec<String> {
+        let mut lines = vec![format!("train: {}", self.train.describe())];
+        if let Some(test) = &self.test {
+            lines.push(format!("test:  {}", test.describe()));
+        }
+        lines
+    }
+}
+
+fn list(names: &[String]) -> String {
+    let shown: Vec<_> = names.iter().take(5).cloned().collect();
+    shown.join(", ") + if names.len() > 5 { ", ..." } else { "" }
+}
+
+/// Opens the images of a configuration.
+pub(crate) fn open(config: &DataConfig) -> Result<Images> {
+    match config.source {
+        Source::Shapes => shapes(config),
+        Source::Folder => {
+            let path = config.path.as_deref().context("data.source = \"folder\" needs data.path")?;
+            folder(config, path)
+        }
+    }
+}
+
+fn shapes(config: &DataConfig) -> Result<Images> {
+    let s = &config.shapes;
+    let part = |split, len: usize| -> Result<Arc<dyn Dataset>> {
+        Ok(Arc::new(Shapes::new(ShapesConfig {
+            split,
+            seed: config.seed,
+            len,
+            size: s.size,
+            scale: s.scale,
+            cut: s.cut,
+            contrast: s.contrast,
+            texture: s.texture,
+            clutter: s.clutter,
+            noise: s.noise,
+            cache_bytes: config.cache_mib << 19,
+        })?))
+    };
+    Ok(Images {
+        train: part(Split::Train, config.train_images).context("[data] train_images")?,
+        test: match config.test_images {
+            0 => None,
+            len => Some(part(Split::Test, len)?),
+        },
+        name: "shapes".into(),
+        skipped: Vec::new(),
+    })
+}
+
+fn folder(config: &DataConfig, path: &Path) -> Result<Images> {
+    let options = FolderOptions {
+        strict: config.strict,
+        max_pixels: usize::try_from(config.max_pixels).unwrap_or(usize::MAX),
+        cache_bytes: config.cache_mib << 19,
+        ..FolderOptions::default()
+    };
+    let mut skipped = Vec::new();
+    let mut open = |path: &Path| -> Result<Arc<dyn Dataset>> {
+        let folder = ImageFolder::open(path, &options)?;
+        skipped.extend(folder.skipped().iter().map(|s| (s.path.clone(), s.reason.clone())));
+        Ok(Arc::new(folder))
+    };
+    let train_path = path.join("train");
+    let (train, test) = if train_path.is_dir() {
+        let test_path = ["test", "val", "validation"].iter().map(|name| path.join(name)).find(|p| p.is_dir());
+        (open(&train_path)?, test_path.map(|p| open(&p)).transpose()?)
+    } else {
+        let all = open(path)?;
+        if all.classes().is_empty() || config.test_fraction == 0.0 {
+            (all, None)
+        } else {
+            let (train, test) = split(&*all, config.test_fraction, config.seed);
+            if train.is_empty() || test.is_empty() {
+                (all, None)
+            } else {
+                (Arc::new(Subset::new(all.clone(), train)?) as _, Some(Arc::new(Subset::new(all, test)?) as _))
+            }
+        }
+    };
+    let name = path.file_name().map_or_else(|| "images".into(), |n| n.to_string_lossy().to_lowercase());
+    let name = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    Ok(Images {
+        train: first_of_each_class(train, config.train_images, "data.train_images")?,
+        test: test.map(|test| first_of_each_class(test, config.test_images, "data.test_images")).transpose()?,
+        name,
+        skipped,
+    })
+}
+
+/// The first images of each class in the order of paths, as evenly as the classes allow; 0 means all.
+fn first_of_each_class(data: Arc<dyn Dataset>, count: usize, key: &str) -> Result<Arc<dyn Dataset>> {
+    if count == 0 || count == data.len() {
+        return Ok(data);
+    }
+    if count > data.len() {
+        bail!("{key} = {count}, but {} has {} images; set it to 0 for all of them", data.name(), data.len());
+    }
+    let mut by_class: BTreeMap<Option<u32>, std::vec::IntoIter<usize>> = BTreeMap::new();
+    let mut members: BTreeMap<Option<u32>, Vec<usize>> = BTreeMap::new();
+    for i in 0..data.len() {
+        members.entry(data.label(i)).or_default().push(i);
+    }
+    by_class.extend(members.into_iter().map(|(label, indices)| (label, indices.into_iter())));
+    let mut chosen = Vec::with_capacity(count);
+    while chosen.len() < count {
+        for indices in by_class.values_mut() {
+            chosen.extend(indices.next().filter(|_| chosen.len() < count));
+        }
+    }
+    chosen.sort_unstable();
+    Ok(Arc::new(Subset::new(data, chosen)?))
+}
+
+/// Splits by class: of every class the same part is held out, drawn by the seed.
+fn split(data: &dyn Dataset, fraction: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
+    let key = Key::new(seed).fold_named("test split");
+    let mut members: BTreeMap<Option<u32>, Vec<usize>> = BTreeMap::new();
+    for i in 0..data.len() {
+        members.entry(data.label(i)).or_default().push(i);
+    }
+    let (mut train, mut test) = (Vec::new(), Vec::new());
+    for indices in members.values_mut() {
+        // Sorting by a pseudo-random word is a random order that needs no shared generator.
+        indices.sort_by_key(|i| key.fold_in(*i as u64).words());
+        let held = (indices.len() as f64 * fraction).round() as usize;
+        test.extend_from_slice(&indices[..held]);
+        train.extend_from_slice(&indices[held..]);
+    }
+    train.sort_unstable();
+    test.sort_unstable();
+    (train, test)
+}
