@@ -1,1 +1,33 @@
-//! Empty.
+//! The training loop of `infomax`: steps, guards, metrics, checkpoints and resumption.
+//!
+//! | item | what it is |
+//! |---|---|
+//! | [`Trainer`] | drives a learner, an objective, an optimiser and a source of batches, all of them traits |
+//! | [`TrainConfig`] | epochs, checkpoints, logging, clipping, the monitor |
+//! | [`RunDir`] | the folder of a run: `config.toml`, `metrics.jsonl`, `log.txt`, `checkpoints/` |
+//! | [`Checkpoint`] | a verified checkpoint on disk |
+//! | [`StepMetrics`] | what one step reports to an [`Observer`] and to `metrics.jsonl` |
+//! | [`EmbeddingStats`], [`Health`] | the monitor that tells a healthy embedding from a collapsed one |
+//!
+//! A run can be stopped at any moment. A checkpoint is written beside its final place, synced and renamed,
+//! so a name in `checkpoints/` always stands for a whole checkpoint; a resumed run continues with the bits
+//! that the uninterrupted one would have had.
+
+mod checkpoint;
+mod config;
+mod error;
+mod files;
+mod metrics;
+mod monitor;
+mod observer;
+mod run_dir;
+mod trainer;
+
+pub use checkpoint::{Checkpoint, FORMAT_VERSION, FileCheck, State};
+pub use config::{MonitorConfig, TrainConfig};
+pub use error::{Error, Result};
+pub use metrics::{PartValue, StepMetrics, StepTime};
+pub use monitor::{EmbeddingStats, Health, HealthState};
+pub use observer::{EpochSummary, Observer, Silent};
+pub use run_dir::{Found, RunDir};
+pub use trainer::{Outcome, Resumed, Trainer};

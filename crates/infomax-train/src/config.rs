@@ -1,0 +1,125 @@
+//! The settings of a run.
+
+use crate::{Error, Result};
+
+/// The settings of [`crate::Trainer`], as a section of a configuration file.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Passes over the data.
+    pub epochs: u64,
+    /// The seed of all randomness of the objective in training.
+    pub seed: u64,
+    /// Stops after so many steps, in the midst of an epoch if need be.
+    pub max_steps: Option<u64>,
+    /// A checkpoint after every so many epochs; 0 for none but the last.
+    pub checkpoint_every_epochs: u64,
+    /// A checkpoint after every so many steps as well.
+    pub checkpoint_every_steps: Option<u64>,
+    /// A checkpoint when the last one is so many seconds old as well.
+    pub checkpoint_every_seconds: Option<f64>,
+    /// How many of the newest checkpoints are kept.
+    pub keep_checkpoints: usize,
+    /// Checkpoints whose step is a multiple of this are kept for ever.
+    pub keep_every_steps: Option<u64>,
+    /// A line in `metrics.jsonl` for every so many steps.
+    pub log_every: u64,
+    /// The largest norm of the gradient of all parameters together.
+    pub clip_grad_norm: Option<f64>,
+    /// Whether parameters that the objective does not reach are accepted.
+    pub allow_unused_parameters: bool,
+    /// The monitor of the embedding.
+    pub monitor: MonitorConfig,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 10,
+            seed: 0,
+            max_steps: None,
+            checkpoint_every_epochs: 1,
+            checkpoint_every_steps: None,
+            checkpoint_every_seconds: None,
+            keep_checkpoints: 2,
+            keep_every_steps: None,
+            log_every: 1,
+            clip_grad_norm: None,
+            allow_unused_parameters: false,
+            monitor: MonitorConfig::default(),
+        }
+    }
+}
+
+/// When the embedding is measured, and below what it counts as collapsed.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MonitorConfig {
+    /// Measures every so many steps; 0 for never.
+    pub every: u64,
+    /// The first so many steps are measured but not judged: a fresh network is nearly collapsed.
+    pub grace_steps: u64,
+    /// So many measurements in a row must agree.
+    pub patience: usize,
+    /// Below this `sqrt(D) std(z / ||z||)` the embedding is collapsed (a spread one has about 1).
+    pub collapsed_std: f64,
+    /// Below this a warning is given.
+    pub warning_std: f64,
+    /// Below this effective rank the embedding is collapsed to a line.
+    pub collapsed_rank: f64,
+    /// Below this effective rank a warning is given.
+    pub warning_rank: f64,
+}
+
+impl Default for MonitorConfig {
+    fn default() -> Self {
+        Self {
+            every: 10,
+            grace_steps: 50,
+            patience: 3,
+            collapsed_std: 0.02,
+            warning_std: 0.1,
+            collapsed_rank: 1.1,
+            warning_rank: 2.0,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// The number of steps of a run with so many batches an epoch.
+    pub fn total_steps(&self, batches_per_epoch: u64) -> u64 {
+        let all = self.epochs.saturating_mul(batches_per_epoch);
+        self.max_steps.map_or(all, |max| all.min(max))
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        let refuse = |key, value: &dyn std::fmt::Display, reason| {
+            Err(Error::Config { key, value: value.to_string(), reason })
+        };
+        if self.keep_checkpoints == 0 {
+            return refuse("train.keep_checkpoints", &0, "at least one checkpoint must be kept");
+        }
+        if self.log_every == 0 {
+            return refuse("train.log_every", &0, "must be at least 1");
+        }
+        for (key, every) in [
+            ("train.checkpoint_every_steps", self.checkpoint_every_steps),
+            ("train.keep_every_steps", self.keep_every_steps),
+        ] {
+            if every == Some(0) {
+                return refuse(key, &0, "must be at least 1; leave it out for none");
+            }
+        }
+        for (key, value) in [
+            ("train.clip_grad_norm", self.clip_grad_norm),
+            ("train.checkpoint_every_seconds", self.checkpoint_every_seconds),
+        ] {
+            if let Some(value) = value
+                && !(value.is_finite() && value > 0.0)
+            {
+                return refuse(key, &value, "must be above 0; leave it out for none");
+            }
+        }
+        Ok(())
+    }
+}

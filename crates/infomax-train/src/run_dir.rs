@@ -1,0 +1,207 @@
+//! The folder of a run.
+
+use crate::checkpoint::{self, Checkpoint, State, Tensors};
+use crate::{Error, Result, StepMetrics, files, metrics};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+const CONFIG: &str = "config.toml";
+const METRICS: &str = "metrics.jsonl";
+const LOG: &str = "log.txt";
+const CHECKPOINTS: &str = "checkpoints";
+const LOCK: &str = ".lock";
+
+/// The newest checkpoint that can be loaded, and what was passed over on the way to it.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+    /// One line for each newer checkpoint that is damaged. Show them.
+    pub warnings: Vec<String>,
+    damaged: Vec<PathBuf>,
+}
+
+/// The folder of a run, held by one process at a time (a lock on `.lock` that ends with the process).
+///
+/// ```text
+/// RUN/config.toml       the resolved configuration
+/// RUN/metrics.jsonl     one line for each logged step
+/// RUN/log.txt           what happened, with times
+/// RUN/checkpoints/step-00000120/{model,optimizer,objective}.safetensors, state.json
+/// ```
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    metrics: File,
+    log: File,
+    _lock: File,
+}
+
+impl RunDir {
+    /// Creates the folder of a new run.
+    ///
+    /// # Errors
+    /// [`Error::RunExists`] if there is a run already; [`Error::Io`] with the path otherwise.
+    pub fn create(path: impl Into<PathBuf>, config: &str) -> Result<Self> {
+        let path = path.into();
+        if path.join(CONFIG).exists() || path.join(METRICS).exists() {
+            return Err(Error::RunExists { path });
+        }
+        files::create_dir(&path)?;
+        files::create_dir(&path.join(CHECKPOINTS))?;
+        let run = Self::hold(path)?;
+        // Last, so that a folder with a configuration is a whole run.
+        files::replace(&run.path.join(CONFIG), config.as_bytes())?;
+        Ok(run)
+    }
+
+    /// Opens the folder of a run in order to continue it, and removes what a killed process left.
+    ///
+    /// # Errors
+    /// [`Error::NotARun`], [`Error::Busy`], or [`Error::Io`] with the path.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        is_run(&path)?;
+        files::create_dir(&path.join(CHECKPOINTS))?;
+        let run = Self::hold(path)?;
+        checkpoint::clean(&run.checkpoints())?;
+        Ok(run)
+    }
+
+    fn hold(path: PathBuf) -> Result<Self> {
+        let lock_path = path.join(LOCK);
+        let lock = File::create(&lock_path).map_err(|e| Error::io("create", &lock_path, e))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Error::Busy { path }),
+            // Some network file systems have no locks: then the user has to take care.
+            Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(e)) => return Err(Error::io("lock", &lock_path, e)),
+        }
+        let append = |name: &str| {
+            let file = path.join(name);
+            OpenOptions::new().create(true).append(true).open(&file).map_err(|e| Error::io("open", &file, e))
+        };
+        Ok(Self { metrics: append(METRICS)?, log: append(LOG)?, _lock: lock, path })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The text of `config.toml`.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no text.
+    pub fn config(&self) -> Result<String> {
+        Self::config_of(&self.path)
+    }
+
+    /// The text of the `config.toml` of a run that is not held.
+    ///
+    /// # Errors
+    /// [`Error::NotARun`], or a file that cannot be read or is no text.
+    pub fn config_of(path: &Path) -> Result<String> {
+        is_run(path)?;
+        let file = path.join(CONFIG);
+        std::fs::read_to_string(&file).map_err(|e| Error::io("read", &file, e))
+    }
+
+    /// Writes a file of the run, such as an evaluation, as a whole: there is the old one or the new one.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    pub fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        files::replace(&self.path.join(name), bytes)
+    }
+
+    /// Appends a line to the log, with the seconds since 1970.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    pub fn log(&mut self, message: &str) -> Result<()> {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let line = format!("{:.3} {message}\n", now.as_secs_f64());
+        self.log.write_all(line.as_bytes()).map_err(|e| Error::io("write", &self.path.join(LOG), e))
+    }
+
+    /// The newest checkpoint that can be loaded, `None` if there is none at all. The run need not be held.
+    ///
+    /// # Errors
+    /// [`Error::NoGoodCheckpoint`] if there are checkpoints and all are damaged; [`Error::FormatVersion`] if
+    /// the newest was written by another version, since an older one would silently lose work.
+    pub fn latest(path: &Path) -> Result<Option<Found>> {
+        is_run(path)?;
+        let folder = path.join(CHECKPOINTS);
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        let (mut warnings, mut damaged) = (Vec::new(), Vec::new());
+        for (_, path) in checkpoint::list(&folder)?.into_iter().rev() {
+            match Checkpoint::open(&path) {
+                Ok(checkpoint) => return Ok(Some(Found { checkpoint, warnings, damaged })),
+                Err(error @ Error::Damaged { .. }) => {
+                    warnings.push(error.to_string());
+                    damaged.push(path);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if warnings.is_empty() {
+            return Ok(None);
+        }
+        Err(Error::NoGoodCheckpoint { path: path.to_owned(), problems: warnings })
+    }
+
+    fn checkpoints(&self) -> PathBuf {
+        self.path.join(CHECKPOINTS)
+    }
+
+    /// Goes back to a checkpoint: sets damaged ones aside and cuts the metrics off after its step.
+    pub(crate) fn rewind(&mut self, found: &Found) -> Result<()> {
+        for path in &found.damaged {
+            let to = checkpoint::set_aside(path)?;
+            self.log(&format!("warning: damaged checkpoint {} moved to {}", path.display(), to.display()))?;
+        }
+        let file = self.path.join(METRICS);
+        let bytes = files::read(&file)?;
+        let keep = metrics::keep_len(&bytes, found.checkpoint.state().step);
+        // A file opened for appending goes on at its new end.
+        let cut = || self.metrics.set_len(keep as u64).and_then(|()| self.metrics.sync_all());
+        cut().map_err(|e| Error::io("truncate", &file, e))
+    }
+
+    /// Appends a line of metrics.
+    pub(crate) fn append(&mut self, metrics: &StepMetrics) -> Result<()> {
+        let file = self.path.join(METRICS);
+        let mut line = serde_json::to_vec(metrics).map_err(|e| Error::io("encode", &file, e.into()))?;
+        line.push(b'\n');
+        self.metrics.write_all(&line).map_err(|e| Error::io("write", &file, e))
+    }
+
+    /// Writes a checkpoint. The metrics up to it reach the disk first.
+    pub(crate) fn save(
+        &mut self,
+        state: State,
+        tensors: &Tensors,
+        keep: usize,
+        every: Option<u64>,
+    ) -> Result<PathBuf> {
+        self.metrics.sync_all().map_err(|e| Error::io("sync", &self.path.join(METRICS), e))?;
+        let folder = self.checkpoints();
+        let path = Checkpoint::write(&folder, state, tensors)?;
+        checkpoint::prune(&folder, keep, every)?;
+        Ok(path)
+    }
+}
+
+fn is_run(path: &Path) -> Result<()> {
+    let problem = match () {
+        () if !path.exists() => "there is no such folder".to_owned(),
+        () if !path.join(CONFIG).is_file() => format!("it has no {CONFIG}"),
+        () => return Ok(()),
+    };
+    Err(Error::NotARun { path: path.to_owned(), problem })
+}
