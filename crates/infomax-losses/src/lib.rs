@@ -1,1 +1,32 @@
-//! Empty.
+//! Self-supervised objectives as a sum of an invariance term and an entropy estimator.
+//!
+//! For two views with embeddings `z, z'`, `I(Z; X') >= H(Z) + E log q(z | z')` (arXiv 2303.00633): the second
+//! summand is the **invariance** term, the first the **entropy** that keeps embeddings from collapsing.
+//!
+//! ```
+//! use candle_core::{Device, Tensor};
+//! use infomax_core::{Context, Embeddings};
+//! let z = Tensor::arange(0f32, 32., &Device::Cpu)?.reshape((8, 4))?.sin()?;
+//! let objective = infomax_losses::ObjectiveConfig::named("vicreg")?.build()?;
+//! let report = objective.evaluate(&Embeddings::pair(z.clone(), z)?, &Context::standalone())?;
+//! assert_eq!(report.parts.len(), 3); // invariance, variance, covariance
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod config;
+pub mod entropy;
+mod error;
+pub mod invariance;
+mod moments;
+pub mod named;
+mod objective;
+mod op;
+mod tagged;
+
+pub use config::{EntropyConfig, NoEntropy, ObjectiveConfig};
+pub use entropy::{Entropy, Estimate, Reduce};
+pub use error::{Error, Result};
+pub use invariance::Invariance;
+pub use moments::Path;
+pub use named::names;
+pub use objective::Composed;

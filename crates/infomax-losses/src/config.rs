@@ -1,0 +1,186 @@
+//! An objective as data: what a configuration file says, and what it builds.
+
+use crate::{Entropy, Error, Invariance, Result, entropy, invariance, tagged};
+use infomax_core::Objective;
+
+/// An objective as data: an invariance term and an entropy term.
+///
+/// ```
+/// use infomax_losses::ObjectiveConfig;
+/// let config = ObjectiveConfig::named("vicreg")?;
+/// assert_eq!(config.build()?.name(), "vicreg");
+/// # Ok::<(), infomax_losses::Error>(())
+/// ```
+///
+/// In a file, `name` and `convention` choose a preset (see [`crate::named`]) and the tables replace its
+/// terms; without a name both tables are needed. What is serialised is resolved: it has every value.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct ObjectiveConfig {
+    /// The name of the preset, or `custom`.
+    pub name: String,
+    /// Whose conventions the preset follows: `official`, `solo-learn` or `lightly`.
+    pub convention: String,
+    /// What pulls the views together.
+    pub invariance: Invariance,
+    /// What keeps the embeddings spread.
+    pub entropy: EntropyConfig,
+}
+
+impl ObjectiveConfig {
+    /// The preset of a name, in its official convention.
+    ///
+    /// # Errors
+    /// An unknown name, with the nearest valid ones.
+    pub fn named(name: &str) -> Result<Self> {
+        crate::named::find(name, None)
+    }
+
+    /// The preset of a name in a convention.
+    ///
+    /// # Errors
+    /// An unknown name or convention, with the valid ones.
+    pub fn with_convention(name: &str, convention: &str) -> Result<Self> {
+        crate::named::find(name, Some(convention))
+    }
+
+    /// An objective of two chosen terms.
+    pub fn custom(invariance: Invariance, entropy: EntropyConfig) -> Self {
+        Self { name: "custom".into(), convention: "official".into(), invariance, entropy }
+    }
+
+    /// Builds the objective.
+    ///
+    /// # Errors
+    /// Settings outside of their range, or an objective without any term.
+    pub fn build(&self) -> Result<Box<dyn Objective>> {
+        if matches!((&self.invariance, &self.entropy), (Invariance::None(_), EntropyConfig::None(_))) {
+            return Err(Error::Config {
+                term: "objective",
+                key: "kind",
+                value: "none".into(),
+                reason: "at least one of invariance and entropy must be there",
+            });
+        }
+        Ok(Box::new(crate::Composed::new(&self.name, self.invariance.clone(), self.entropy.build()?)))
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for ObjectiveConfig {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Written {
+            name: Option<String>,
+            convention: Option<String>,
+            invariance: Option<Invariance>,
+            entropy: Option<EntropyConfig>,
+        }
+        use serde::de::Error as _;
+        let written = Written::deserialize(deserializer)?;
+        let preset = match written.name.as_deref() {
+            Some("custom") | None => None,
+            Some(name) => {
+                Some(crate::named::find(name, written.convention.as_deref()).map_err(D::Error::custom)?)
+            }
+        };
+        match (preset, written.invariance, written.entropy) {
+            (Some(preset), invariance, entropy) => Ok(Self {
+                invariance: invariance.unwrap_or(preset.invariance),
+                entropy: entropy.unwrap_or(preset.entropy),
+                ..preset
+            }),
+            (None, Some(invariance), Some(entropy)) => Ok(Self {
+                convention: written.convention.unwrap_or_else(|| "official".into()),
+                ..Self::custom(invariance, entropy)
+            }),
+            (None, _, _) => Err(D::Error::custom(
+                "an objective needs a `name`, or both [objective.invariance] and [objective.entropy]; \
+                 use kind = \"none\" for a term that is not wanted",
+            )),
+        }
+    }
+}
+
+macro_rules! kinds {
+    ($($kind:literal => $variant:ident),* $(,)?) => {
+        /// An entropy term, as data.
+        #[derive(Clone, Debug, PartialEq, serde::Serialize)]
+        #[serde(tag = "kind")]
+        #[allow(missing_docs)] // The variants are documented at their types.
+        #[non_exhaustive]
+        pub enum EntropyConfig {
+            /// No entropy term.
+            #[serde(rename = "none")]
+            None(NoEntropy),
+            $(#[serde(rename = $kind)] $variant(entropy::$variant),)*
+        }
+
+        impl EntropyConfig {
+            /// The kinds, as written in a configuration.
+            pub const KINDS: &'static [&'static str] = &["none", $($kind),*];
+
+            /// Builds the estimator; `None` for [`EntropyConfig::None`].
+            ///
+            /// # Errors
+            /// Settings outside of their range.
+            pub fn build(&self) -> Result<Option<Box<dyn Entropy>>> {
+                Ok(match self {
+                    Self::None(_) => None,
+                    $(Self::$variant(c) => {
+                        let estimator = c.clone();
+                        estimator.check()?;
+                        Some(Box::new(estimator))
+                    })*
+                })
+            }
+
+            /// The estimator of a kind, with the defaults of its paper.
+            ///
+            /// # Errors
+            /// An unknown kind, with the nearest valid ones.
+            pub fn of_kind(kind: &str) -> Result<Self> {
+                Ok(match kind {
+                    "none" => Self::None(NoEntropy {}),
+                    $($kind => Self::$variant(entropy::$variant::default()),)*
+                    _ => return Err(Error::unknown("entropy kind", kind, Self::KINDS)),
+                })
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for EntropyConfig {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let (kind, rest) = tagged::read::<D>(deserializer, "entropy kind", Self::KINDS)?;
+                match kind.as_str() {
+                    $($kind => tagged::finish(rest).map(Self::$variant),)*
+                    _ => tagged::finish(rest).map(Self::None),
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    "vicreg" => Vicreg,
+}
+
+/// The absent entropy term.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoEntropy {}
+
+impl Invariance {
+    /// The kinds, as written in a configuration.
+    pub const KINDS: &'static [&'static str] = &["none", "mse", "cosine", "smooth-l1"];
+}
+
+impl<'de> serde::Deserialize<'de> for Invariance {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (kind, rest) = tagged::read::<D>(deserializer, "invariance kind", Self::KINDS)?;
+        match kind.as_str() {
+            "mse" => tagged::finish::<invariance::Mse, _>(rest).map(Self::Mse),
+            "cosine" => tagged::finish(rest).map(Self::Cosine),
+            "smooth-l1" => tagged::finish(rest).map(Self::SmoothL1),
+            _ => tagged::finish(rest).map(Self::None),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The second-moment surrogate of VICReg: hinge on the standard deviations, squared covariances.
+
+use crate::{Entropy, Estimate, Path, Reduce, Result, entropy::entropy_part, moments, op};
+use candle_core::Tensor;
+use infomax_core::{Bound, Context, Embeddings, Part};
+
+/// Variance and covariance regularisation of VICReg (Bardes, Ponce, LeCun; arXiv 2105.04906).
+///
+/// Per view `Z` `(n, d)` with centred `Zc` and the unbiased `S = Zc^T Zc / (n - 1)`:
+///
+/// ```text
+/// variance   = 1/d sum_j max(0, gamma - sqrt(S_jj + eps))
+/// covariance = 1/d sum_{i != j} S_ij^2
+/// ```
+///
+/// A [`Bound::Surrogate`] of `-H(Z)`: the hinge stands for the diagonal of the Gaussian bound, and the
+/// covariances for its correlation part, `ln det(I + E) = -||E||_F^2 / 2 + O(E^3)`.
+///
+/// # Numerics
+/// With fewer samples than dimensions, `sum_ij S_ij^2 = ||Zc Zc^T||_F^2 / (n - 1)^2` costs `n^2 d` and not
+/// `n d^2`; otherwise the `d x d` matrix is formed and its diagonal masked, which keeps the digits that the
+/// subtraction would lose on a whitened batch. Sums are taken in f64. The gradient is in closed form.
+///
+/// # Gradient
+/// Zero for a column with `std >= gamma` (also at the kink); finite everywhere; exactly zero for a batch
+/// whose rows are all equal.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Vicreg {
+    /// Weight of the variance part (25).
+    pub variance: f64,
+    /// Weight of the covariance part (1).
+    pub covariance: f64,
+    /// The standard deviation above which the hinge is silent (1).
+    pub gamma: f64,
+    /// Added to the variance under the root (1e-4).
+    pub eps: f64,
+    /// How the views' variance parts are joined: the mean officially, the sum in solo-learn.
+    pub variance_views: Reduce,
+    /// How the views' covariance parts are joined (the sum everywhere).
+    pub covariance_views: Reduce,
+    /// The form of the covariance part.
+    pub path: Path,
+}
+
+impl Default for Vicreg {
+    fn default() -> Self {
+        Self {
+            variance: 25.0,
+            covariance: 1.0,
+            gamma: 1.0,
+            eps: 1e-4,
+            variance_views: Reduce::Mean,
+            covariance_views: Reduce::Sum,
+            path: Path::Auto,
+        }
+    }
+}
+
+impl Entropy for Vicreg {
+    fn name(&self) -> &'static str {
+        "vicreg"
+    }
+
+    fn bound(&self) -> Bound {
+        Bound::Surrogate
+    }
+
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+        let mut parts = Vec::new();
+        for view in z.projections.iter() {
+            let view = ctx.collective.all_gather(view)?;
+            parts.push(variance_covariance(&view, self.gamma, self.eps, self.path)?);
+        }
+        let parts = Tensor::stack(&parts, 1)?; // (2, V)
+        let views = parts.dim(1)?;
+        let variance = (parts.get(0)?.sum_all()? * self.variance_views.factor(views))?;
+        let covariance = (parts.get(1)?.sum_all()? * self.covariance_views.factor(views))?;
+        Ok(vec![
+            entropy_part("variance", self.variance, variance),
+            entropy_part("covariance", self.covariance, covariance),
+        ])
+    }
+
+    fn estimate(&self, z: &Tensor) -> Result<Estimate> {
+        let parts = op::host(&variance_covariance(z, self.gamma, self.eps, self.path)?)?;
+        Ok(Estimate {
+            nats: -(self.variance * parts[0] + self.covariance * parts[1]),
+            bound: Bound::Surrogate,
+        })
+    }
+}
+
+/// `[variance, covariance]` of one view `(n, d)`, as [`Vicreg`] defines them: shape `(2)`, differentiable.
+///
+/// # Errors
+/// Anything but a matrix of at least two rows.
+pub fn variance_covariance(z: &Tensor, gamma: f64, eps: f64, path: Path) -> Result<Tensor> {
+    let z = moments::matrix("vicreg", z, 2)?;
+    let (n, d) = z.dims2()?;
+    let (dof, dim) = ((n - 1) as f64, d as f64);
+    let centred = moments::centre(&z)?;
+    let zc = centred.z;
+    let stds: Vec<f64> = centred.squares.iter().map(|s| (s / dof + eps).sqrt()).collect();
+    let variance = stds.iter().map(|s| (gamma - s).max(0.0)).sum::<f64>() / dim;
+    let hinge: Vec<f64> =
+        stds.iter().map(|s| if *s < gamma { -1.0 / (dim * dof * s) } else { 0.0 }).collect();
+
+    let gram = path.is_gram(n, d);
+    // K = Zc Zc^T, or the off-diagonal part of Zc^T Zc.
+    let (product, off) = if gram {
+        let k = zc.matmul(&zc.t()?)?;
+        let diagonal: f64 = centred.squares.iter().map(|s| s * s).sum();
+        let off = moments::sum_squares(&k)? - diagonal;
+        (k, off.max(0.0))
+    } else {
+        let s = moments::zero_diagonal(&zc.t()?.matmul(&zc)?)?;
+        let off = moments::sum_squares(&s)?;
+        (s, off)
+    };
+    let covariance = off / (dof * dof * dim);
+    let value = Tensor::from_vec(vec![variance, covariance], 2, &candle_core::Device::Cpu)?
+        .to_dtype(z.dtype())?
+        .to_device(z.device())?;
+    let squares = centred.squares;
+    let grad = move |g: &Tensor| {
+        let g = op::host(g)?;
+        let scale = 4.0 * g[1] / (dof * dof * dim);
+        if gram {
+            let columns: Vec<f64> = hinge.iter().zip(&squares).map(|(h, s)| g[0] * h - scale * s).collect();
+            moments::axpy_columns(scale, &product.matmul(&zc)?, &zc, &columns)
+        } else {
+            let columns: Vec<f64> = hinge.iter().map(|h| g[0] * h).collect();
+            moments::axpy_columns(scale, &zc.matmul(&product)?, &zc, &columns)
+        }
+    };
+    if z.device().is_cpu() {
+        return Ok(op::attach(&z, value, grad)?);
+    }
+    variance_covariance_composed(&z, gamma, eps)
+}
+
+/// [`variance_covariance`] from plain Candle operations: the reference.
+///
+/// # Errors
+/// As [`variance_covariance`].
+pub fn variance_covariance_composed(z: &Tensor, gamma: f64, eps: f64) -> Result<Tensor> {
+    let z = moments::matrix("vicreg", z, 2)?;
+    let (n, d) = z.dims2()?;
+    let zc = z.broadcast_sub(&z.mean_keepdim(0)?)?;
+    let variances = (zc.sqr()?.sum(0)? / (n - 1) as f64)?;
+    let variance = ((variances + eps)?.sqrt()?.neg()? + gamma)?.relu()?.mean_all()?;
+    let s = (zc.t()?.matmul(&zc)? / (n - 1) as f64)?;
+    let off = (Tensor::ones((d, d), z.dtype(), z.device())? - Tensor::eye(d, z.dtype(), z.device())?)?;
+    let covariance = ((s * off)?.sqr()?.sum_all()? / d as f64)?;
+    Ok(Tensor::stack(&[variance, covariance], 0)?)
+}
