@@ -1,1 +1,17 @@
-//! Empty.
+//! Evaluation of frozen representations: nearest neighbours, a linear probe, and the spectrum.
+
+mod bank;
+mod error;
+mod knn;
+mod lbfgs;
+mod matrix;
+mod probe;
+mod spectrum;
+mod stats;
+
+pub use bank::FeatureBank;
+pub use error::{Error, Result};
+pub use knn::{KnnConfig, KnnReport, knn};
+pub use probe::{LinearProbeConfig, ProbeReport, linear_probe};
+pub use spectrum::{Spectrum, spectrum};
+pub use stats::{EmbeddingStats, alignment, embedding_stats, uniformity};

@@ -29,7 +29,7 @@ impl Conv2d {
         scope: impl Into<Scope>,
     ) -> Result<Self> {
         let scope = scope.into();
-        if cfg.groups == 0 || inputs % cfg.groups != 0 || outputs % cfg.groups != 0 {
+        if cfg.groups == 0 || !inputs.is_multiple_of(cfg.groups) || !outputs.is_multiple_of(cfg.groups) {
             return Err(Error::config(
                 "groups",
                 cfg.groups,

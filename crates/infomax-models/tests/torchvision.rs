@@ -2,6 +2,8 @@
 //!
 //! `golden/resnet.json` is written by `golden/make.py` (torch 2.15.0, torchvision 0.29.2, float64).
 
+#![allow(clippy::unwrap_used)] // Helpers of tests, where a failure should stop.
+
 use candle_core::{DType, Device, Tensor};
 use infomax_core::{Encoder as _, Key, Mode, Params};
 use infomax_models::{ResNet, ResNetConfig, Stem, load_encoder};
