@@ -40,11 +40,11 @@ impl ImageCache {
         let bytes = image.data().len();
         let taken =
             self.left.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
-        if let (Ok(_), Some(slot)) = (taken, self.slots.get(index)) {
-            if slot.set(image.clone()).is_err() {
-                // Another thread was faster: give the bytes back.
-                self.left.fetch_add(bytes, Ordering::Relaxed);
-            }
+        if let (Ok(_), Some(slot)) = (taken, self.slots.get(index))
+            && slot.set(image.clone()).is_err()
+        {
+            // Another thread was faster: give the bytes back.
+            self.left.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 }

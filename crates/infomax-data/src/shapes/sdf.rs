@@ -73,7 +73,7 @@ fn regular(p: Point, normals: &[Point], apothem: f32) -> f32 {
 /// A square on its corner with a disc on each of its two upper sides.
 fn heart(p: Point) -> f32 {
     const SIDE: f32 = 0.52;
-    let (x, y) = (p.0 + 0.22, p.1 + 0.22);
+    let (x, y) = (p.0 + 0.18, p.1 + 0.18);
     let lobes = disc((x - SIDE, y), SIDE).min(disc((x, y - SIDE), SIDE));
     rect((x, y), SIDE, SIDE).min(lobes)
 }

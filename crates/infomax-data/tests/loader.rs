@@ -1,0 +1,210 @@
+//! The loader: determinism, resuming, errors, counters.
+
+use candle_core::Device;
+use infomax_augment::{Augmenter, EvalTransform, Image, Recipe};
+use infomax_core::{Batch, BatchSource as _, Key, Position};
+use infomax_data::{
+    Dataset, Error, EvalLoader, Loader, LoaderConfig, Result, Shapes, ShapesConfig, eval_tensors,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const LEN: usize = 50;
+
+fn shapes() -> Arc<dyn Dataset> {
+    Arc::new(Shapes::new(ShapesConfig { len: LEN, ..ShapesConfig::default() }).unwrap())
+}
+
+fn augmenter() -> Augmenter {
+    Augmenter::new(&Recipe::preset("vicreg-cifar").unwrap().with_size(12)).unwrap()
+}
+
+fn config(workers: usize) -> LoaderConfig {
+    LoaderConfig { batch: 16, key: Key::new(3), workers, prefetch: 2, ..LoaderConfig::default() }
+}
+
+fn loader(workers: usize) -> Loader {
+    Loader::new(shapes(), augmenter(), config(workers)).unwrap()
+}
+
+type Bits = (Vec<Vec<u32>>, Option<Vec<u32>>, Vec<u64>);
+
+fn bits(batch: Batch) -> Bits {
+    let flat = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let views = batch.views.iter().map(|v| flat(v).into_iter().map(f32::to_bits).collect()).collect();
+    (views, batch.labels, batch.indices)
+}
+
+fn stream(loader: &mut Loader, count: usize) -> Vec<Bits> {
+    (0..count).map(|_| bits(loader.next_batch().unwrap())).collect()
+}
+
+#[test]
+fn an_epoch_visits_every_sample_at_most_once() {
+    let mut loader = loader(2);
+    assert_eq!((loader.batches_per_epoch(), loader.samples_per_epoch()), (3, 48));
+    let first = stream(&mut loader, 3);
+    let mut seen: Vec<u64> = first.iter().flat_map(|b| b.2.clone()).collect();
+    let order = seen.clone();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 48);
+    assert!(seen.iter().all(|i| *i < LEN as u64));
+    assert_eq!(loader.position(), Position { epoch: 1, batch: 0 });
+    let second: Vec<u64> = stream(&mut loader, 3).iter().flat_map(|b| b.2.clone()).collect();
+    assert_ne!(order, second);
+    for (_, labels, indices) in first {
+        assert_eq!(labels.unwrap(), indices.iter().map(|i| (i % 10) as u32).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_the_number_of_workers() {
+    let one = stream(&mut loader(1), 5);
+    assert_eq!(one, stream(&mut loader(4), 5));
+    let other = LoaderConfig { key: Key::new(4), ..config(1) };
+    assert_ne!(one, stream(&mut Loader::new(shapes(), augmenter(), other).unwrap(), 5));
+    assert_ne!(one[0].0[0], one[0].0[1], "the views of a sample differ");
+}
+
+#[test]
+fn seeking_continues_exactly() {
+    let all = stream(&mut loader(2), 8);
+    for at in [0usize, 1, 2, 3, 5] {
+        let mut resumed = loader(3);
+        resumed.seek(Position { epoch: at as u64 / 3, batch: at as u64 % 3 }).unwrap();
+        assert_eq!(stream(&mut resumed, 8 - at), all[at..], "from {at}");
+    }
+    let mut back = loader(2);
+    stream(&mut back, 4);
+    back.seek(Position::default()).unwrap();
+    assert_eq!(stream(&mut back, 8), all);
+    let message = back.seek(Position { epoch: 0, batch: 3 }).unwrap_err().to_string();
+    assert!(message.contains("3 batches"), "{message}");
+}
+
+#[test]
+fn ranks_share_the_order_without_overlap() {
+    let part = |rank| {
+        let config = LoaderConfig { batch: 8, rank, ranks: 2, ..config(1) };
+        stream(&mut Loader::new(shapes(), augmenter(), config).unwrap(), 3)
+    };
+    let (a, b) = (part(0), part(1));
+    let whole = stream(&mut loader(1), 3);
+    for ((a, b), whole) in a.iter().zip(&b).zip(&whole) {
+        assert_eq!([a.2.clone(), b.2.clone()].concat(), whole.2);
+        assert_eq!([a.0[0].clone(), b.0[0].clone()].concat(), whole.0[0]);
+    }
+}
+
+#[test]
+fn a_batch_that_is_too_large_names_both_numbers() {
+    let config = LoaderConfig { batch: 64, ..config(1) };
+    let message = Loader::new(shapes(), augmenter(), config.clone()).unwrap_err().to_string();
+    assert!(message.contains("64") && message.contains("50"), "{message}");
+    assert!(Loader::new(shapes(), augmenter(), LoaderConfig { batch: 0, ..config.clone() }).is_err());
+    assert!(Loader::new(shapes(), augmenter(), LoaderConfig { batch: 2, rank: 1, ..config }).is_err());
+}
+
+#[test]
+fn counters_count() {
+    let mut loader = loader(2);
+    stream(&mut loader, 4);
+    let stats = loader.stats();
+    assert_eq!(stats.samples, 64);
+    assert!(stats.decode_s > 0.0 && stats.augment_s > 0.0 && stats.wait_s > 0.0, "{stats:?}");
+}
+
+/// Fails or panics at one sample while `broken` is set.
+#[derive(Debug)]
+struct Faulty {
+    inner: Arc<dyn Dataset>,
+    broken: AtomicBool,
+    panics: bool,
+}
+
+impl Dataset for Faulty {
+    fn len(&self) -> usize {
+        self.inner.len()
+    }
+    fn image(&self, index: usize) -> Result<Image> {
+        if index == 7 && self.broken.load(Ordering::Relaxed) {
+            assert!(!self.panics, "sample seven is cursed");
+            return Err(Error::Decode { path: "dir/seven.jpg".into(), reason: "cut".into() });
+        }
+        self.inner.image(index)
+    }
+    fn label(&self, _: usize) -> Option<u32> {
+        None
+    }
+    fn classes(&self) -> &[String] {
+        &[]
+    }
+    fn name(&self) -> String {
+        "faulty".into()
+    }
+}
+
+#[test]
+fn errors_travel_with_the_name_and_the_batch_can_be_tried_again() {
+    let data = Arc::new(Faulty { inner: shapes(), broken: AtomicBool::new(true), panics: false });
+    let mut faulty = Loader::new(data.clone(), augmenter(), config(3)).unwrap();
+    let mut good = loader(1);
+    let mut errors = 0;
+    for _ in 0..3 {
+        let expected = bits(good.next_batch().unwrap());
+        let at = faulty.position();
+        let got = faulty.next_batch().map(bits).or_else(|e| {
+            errors += 1;
+            let message = e.to_string();
+            assert!(message.contains("seven.jpg") && message.contains("sample 7"), "{message}");
+            assert_eq!(faulty.position(), at);
+            assert!(expected.2.contains(&7));
+            assert!(faulty.next_batch().is_err(), "it stays an error");
+            data.broken.store(false, Ordering::Relaxed);
+            faulty.next_batch().map(bits)
+        });
+        let got = got.unwrap();
+        assert_eq!((got.0, got.2), (expected.0, expected.2));
+        assert_eq!(got.1, None, "no labels");
+    }
+    assert_eq!(errors, 1);
+}
+
+#[test]
+fn a_panic_becomes_an_error() {
+    let data = Arc::new(Faulty { inner: shapes(), broken: AtomicBool::new(true), panics: true });
+    let mut loader = Loader::new(data, augmenter(), config(2)).unwrap();
+    let message = (0..3).find_map(|_| loader.next_batch().err()).unwrap().to_string();
+    assert!(message.contains("cursed"), "{message}");
+}
+
+#[test]
+fn dropping_with_a_full_queue_ends() {
+    let mut loader = loader(2);
+    loader.next_batch().unwrap();
+    // Time for the queue to fill, so that the producer waits for room.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    drop(loader);
+}
+
+#[test]
+fn evaluation_is_in_order_and_complete() {
+    let transform = EvalTransform::new(16, &[0.5; 3], &[0.25; 3]).unwrap();
+    let (all, labels) = eval_tensors(shapes(), &transform).unwrap();
+    assert_eq!(all.dims(), [LEN, 3, 16, 16]);
+    assert_eq!(labels, (0..LEN).map(|i| Some((i % 10) as u32)).collect::<Vec<_>>());
+    let parts: Vec<_> =
+        EvalLoader::new(shapes(), transform.clone(), 16, &Device::Cpu).unwrap().map(|b| b.unwrap()).collect();
+    assert_eq!(parts.iter().map(|p| p.1.len()).collect::<Vec<_>>(), [16, 16, 16, 2]);
+    let joined = candle_core::Tensor::cat(&parts.iter().map(|p| &p.0).collect::<Vec<_>>(), 0).unwrap();
+    let flat = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(flat(&joined), flat(&all));
+    let broken = Arc::new(Faulty { inner: shapes(), broken: AtomicBool::new(true), panics: false });
+    let results: Vec<_> = EvalLoader::new(broken, transform, 5, &Device::Cpu).unwrap().collect();
+    assert_eq!(results.len(), 2, "nothing follows an error");
+    assert!(results[1].as_ref().unwrap_err().to_string().contains("seven.jpg"));
+    // Grey output from RGB images.
+    let grey = EvalTransform::new(8, &[0.0], &[1.0]).unwrap();
+    assert_eq!(eval_tensors(shapes(), &grey).unwrap().0.dims(), [LEN, 1, 8, 8]);
+}
