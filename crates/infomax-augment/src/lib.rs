@@ -20,9 +20,10 @@
 //! ```
 //!
 //! # Exactness
-//! Resampling is the fixed-point algorithm of Pillow (with antialiasing), brightness, contrast,
+//! Resampling is the fixed-point algorithm of Pillow (with antialiasing), rows first; brightness, contrast,
 //! saturation, hue, grayscale and solarize are those of `torchvision.transforms` on PIL images, bit for
-//! bit. Gaussian blur is the one of torchvision to one grey level. Random parameters have torchvision's
+//! bit. Gaussian blur is the one of torchvision to one grey level. Pillow 13 resizes some tall crops
+//! columns first, which moves bilinear values by at most one level. Random parameters have torchvision's
 //! distributions, but come from another generator.
 //!
 //! # Channels

@@ -1,0 +1,109 @@
+//! Every operation against torchvision and Pillow, with the same parameters.
+//!
+//! `golden/generate.py` made the expected pixels and records the versions. All must be equal, except for
+//! the blur, which may be off by one grey level.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use infomax_augment::{
+    Augmenter, Blur, CropBox, Filter, Image, JitterStep, Recipe, Scratch, ViewConfig, ViewParams,
+};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Golden {
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    width: usize,
+    height: usize,
+    channels: usize,
+    input: usize,
+    size: usize,
+    crop: [usize; 4],
+    filter: Filter,
+    tolerance: u8,
+    expected: usize,
+    #[serde(default)]
+    jitter: Vec<(String, f64)>,
+    #[serde(default)]
+    grayscale: bool,
+    sigma: Option<f64>,
+    kernel: Option<usize>,
+    solarize: Option<u8>,
+    #[serde(default)]
+    flip: bool,
+    #[serde(default)]
+    vertical_flip: bool,
+}
+
+impl Case {
+    fn params(&self) -> ViewParams {
+        let [x, y, width, height] = self.crop;
+        // Steps of strength zero fill up to four.
+        let mut jitter = [JitterStep::Brightness(1.0); 4];
+        for (slot, (kind, value)) in jitter.iter_mut().zip(&self.jitter) {
+            *slot = match kind.as_str() {
+                "brightness" => JitterStep::Brightness(*value as f32),
+                "contrast" => JitterStep::Contrast(*value as f32),
+                "saturation" => JitterStep::Saturation(*value as f32),
+                "hue" => JitterStep::Hue(*value),
+                other => panic!("{other}"),
+            };
+        }
+        ViewParams {
+            crop: CropBox { x, y, width, height },
+            flip: self.flip,
+            vertical_flip: self.vertical_flip,
+            jitter: Some(jitter),
+            grayscale: self.grayscale,
+            blur: self.sigma,
+            solarize: self.solarize,
+        }
+    }
+
+    fn run(&self, scratch: &mut Scratch, pixels: &[u8]) -> (u8, usize) {
+        let bytes = self.width * self.height * self.channels;
+        let input = pixels[self.input..self.input + bytes].to_vec();
+        let image = Image::new(self.width, self.height, self.channels, input).unwrap();
+        let view = ViewConfig {
+            filter: self.filter,
+            blur: self.kernel.map(|k| Blur { p: 1.0, sigma: (0.1, 2.0), kernel: Some(k) }),
+            ..ViewConfig::plain(self.size)
+        };
+        let (mean, std) = (vec![0.0; self.channels], vec![1.0; self.channels]);
+        let augmenter = Augmenter::new(&Recipe { mean, std, views: vec![view] }).unwrap();
+        let mut out = vec![0f32; self.channels * self.size * self.size];
+        augmenter.render(0, &image, &self.params(), scratch, &mut out).unwrap();
+        let expected = &pixels[self.expected..self.expected + out.len()];
+        let (mut worst, mut count) = (0, 0);
+        for (i, want) in expected.iter().enumerate() {
+            let (pixel, c) = (i / self.channels, i % self.channels);
+            let got = (out[c * self.size * self.size + pixel] * 255.0).round() as u8;
+            worst = worst.max(got.abs_diff(*want));
+            count += usize::from(got != *want);
+        }
+        (worst, count)
+    }
+}
+
+#[test]
+fn operations_equal_torchvision() {
+    let golden: Golden = serde_json::from_str(include_str!("golden/cases.json")).unwrap();
+    let pixels = include_bytes!("golden/pixels.bin");
+    assert!(golden.cases.len() > 60);
+    // One scratch for all: nothing may be left behind by an earlier view.
+    let mut scratch = Scratch::default();
+    let wrong: Vec<_> = golden
+        .cases
+        .iter()
+        .filter_map(|case| {
+            let (worst, count) = case.run(&mut scratch, pixels);
+            (worst > case.tolerance)
+                .then(|| format!("{}: {count} values differ, by up to {worst}", case.name))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
