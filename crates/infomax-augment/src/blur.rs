@@ -71,50 +71,82 @@ fn reflect(i: isize, n: usize) -> usize {
     (if i < n as isize { i } else { period - i }) as usize
 }
 
+/// Pixels that are summed at once, in registers.
 const BLOCK: usize = 32;
+
+/// The starts of blocks that cover `0..width`; the last one overlaps the one before it.
+#[inline(always)]
+fn blocks(width: usize) -> impl Iterator<Item = usize> {
+    (0..width).step_by(BLOCK).map(move |start| start.min(width - BLOCK))
+}
 
 #[inline(always)]
 fn vertical(source: &[u8], (width, height): (usize, usize), y: usize, weights: &[f32], out: &mut [f32]) {
     let row = |i: isize| &source[reflect(i, height) * width..][..width];
     let centre = row(y as isize);
-    for (block, out) in out.chunks_mut(BLOCK).enumerate() {
-        let start = block * BLOCK;
-        let n = out.len();
-        let mut sum = [0f32; BLOCK];
-        for (s, v) in sum.iter_mut().zip(&centre[start..start + n]) {
-            *s = weights[0] * f32::from(*v);
+    let pair = |k: usize| (row(y as isize - k as isize), row(y as isize + k as isize));
+    if width < BLOCK {
+        for (x, out) in out.iter_mut().enumerate() {
+            *out = weights[0] * f32::from(centre[x]);
         }
         for (k, w) in weights.iter().enumerate().skip(1) {
-            let above = &row(y as isize - k as isize)[start..start + n];
-            let below = &row(y as isize + k as isize)[start..start + n];
-            for ((s, a), b) in sum.iter_mut().zip(above).zip(below) {
+            let (above, below) = pair(k);
+            for ((s, a), b) in out.iter_mut().zip(above).zip(below) {
                 *s += w * f32::from(u16::from(*a) + u16::from(*b));
             }
         }
-        out.copy_from_slice(&sum[..n]);
+        return;
+    }
+    for start in blocks(width) {
+        let mut sum = [0f32; BLOCK];
+        for (s, v) in sum.iter_mut().zip(&centre[start..start + BLOCK]) {
+            *s = weights[0] * f32::from(*v);
+        }
+        for (k, w) in weights.iter().enumerate().skip(1) {
+            let (above, below) = pair(k);
+            for ((s, a), b) in
+                sum.iter_mut().zip(&above[start..start + BLOCK]).zip(&below[start..start + BLOCK])
+            {
+                *s += w * f32::from(u16::from(*a) + u16::from(*b));
+            }
+        }
+        out[start..start + BLOCK].copy_from_slice(&sum);
     }
 }
 
 #[inline(always)]
 fn horizontal(row: &[f32], weights: &[f32], out: &mut [u8]) {
     let radius = weights.len() - 1;
-    for (block, out) in out.chunks_mut(BLOCK).enumerate() {
-        let at = block * BLOCK + radius;
-        let n = out.len();
+    if out.len() < BLOCK {
+        for (x, out) in out.iter_mut().enumerate() {
+            let mut sum = weights[0] * row[x + radius];
+            for (k, w) in weights.iter().enumerate().skip(1) {
+                sum += w * (row[x + radius - k] + row[x + radius + k]);
+            }
+            *out = nearest(sum);
+        }
+        return;
+    }
+    for start in blocks(out.len()) {
+        let at = start + radius;
         let mut sum = [0f32; BLOCK];
-        for (s, v) in sum.iter_mut().zip(&row[at..at + n]) {
+        for (s, v) in sum.iter_mut().zip(&row[at..at + BLOCK]) {
             *s = weights[0] * v;
         }
         for (k, w) in weights.iter().enumerate().skip(1) {
-            let left = &row[at - k..at - k + n];
-            let right = &row[at + k..at + k + n];
+            let (left, right) = (&row[at - k..at - k + BLOCK], &row[at + k..at + k + BLOCK]);
             for ((s, a), b) in sum.iter_mut().zip(left).zip(right) {
                 *s += w * (a + b);
             }
         }
-        for (o, s) in out.iter_mut().zip(sum) {
-            // Adding and taking away 2^23 rounds halves to even; the sum lies in 0..=255.
-            *o = ((s + 8_388_608.0) - 8_388_608.0).clamp(0.0, 255.0) as i32 as u8;
+        for (o, s) in out[start..start + BLOCK].iter_mut().zip(sum) {
+            *o = nearest(s);
         }
     }
+}
+
+/// Rounds halves to even: adding 2^23 leaves the nearest integer in the lowest bits.
+#[inline(always)]
+fn nearest(x: f32) -> u8 {
+    (x.clamp(0.0, 255.0) + 8_388_608.0).to_bits() as u8
 }

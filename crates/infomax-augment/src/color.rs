@@ -7,7 +7,14 @@ use crate::image::luma;
 #[inline(always)]
 fn blend(degenerate: i32, value: u8, factor: f32) -> u8 {
     let mixed = degenerate as f32 + factor * (i32::from(value) - degenerate) as f32;
-    mixed.clamp(0.0, 255.0) as i32 as u8
+    truncate(mixed.clamp(0.0, 255.0))
+}
+
+/// The integer part of a value in 0..=255, without the checks of a cast: adding 2^23 puts the integer
+/// into the lowest bits of the number.
+#[inline(always)]
+pub(crate) fn truncate(x: f32) -> u8 {
+    (x.floor() + 8_388_608.0).to_bits() as u8
 }
 
 /// `factor v`.

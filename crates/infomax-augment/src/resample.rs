@@ -151,33 +151,85 @@ impl Resampler {
         while top < height {
             let count = LANES.min(height - top);
             // Turn up to 16 rows into columns of lanes, so that one weight meets 16 pixels at once.
-            for r in 0..count {
-                let start = ((crop.y + top + r) * source.width + crop.x) * channels;
-                let row = &source.data[start..start + row_len];
-                for (lane, value) in self.lanes.chunks_exact_mut(LANES).zip(row) {
-                    lane[r] = *value;
-                }
-            }
+            let row = |r: usize| {
+                let start = ((crop.y + top + r.min(count - 1)) * source.width + crop.x) * channels;
+                &source.data[start..start + row_len]
+            };
+            interleave(row, &mut self.lanes, row_len);
             for c in 0..channels {
                 let plane = &mut out[c * height * width..][..height * width];
-                for x in 0..width {
-                    let (first, weights) = self.x.at(x);
-                    let mut sum = [1i32 << (BITS - 1); LANES];
-                    let columns = self.lanes[(first * channels + c) * LANES..].chunks(channels * LANES);
-                    for (column, w) in columns.zip(weights) {
-                        for (s, v) in sum.iter_mut().zip(&column[..LANES]) {
-                            *s += i32::from(*v) * w;
+                let mut x = 0;
+                while x < width {
+                    let n = 8.min(width - x);
+                    let mut tile = [[0u8; LANES]; 8];
+                    for (i, values) in tile.iter_mut().enumerate().take(n) {
+                        let (first, weights) = self.x.at(x + i);
+                        let mut sum = [1i32 << (BITS - 1); LANES];
+                        let columns = self.lanes[(first * channels + c) * LANES..].chunks(channels * LANES);
+                        for (column, w) in columns.zip(weights) {
+                            for (s, v) in sum.iter_mut().zip(&column[..LANES]) {
+                                *s += i32::from(*v) * w;
+                            }
+                        }
+                        *values = sum.map(clip);
+                    }
+                    for half in (0..count).step_by(8) {
+                        let block = transpose(std::array::from_fn(|i| word(&tile[i][half..half + 8])));
+                        for (r, word) in block.iter().enumerate().take(count - half) {
+                            let line = &mut plane[(top + half + r) * width + x..][..n];
+                            line.copy_from_slice(&word.to_le_bytes()[..n]);
                         }
                     }
-                    let values = sum.map(clip);
-                    for r in 0..count {
-                        plane[(top + r) * width + x] = values[r];
-                    }
+                    x += n;
                 }
             }
             top += count;
         }
     }
+}
+
+/// Writes 16 rows as columns: value `j` of row `r` goes to `lanes[16 j + r]`.
+#[inline(always)]
+fn interleave<'a>(row: impl Fn(usize) -> &'a [u8], lanes: &mut [u8], row_len: usize) {
+    for half in [0, 8] {
+        let rows: [&[u8]; 8] = std::array::from_fn(|r| row(half + r));
+        let whole = row_len / 8 * 8;
+        for j in (0..whole).step_by(8) {
+            let block = transpose(std::array::from_fn(|r| word(&rows[r][j..j + 8])));
+            for (i, word) in block.iter().enumerate() {
+                lanes[(j + i) * LANES + half..][..8].copy_from_slice(&word.to_le_bytes());
+            }
+        }
+        for j in whole..row_len {
+            for (r, row) in rows.iter().enumerate() {
+                lanes[j * LANES + half + r] = row[j];
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn word(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte))
+}
+
+/// Transposes a matrix of 8 x 8 bytes: byte `i` of word `r` becomes byte `r` of word `i`. Blocks of 4, 2
+/// and 1 bytes change places in turn.
+#[inline(always)]
+fn transpose(mut words: [u64; 8]) -> [u64; 8] {
+    for (step, mask) in
+        [(4, 0x0000_0000_ffff_ffff), (2, 0x0000_ffff_0000_ffff), (1, 0x00ff_00ff_00ff_00ff_u64)]
+    {
+        let bits = 8 * step;
+        for i in 0..8 {
+            if i & step == 0 {
+                let (a, b) = (words[i], words[i + step]);
+                words[i] = (a & mask) | ((b & mask) << bits);
+                words[i + step] = ((a >> bits) & mask) | (b & !mask);
+            }
+        }
+    }
+    words
 }
 
 struct Target<'a> {
