@@ -1,5 +1,7 @@
 //! The optimisers against PyTorch's trajectories, on quadratics, over a save and load, and on bad input.
 
+#![allow(clippy::unwrap_used)] // Helpers outside of the test functions.
+
 use infomax_core::candle_core::{DType, Device, Tensor, Var};
 use infomax_core::{Init, Key, ParamKind, Params};
 use infomax_optim::{Error, OptimConfig, Optimizer, build};

@@ -184,9 +184,9 @@ mod tests {
     #[test]
     fn known_embeddings_have_known_ranks() {
         // Rows +-e_i: the covariance is a multiple of the identity.
-        let mut rows = vec![[0f64; 4]; 8];
+        let mut rows = [[0f64; 4]; 8];
         (0..4).for_each(|i| (rows[2 * i][i], rows[2 * i + 1][i]) = (1.0, -1.0));
-        let stats = EmbeddingStats::of(&Tensor::new(rows, &Device::Cpu).unwrap()).unwrap();
+        let stats = EmbeddingStats::of(&Tensor::new(&rows, &Device::Cpu).unwrap()).unwrap();
         assert!((stats.effective_rank - 4.0).abs() < 1e-12);
         let std = (2f64 / 7.0).sqrt();
         assert!((stats.std_mean - std).abs() < 1e-12 && (stats.std_min - std).abs() < 1e-12);

@@ -1,0 +1,208 @@
+//! A toy run: a small network with a batch-norm-like buffer, an objective with state, and batches that are
+//! functions of their position.
+
+use infomax_core::candle_core::{DType, Device, Tensor, Var};
+use infomax_core::{
+    Batch, BatchSource, Context, Embeddings, Init, Key, Learner, Mode, Objective, ParamKind, Params, Part,
+    Position, Report, Result, Role, TermState, Views,
+};
+use infomax_optim::{Schedule, ScheduleKind, build};
+use infomax_train::{Observer, RunDir, StepMetrics, TrainConfig, Trainer};
+use std::path::Path;
+
+/// `tanh(x W1 + b1) W2` with a running mean of the hidden units that evaluation subtracts.
+#[derive(Debug)]
+pub struct Mlp {
+    params: Params,
+    w1: Var,
+    b1: Var,
+    w2: Var,
+    mean: Var,
+}
+
+pub const INPUT: usize = 6;
+
+impl Mlp {
+    pub fn new(hidden: usize) -> Self {
+        let params = Params::new(DType::F32, &Device::Cpu, Key::new(5));
+        let (root, init) = (params.root().pp("net"), Init::Normal { mean: 0.0, std: 0.6 });
+        let w1 = root.get("w1", (INPUT, hidden), ParamKind::Weight, init).unwrap();
+        let b1 = root.get("b1", hidden, ParamKind::Bias, Init::Const(0.1)).unwrap();
+        let w2 = root.get("w2", (hidden, 4), ParamKind::Weight, init).unwrap();
+        let mean = root.get("mean", hidden, ParamKind::Buffer, Init::Const(0.0)).unwrap();
+        Self { params, w1, b1, w2, mean }
+    }
+}
+
+impl Learner for Mlp {
+    fn params(&self) -> &Params {
+        &self.params
+    }
+
+    fn embed(&self, views: &[Tensor], mode: Mode) -> Result<Embeddings> {
+        let mut out = Vec::new();
+        for x in views {
+            let hidden = x.matmul(&self.w1)?.broadcast_add(&self.b1)?.tanh()?;
+            if mode.is_train() {
+                let batch = hidden.detach().mean(0)?;
+                self.mean.set(&((self.mean.as_tensor() * 0.9)? + (batch * 0.1)?)?)?;
+            }
+            // The buffer takes part, so that one that is not restored shows.
+            out.push(hidden.broadcast_sub(&self.mean.as_tensor().detach().copy()?)?.matmul(&self.w2)?);
+        }
+        Ok(Embeddings::new(Views::new(out)?))
+    }
+
+    fn features(&self, xs: &Tensor) -> Result<Tensor> {
+        Ok(xs.matmul(&self.w1)?)
+    }
+
+    fn feature_dim(&self) -> usize {
+        self.w1.dims()[1]
+    }
+}
+
+/// Invariance, spread around a running centre, and noise from the key of the step. At `nan_at` the spread
+/// is NaN.
+#[derive(Debug)]
+pub struct Toy {
+    pub centre: Tensor,
+    pub nan_at: Option<u64>,
+    pub collapse: bool,
+}
+
+impl Toy {
+    pub fn new() -> Self {
+        Self { centre: Tensor::zeros(4, DType::F32, &Device::Cpu).unwrap(), nan_at: None, collapse: false }
+    }
+}
+
+impl Objective for Toy {
+    fn name(&self) -> &str {
+        "toy"
+    }
+
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Report> {
+        let z = &z.projections;
+        let noise = ctx.key.normal(0.0, 0.01, z[0].dims(), DType::F32, &Device::Cpu)?;
+        let invariance = ((&z[0] - &z[1])? + noise)?.sqr()?.mean_all()?;
+        let distance = z[0].broadcast_sub(&self.centre)?.sqr()?.mean_all()?;
+        let spread = match self.collapse {
+            true => distance,
+            false => (distance + 0.1)?.log()?.neg()?,
+        };
+        let spread = if self.nan_at == Some(ctx.step) { (spread * f64::NAN)? } else { spread };
+        let part = |name: &str, role, weight, value| Part { name: name.into(), role, weight, value };
+        Report::from_parts(vec![
+            part("invariance", Role::Invariance, 1.0, invariance),
+            part("spread", Role::Entropy, 0.3, spread),
+        ])
+    }
+
+    fn update(&mut self, z: &Embeddings, _ctx: &Context<'_>) -> Result<()> {
+        self.centre = ((&self.centre * 0.9)? + (z.projections[0].mean(0)? * 0.1)?)?;
+        Ok(())
+    }
+
+    fn state(&self) -> TermState {
+        [("centre".to_owned(), self.centre.clone())].into()
+    }
+
+    fn load_state(&mut self, state: &TermState) -> Result<()> {
+        self.centre = state["centre"].clone();
+        Ok(())
+    }
+}
+
+/// Batches that depend on their position alone.
+#[derive(Debug)]
+pub struct Source {
+    position: Position,
+}
+
+pub const BATCHES: u64 = 5;
+
+impl BatchSource for Source {
+    fn batches_per_epoch(&self) -> u64 {
+        BATCHES
+    }
+
+    fn samples_per_epoch(&self) -> u64 {
+        BATCHES * 16
+    }
+
+    fn seek(&mut self, position: Position) -> Result<()> {
+        self.position = position;
+        Ok(())
+    }
+
+    fn next_batch(&mut self) -> Result<Batch> {
+        let Position { epoch, batch } = self.position;
+        let key = Key::new(9).fold_in(epoch).fold_in(batch);
+        let view = |v| key.fold_in(v).normal(0.0, 0.1, (16, INPUT), DType::F32, &Device::Cpu);
+        let x = Key::new(9).fold_in(batch).normal(0.0, 1.0, (16, INPUT), DType::F32, &Device::Cpu)?;
+        let views = vec![(&x + view(0)?)?, (&x + view(1)?)?];
+        self.position = match batch + 1 {
+            BATCHES => Position { epoch: epoch + 1, batch: 0 },
+            batch => Position { epoch, batch },
+        };
+        Ok(Batch { views, labels: None, indices: (0..16).collect() })
+    }
+
+    fn position(&self) -> Position {
+        self.position
+    }
+}
+
+pub fn config() -> TrainConfig {
+    let mut config = TrainConfig { epochs: 6, clip_grad_norm: Some(0.5), ..TrainConfig::default() };
+    config.monitor.every = 2;
+    config.monitor.grace_steps = 4;
+    config
+}
+
+pub struct Setup {
+    pub config: TrainConfig,
+    pub optimizer: &'static str,
+    pub hidden: usize,
+    pub objective: Toy,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let optimizer = r#"{"name":"adamw","weight_decay":0.05}"#;
+        Self { config: config(), optimizer, hidden: 8, objective: Toy::new() }
+    }
+}
+
+pub fn trainer(run: RunDir, setup: Setup) -> Trainer {
+    let schedule = Schedule {
+        kind: ScheduleKind::Cosine,
+        base_lr: 0.02,
+        warmup_start_lr: 0.001,
+        warmup_steps: 4,
+        total_steps: 30,
+        final_lr: 0.001,
+    };
+    let learner = Box::new(Mlp::new(setup.hidden));
+    let optimizer = build(&serde_json::from_str(setup.optimizer).unwrap()).unwrap();
+    let source = Box::new(Source { position: Position::default() });
+    Trainer::new(learner, Box::new(setup.objective), optimizer, schedule, source, setup.config, run).unwrap()
+}
+
+pub fn start(path: &Path, setup: Setup) -> Trainer {
+    trainer(RunDir::create(path, "seed = 0\n").unwrap(), setup)
+}
+
+pub fn reopen(path: &Path, setup: Setup) -> Trainer {
+    trainer(RunDir::open(path).unwrap(), setup)
+}
+
+/// Calls a function after every step.
+pub struct After<F: FnMut(&StepMetrics)>(pub F);
+
+impl<F: FnMut(&StepMetrics)> Observer for After<F> {
+    fn on_step(&mut self, metrics: &StepMetrics) {
+        (self.0)(metrics);
+    }
+}
