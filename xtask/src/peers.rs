@@ -1,22 +1,21 @@
 //! The same work in Python and in Rust, timed one after the other on this machine.
 //!
 //! A peer is a script of `benches/peers` and an example of one of our crates. Both print one
-//! JSON object a line, `{"work": "...", "value": 12.3, "unit": "images/s"}`; lines with the same
-//! `work` are put side by side. Anything else that they print is passed over.
+//! measurement a line, `what was done: 12.3 images/s`; what has the same name is put side by
+//! side. Anything else that they print is passed over.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use serde_json::Value;
 
 use crate::run::Runner;
 use crate::workspace::{Workspace, cargo};
 
 /// One piece of work that both sides do.
 struct Peer {
+    /// The name of the script, without `.py`.
     name: &'static str,
-    script: &'static str,
     package: &'static str,
     example: &'static str,
     /// Python modules without which the script cannot start.
@@ -26,16 +25,13 @@ struct Peer {
 }
 
 /// The table of peers.
-const PEERS: &[Peer] = &[
-    peer("resnet_step", "infomax-models", "resnet_step", false),
-    peer("losses", "infomax-losses", "bench_losses", false),
-    peer("augment", "infomax-augment", "bench_augment", false),
-    peer("loader", "infomax-data", "bench_loader", true),
-];
-
-const fn peer(name: &'static str, package: &'static str, example: &'static str, files: bool) -> Peer {
-    Peer { name, script: name, package, example, needs: &["torch", "torchvision"], files }
-}
+const PEERS: &[Peer] = &[Peer {
+    name: "resnet_step",
+    package: "infomax-kernels",
+    example: "resnet_step",
+    needs: &["torch"],
+    files: false,
+}];
 
 /// What to time, and with what.
 #[derive(Debug)]
@@ -75,7 +71,7 @@ pub(crate) fn run(ws: &Workspace, request: &Request<'_>) -> Result<()> {
 }
 
 fn python(ws: &Workspace, request: &Request<'_>, peer: &Peer) -> Result<String> {
-    let script = format!("benches/peers/{}.py", peer.script);
+    let script = format!("benches/peers/{}.py", peer.name);
     if !ws.root().join(&script).is_file() {
         bail!("{script} does not exist");
     }
@@ -131,12 +127,12 @@ fn require_modules(ws: &Workspace, request: &Request<'_>, modules: &[&str]) -> R
     Ok(())
 }
 
-/// The measures in what a program printed.
+/// The measures in what a program printed: lines `name: value unit`.
 fn measures(printed: &str) -> Measures {
     let parse = |line: &str| {
-        let value: Value = serde_json::from_str(line.trim()).ok()?;
-        let work = value.get("work")?.as_str()?.to_owned();
-        Some((work, (value.get("value")?.as_f64()?, value.get("unit")?.as_str()?.to_owned())))
+        let (work, rest) = line.trim().rsplit_once(": ")?;
+        let (value, unit) = rest.split_once(' ')?;
+        (!unit.contains(' ')).then_some((work.to_owned(), (value.parse().ok()?, unit.to_owned())))
     };
     printed.lines().filter_map(parse).collect()
 }
@@ -191,11 +187,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_json_lines_among_others() {
-        let printed = "loading\n{\"work\": \"a\", \"value\": 2.0, \"unit\": \"ms\"}\n{\"x\": 1}\n";
-        let found = measures(printed);
+    fn reads_measurements_among_other_lines() {
+        let found =
+            measures("loading\nstep width 16: 20.5 images/s\nnote: 3 files were skipped\nepoch 1: x ms\n");
         assert_eq!(found.len(), 1);
-        assert_eq!(found["a"], (2.0, "ms".to_owned()));
+        assert_eq!(found["step width 16"], (20.5, "images/s".to_owned()));
+    }
+
+    #[test]
+    fn every_peer_has_its_script() {
+        let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches/peers");
+        for peer in PEERS {
+            assert!(peers.join(format!("{}.py", peer.name)).is_file(), "{}", peer.name);
+        }
     }
 
     #[test]
@@ -208,7 +212,7 @@ mod tests {
 
     #[test]
     fn work_of_one_side_only_is_shown_without_a_ratio() {
-        let ours = measures("{\"work\": \"a\", \"value\": 2.0, \"unit\": \"ms\"}");
+        let ours = measures("a: 2.0 ms");
         let lines = join(&ours, &Measures::new());
         assert_eq!(lines[0].theirs, None);
         assert!(table(&lines).contains("| a | ms | 2.0000 | – |  |"));

@@ -10,7 +10,7 @@ use serde_json::Value;
 /// Which results to compare.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Options {
-    /// Result of `infomax pretrain`: the evaluation file of its run directory.
+    /// What `infomax pretrain --json` printed, or the evaluation.json of a run (which holds no times).
     ours: PathBuf,
     /// Result of benches/peers/vicreg_cifar.py (`--json`).
     peer: PathBuf,
@@ -22,37 +22,41 @@ pub(crate) struct Options {
 /// How a row is computed from a result and printed.
 struct Row {
     label: &'static str,
-    /// JSON pointers in order of preference.
-    at: &'static [&'static str],
+    at: At,
     digits: usize,
     /// 100 for fractions that are shown in percent.
     scale: f64,
     ratio: bool,
 }
 
-/// What both sides report. The first pointer is the one of the Python script.
+/// Where a figure stands.
+enum At {
+    /// Under a key of the document; the first that exists.
+    Keys(&'static [&'static str]),
+    /// Ours: in the row of the evaluation called so, under the key. PyTorch's: under the last name.
+    Evaluation(&'static str, &'static str, &'static str),
+}
+
+/// What both sides report.
 const ROWS: &[Row] = &[
-    seconds("seconds an epoch", &["/seconds_per_epoch", "/timing/seconds_per_epoch"]),
-    rate("training images a second", &["/images_per_second", "/timing/images_per_second"]),
-    percent("kNN, trained (%)", &["/knn", "/trained/knn", "/trained/knn/accuracy"]),
-    percent("linear probe, trained (%)", &["/linear", "/trained/linear", "/trained/linear/accuracy"]),
-    percent("kNN, random initialisation (%)", &["/random_knn", "/random/knn", "/random/knn/accuracy"]),
+    Row { label: "training (s)", at: At::Keys(&["train_seconds"]), digits: 1, scale: 1.0, ratio: true },
+    Row {
+        label: "training images a second",
+        at: At::Keys(&["images_per_s", "images_per_second"]),
+        digits: 0,
+        scale: 1.0,
+        ratio: true,
+    },
+    percent("kNN, trained (%)", At::Evaluation("trained encoder", "knn", "knn")),
+    percent("linear probe, trained (%)", At::Evaluation("trained encoder", "linear", "linear")),
+    percent("kNN, random initialisation (%)", At::Evaluation("random encoder", "knn", "random_knn")),
     percent(
         "linear probe, random initialisation (%)",
-        &["/random_linear", "/random/linear", "/random/linear/accuracy"],
+        At::Evaluation("random encoder", "linear", "random_linear"),
     ),
-    Row { label: "threads", at: &["/threads"], digits: 0, scale: 1.0, ratio: false },
 ];
 
-const fn seconds(label: &'static str, at: &'static [&'static str]) -> Row {
-    Row { label, at, digits: 1, scale: 1.0, ratio: true }
-}
-
-const fn rate(label: &'static str, at: &'static [&'static str]) -> Row {
-    Row { label, at, digits: 0, scale: 1.0, ratio: true }
-}
-
-const fn percent(label: &'static str, at: &'static [&'static str]) -> Row {
+const fn percent(label: &'static str, at: At) -> Row {
     Row { label, at, digits: 1, scale: 100.0, ratio: false }
 }
 
@@ -90,7 +94,18 @@ fn table(names: &[String], ours: &Value, peer: &Value) -> Result<String> {
 }
 
 fn lookup(result: &Value, row: &Row) -> Option<f64> {
-    row.at.iter().find_map(|at| result.pointer(at)?.as_f64()).map(|x| x * row.scale)
+    let value = match row.at {
+        At::Keys(keys) => keys.iter().find_map(|key| result.get(key)),
+        At::Evaluation(what, key, flat) => {
+            // `evaluation.json` is the inner object of what `infomax pretrain --json` prints.
+            let rows = result.get("evaluation").unwrap_or(result).get("rows").and_then(Value::as_array);
+            match rows {
+                Some(rows) => rows.iter().find(|r| r["what"] == what).and_then(|r| r.get(key)),
+                None => result.get(flat),
+            }
+        }
+    };
+    Some(value?.as_f64()? * row.scale)
 }
 
 #[cfg(test)]
@@ -104,13 +119,22 @@ mod tests {
 
     #[test]
     fn puts_figures_side_by_side() {
-        let ours =
-            json!({ "timing": { "seconds_per_epoch": 20.0 }, "trained": { "knn": { "accuracy": 0.5 } } });
-        let peer = json!({ "seconds_per_epoch": 50.0, "knn": 0.414, "threads": 2 });
+        let rows =
+            json!([{ "what": "random encoder", "knn": 0.3 }, { "what": "trained encoder", "knn": 0.5 }]);
+        let ours = json!({ "train_seconds": 20.0, "evaluation": { "rows": rows } });
+        let peer = json!({ "train_seconds": 50.0, "knn": 0.414, "images_per_second": 200.4 });
         let text = table(&names(), &ours, &peer).unwrap();
-        assert!(text.contains("| seconds an epoch | 20.0 | 50.0 | 0.40 |"), "{text}");
+        assert!(text.contains("| training (s) | 20.0 | 50.0 | 0.40 |"), "{text}");
         assert!(text.contains("| kNN, trained (%) | 50.0 | 41.4 |  |"), "{text}");
-        assert!(text.contains("| threads | – | 2 |  |"), "{text}");
+        assert!(text.contains("| kNN, random initialisation (%) | 30.0 | – |  |"), "{text}");
+        assert!(text.contains("| training images a second | – | 200 |  |"), "{text}");
+    }
+
+    #[test]
+    fn reads_an_evaluation_file_too() {
+        let ours = json!({ "rows": [{ "what": "trained encoder", "linear": 0.6 }] });
+        let text = table(&names(), &ours, &json!({ "linear": 0.5 })).unwrap();
+        assert!(text.contains("| linear probe, trained (%) | 60.0 | 50.0 |  |"), "{text}");
     }
 
     #[test]
