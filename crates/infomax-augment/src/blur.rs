@@ -63,6 +63,15 @@ impl Blurrer {
 /// The index that a mirror at the first and the last pixel shows at `i`, for any distance.
 #[inline(always)]
 fn reflect(i: isize, n: usize) -> usize {
+    // Nearly always inside or one reflection away; the division below is slow.
+    let last = n as isize - 1;
+    if (0..=last).contains(&i) {
+        return i as usize;
+    }
+    let once = if i < 0 { -i } else { 2 * last - i };
+    if (0..=last).contains(&once) {
+        return once as usize;
+    }
     if n == 1 {
         return 0;
     }

@@ -242,29 +242,25 @@ struct Target<'a> {
 fn sum_rows(rows: &[u8], weights: &[i32], out: &mut [u8]) {
     const BLOCK: usize = 32;
     let width = out.len();
-    let mut start = 0;
-    while start < width {
-        let n = BLOCK.min(width - start);
+    if width < BLOCK {
+        for (x, out) in out.iter_mut().enumerate() {
+            let terms = weights.iter().enumerate().map(|(k, w)| i32::from(rows[k * width + x]) * w);
+            *out = clip(terms.sum::<i32>() + (1 << (BITS - 1)));
+        }
+        return;
+    }
+    // The last block overlaps the one before it, so that all have the same length.
+    for start in (0..width).step_by(BLOCK).map(|start| start.min(width - BLOCK)) {
         let mut sum = [1i32 << (BITS - 1); BLOCK];
-        if n == BLOCK {
-            for (k, w) in weights.iter().enumerate() {
-                let row = &rows[k * width + start..][..BLOCK];
-                for (s, v) in sum.iter_mut().zip(row) {
-                    *s += i32::from(*v) * w;
-                }
-            }
-        } else {
-            for (k, w) in weights.iter().enumerate() {
-                let row = &rows[k * width + start..][..n];
-                for (s, v) in sum.iter_mut().zip(row) {
-                    *s += i32::from(*v) * w;
-                }
+        for (k, w) in weights.iter().enumerate() {
+            let row = &rows[k * width + start..][..BLOCK];
+            for (s, v) in sum.iter_mut().zip(row) {
+                *s += i32::from(*v) * w;
             }
         }
-        for (o, s) in out[start..start + n].iter_mut().zip(sum) {
+        for (o, s) in out[start..start + BLOCK].iter_mut().zip(sum) {
             *o = clip(s);
         }
-        start += n;
     }
 }
 
