@@ -161,6 +161,26 @@ macro_rules! kinds {
 
 kinds! {
     "vicreg" => Vicreg,
+    "gaussian" => Gaussian,
+    "hadamard" => Hadamard,
+    "logdet" => LogDet,
+    "coding-rate" => CodingRate,
+    "pairdist" => PairDist,
+    "kde" => Kde,
+    "uniformity" => Uniformity,
+    "vmf" => Vmf,
+    "contrastive" => Contrastive,
+    "kozachenko-leonenko" => KozachenkoLeonenko,
+    "koleo" => KoLeo,
+    "renyi" => Renyi,
+    "frossl" => Frossl,
+    "mec" => Mec,
+    "barlow" => Barlow,
+    "corinfomax" => CorInfoMax,
+    "tico" => Tico,
+    "m-spacing" => MSpacing,
+    "sigreg" => SigReg,
+    "visreg" => VisReg,
 }
 
 /// The absent entropy term.

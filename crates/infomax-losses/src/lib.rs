@@ -13,6 +13,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod bounds;
 mod config;
 pub mod entropy;
 mod error;
@@ -21,6 +22,8 @@ mod moments;
 pub mod named;
 mod objective;
 mod op;
+pub mod pairwise;
+pub mod special;
 mod tagged;
 
 pub use config::{EntropyConfig, NoEntropy, ObjectiveConfig};

@@ -1,6 +1,9 @@
 //! The named objectives: constructors of an invariance and an entropy term.
 
-use crate::{EntropyConfig, Error, Invariance, ObjectiveConfig, Reduce, Result, entropy, invariance::Mse};
+use crate::config::EntropyConfig as Entropy;
+use crate::entropy::{self, Divergence};
+use crate::invariance::{Cosine, Mse, NoInvariance, Pairing, Teacher};
+use crate::{Error, Invariance, NoEntropy, ObjectiveConfig, Reduce, Result};
 
 /// What a name stands for.
 #[derive(Clone, Copy, Debug)]
@@ -13,7 +16,7 @@ pub struct NamedObjective {
     pub conventions: &'static [&'static str],
     /// The paper.
     pub source: &'static str,
-    preset: fn(&str) -> (Invariance, EntropyConfig),
+    preset: fn(&str) -> (Invariance, Entropy),
 }
 
 /// All named objectives, by name.
@@ -34,17 +37,242 @@ pub(crate) fn find(name: &str, convention: Option<&str>) -> Result<ObjectiveConf
     Ok(ObjectiveConfig { name: name.into(), convention: convention.into(), invariance, entropy })
 }
 
-const NAMED: &[NamedObjective] = &[NamedObjective {
-    name: "vicreg",
-    composition: "25 mse + 25 variance hinge + 1 covariance",
-    conventions: &["official", "solo-learn", "lightly"],
-    source: "arXiv 2105.04906",
-    preset: |convention| {
-        let variance_views = if convention == "solo-learn" { Reduce::Sum } else { Reduce::Mean };
-        (mse(25.0), EntropyConfig::Vicreg(entropy::Vicreg { variance_views, ..Default::default() }))
+const OFFICIAL: &[&str] = &["official"];
+
+const NAMED: &[NamedObjective] = &[
+    NamedObjective {
+        name: "align-uniform",
+        composition: "mse of unit rows + uniformity",
+        conventions: &["official", "lightly"],
+        source: "arXiv 2005.10242",
+        preset: |convention| {
+            let t = if convention == "lightly" { 1.0 } else { 2.0 };
+            let alignment = Mse { normalize: true, sum_dims: true, ..Default::default() };
+            (Invariance::Mse(alignment), Entropy::Uniformity(entropy::Uniformity { t, ..Default::default() }))
+        },
     },
-}];
+    NamedObjective {
+        name: "barlow-twins",
+        composition: "on-diagonal + lambda off-diagonal of the cross-correlation",
+        conventions: &["official", "lightly", "solo-learn"],
+        source: "arXiv 2103.03230",
+        preset: |convention| {
+            let lambda = if convention == "official" { 0.0051 } else { 0.005 };
+            let scale = if convention == "solo-learn" { 0.025 } else { 1.0 };
+            (none(), Entropy::Barlow(entropy::Barlow { lambda, scale, ..Default::default() }))
+        },
+    },
+    NamedObjective {
+        name: "byol",
+        composition: "2 - 2 cos to a momentum teacher, both directions; no entropy term",
+        conventions: OFFICIAL,
+        source: "arXiv 2006.07733",
+        preset: |_| (byol(), Entropy::None(NoEntropy {})),
+    },
+    NamedObjective {
+        name: "byol-logdet",
+        composition: "byol + logdet",
+        conventions: OFFICIAL,
+        source: "arXiv 2303.00633",
+        preset: |_| (byol(), logdet()),
+    },
+    NamedObjective {
+        name: "byol-pairdist",
+        composition: "byol + pairdist (KL)",
+        conventions: OFFICIAL,
+        source: "arXiv 2303.00633",
+        preset: |_| (byol(), pairdist(Divergence::Kl, false)),
+    },
+    NamedObjective {
+        name: "corinfomax",
+        composition: "250 mse of unit rows + log-det of running covariances",
+        conventions: OFFICIAL,
+        source: "arXiv 2209.07999",
+        preset: |_| (mse(250.0), Entropy::CorInfoMax(Default::default())),
+    },
+    NamedObjective {
+        name: "dcl",
+        composition: "cosine / 0.1 + log-sum-exp without the positives",
+        conventions: OFFICIAL,
+        source: "arXiv 2110.06848",
+        preset: |_| {
+            let entropy = entropy::Contrastive { temperature: 0.1, decoupled: true, ..Default::default() };
+            (cosine(10.0), Entropy::Contrastive(entropy))
+        },
+    },
+    NamedObjective {
+        name: "e2mc",
+        composition: "25 mse + 10 m-spacing entropy with 1 hyper-covariance",
+        conventions: OFFICIAL,
+        source: "github.com/deepc94/e2mc",
+        preset: |_| {
+            // The covariance is inside of the entropy part, whose weight multiplies it.
+            let entropy = entropy::MSpacing { weight: 10.0, covariance: 0.1, ..Default::default() };
+            (mse(25.0), Entropy::MSpacing(entropy))
+        },
+    },
+    NamedObjective {
+        name: "emp-ssl",
+        composition: "200 cosine to the mean view + minus the coding rate",
+        conventions: OFFICIAL,
+        source: "arXiv 2304.03977",
+        preset: |_| {
+            let invariance = Cosine { weight: 200.0, pairing: Pairing::Mean, ..Default::default() };
+            let entropy = entropy::CodingRate { normalize: false, ..Default::default() };
+            (Invariance::Cosine(invariance), Entropy::CodingRate(entropy))
+        },
+    },
+    NamedObjective {
+        name: "frossl",
+        composition: "squared error to the mean view + log of the Frobenius norm, on unit columns",
+        conventions: OFFICIAL,
+        source: "arXiv 2310.02903",
+        preset: |_| (none(), Entropy::Frossl(Default::default())),
+    },
+    NamedObjective {
+        name: "koleo",
+        composition: "cosine + 0.1 koleo",
+        conventions: OFFICIAL,
+        source: "arXiv 1806.03198",
+        preset: |_| (cosine(1.0), Entropy::KoLeo(entropy::KoLeo { weight: 0.1, ..Default::default() })),
+    },
+    NamedObjective {
+        name: "lejepa",
+        composition: "(1 - lambda) squared error to the centre of the global views + lambda sigreg",
+        conventions: &["official", "lightly"],
+        source: "arXiv 2511.08544",
+        preset: |convention| {
+            let lambda = if convention == "lightly" { 0.05 } else { 0.02 };
+            let invariance = Mse { weight: 1.0 - lambda, pairing: Pairing::Globals, ..Default::default() };
+            let entropy = entropy::SigReg { weight: lambda, ..Default::default() };
+            (Invariance::Mse(invariance), Entropy::SigReg(entropy))
+        },
+    },
+    NamedObjective {
+        name: "mec",
+        composition: "maximum entropy coding of pairs of views, order 4",
+        conventions: OFFICIAL,
+        source: "arXiv 2210.11464",
+        preset: |_| (none(), Entropy::Mec(Default::default())),
+    },
+    NamedObjective {
+        name: "simclr",
+        composition: "cosine / t + log-sum-exp: NT-Xent",
+        conventions: &["official", "lightly", "solo-learn"],
+        source: "arXiv 2002.05709",
+        preset: |convention| {
+            let t = if convention == "solo-learn" { 0.2 } else { 0.5 };
+            let entropy = entropy::Contrastive { temperature: t, ..Default::default() };
+            (cosine(1.0 / t), Entropy::Contrastive(entropy))
+        },
+    },
+    NamedObjective {
+        name: "simclr-logdet",
+        composition: "cosine / 0.5 + logdet",
+        conventions: OFFICIAL,
+        source: "arXiv 2303.00633",
+        preset: |_| (cosine(2.0), logdet()),
+    },
+    NamedObjective {
+        name: "simclr-pairdist",
+        composition: "cosine / 0.5 + pairdist (KL) of unit rows",
+        conventions: OFFICIAL,
+        source: "arXiv 2303.00633",
+        preset: |_| (cosine(2.0), pairdist(Divergence::Kl, true)),
+    },
+    NamedObjective {
+        name: "simsiam",
+        composition: "negative cosine of predictions to projections without gradient; no entropy term",
+        conventions: OFFICIAL,
+        source: "arXiv 2011.10566",
+        preset: |_| {
+            let invariance = Cosine { teacher: Teacher::StopGradient, ..Default::default() };
+            (Invariance::Cosine(invariance), Entropy::None(NoEntropy {}))
+        },
+    },
+    NamedObjective {
+        name: "tico",
+        composition: "1 - cos + 8 covariance contrast",
+        conventions: OFFICIAL,
+        source: "arXiv 2206.10698",
+        preset: |_| {
+            let invariance = Cosine { offset: 1.0, ..Default::default() };
+            (Invariance::Cosine(invariance), Entropy::Tico(Default::default()))
+        },
+    },
+    NamedObjective {
+        name: "vcreg",
+        composition: "25 variance hinge + 1 covariance, no pairs",
+        conventions: OFFICIAL,
+        source: "arXiv 2306.13292",
+        preset: |_| (none(), Entropy::Vicreg(Default::default())),
+    },
+    NamedObjective {
+        name: "vicreg",
+        composition: "25 mse + 25 variance hinge + 1 covariance",
+        conventions: &["official", "solo-learn", "lightly"],
+        source: "arXiv 2105.04906",
+        preset: |convention| {
+            let variance_views = if convention == "solo-learn" { Reduce::Sum } else { Reduce::Mean };
+            (mse(25.0), Entropy::Vicreg(entropy::Vicreg { variance_views, ..Default::default() }))
+        },
+    },
+    NamedObjective {
+        name: "vicreg-logdet",
+        composition: "25 mse + logdet",
+        conventions: OFFICIAL,
+        source: "arXiv 2303.00633",
+        preset: |_| (mse(25.0), logdet()),
+    },
+    NamedObjective {
+        name: "vicreg-pairdist-bd",
+        composition: "25 mse + pairdist (Bhattacharyya, lower bound)",
+        conventions: OFFICIAL,
+        source: "arXiv 2303.00633",
+        preset: |_| (mse(25.0), pairdist(Divergence::Bhattacharyya, false)),
+    },
+    NamedObjective {
+        name: "vicreg-pairdist-kl",
+        composition: "25 mse + pairdist (Kullback-Leibler, upper bound)",
+        conventions: OFFICIAL,
+        source: "arXiv 2303.00633",
+        preset: |_| (mse(25.0), pairdist(Divergence::Kl, false)),
+    },
+    NamedObjective {
+        name: "visreg",
+        composition: "0.1 squared error to the centre of the global views + 0.9 (scale + shape + centre)",
+        conventions: OFFICIAL,
+        source: "arXiv 2606.02572",
+        preset: |_| {
+            let invariance = Mse { weight: 0.1, pairing: Pairing::Globals, ..Default::default() };
+            (Invariance::Mse(invariance), Entropy::VisReg(Default::default()))
+        },
+    },
+];
+
+fn none() -> Invariance {
+    Invariance::None(NoInvariance {})
+}
 
 fn mse(weight: f64) -> Invariance {
     Invariance::Mse(Mse { weight, ..Default::default() })
+}
+
+fn cosine(weight: f64) -> Invariance {
+    Invariance::Cosine(Cosine { weight, ..Default::default() })
+}
+
+/// The mean over both directions, doubled: the official loss is their sum.
+fn byol() -> Invariance {
+    let teacher = Teacher::Momentum;
+    Invariance::Cosine(Cosine { weight: 2.0, offset: 2.0, scale: 2.0, teacher, ..Default::default() })
+}
+
+fn logdet() -> Entropy {
+    Entropy::LogDet(Default::default())
+}
+
+fn pairdist(divergence: Divergence, normalize: bool) -> Entropy {
+    // A component as wide as the distance to the next one, whatever the dimension: gradients do not vanish.
+    Entropy::PairDist(entropy::PairDist { divergence, normalize, adaptive: true, ..Default::default() })
 }

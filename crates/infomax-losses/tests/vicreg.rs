@@ -14,7 +14,8 @@ fn fused_equals_composed() {
             let run = |f: &dyn Fn(&Tensor) -> Tensor| {
                 common::value_and_grads(std::slice::from_ref(&z), |z| {
                     let parts = f(&z[0]);
-                    (parts.get(0).unwrap() * 3.0 + parts.get(1).unwrap() * 2.0).unwrap()
+                    let weighted = (parts.get(0).unwrap() * 3.0).unwrap();
+                    (weighted + (parts.get(1).unwrap() * 2.0).unwrap()).unwrap()
                 })
             };
             let (expected, expected_grad) = run(&|z| variance_covariance_composed(z, 1.0, 1e-4).unwrap());

@@ -1,7 +1,22 @@
 //! The entropy estimators: each one type that is a loss term and a monitor.
 
+mod gaussian;
+mod marginal;
+mod mixture;
+mod neighbours;
+mod running;
+mod sliced;
+mod spectral;
 mod vicreg;
 
+pub(crate) use gaussian::centred;
+pub use gaussian::{CodingRate, Gaussian, Hadamard, LogDet, Moment, half_log_det};
+pub use marginal::{MSpacing, Squash};
+pub use mixture::{Contrastive, Divergence, Kde, PairDist, Uniformity, Vmf};
+pub use neighbours::{KoLeo, KozachenkoLeonenko, Metric};
+pub use running::{CorInfoMax, Tico};
+pub use sliced::{SigReg, VisReg, epps_pulley};
+pub use spectral::{Barlow, Frossl, Mec, Renyi, barlow};
 pub use vicreg::{Vicreg, variance_covariance, variance_covariance_composed};
 
 use crate::Result;
@@ -91,3 +106,45 @@ impl Reduce {
 pub(crate) fn entropy_part(name: &str, weight: f64, value: Tensor) -> Part {
     Part { name: name.into(), role: Role::Entropy, weight, value }
 }
+
+/// Minus the mean of an entropy over the views, each gathered over the ranks.
+pub(crate) fn mean_over_views(
+    z: &Embeddings,
+    ctx: &Context<'_>,
+    entropy: impl Fn(&Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let mut values = Vec::new();
+    for view in z.projections.iter() {
+        values.push(entropy(&ctx.collective.all_gather(view)?)?);
+    }
+    Ok(Tensor::stack(&values, 0)?.mean_all()?)
+}
+
+/// The [`Entropy`] of a type with `weight` and `entropy(&Tensor)`: minus its mean over the views.
+macro_rules! per_view {
+    ($type:ty, $name:literal, $bound:expr) => {
+        impl crate::Entropy for $type {
+            fn name(&self) -> &'static str {
+                $name
+            }
+
+            fn bound(&self) -> infomax_core::Bound {
+                $bound(self)
+            }
+
+            fn evaluate(
+                &self,
+                z: &infomax_core::Embeddings,
+                ctx: &infomax_core::Context<'_>,
+            ) -> crate::Result<Vec<infomax_core::Part>> {
+                let entropy = crate::entropy::mean_over_views(z, ctx, |view| self.entropy(view))?;
+                Ok(vec![crate::entropy::entropy_part($name, self.weight, entropy.neg()?)])
+            }
+
+            fn estimate(&self, z: &Tensor) -> crate::Result<crate::Estimate> {
+                Ok(crate::Estimate { nats: crate::op::number(&self.entropy(z)?)?, bound: $bound(self) })
+            }
+        }
+    };
+}
+pub(crate) use per_view;

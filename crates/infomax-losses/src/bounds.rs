@@ -1,0 +1,188 @@
+//! Variational bounds on mutual information from a matrix of scores, and the account of an objective.
+//!
+//! `scores[i][j] = f(x_i, y_j)`, `(n, n)`: pairs on the diagonal, independent samples off it. All are scalars,
+//! differentiable, in nats.
+
+use crate::{Entropy, Error, Estimate, Result, op};
+use candle_core::{D, Device, Tensor};
+
+/// `mean_i [f_ii - ln sum_j e^{f_ij}] + ln n` (van den Oord et al., arXiv 1807.03748). A lower bound; at most
+/// `ln n`.
+///
+/// # Errors
+/// Scores that are not square.
+pub fn info_nce(scores: &Tensor) -> Result<Tensor> {
+    let s = Scores::new("info-nce", scores, 1)?;
+    let sums = log_sum_exp_rows(&s.all)?;
+    Ok(((s.diagonal()? - sums)?.mean_all()? + (s.n as f64).ln())?)
+}
+
+/// `mean f_ii - mean_{i != j} e^{f_ij - 1}` (Nguyen, Wainwright and Jordan, arXiv 0809.0853). A lower bound of
+/// large variance.
+///
+/// # Errors
+/// Scores that are not square, or of fewer than two samples.
+pub fn nwj(scores: &Tensor) -> Result<Tensor> {
+    let s = Scores::new("nwj", scores, 2)?;
+    let marginal = (s.log_mean_off()? - 1.0)?.exp()?;
+    Ok((s.diagonal()?.mean_all()? - marginal)?)
+}
+
+/// `mean f_ii - ln mean_{i != j} e^{f_ij}` (Donsker and Varadhan; MINE, arXiv 1801.04062). A lower bound in the
+/// limit of many samples; on a finite batch it can exceed the truth.
+///
+/// # Errors
+/// As [`nwj`].
+pub fn donsker_varadhan(scores: &Tensor) -> Result<Tensor> {
+    let s = Scores::new("donsker-varadhan", scores, 2)?;
+    Ok((s.diagonal()?.mean_all()? - s.log_mean_off()?)?)
+}
+
+/// SMILE (Song and Ermon, arXiv 1910.06222): [`donsker_varadhan`] with the scores of the partition cut to
+/// `[-tau, tau]`; `None` for no cut. Not a bound. This is its value; train with [`jensen_shannon`].
+///
+/// # Errors
+/// As [`nwj`].
+pub fn smile(scores: &Tensor, tau: Option<f64>) -> Result<Tensor> {
+    let s = Scores::new("smile", scores, 2)?;
+    let cut = match tau {
+        Some(tau) => Scores { all: s.all.clamp(-tau, tau)?, n: s.n },
+        None => Scores { all: s.all.clone(), n: s.n },
+    };
+    Ok((s.diagonal()?.mean_all()? - cut.log_mean_off()?)?)
+}
+
+/// `-mean softplus(-f_ii) - mean_{i != j} softplus(f_ij)`: the f-GAN bound on the Jensen-Shannon divergence, an
+/// objective for the critic of [`nwj`] and [`smile`].
+///
+/// # Errors
+/// As [`nwj`].
+pub fn jensen_shannon(scores: &Tensor) -> Result<Tensor> {
+    let s = Scores::new("jensen-shannon", scores, 2)?;
+    let positive = softplus(&s.diagonal()?.neg()?)?.mean_all()?;
+    let off = (softplus(&s.all)? * s.off_mask()?)?.sum_all()?;
+    let pairs = (s.n * (s.n - 1)) as f64;
+    Ok((positive.neg()? - (off / pairs)?)?)
+}
+
+/// `1 + mean(f_ii - ln a) - mean_{i != j} e^{f_ij - ln a}` (Barber and Agakov; Poole et al., arXiv 1905.06922) for
+/// a baseline `ln a`; `ln a = 1` is [`nwj`]. A lower bound.
+///
+/// # Errors
+/// As [`nwj`].
+pub fn tuba(scores: &Tensor, log_baseline: f64) -> Result<Tensor> {
+    let s = Scores::new("tuba", scores, 2)?;
+    let marginal = (s.log_mean_off()? - log_baseline)?.exp()?;
+    Ok(((s.diagonal()?.mean_all()? + (1.0 - log_baseline))? - marginal)?)
+}
+
+/// `mean_i ln q(y_i | x_i) - mean_ij ln q(y_j | x_i)` from the matrix `ln q(y_j | x_i)` (CLUB, arXiv 2006.12013).
+/// An upper bound only for a good `q`.
+///
+/// # Errors
+/// Scores that are not square.
+pub fn club(log_q: &Tensor) -> Result<Tensor> {
+    let s = Scores::new("club", log_q, 1)?;
+    Ok((s.diagonal()?.mean_all()? - s.all.mean_all()?)?)
+}
+
+/// `mean_i [ln q(y_i | x_i) - ln mean_{j != i} q(y_i | x_j)]` from the matrix `ln q(y_j | x_i)` (Poole et al.,
+/// arXiv 1905.06922). An upper bound in expectation.
+///
+/// # Errors
+/// As [`nwj`].
+pub fn leave_one_out(log_q: &Tensor) -> Result<Tensor> {
+    let s = Scores::new("leave-one-out", log_q, 2)?;
+    let columns = (s.all.t()? + s.minus_infinity_on_diagonal()?)?;
+    let means = (log_sum_exp_rows(&columns)? - ((s.n - 1) as f64).ln())?;
+    Ok((s.diagonal()? - means)?.mean_all()?)
+}
+
+/// `mean ln q(y_i | x_i) + H(Y)` (Barber and Agakov 2003). A lower bound.
+///
+/// # Errors
+/// Scores that are not square.
+pub fn barber_agakov(log_q: &Tensor, entropy: f64) -> Result<Tensor> {
+    let s = Scores::new("barber-agakov", log_q, 1)?;
+    Ok((s.diagonal()?.mean_all()? + entropy)?)
+}
+
+/// The bound of arXiv 2303.00633 on one batch: `I(Z; X') >= H(Z) + E ln q(z | z')`, in nats.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Account {
+    /// The entropy part, with how it relates to the truth.
+    pub entropy: Estimate,
+    /// The conditional part, `E ln q(z | z')` with `q = N(z', s2 I)`.
+    pub conditional: f64,
+    /// Their sum. It inherits the kind of the entropy part: a lower bound for a lower bound.
+    pub information: f64,
+}
+
+/// The account of two views `(n, d)`, with the conditional variance `s2`, or with its best value,
+/// `E |z - z'|^2 / d`, for `None`.
+///
+/// # Errors
+/// Views of unequal shape; what the estimator refuses.
+pub fn account(z1: &Tensor, z2: &Tensor, entropy: &dyn Entropy, s2: Option<f64>) -> Result<Account> {
+    let d = op::widen(z1)?.dims2()?.1 as f64;
+    let error = op::number(&crate::invariance::mse(z1, z2)?)?; // E |z - z'|^2 / d
+    // Equal views have no best variance: the floor keeps the account finite.
+    let s2 = s2.unwrap_or(error).max(1e-12);
+    let conditional = -0.5 * d * (error / s2 + (2.0 * std::f64::consts::PI * s2).ln());
+    let entropy = entropy.estimate(z1)?;
+    Ok(Account { entropy, conditional, information: entropy.nats + conditional })
+}
+
+struct Scores {
+    all: Tensor,
+    n: usize,
+}
+
+impl Scores {
+    fn new(term: &'static str, scores: &Tensor, least: usize) -> Result<Self> {
+        let square = scores.rank() == 2 && scores.dims()[0] == scores.dims()[1];
+        if !square || scores.dims()[0] < least {
+            let expected =
+                if least > 1 { "square scores (n, n) with n >= 2" } else { "square scores (n, n)" };
+            return Err(Error::Shape { term, expected, got: scores.dims().to_vec() });
+        }
+        Ok(Self { all: op::widen(scores)?, n: scores.dims()[0] })
+    }
+
+    fn mask(&self, on: f64, off: f64) -> Result<Tensor> {
+        let n = self.n;
+        let values: Vec<f64> = (0..n * n).map(|ij| if ij / n == ij % n { on } else { off }).collect();
+        Ok(Tensor::from_vec(values, (n, n), &Device::Cpu)?
+            .to_dtype(self.all.dtype())?
+            .to_device(self.all.device())?)
+    }
+
+    fn off_mask(&self) -> Result<Tensor> {
+        self.mask(0.0, 1.0)
+    }
+
+    fn minus_infinity_on_diagonal(&self) -> Result<Tensor> {
+        self.mask(f64::NEG_INFINITY, 0.0)
+    }
+
+    fn diagonal(&self) -> Result<Tensor> {
+        Ok((&self.all * self.mask(1.0, 0.0)?)?.sum(1)?)
+    }
+
+    fn log_mean_off(&self) -> Result<Tensor> {
+        let off = (&self.all + self.minus_infinity_on_diagonal()?)?.flatten_all()?.unsqueeze(0)?;
+        Ok((log_sum_exp_rows(&off)?.squeeze(0)? - ((self.n * (self.n - 1)) as f64).ln())?)
+    }
+}
+
+fn log_sum_exp_rows(x: &Tensor) -> Result<Tensor> {
+    let max = x.max_keepdim(D::Minus1)?.detach();
+    let sums = x.broadcast_sub(&max)?.exp()?.sum(D::Minus1)?;
+    Ok((sums.log()? + max.squeeze(D::Minus1)?)?)
+}
+
+/// `ln(1 + e^x) = max(x, 0) + ln(1 + e^{-|x|})`.
+fn softplus(x: &Tensor) -> Result<Tensor> {
+    let small = (x.abs()?.neg()?.exp()? + 1.0)?.log()?;
+    Ok((x.relu()? + small)?)
+}

@@ -1,0 +1,280 @@
+//! Second-moment entropies: the Gaussian bound, its diagonal, and log-determinants.
+
+use crate::{
+    Error, Path, Result, entropy::per_view, invariance::normalize_rows, moments, op, special,
+};
+use candle_core::Tensor;
+use infomax_core::Bound;
+use infomax_kernels::linalg;
+use std::f64::consts::{E, PI};
+
+/// `H(Z) <= d/2 ln(2 pi e) + 1/2 ln det(S + eps I)` with the unbiased covariance `S`: no distribution of
+/// that covariance has more entropy than the Gaussian (equality iff Gaussian, at `eps = 0`).
+///
+/// Gradient `1/(n-1) Zc (S + eps I)^{-1}`. Cost `n d min(n, d) + min(n, d)^3`. Without `eps` it is minus
+/// infinity for `n <= d`. The plug-in value is biased downwards by sampling; `corrected` adds the exact bias
+/// of Gaussian data, `-sum_j psi((n - j) / 2) - d ln(2 / (n - 1))`, and needs `n > d`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gaussian {
+    /// The factor in the total.
+    pub weight: f64,
+    /// Added to the diagonal (1e-4).
+    pub eps: f64,
+    /// Whether the Wishart bias is corrected.
+    pub corrected: bool,
+}
+
+impl Default for Gaussian {
+    fn default() -> Self {
+        Self { weight: 1.0, eps: 1e-4, corrected: false }
+    }
+}
+
+impl Gaussian {
+    /// The entropy of the rows of `z` `(n, d)`: a scalar, differentiable.
+    ///
+    /// # Errors
+    /// Fewer than two rows; `n <= d` where that has no meaning.
+    pub fn entropy(&self, z: &Tensor) -> Result<Tensor> {
+        let z = moments::matrix("gaussian", z, 2)?;
+        let (n, d) = z.dims2()?;
+        let (dof, dim) = ((n - 1) as f64, d as f64);
+        if n <= d && (self.corrected || self.eps == 0.0) {
+            return Err(Error::Shape {
+                term: "gaussian",
+                expected: "more samples than dimensions, or eps > 0 without the correction",
+                got: z.dims().to_vec(),
+            });
+        }
+        let constant = 0.5 * dim * (2.0 * PI * E).ln();
+        let zc = centred(&z)?;
+        let value = if self.eps > 0.0 {
+            (half_log_det(&zc, 1.0 / (dof * self.eps), Path::Auto)? + (constant + 0.5 * dim * self.eps.ln()))?
+        } else {
+            let s = (zc.t()?.matmul(&zc)? / dof)?;
+            linalg::log_det_spd(&s)?.affine(0.5, constant)?
+        };
+        if !self.corrected {
+            return Ok(value);
+        }
+        let bias: f64 =
+            (1..=d).map(|j| special::digamma(0.5 * (n - j) as f64)).sum::<f64>() + dim * (2.0 / dof).ln();
+        Ok((value - 0.5 * bias)?)
+    }
+
+    fn kind(&self) -> Bound {
+        if self.corrected { Bound::Estimate } else { Bound::Upper }
+    }
+}
+
+per_view!(Gaussian, "gaussian", Gaussian::kind);
+
+/// `H(Z) <= d/2 ln(2 pi e) + 1/2 sum_j ln(S_jj + eps)`: the diagonal of [`Gaussian`], by Hadamard's
+/// inequality. The gap between the two is the total correlation of the Gaussian. Cost `n d`; no rank problem.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Hadamard {
+    /// The factor in the total.
+    pub weight: f64,
+    /// Added to the variances (1e-4).
+    pub eps: f64,
+}
+
+impl Default for Hadamard {
+    fn default() -> Self {
+        Self { weight: 1.0, eps: 1e-4 }
+    }
+}
+
+impl Hadamard {
+    /// The entropy of the rows of `z` `(n, d)`: a scalar, differentiable.
+    ///
+    /// # Errors
+    /// Fewer than two rows.
+    pub fn entropy(&self, z: &Tensor) -> Result<Tensor> {
+        let z = moments::matrix("hadamard", z, 2)?;
+        let (n, d) = z.dims2()?;
+        let variances = (centred(&z)?.sqr()?.sum(0)? / (n - 1) as f64)?;
+        let logs = (variances + self.eps)?.log()?.sum_all()?;
+        Ok(logs.affine(0.5, 0.5 * d as f64 * (2.0 * PI * E).ln())?)
+    }
+}
+
+per_view!(Hadamard, "hadamard", |_: &Hadamard| Bound::Upper);
+
+/// Which second-moment matrix [`LogDet`] takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Moment {
+    /// The biased covariance.
+    #[default]
+    Covariance,
+    /// The correlation matrix.
+    Pearson,
+}
+
+/// `H = 1/2 ln det(I + beta C)` (Zhouyin and Liu, arXiv 2105.03705), `C` the biased covariance or correlation.
+///
+/// For Gaussian `Z` it is the information of a Gaussian channel with noise `I / beta`; it lies above the
+/// Gaussian entropy up to constants. Smooth everywhere; always on the smaller of the two sides, which in
+/// f32 is also the accurate one.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogDet {
+    /// The factor in the total.
+    pub weight: f64,
+    /// The inverse noise variance (1).
+    pub beta: f64,
+    /// Whether `beta` is multiplied by the dimension.
+    pub beta_per_dim: bool,
+    /// Covariance or correlation.
+    pub moment: Moment,
+    /// The form of the determinant.
+    pub path: Path,
+}
+
+impl Default for LogDet {
+    fn default() -> Self {
+        Self { weight: 1.0, beta: 1.0, beta_per_dim: false, moment: Moment::Covariance, path: Path::Auto }
+    }
+}
+
+impl LogDet {
+    /// The entropy of the rows of `z` `(n, d)`: a scalar, differentiable.
+    ///
+    /// # Errors
+    /// Fewer than two rows.
+    pub fn entropy(&self, z: &Tensor) -> Result<Tensor> {
+        let beta = if self.beta_per_dim { self.beta * z.dims()[z.rank() - 1] as f64 } else { self.beta };
+        self.with_beta(z, beta)
+    }
+
+    /// `I(X; Y) = H(X) + H(Y) - H(X, Y)` of paired rows, with one `beta` for all three.
+    ///
+    /// # Errors
+    /// As [`LogDet::entropy`], and numbers of rows that differ.
+    pub fn mutual_information(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+        let joint = Tensor::cat(&[&op::widen(x)?, &op::widen(y)?], 1)?;
+        let dims = if self.beta_per_dim { joint.dim(1)? as f64 } else { 1.0 };
+        let beta = self.beta * dims;
+        Ok(((self.with_beta(x, beta)? + self.with_beta(y, beta)?)? - self.with_beta(&joint, beta)?)?)
+    }
+
+    fn with_beta(&self, z: &Tensor, beta: f64) -> Result<Tensor> {
+        let z = moments::matrix("logdet", z, 2)?;
+        let n = z.dim(0)? as f64;
+        let mut zc = centred(&z)?;
+        if self.moment == Moment::Pearson {
+            let variances = (zc.sqr()?.mean_keepdim(0)? + 1e-8)?;
+            zc = zc.broadcast_div(&variances.sqrt()?)?;
+        }
+        half_log_det(&zc, beta / n, self.path)
+    }
+}
+
+per_view!(LogDet, "logdet", |_: &LogDet| Bound::Surrogate);
+
+/// The coding rate `R = 1/2 ln det(I + d / (n eps) Z^T Z)` (Yu et al., arXiv 2006.08558; EMP-SSL,
+/// arXiv 2304.03977). Not centred. A collapsed batch has a smaller rate, and so a larger loss.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CodingRate {
+    /// The factor in the total.
+    pub weight: f64,
+    /// The squared distortion (0.2).
+    pub eps: f64,
+    /// Whether rows are scaled to unit length first.
+    pub normalize: bool,
+    /// The form of the determinant.
+    pub path: Path,
+}
+
+impl Default for CodingRate {
+    fn default() -> Self {
+        Self { weight: 1.0, eps: 0.2, normalize: true, path: Path::Auto }
+    }
+}
+
+impl CodingRate {
+    /// The rate of the rows of `z` `(n, d)`: a scalar, differentiable.
+    ///
+    /// # Errors
+    /// Anything but a matrix.
+    pub fn entropy(&self, z: &Tensor) -> Result<Tensor> {
+        let z = self.rows(z)?;
+        let (n, d) = z.dims2()?;
+        half_log_det(&z, d as f64 / (n as f64 * self.eps), self.path)
+    }
+
+    /// The rate within classes, `sum_k n_k / n R(Z_k)`; MCR2 maximises [`CodingRate::entropy`] minus it.
+    ///
+    /// # Errors
+    /// As [`CodingRate::entropy`], and a number of labels other than `n`.
+    pub fn conditional(&self, z: &Tensor, labels: &[u32]) -> Result<Tensor> {
+        let z = self.rows(z)?;
+        let (n, d) = z.dims2()?;
+        if labels.len() != n {
+            return Err(Error::Shape {
+                term: "coding-rate",
+                expected: "one label a row",
+                got: vec![labels.len()],
+            });
+        }
+        let mut classes = labels.to_vec();
+        classes.sort_unstable();
+        classes.dedup();
+        let mut rates = Vec::new();
+        for class in classes {
+            let rows: Vec<u32> = (0..n as u32).filter(|i| labels[*i as usize] == class).collect();
+            // The reference adds 1e-8 to the number of samples of a class.
+            let count = rows.len() as f64 + 1e-8;
+            let members = z.index_select(&Tensor::new(rows, z.device())?, 0)?;
+            let rate = half_log_det(&members, d as f64 / (count * self.eps), self.path)?;
+            rates.push((rate * (count / n as f64))?);
+        }
+        Ok(Tensor::stack(&rates, 0)?.sum_all()?)
+    }
+
+    fn rows(&self, z: &Tensor) -> Result<Tensor> {
+        let z = moments::matrix("coding-rate", z, 1)?;
+        if self.normalize { normalize_rows(&z, 1e-12) } else { Ok(z) }
+    }
+}
+
+per_view!(CodingRate, "coding-rate", |_: &CodingRate| Bound::Surrogate);
+
+/// `Z - mean`, differentiable; the mean is taken in f64.
+pub(crate) fn centred(z: &Tensor) -> Result<Tensor> {
+    let zc = moments::centre(z)?.z;
+    if !z.device().is_cpu() {
+        return Ok(z.broadcast_sub(&z.mean_keepdim(0)?)?);
+    }
+    Ok(op::attach(z, zc, |g| Ok(moments::centre(&g.contiguous()?)?.z))?)
+}
+
+/// `1/2 ln det(I + s Z^T Z) = 1/2 ln det(I + s Z Z^T)`, by the smaller of the two.
+///
+/// Gradient `s Z (I + s Z^T Z)^{-1} = s (I + s Z Z^T)^{-1} Z`.
+///
+/// # Errors
+/// A matrix that is not finite.
+pub fn half_log_det(z: &Tensor, s: f64, path: Path) -> Result<Tensor> {
+    let (n, d) = z.dims2()?;
+    let z = op::widen(z)?;
+    let data = z.detach();
+    let gram = path.is_gram(n, d);
+    let product = if gram { data.matmul(&data.t()?)? } else { data.t()?.matmul(&data)? };
+    let side = product.dim(0)?;
+    let shifted = ((product * s)? + Tensor::eye(side, z.dtype(), z.device())?)?;
+    let value = (linalg::log_det_spd(&shifted)? * 0.5)?;
+    let grad = move |g: &Tensor| {
+        let g = op::number(g)? * s;
+        if gram {
+            linalg::solve_spd(&shifted, &data)? * g
+        } else {
+            linalg::solve_spd(&shifted, &data.t()?.contiguous()?)?.t()?.contiguous()? * g
+        }
+    };
+    Ok(op::attach(&z, value, grad)?)
+}

@@ -1,0 +1,298 @@
+//! Mixture entropies from pairwise distances and similarities.
+
+use crate::pairwise::{Exclude, Score, row_log_sum_exp, squared_distances};
+use crate::{
+    Entropy, Error, Estimate, Result,
+    entropy::{entropy_part, per_view},
+    invariance::normalize_rows,
+    moments, op, special,
+};
+use candle_core::Tensor;
+use infomax_core::{Bound, Context, Embeddings, Part};
+use std::f64::consts::{E, PI};
+
+/// The distance between mixture components of [`PairDist`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Divergence {
+    /// Kullback-Leibler: an upper bound.
+    #[default]
+    Kl,
+    /// Bhattacharyya, which is Chernoff at 1/2: a lower bound.
+    Bhattacharyya,
+    /// Chernoff at `alpha`: a lower bound.
+    Chernoff,
+    /// Expected likelihood kernel, by Jensen's inequality: a lower bound.
+    Elk,
+}
+
+/// Pairwise-distance bounds on the entropy of the mixture of Gaussians `N(z_i, s2 I)` (Kolchinsky and Tracey,
+/// arXiv 1706.02419).
+///
+/// ```text
+/// H = d/2 ln(2 pi e s2) - mean_i ln mean_j exp(-a |z_i - z_j|^2 / (2 s2))
+/// ```
+/// with `a = 1` for KL, `a = alpha (1 - alpha)` for Chernoff, 1/4 for Bhattacharyya; the expected-likelihood
+/// form has `d/2 ln(4 pi s2)` and `a = 1/2`. All equal: `H` is that of one component; `k` far clusters: plus
+/// `ln k`. The mixture's information about its component saturates at `ln n`.
+///
+/// # Numerics
+/// Streaming log-sum-exp: memory `O(n x block)`. Gradients vanish when `s2` is far below the squared
+/// distances of neighbours; `adaptive` ties `s2` to their median (without gradient).
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PairDist {
+    /// The factor in the total.
+    pub weight: f64,
+    /// The distance between components.
+    pub divergence: Divergence,
+    /// The order of the Chernoff divergence (1/2).
+    pub alpha: f64,
+    /// The variance of the components, `s2`; with `adaptive`, a factor of it.
+    pub variance: f64,
+    /// Whether `s2` is `variance` times the median squared nearest-neighbour distance.
+    pub adaptive: bool,
+    /// Whether rows are scaled to unit length first.
+    pub normalize: bool,
+}
+
+impl Default for PairDist {
+    fn default() -> Self {
+        Self {
+            weight: 1.0,
+            divergence: Divergence::Kl,
+            alpha: 0.5,
+            variance: 1.0,
+            adaptive: false,
+            normalize: false,
+        }
+    }
+}
+
+impl PairDist {
+    /// The entropy of the rows of `z` `(n, d)`: a scalar, differentiable.
+    ///
+    /// # Errors
+    /// Anything but a matrix; a variance that is not above 0.
+    pub fn entropy(&self, z: &Tensor) -> Result<Tensor> {
+        positive("pairdist", "variance", self.variance)?;
+        let z = moments::matrix("pairdist", z, 1)?;
+        let z = if self.normalize { normalize_rows(&z, 1e-12)? } else { z };
+        let (n, d) = z.dims2()?;
+        let s2 = self.component_variance(&z)?;
+        let dim = d as f64;
+        let (factor, constant) = match self.divergence {
+            Divergence::Kl => (1.0, 0.5 * dim * (2.0 * PI * E * s2).ln()),
+            Divergence::Bhattacharyya => (0.25, 0.5 * dim * (2.0 * PI * E * s2).ln()),
+            Divergence::Chernoff => (self.alpha * (1.0 - self.alpha), 0.5 * dim * (2.0 * PI * E * s2).ln()),
+            Divergence::Elk => (0.5, 0.5 * dim * (4.0 * PI * s2).ln()),
+        };
+        let sums = row_log_sum_exp(&z, Score::Distance(factor / (2.0 * s2)), Exclude::Nothing)?;
+        Ok(sums.mean_all()?.affine(-1.0, constant + (n as f64).ln())?)
+    }
+
+    /// The entropy of one component, `H(Z | C)`; [`PairDist::entropy`] minus it bounds `I(Z; C)`.
+    ///
+    /// # Errors
+    /// As [`PairDist::entropy`].
+    pub fn conditional(&self, z: &Tensor) -> Result<f64> {
+        let z = moments::matrix("pairdist", z, 1)?;
+        Ok(0.5 * z.dim(1)? as f64 * (2.0 * PI * E * self.component_variance(&z)?).ln())
+    }
+
+    fn component_variance(&self, z: &Tensor) -> Result<f64> {
+        if !self.adaptive || z.dim(0)? < 2 {
+            return Ok(self.variance);
+        }
+        let n = z.dim(0)?;
+        let r2 = op::host(&squared_distances(&z.detach())?)?;
+        let mut nearest: Vec<f64> = (0..n)
+            .map(|i| (0..n).filter(|j| *j != i).fold(f64::INFINITY, |m, j| m.min(r2[i * n + j])))
+            .collect();
+        nearest.sort_by(f64::total_cmp);
+        // A collapsed batch has no distances: keep the variance above 0.
+        Ok((self.variance * nearest[n / 2]).max(1e-12))
+    }
+
+    fn kind(&self) -> Bound {
+        if self.divergence == Divergence::Kl { Bound::Upper } else { Bound::Lower }
+    }
+}
+
+per_view!(PairDist, "pairdist", PairDist::kind);
+
+/// The kernel density estimate with a Gaussian kernel: `H = -mean_i ln p(z_i)`,
+/// `p(z_i) = mean_j N(z_i; z_j, s2 I)` with (resubstitution, biased low) or without (`leave_one_out`) `j = i`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kde {
+    /// The factor in the total.
+    pub weight: f64,
+    /// The variance of the kernel.
+    pub variance: f64,
+    /// Whether a sample is left out of its own density.
+    pub leave_one_out: bool,
+}
+
+impl Default for Kde {
+    fn default() -> Self {
+        Self { weight: 1.0, variance: 0.1, leave_one_out: false }
+    }
+}
+
+impl Kde {
+    /// The entropy of the rows of `z` `(n, d)`: a scalar, differentiable.
+    ///
+    /// # Errors
+    /// Anything but a matrix, of at least two rows when one is left out.
+    pub fn entropy(&self, z: &Tensor) -> Result<Tensor> {
+        positive("kde", "variance", self.variance)?;
+        let z = moments::matrix("kde", z, 1 + usize::from(self.leave_one_out))?;
+        let (n, d) = z.dims2()?;
+        let (exclude, count) = self_inclusion(self.leave_one_out, n);
+        let sums = row_log_sum_exp(&z, Score::Distance(0.5 / self.variance), exclude)?;
+        let constant = 0.5 * d as f64 * (2.0 * PI * self.variance).ln() + count.ln();
+        Ok(sums.mean_all()?.affine(-1.0, constant)?)
+    }
+}
+
+per_view!(Kde, "kde", |_: &Kde| Bound::Estimate);
+
+/// Minus the uniformity loss, `-ln mean_{i<j} exp(-t |z_i - z_j|^2)` on unit rows (Wang and Isola,
+/// arXiv 2005.10242): the quadratic Renyi entropy of a kernel density, up to constants.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Uniformity {
+    /// The factor in the total.
+    pub weight: f64,
+    /// The inverse width of the kernel (2; lightly 1).
+    pub t: f64,
+    /// Whether rows are scaled to unit length first.
+    pub normalize: bool,
+}
+
+impl Default for Uniformity {
+    fn default() -> Self {
+        Self { weight: 1.0, t: 2.0, normalize: true }
+    }
+}
+
+impl Uniformity {
+    /// The surrogate of the rows of `z` `(n, d)`: a scalar, differentiable.
+    ///
+    /// # Errors
+    /// Fewer than two rows.
+    pub fn entropy(&self, z: &Tensor) -> Result<Tensor> {
+        let z = moments::matrix("uniformity", z, 2)?;
+        let z = if self.normalize { normalize_rows(&z, 1e-12)? } else { z };
+        let n = z.dim(0)? as f64;
+        let sums = row_log_sum_exp(&z, Score::Distance(self.t), Exclude::Own)?;
+        let max = op::host(&sums)?.into_iter().fold(f64::NEG_INFINITY, f64::max);
+        let total = (sums - max)?.exp()?.sum_all()?.log()?;
+        Ok(total.affine(-1.0, (n * (n - 1.0)).ln() - max)?)
+    }
+}
+
+per_view!(Uniformity, "uniformity", |_: &Uniformity| Bound::Surrogate);
+
+/// The entropy of a kernel density with von Mises-Fisher kernels on the unit sphere,
+/// `H = -ln C_d(kappa) - mean_i ln mean_j exp(kappa z_i . z_j)`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Vmf {
+    /// The factor in the total.
+    pub weight: f64,
+    /// The concentration of the kernel.
+    pub kappa: f64,
+    /// Whether a sample is left out of its own density.
+    pub leave_one_out: bool,
+}
+
+impl Default for Vmf {
+    fn default() -> Self {
+        Self { weight: 1.0, kappa: 5.0, leave_one_out: true }
+    }
+}
+
+impl Vmf {
+    /// The entropy of the rows of `z` `(n, d)`, scaled to unit length: a scalar, differentiable.
+    ///
+    /// # Errors
+    /// Anything but a matrix, of at least two rows when one is left out.
+    pub fn entropy(&self, z: &Tensor) -> Result<Tensor> {
+        let z = moments::matrix("vmf", z, 1 + usize::from(self.leave_one_out))?;
+        let (n, d) = z.dims2()?;
+        let (exclude, count) = self_inclusion(self.leave_one_out, n);
+        let sums = row_log_sum_exp(&normalize_rows(&z, 1e-12)?, Score::Dot(self.kappa), exclude)?;
+        Ok(sums.mean_all()?.affine(-1.0, count.ln() - special::vmf_ln_normalizer(d, self.kappa))?)
+    }
+}
+
+per_view!(Vmf, "vmf", |_: &Vmf| Bound::Estimate);
+
+/// The log-sum-exp of contrastive losses over all views together: `mean_i ln sum_{j != i} exp(z_i . z_j / t)`
+/// on unit rows. With the cosine invariance of weight `1/t` it is NT-Xent (SimCLR, arXiv 2002.05709);
+/// with `decoupled`, the positives are left out of the sum (DCL, arXiv 2110.06848).
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Contrastive {
+    /// The factor in the total.
+    pub weight: f64,
+    /// The temperature `t` (0.5; solo-learn 0.2).
+    pub temperature: f64,
+    /// Whether the other views of a sample are left out.
+    pub decoupled: bool,
+}
+
+impl Default for Contrastive {
+    fn default() -> Self {
+        Self { weight: 1.0, temperature: 0.5, decoupled: false }
+    }
+}
+
+impl Entropy for Contrastive {
+    fn name(&self) -> &'static str {
+        "contrastive"
+    }
+
+    fn bound(&self) -> Bound {
+        Bound::Surrogate
+    }
+
+    fn check(&self) -> Result<()> {
+        positive("contrastive", "temperature", self.temperature)
+    }
+
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+        let views =
+            z.projections.iter().map(|v| ctx.collective.all_gather(v)).collect::<Result<Vec<_>, _>>()?;
+        let batch = views[0].dim(0)?;
+        let rows = normalize_rows(&Tensor::cat(&views, 0)?, 1e-12)?;
+        if rows.dim(0)? < 2 || (self.decoupled && batch < 2) {
+            return Err(Error::Shape {
+                term: "contrastive",
+                expected: "negatives: at least two samples",
+                got: rows.dims().to_vec(),
+            });
+        }
+        let exclude = if self.decoupled { Exclude::Sample(batch) } else { Exclude::Own };
+        let sums = row_log_sum_exp(&rows, Score::Dot(1.0 / self.temperature), exclude)?;
+        Ok(vec![entropy_part("contrastive", self.weight, sums.mean_all()?)])
+    }
+
+    /// The leave-one-out entropy with the von Mises-Fisher kernel of concentration `1/t`.
+    fn estimate(&self, z: &Tensor) -> Result<Estimate> {
+        Vmf { weight: 1.0, kappa: 1.0 / self.temperature, leave_one_out: true }.estimate(z)
+    }
+}
+
+fn self_inclusion(leave_one_out: bool, n: usize) -> (Exclude, f64) {
+    if leave_one_out { (Exclude::Own, n as f64 - 1.0) } else { (Exclude::Nothing, n as f64) }
+}
+
+pub(crate) fn positive(term: &'static str, key: &'static str, value: f64) -> Result<()> {
+    if value > 0.0 && value.is_finite() {
+        return Ok(());
+    }
+    Err(Error::Config { term, key, value: value.to_string(), reason: "must be above 0" })
+}

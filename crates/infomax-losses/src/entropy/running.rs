@@ -1,0 +1,208 @@
+//! Estimators that carry second moments from step to step.
+
+use crate::{
+    Entropy, Error, Estimate, Result,
+    entropy::{entropy_part, mixture::positive},
+    invariance::normalize_rows,
+    op,
+};
+use candle_core::{DType, Tensor};
+use infomax_core::{Bound, Context, Embeddings, Part, TermState};
+use infomax_kernels::linalg;
+
+/// CorInfoMax (Ozsoy et al., arXiv 2209.07999): `-(sum over views of ln det(R_v + eps I)) / d` of running
+/// covariances `R <- l R + (1 - l) Zc^T Zc / n`, with running means, `R = I` at the start, in f64.
+///
+/// Gradients flow through the present batch only. The state is saved with a checkpoint.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CorInfoMax {
+    /// The factor in the total.
+    pub weight: f64,
+    /// The forgetting factor `l` (0.01; ImageNet 0.1).
+    pub forget: f64,
+    /// Added to the diagonal (1e-8).
+    pub eps: f64,
+    #[serde(skip)]
+    state: TermState,
+}
+
+impl Default for CorInfoMax {
+    fn default() -> Self {
+        Self { weight: 1.0, forget: 0.01, eps: 1e-8, state: TermState::new() }
+    }
+}
+
+/// Two configurations are equal whatever they have seen.
+impl PartialEq for CorInfoMax {
+    fn eq(&self, other: &Self) -> bool {
+        (self.weight, self.forget, self.eps) == (other.weight, other.forget, other.eps)
+    }
+}
+
+impl CorInfoMax {
+    /// The running mean `(1, d)` and covariance `(d, d)` of a view with the batch `z` taken in, in f64.
+    fn advance(&self, view: usize, z: &Tensor) -> Result<(Tensor, Tensor)> {
+        let z = z.to_dtype(DType::F64)?;
+        let (n, d) = z.dims2()?;
+        let old = |name: &str, start: Tensor| -> Result<Tensor> {
+            match self.state.get(&format!("{name}.{view}")) {
+                Some(saved) => Ok(saved.to_device(z.device())?),
+                None => Ok(start),
+            }
+        };
+        let mean = old("mean", Tensor::zeros((1, d), DType::F64, z.device())?)?;
+        let covariance = old("covariance", Tensor::eye(d, DType::F64, z.device())?)?;
+        let mean = ((mean * self.forget)? + (z.mean_keepdim(0)? * (1.0 - self.forget))?)?;
+        let zc = z.broadcast_sub(&mean)?;
+        let fresh = (zc.t()?.matmul(&zc)? * ((1.0 - self.forget) / n as f64))?;
+        Ok((mean, ((covariance * self.forget)? + fresh)?))
+    }
+
+    fn log_det(&self, covariance: &Tensor) -> Result<Tensor> {
+        let d = covariance.dim(0)?;
+        let eye = Tensor::eye(d, DType::F64, covariance.device())?;
+        Ok((linalg::log_det_spd(&(covariance + (eye * self.eps)?)?)? / d as f64)?)
+    }
+}
+
+impl Entropy for CorInfoMax {
+    fn name(&self) -> &'static str {
+        "corinfomax"
+    }
+
+    fn bound(&self) -> Bound {
+        Bound::Surrogate
+    }
+
+    fn check(&self) -> Result<()> {
+        if (0.0..1.0).contains(&self.forget) {
+            return Ok(());
+        }
+        Err(Error::Config {
+            term: "corinfomax",
+            key: "forget",
+            value: self.forget.to_string(),
+            reason: "must be in [0, 1)",
+        })
+    }
+
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+        let mut values = Vec::new();
+        for (v, view) in z.projections.iter().enumerate() {
+            values.push(self.log_det(&self.advance(v, &ctx.collective.all_gather(view)?)?.1)?);
+        }
+        let value = Tensor::stack(&values, 0)?.sum_all()?.neg()?;
+        let dtype = op::widen(&z.projections[0])?.dtype();
+        Ok(vec![entropy_part("corinfomax", self.weight, value.to_dtype(dtype)?)])
+    }
+
+    /// `ln det(R + eps I) / d` of the batch alone.
+    fn estimate(&self, z: &Tensor) -> Result<Estimate> {
+        let fresh = Self { state: TermState::new(), ..self.clone() };
+        Ok(Estimate { nats: op::number(&fresh.log_det(&fresh.advance(0, z)?.1)?)?, bound: Bound::Surrogate })
+    }
+
+    fn update(&mut self, z: &Embeddings, ctx: &Context<'_>) -> Result<()> {
+        let mut state = TermState::new();
+        for (v, view) in z.projections.iter().enumerate() {
+            let (mean, covariance) = self.advance(v, &ctx.collective.all_gather(&view.detach())?)?;
+            state.insert(format!("mean.{v}"), mean.detach());
+            state.insert(format!("covariance.{v}"), covariance.detach());
+        }
+        self.state = state;
+        Ok(())
+    }
+
+    fn state(&self) -> TermState {
+        self.state.clone()
+    }
+
+    fn load_state(&mut self, state: &TermState) -> Result<()> {
+        self.state = state.clone();
+        Ok(())
+    }
+}
+
+/// TiCo (Zhu et al., arXiv 2206.10698): `rho mean_i z_i^T C z_i` on unit rows of the first view, with the
+/// running second moment `C <- beta C + (1 - beta) Z^T Z / n`, which gets no gradient.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tico {
+    /// The factor in the total, `rho` (8).
+    pub weight: f64,
+    /// The forgetting factor (0.9).
+    pub beta: f64,
+    #[serde(skip)]
+    state: TermState,
+}
+
+impl Default for Tico {
+    fn default() -> Self {
+        Self { weight: 8.0, beta: 0.9, state: TermState::new() }
+    }
+}
+
+/// Two configurations are equal whatever they have seen.
+impl PartialEq for Tico {
+    fn eq(&self, other: &Self) -> bool {
+        (self.weight, self.beta) == (other.weight, other.beta)
+    }
+}
+
+impl Tico {
+    fn advance(&self, rows: &Tensor) -> Result<Tensor> {
+        let rows = rows.detach();
+        let fresh = (rows.t()?.matmul(&rows)? * ((1.0 - self.beta) / rows.dim(0)? as f64))?;
+        match self.state.get("moment") {
+            Some(old) => Ok((fresh + (old.to_dtype(rows.dtype())?.to_device(rows.device())? * self.beta)?)?),
+            None => Ok(fresh),
+        }
+    }
+
+    fn contrast(&self, z: &Tensor) -> Result<Tensor> {
+        let rows = normalize_rows(z, 1e-12)?;
+        let moment = self.advance(&rows)?;
+        Ok((rows.matmul(&moment)? * &rows)?.sum(1)?.mean_all()?)
+    }
+}
+
+impl Entropy for Tico {
+    fn name(&self) -> &'static str {
+        "tico"
+    }
+
+    fn bound(&self) -> Bound {
+        Bound::Surrogate
+    }
+
+    fn check(&self) -> Result<()> {
+        positive("tico", "beta", self.beta)
+    }
+
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+        let value = self.contrast(&ctx.collective.all_gather(&z.projections[0])?)?;
+        Ok(vec![entropy_part("covariance-contrast", self.weight, value)])
+    }
+
+    fn estimate(&self, z: &Tensor) -> Result<Estimate> {
+        let fresh = Self { beta: 0.0, state: TermState::new(), ..self.clone() };
+        Ok(Estimate { nats: -op::number(&fresh.contrast(z)?)?, bound: Bound::Surrogate })
+    }
+
+    fn update(&mut self, z: &Embeddings, ctx: &Context<'_>) -> Result<()> {
+        let rows = normalize_rows(&ctx.collective.all_gather(&z.projections[0].detach())?, 1e-12)?;
+        let moment = self.advance(&rows)?;
+        self.state.insert("moment".into(), moment);
+        Ok(())
+    }
+
+    fn state(&self) -> TermState {
+        self.state.clone()
+    }
+
+    fn load_state(&mut self, state: &TermState) -> Result<()> {
+        self.state = state.clone();
+        Ok(())
+    }
+}
