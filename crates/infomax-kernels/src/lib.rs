@@ -2,11 +2,21 @@
 //! gradient, and a composed [`mod@reference`] form beside it.
 
 mod check;
+#[allow(unsafe_code)]
+mod conv;
 mod error;
 pub mod linalg;
 pub mod reference;
+#[allow(unsafe_code)]
+mod simd;
+mod storage;
 mod types;
 
+pub use conv::conv2d;
 pub use error::{Error, Result};
-pub use reference::*;
+pub use reference::{
+    avg_pool2d, batch_norm_eval, batch_norm_train, cross_entropy, gelu, global_avg_pool, group_norm,
+    l2_normalize, layer_norm, linear, log_softmax, max_pool2d, relu, rms_norm, silu, softmax,
+};
+pub use simd::Isa;
 pub use types::{Activation, BatchNormOutput, Conv2dConfig, Pool2dConfig};

@@ -1,0 +1,452 @@
+//! Vectors of floats behind one trait, and the choice of the instruction set at run time.
+//!
+//! A kernel is written once, generic over [`Simd`], and compiled for each instruction set: everything from
+//! [`Kernel::run`] down is `inline(always)`, so that the bodies land inside of the functions with
+//! `target_feature` below. On aarch64 the portable form is what the compiler turns into NEON.
+
+/// An instruction set that the kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// Arrays of floats, left to the compiler: SSE2 on x86-64, NEON on aarch64.
+    Portable,
+    /// 256-bit vectors with fused multiply-add.
+    Avx2,
+    /// 512-bit vectors.
+    Avx512,
+}
+
+impl Isa {
+    /// The best instruction set of this machine.
+    pub fn detect() -> Self {
+        *Self::available().last().unwrap_or(&Self::Portable)
+    }
+
+    /// Every instruction set of this machine, the slowest first.
+    pub fn available() -> &'static [Self] {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            if avx2 && is_x86_feature_detected!("avx512f") {
+                return &[Self::Portable, Self::Avx2, Self::Avx512];
+            }
+            if avx2 {
+                return &[Self::Portable, Self::Avx2];
+            }
+        }
+        &[Self::Portable]
+    }
+}
+
+/// A vector of `LANES` floats.
+///
+/// # Safety
+/// The methods may only be called where the instruction set is present; pointers must be valid for `LANES`
+/// elements, aligned to one element.
+#[allow(clippy::missing_safety_doc)]
+pub(crate) unsafe trait Simd: Copy + 'static {
+    /// The element.
+    type T: Float;
+    /// The register.
+    type V: Copy;
+    const LANES: usize;
+    /// True if there are 32 registers: it decides the size of the register tiles.
+    const WIDE: bool;
+    unsafe fn splat(x: Self::T) -> Self::V;
+    unsafe fn load(p: *const Self::T) -> Self::V;
+    unsafe fn store(p: *mut Self::T, v: Self::V);
+    /// `a * b + c`.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    /// `x` where `x > 0` or NaN, else 0.
+    unsafe fn relu(x: Self::V) -> Self::V;
+    /// `x` where `y > 0`, else 0.
+    unsafe fn keep_positive(x: Self::V, y: Self::V) -> Self::V;
+    /// The sum of the lanes, in a fixed order.
+    unsafe fn sum(v: Self::V) -> Self::T;
+}
+
+/// The work of one task, compiled for each instruction set.
+pub(crate) trait Kernel<T> {
+    /// What it returns.
+    type Out;
+    /// # Safety
+    /// The instruction set of `S` must be present. The implementation must be `inline(always)`.
+    unsafe fn run<S: Simd<T = T>>(self) -> Self::Out;
+}
+
+/// f32 or f64.
+pub(crate) trait Float:
+    candle_core::WithDType
+    + Copy
+    + Default
+    + Send
+    + Sync
+    + PartialOrd
+    + std::ops::Add<Output = Self>
+    + std::ops::Sub<Output = Self>
+    + std::ops::Mul<Output = Self>
+    + std::ops::Div<Output = Self>
+    + std::ops::AddAssign
+    + 'static
+{
+    fn of(x: f64) -> Self;
+    fn f64(self) -> f64;
+    fn dispatch<K: Kernel<Self>>(isa: Isa, kernel: K) -> K::Out;
+    /// The number of lanes of an instruction set.
+    fn lanes(isa: Isa) -> usize;
+    /// The buffers of this thread, kept between calls.
+    fn with_scratch<R>(f: impl FnOnce(&mut Scratch<Self>) -> R) -> R;
+}
+
+/// The buffers that a task fills and forgets; kept by each thread, so that their pages stay mapped.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch<T> {
+    pub(crate) stage: Vec<T>,
+    pub(crate) panel: Vec<T>,
+    pub(crate) tile: Vec<T>,
+}
+
+/// A slice of at least `len` elements with any contents.
+pub(crate) fn grow<T: Float>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
+    if buffer.len() < len {
+        buffer.resize(len, T::default());
+    }
+    buffer
+}
+
+macro_rules! float {
+    ($t:ty, $portable:ty, $avx2:ident, $avx512:ident) => {
+        impl Float for $t {
+            #[inline(always)]
+            fn of(x: f64) -> Self {
+                x as $t
+            }
+
+            #[inline(always)]
+            fn f64(self) -> f64 {
+                self as f64
+            }
+
+            fn dispatch<K: Kernel<Self>>(isa: Isa, kernel: K) -> K::Out {
+                #[cfg(target_arch = "x86_64")]
+                {
+                    #[target_feature(enable = "avx2,fma")]
+                    unsafe fn avx2<K: Kernel<$t>>(kernel: K) -> K::Out {
+                        // SAFETY: AVX2 and FMA are enabled here.
+                        unsafe { kernel.run::<x86::$avx2>() }
+                    }
+                    #[target_feature(enable = "avx2,fma,avx512f")]
+                    unsafe fn avx512<K: Kernel<$t>>(kernel: K) -> K::Out {
+                        // SAFETY: AVX-512F is enabled here.
+                        unsafe { kernel.run::<x86::$avx512>() }
+                    }
+                    let available = Isa::available();
+                    if isa == Isa::Avx512 && available.contains(&isa) {
+                        // SAFETY: the features were just detected.
+                        return unsafe { avx512(kernel) };
+                    }
+                    if isa != Isa::Portable && available.contains(&Isa::Avx2) {
+                        // SAFETY: the features were just detected.
+                        return unsafe { avx2(kernel) };
+                    }
+                }
+                let _ = isa;
+                // SAFETY: the portable form needs no feature.
+                unsafe { kernel.run::<$portable>() }
+            }
+
+            fn lanes(isa: Isa) -> usize {
+                struct Lanes;
+                impl Kernel<$t> for Lanes {
+                    type Out = usize;
+                    #[inline(always)]
+                    unsafe fn run<S: Simd<T = $t>>(self) -> usize {
+                        S::LANES
+                    }
+                }
+                Self::dispatch(isa, Lanes)
+            }
+
+            fn with_scratch<R>(f: impl FnOnce(&mut Scratch<Self>) -> R) -> R {
+                thread_local! {
+                    static SCRATCH: std::cell::RefCell<Scratch<$t>> = const {
+                        std::cell::RefCell::new(Scratch { stage: Vec::new(), panel: Vec::new(), tile: Vec::new() })
+                    };
+                }
+                SCRATCH.with(|cell| match cell.try_borrow_mut() {
+                    Ok(mut scratch) => f(&mut scratch),
+                    // A task that was stolen while another one of this thread waits.
+                    Err(_) => f(&mut Scratch::default()),
+                })
+            }
+        }
+    };
+}
+
+float!(f32, Portable<f32, 4>, F32x8, F32x16);
+float!(f64, Portable<f64, 2>, F64x4, F64x8);
+
+/// An array, for the compiler to vectorise.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable<T, const N: usize>(std::marker::PhantomData<T>);
+
+macro_rules! portable {
+    ($t:ty, $n:literal) => {
+        // SAFETY: plain arithmetic; pointers are used as the trait allows.
+        unsafe impl Simd for Portable<$t, $n> {
+            type T = $t;
+            type V = [$t; $n];
+            const LANES: usize = $n;
+            const WIDE: bool = cfg!(target_arch = "aarch64");
+            #[inline(always)]
+            unsafe fn splat(x: $t) -> Self::V {
+                [x; $n]
+            }
+            #[inline(always)]
+            unsafe fn load(p: *const $t) -> Self::V {
+                // SAFETY: the caller's pointer is valid for LANES elements.
+                unsafe { p.cast::<Self::V>().read_unaligned() }
+            }
+            #[inline(always)]
+            unsafe fn store(p: *mut $t, v: Self::V) {
+                // SAFETY: the caller's pointer is valid for LANES elements.
+                unsafe { p.cast::<Self::V>().write_unaligned(v) }
+            }
+            #[inline(always)]
+            unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+                // `mul_add` is a library call where there is no instruction.
+                if cfg!(target_arch = "aarch64") {
+                    std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+                } else {
+                    std::array::from_fn(|i| a[i] * b[i] + c[i])
+                }
+            }
+            #[inline(always)]
+            unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
+                std::array::from_fn(|i| a[i] + b[i])
+            }
+            #[inline(always)]
+            unsafe fn sub(a: Self::V, b: Self::V) -> Self::V {
+                std::array::from_fn(|i| a[i] - b[i])
+            }
+            #[inline(always)]
+            unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
+                std::array::from_fn(|i| a[i] * b[i])
+            }
+            #[inline(always)]
+            unsafe fn relu(x: Self::V) -> Self::V {
+                std::array::from_fn(|i| if x[i] <= 0.0 { 0.0 } else { x[i] })
+            }
+            #[inline(always)]
+            unsafe fn keep_positive(x: Self::V, y: Self::V) -> Self::V {
+                std::array::from_fn(|i| if y[i] > 0.0 { x[i] } else { 0.0 })
+            }
+            #[inline(always)]
+            unsafe fn sum(v: Self::V) -> $t {
+                let mut sum = v[0];
+                for x in &v[1..] {
+                    sum += x;
+                }
+                sum
+            }
+        }
+    };
+}
+
+portable!(f32, 4);
+portable!(f64, 2);
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    //! The vectors of x86-64.
+
+    use super::Simd;
+    use std::arch::x86_64::*;
+
+    macro_rules! vector {
+        ($name:ident, $t:ty, $v:ty, $lanes:literal, $wide:literal, $splat:ident, $load:ident, $store:ident,
+         $fma:ident, $add:ident, $sub:ident, $mul:ident, |$rx:ident| $relu:expr, |$kx:ident, $ky:ident| $keep:expr,
+         |$sx:ident| $sum:expr) => {
+            #[derive(Clone, Copy)]
+            pub(crate) struct $name;
+
+            // SAFETY: the intrinsics need the feature that callers of the trait must have; pointers are used
+            // unaligned, for LANES elements.
+            unsafe impl Simd for $name {
+                type T = $t;
+                type V = $v;
+                const LANES: usize = $lanes;
+                const WIDE: bool = $wide;
+                #[inline(always)]
+                unsafe fn splat(x: $t) -> $v {
+                    // SAFETY: as for the whole implementation.
+                    unsafe { $splat(x) }
+                }
+                #[inline(always)]
+                unsafe fn load(p: *const $t) -> $v {
+                    // SAFETY: as for the whole implementation.
+                    unsafe { $load(p) }
+                }
+                #[inline(always)]
+                unsafe fn store(p: *mut $t, v: $v) {
+                    // SAFETY: as for the whole implementation.
+                    unsafe { $store(p, v) }
+                }
+                #[inline(always)]
+                unsafe fn fma(a: $v, b: $v, c: $v) -> $v {
+                    // SAFETY: as for the whole implementation.
+                    unsafe { $fma(a, b, c) }
+                }
+                #[inline(always)]
+                unsafe fn add(a: $v, b: $v) -> $v {
+                    // SAFETY: as for the whole implementation.
+                    unsafe { $add(a, b) }
+                }
+                #[inline(always)]
+                unsafe fn sub(a: $v, b: $v) -> $v {
+                    // SAFETY: as for the whole implementation.
+                    unsafe { $sub(a, b) }
+                }
+                #[inline(always)]
+                unsafe fn mul(a: $v, b: $v) -> $v {
+                    // SAFETY: as for the whole implementation.
+                    unsafe { $mul(a, b) }
+                }
+                #[inline(always)]
+                unsafe fn relu($rx: $v) -> $v {
+                    // SAFETY: as for the whole implementation.
+                    unsafe { $relu }
+                }
+                #[inline(always)]
+                unsafe fn keep_positive($kx: $v, $ky: $v) -> $v {
+                    // SAFETY: as for the whole implementation.
+                    unsafe { $keep }
+                }
+                #[inline(always)]
+                unsafe fn sum($sx: $v) -> $t {
+                    // SAFETY: as for the whole implementation.
+                    unsafe { $sum }
+                }
+            }
+        };
+    }
+
+    // `max(0, x)` returns its second operand when one is NaN, so NaN stays.
+    vector!(
+        F32x16,
+        f32,
+        __m512,
+        16,
+        true,
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_fmadd_ps,
+        _mm512_add_ps,
+        _mm512_sub_ps,
+        _mm512_mul_ps,
+        |x| _mm512_max_ps(_mm512_setzero_ps(), x),
+        |x, y| _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(y, _mm512_setzero_ps()), x),
+        |x| _mm512_reduce_add_ps(x)
+    );
+    vector!(
+        F64x8,
+        f64,
+        __m512d,
+        8,
+        true,
+        _mm512_set1_pd,
+        _mm512_loadu_pd,
+        _mm512_storeu_pd,
+        _mm512_fmadd_pd,
+        _mm512_add_pd,
+        _mm512_sub_pd,
+        _mm512_mul_pd,
+        |x| _mm512_max_pd(_mm512_setzero_pd(), x),
+        |x, y| _mm512_maskz_mov_pd(_mm512_cmp_pd_mask::<_CMP_GT_OQ>(y, _mm512_setzero_pd()), x),
+        |x| _mm512_reduce_add_pd(x)
+    );
+    vector!(
+        F32x8,
+        f32,
+        __m256,
+        8,
+        false,
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_fmadd_ps,
+        _mm256_add_ps,
+        _mm256_sub_ps,
+        _mm256_mul_ps,
+        |x| _mm256_max_ps(_mm256_setzero_ps(), x),
+        |x, y| _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(y, _mm256_setzero_ps()), x),
+        |x| {
+            let q = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+            let d = _mm_add_ps(q, _mm_movehl_ps(q, q));
+            _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)))
+        }
+    );
+    vector!(
+        F64x4,
+        f64,
+        __m256d,
+        4,
+        false,
+        _mm256_set1_pd,
+        _mm256_loadu_pd,
+        _mm256_storeu_pd,
+        _mm256_fmadd_pd,
+        _mm256_add_pd,
+        _mm256_sub_pd,
+        _mm256_mul_pd,
+        |x| _mm256_max_pd(_mm256_setzero_pd(), x),
+        |x, y| _mm256_and_pd(_mm256_cmp_pd::<_CMP_GT_OQ>(y, _mm256_setzero_pd()), x),
+        |x| {
+            let d = _mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd::<1>(x));
+            _mm_cvtsd_f64(_mm_add_sd(d, _mm_unpackhi_pd(d, d)))
+        }
+    );
+}
+
+/// A pointer that tasks share; each task writes its own elements only.
+#[derive(Debug)]
+pub(crate) struct Shared<T>(*mut T);
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shared<T> {}
+
+// SAFETY: the tasks that share it write disjoint elements, which each user states at its unsafe block.
+unsafe impl<T: Send> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    pub(crate) fn new(pointer: *mut T) -> Self {
+        Self(pointer)
+    }
+
+    #[inline(always)]
+    pub(crate) fn get(self) -> *mut T {
+        self.0
+    }
+}
+
+/// A vector of `len` elements that `fill` writes, all of them, through the pointer.
+///
+/// # Safety
+/// `fill` must write every element.
+pub(crate) unsafe fn filled<T: Float>(len: usize, fill: impl FnOnce(Shared<T>)) -> Vec<T> {
+    let mut values = Vec::with_capacity(len);
+    fill(Shared::new(values.as_mut_ptr()));
+    // SAFETY: the capacity is `len` and the caller promises that all of it is written.
+    unsafe { values.set_len(len) };
+    values
+}
