@@ -6,6 +6,8 @@ mod check;
 mod conv;
 mod error;
 pub mod linalg;
+#[allow(unsafe_code)]
+mod norm;
 pub mod reference;
 #[allow(unsafe_code)]
 mod simd;
@@ -14,9 +16,10 @@ mod types;
 
 pub use conv::conv2d;
 pub use error::{Error, Result};
+pub use norm::{batch_norm_eval, batch_norm_train};
 pub use reference::{
-    avg_pool2d, batch_norm_eval, batch_norm_train, cross_entropy, gelu, global_avg_pool, group_norm,
-    l2_normalize, layer_norm, linear, log_softmax, max_pool2d, relu, rms_norm, silu, softmax,
+    avg_pool2d, cross_entropy, gelu, global_avg_pool, group_norm, l2_normalize, layer_norm, linear,
+    log_softmax, max_pool2d, relu, rms_norm, silu, softmax,
 };
 pub use simd::Isa;
 pub use types::{Activation, BatchNormOutput, Conv2dConfig, Pool2dConfig};

@@ -58,7 +58,6 @@ pub(crate) unsafe trait Simd: Copy + 'static {
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
-    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     /// `x` where `x > 0` or NaN, else 0.
     unsafe fn relu(x: Self::V) -> Self::V;
     /// `x` where `y > 0`, else 0.
@@ -232,7 +231,6 @@ macro_rules! portable {
                 std::array::from_fn(|i| a[i] - b[i])
             }
             #[inline(always)]
-            unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
                 std::array::from_fn(|i| a[i] * b[i])
             }
             #[inline(always)]

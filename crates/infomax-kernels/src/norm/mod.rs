@@ -1,0 +1,8 @@
+//! Normalisation layers.
+
+mod batch;
+mod batch_kernel;
+#[cfg(test)]
+mod tests;
+
+pub use batch::{batch_norm_eval, batch_norm_train};
