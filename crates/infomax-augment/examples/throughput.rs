@@ -1,9 +1,11 @@
-//! Views per second on one core: `cargo run --release -p infomax-augment --example throughput`.
+//! Views per second on one core; the same work as `benches/peers/augment.py` does in Python.
+//!
+//! Run: `cargo run --release -p infomax-augment --example throughput`
 #![allow(clippy::print_stdout)]
 
 use infomax_augment::{Augmenter, Blur, Filter, Image, Recipe, Scratch};
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use rand_chacha::rand_core::SeedableRng as _;
 use std::time::{Duration, Instant};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -11,38 +13,57 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         recipe.views.iter_mut().for_each(|v| v.filter = Filter::Bilinear);
         recipe
     };
+    let small = bilinear(Recipe::preset("vicreg-cifar")?);
     let mut large = bilinear(Recipe::preset("vicreg-imagenet-symmetric")?);
     large.views[0].blur = Some(Blur { p: 0.5, sigma: (0.1, 2.0), kernel: Some(23) });
-    time("VICReg CIFAR, 32x32 to 32x32, bicubic", &Recipe::preset("vicreg-cifar")?, 32, 32)?;
-    time("VICReg CIFAR, 32x32 to 32x32, bilinear", &bilinear(Recipe::preset("vicreg-cifar")?), 32, 32)?;
-    time("SimCLR CIFAR, 32x32 to 32x32, bicubic", &Recipe::preset("simclr-cifar")?, 32, 32)?;
-    time("VICReg ImageNet, 500x375 to 224x224, bilinear, blur 23 p 0.5", &large, 500, 375)?;
+    // One measurement stands beside each of the two libraries.
+    let rows = [
+        ("VICReg 32x32 from 32x32", &small, 32, 32),
+        ("VICReg 224x224 from 500x375, blur 23", &large, 500, 375),
+    ];
+    for (name, recipe, width, height) in rows {
+        let rate = rate(recipe, width, height)?;
+        println!("{name} (torchvision): {rate:.1} views/s");
+        println!("{name} (albumentations): {rate:.1} views/s");
+    }
+    let cubic = Recipe::preset("vicreg-cifar")?;
+    println!("VICReg 32x32 from 32x32, bicubic: {:.1} views/s", rate(&cubic, 32, 32)?);
+    println!(
+        "SimCLR 32x32 from 32x32, bicubic: {:.1} views/s",
+        rate(&Recipe::preset("simclr-cifar")?, 32, 32)?
+    );
     Ok(())
 }
 
-fn time(name: &str, recipe: &Recipe, width: usize, height: usize) -> Result<(), Box<dyn std::error::Error>> {
+/// The best of several timings.
+fn rate(recipe: &Recipe, width: usize, height: usize) -> Result<f64, Box<dyn std::error::Error>> {
     let augmenter = Augmenter::new(recipe)?;
+    let image = picture(width, height)?;
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let images: Vec<Image> = (0..8)
-        .map(|_| {
-            let mut data = vec![0; width * height * 3];
-            rng.fill_bytes(&mut data);
-            Image::new(width, height, 3, data)
-        })
-        .collect::<Result<_, _>>()?;
     let (c, h, w) = augmenter.output(0);
     let (mut out, mut scratch) = (vec![0f32; c * h * w], Scratch::default());
     let mut best = 0f64;
     for _ in 0..5 {
         let (start, mut count) = (Instant::now(), 0u32);
         while start.elapsed() < Duration::from_millis(300) {
-            for image in &images {
-                augmenter.apply(0, image, &mut rng, &mut scratch, &mut out)?;
-                count += 1;
-            }
+            augmenter.apply(0, &image, &mut rng, &mut scratch, &mut out)?;
+            count += 1;
         }
         best = best.max(f64::from(count) / start.elapsed().as_secs_f64());
     }
-    println!("{name}: {best:.0} views/s");
-    Ok(())
+    Ok(best)
+}
+
+/// Waves, the same formula as in the Python script.
+fn picture(width: usize, height: usize) -> infomax_augment::Result<Image> {
+    let mut data = Vec::with_capacity(width * height * 3);
+    for y in 0..height {
+        for x in 0..width {
+            for c in 0..3 {
+                let wave = (0.05 * (c + 1) as f64 * x as f64).sin() + (0.07 * y as f64 + c as f64).cos();
+                data.push((127.0 + 60.0 * wave) as u8);
+            }
+        }
+    }
+    Image::new(width, height, 3, data)
 }

@@ -114,7 +114,7 @@ pub struct ColorJitter {
 pub struct Blur {
     /// The probability of a blur.
     pub p: f64,
-    /// The range of the standard deviation in pixels.
+    /// The range of the standard deviation in pixels, at most 16.
     #[serde(default = "default_sigma")]
     pub sigma: (f64, f64),
     /// The width of the kernel in pixels, odd; without it, four standard deviations to each side.
@@ -229,11 +229,11 @@ impl ViewConfig {
             }
         }
         if let Some(b) = self.blur {
-            if !(b.sigma.0 > 0.0 && b.sigma.0 <= b.sigma.1 && b.sigma.1 <= 100.0) {
+            if !(b.sigma.0 > 0.0 && b.sigma.0 <= b.sigma.1 && b.sigma.1 <= 16.0) {
                 return Err(Error::config(
                     key("blur.sigma"),
                     format!("{:?}", b.sigma),
-                    "two standard deviations in pixels, the smaller first, above 0 and at most 100",
+                    "two standard deviations in pixels, the smaller first, above 0 and at most 16",
                 ));
             }
             if let Some(k) = b.kernel.filter(|k| k % 2 == 0 || *k > 801) {

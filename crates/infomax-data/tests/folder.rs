@@ -1,4 +1,5 @@
 //! Folders of images: formats, damage, labels, order.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use image::{DynamicImage, ImageFormat, RgbImage};
 use infomax_core::Key;

@@ -1,4 +1,5 @@
 //! The loader: determinism, resuming, errors, counters.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use candle_core::Device;
 use infomax_augment::{Augmenter, EvalTransform, Image, Recipe};

@@ -1,4 +1,5 @@
 //! The procedural data set: determinism, splits, classes, difficulty.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use infomax_data::{Dataset, Shape, Shapes, ShapesConfig, Split};
 use std::collections::HashSet;

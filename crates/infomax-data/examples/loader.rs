@@ -1,0 +1,74 @@
+//! JPEG files to augmented batches; the same work as `benches/peers/loader.py` does in Python.
+//!
+//! Run: `cargo run --release -p infomax-data --example loader -- --data DIR`
+#![allow(clippy::print_stdout)]
+
+use infomax_augment::{Augmenter, Blur, Filter, Recipe, Scratch};
+use infomax_core::{BatchSource as _, Key};
+use infomax_data::{FolderOptions, ImageFolder, Limits, Loader, LoaderConfig, Subset, Verify, decode};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = std::env::args_os().skip_while(|a| a != "--data").nth(1).ok_or("give --data DIR")?;
+    let folder = PathBuf::from(folder);
+    let train = folder.join("train");
+    decode_and_view()?;
+    let folder = if train.is_dir() { train } else { folder };
+    load(&folder, "", 0)?;
+    load(&folder, ", decoded once and kept", 1 << 30)?;
+    Ok(())
+}
+
+fn bilinear(name: &str) -> infomax_augment::Result<Recipe> {
+    let mut recipe = Recipe::preset(name)?;
+    recipe.views.iter_mut().for_each(|v| v.filter = Filter::Bilinear);
+    Ok(recipe)
+}
+
+fn decode_and_view() -> Result<(), Box<dyn std::error::Error>> {
+    let image = image::RgbImage::from_fn(500, 375, |x, y| {
+        let wave = |c: f64| (0.05 * (c + 1.0) * f64::from(x)).sin() + (0.07 * f64::from(y) + c).cos();
+        image::Rgb([0.0, 1.0, 2.0].map(|c| (127.0 + 60.0 * wave(c)) as u8))
+    });
+    let mut bytes = Vec::new();
+    image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 90).encode_image(&image)?;
+    let mut recipe = bilinear("vicreg-imagenet-symmetric")?;
+    recipe.views[0].blur = Some(Blur { p: 0.5, sigma: (0.1, 2.0), kernel: Some(23) });
+    let augmenter = Augmenter::new(&recipe)?;
+    let (mut out, mut scratch) = (vec![0f32; 3 * 224 * 224], Scratch::default());
+    let mut rng = Key::new(1).rng();
+    let mut best = 0f64;
+    for _ in 0..5 {
+        let (start, mut count) = (Instant::now(), 0u32);
+        while start.elapsed() < Duration::from_millis(300) {
+            let image = decode(&bytes, Limits::default())?;
+            augmenter.apply(0, &image, &mut rng, &mut scratch, &mut out)?;
+            count += 1;
+        }
+        best = best.max(f64::from(count) / start.elapsed().as_secs_f64());
+    }
+    for library in ["torchvision", "albumentations"] {
+        println!("JPEG 500x375 decoded, one VICReg view 224x224 ({library}): {best:.1} images/s");
+    }
+    Ok(())
+}
+
+fn load(folder: &std::path::Path, how: &str, cache_bytes: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let verify = if cache_bytes == 0 { Verify::Never } else { Verify::Auto };
+    let data = ImageFolder::open(folder, &FolderOptions { cache_bytes, verify, ..FolderOptions::default() })?;
+    let count = 10_000.min(infomax_data::Dataset::len(&data));
+    let data = Arc::new(Subset::balanced(Arc::new(data), count, Key::new(0))?);
+    let augmenter = Augmenter::new(&bilinear("vicreg-cifar")?)?;
+    let mut loader = Loader::new(data, augmenter, LoaderConfig { workers: 2, ..LoaderConfig::default() })?;
+    let start = Instant::now();
+    for _ in 0..loader.batches_per_epoch() {
+        loader.next_batch()?;
+    }
+    let rate = loader.samples_per_epoch() as f64 / start.elapsed().as_secs_f64();
+    println!(
+        "folder of JPEG files{how}, two VICReg views 32x32, batch 256, 2 workers (torchvision): {rate:.1} images/s"
+    );
+    Ok(())
+}
