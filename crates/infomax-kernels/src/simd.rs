@@ -231,9 +231,6 @@ macro_rules! portable {
                 std::array::from_fn(|i| a[i] - b[i])
             }
             #[inline(always)]
-                std::array::from_fn(|i| a[i] * b[i])
-            }
-            #[inline(always)]
             unsafe fn relu(x: Self::V) -> Self::V {
                 std::array::from_fn(|i| if x[i] <= 0.0 { 0.0 } else { x[i] })
             }
@@ -265,7 +262,7 @@ mod x86 {
 
     macro_rules! vector {
         ($name:ident, $t:ty, $v:ty, $lanes:literal, $wide:literal, $splat:ident, $load:ident, $store:ident,
-         $fma:ident, $add:ident, $sub:ident, $mul:ident, |$rx:ident| $relu:expr, |$kx:ident, $ky:ident| $keep:expr,
+         $fma:ident, $add:ident, $sub:ident, |$rx:ident| $relu:expr, |$kx:ident, $ky:ident| $keep:expr,
          |$sx:ident| $sum:expr) => {
             #[derive(Clone, Copy)]
             pub(crate) struct $name;
@@ -308,11 +305,6 @@ mod x86 {
                     unsafe { $sub(a, b) }
                 }
                 #[inline(always)]
-                unsafe fn mul(a: $v, b: $v) -> $v {
-                    // SAFETY: as for the whole implementation.
-                    unsafe { $mul(a, b) }
-                }
-                #[inline(always)]
                 unsafe fn relu($rx: $v) -> $v {
                     // SAFETY: as for the whole implementation.
                     unsafe { $relu }
@@ -344,7 +336,6 @@ mod x86 {
         _mm512_fmadd_ps,
         _mm512_add_ps,
         _mm512_sub_ps,
-        _mm512_mul_ps,
         |x| _mm512_max_ps(_mm512_setzero_ps(), x),
         |x, y| _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(y, _mm512_setzero_ps()), x),
         |x| _mm512_reduce_add_ps(x)
@@ -361,7 +352,6 @@ mod x86 {
         _mm512_fmadd_pd,
         _mm512_add_pd,
         _mm512_sub_pd,
-        _mm512_mul_pd,
         |x| _mm512_max_pd(_mm512_setzero_pd(), x),
         |x, y| _mm512_maskz_mov_pd(_mm512_cmp_pd_mask::<_CMP_GT_OQ>(y, _mm512_setzero_pd()), x),
         |x| _mm512_reduce_add_pd(x)
@@ -378,7 +368,6 @@ mod x86 {
         _mm256_fmadd_ps,
         _mm256_add_ps,
         _mm256_sub_ps,
-        _mm256_mul_ps,
         |x| _mm256_max_ps(_mm256_setzero_ps(), x),
         |x, y| _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(y, _mm256_setzero_ps()), x),
         |x| {
@@ -399,7 +388,6 @@ mod x86 {
         _mm256_fmadd_pd,
         _mm256_add_pd,
         _mm256_sub_pd,
-        _mm256_mul_pd,
         |x| _mm256_max_pd(_mm256_setzero_pd(), x),
         |x, y| _mm256_and_pd(_mm256_cmp_pd::<_CMP_GT_OQ>(y, _mm256_setzero_pd()), x),
         |x| {

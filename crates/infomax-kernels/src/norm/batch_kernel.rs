@@ -187,7 +187,7 @@ impl<T: Float> Kernel<T> for GradSums<'_, T> {
                 moment += S::sum(dot).f64();
             }
             for l in whole..p.inner {
-                let g = if masked && !(y[l] > T::default()) { T::default() } else { dy[l] };
+                let g = if !masked || y[l] > T::default() { dy[l] } else { T::default() };
                 total += g.f64();
                 moment += (g * (x[l] - self.mean)).f64();
             }
@@ -244,7 +244,7 @@ impl<T: Float> Kernel<T> for GradApply<'_, T> {
                     S::store(dx.add(l), S::fma(g, a, S::fma(centred, b, c)));
                 }
                 for l in whole..p.inner {
-                    let g = if masked && !(y[l] > T::default()) { T::default() } else { dy[l] };
+                    let g = if !masked || y[l] > T::default() { dy[l] } else { T::default() };
                     if residual {
                         *dr.add(l) = g;
                     }
