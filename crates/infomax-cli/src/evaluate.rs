@@ -174,7 +174,10 @@ pub(crate) fn evaluate(
             row.knn = Some(near.accuracy);
             row.linear = Some(probe.accuracy);
             row.linear_train = Some(probe.train_accuracy);
-            protocol = format!("linear: {}; kNN: {}", probe.protocol, near.protocol);
+            protocol = format!(
+                "linear: {}\nkNN: k = {}, cosine similarity, votes weighted by exp(similarity / {})",
+                probe.protocol, near.k, near.temperature
+            );
         }
         rows.push(row);
     }

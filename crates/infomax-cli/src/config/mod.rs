@@ -3,7 +3,7 @@
 mod layers;
 mod show;
 
-pub(crate) use layers::{Layers, suggestion};
+pub(crate) use layers::Layers;
 pub(crate) use show::show;
 
 use crate::args::ConfigSource;
