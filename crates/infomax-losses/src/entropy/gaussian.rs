@@ -1,8 +1,6 @@
 //! Second-moment entropies: the Gaussian bound, its diagonal, and log-determinants.
 
-use crate::{
-    Error, Path, Result, entropy::per_view, invariance::normalize_rows, moments, op, special,
-};
+use crate::{Error, Path, Result, entropy::per_view, invariance::normalize_rows, moments, op, special};
 use candle_core::Tensor;
 use infomax_core::Bound;
 use infomax_kernels::linalg;

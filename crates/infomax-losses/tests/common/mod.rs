@@ -3,7 +3,8 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 use infomax_core::{Context, Embeddings, Objective};
-use infomax_testing::{Tolerance, assert_close, read_npy};
+pub use infomax_testing::assert_close;
+use infomax_testing::{Tolerance, read_npy};
 use std::path::PathBuf;
 
 pub fn path(name: &str) -> PathBuf {
@@ -20,6 +21,10 @@ pub fn json(name: &str) -> serde_json::Value {
 
 pub fn scalar(value: f64) -> Tensor {
     Tensor::new(value, &Device::Cpu).unwrap()
+}
+
+pub fn number(x: &Tensor) -> f64 {
+    x.to_dtype(DType::F64).unwrap().to_scalar().unwrap()
 }
 
 /// The tolerance of the golden data for a dtype.
@@ -42,11 +47,17 @@ pub fn value_and_grads(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Tensor) -> (T
 }
 
 /// Holds `f` against the value and gradients of a golden record, in f64 and f32.
-pub fn check(group: &str, record: &str, inputs: &[&str], loosen: f64, f: impl Fn(&[Tensor]) -> Tensor) {
+pub fn check(
+    group: &str,
+    case: &str,
+    key: &str,
+    inputs: &[&str],
+    loosen: f64,
+    f: impl Fn(&[Tensor]) -> Tensor,
+) {
     let index = json(&format!("{group}/{group}.json"));
-    let (case, key) = record.split_once('.').unwrap();
     let golden = &index[case][key];
-    let expected = golden["value"].as_f64().unwrap_or_else(|| panic!("{record}: no value"));
+    let expected = golden["value"].as_f64().unwrap_or_else(|| panic!("{key}: no value"));
     for dtype in [DType::F64, DType::F32] {
         let mut tolerance = tolerance(dtype);
         if dtype == DType::F32 {
@@ -56,7 +67,7 @@ pub fn check(group: &str, record: &str, inputs: &[&str], loosen: f64, f: impl Fn
         let xs: Vec<Tensor> = inputs.iter().map(|x| tensor(x).to_dtype(dtype).unwrap()).collect();
         let (value, grads) = value_and_grads(&xs, &f);
         assert_close(
-            &format!("{record} {dtype:?}"),
+            &format!("{key} {dtype:?}"),
             &value.to_dtype(DType::F64).unwrap(),
             &scalar(expected),
             tolerance,
@@ -65,7 +76,7 @@ pub fn check(group: &str, record: &str, inputs: &[&str], loosen: f64, f: impl Fn
             if let Some(file) = golden[format!("grad_z{}", i + 1)].as_str() {
                 let file = tensor(file);
                 assert_close(
-                    &format!("{record} {dtype:?} gradient {i}"),
+                    &format!("{key} {dtype:?} gradient {i}"),
                     &grad.to_dtype(DType::F64).unwrap(),
                     &file,
                     tolerance,
