@@ -26,6 +26,7 @@ pub(crate) enum Status {
 }
 
 fn main() -> ExitCode {
+    infomax_kernels::keep_freed_memory();
     let result = match Cli::parse().command {
         Command::Pretrain(args) => threads(&args.output).and_then(|()| pretrain::run(&args)),
         Command::Evaluate(args) => threads(&args.output).and_then(|()| evaluate::run(&args)),

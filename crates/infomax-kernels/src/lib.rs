@@ -1,5 +1,7 @@
 //! Training-grade operations for Candle on the CPU: plain functions on tensors, each with its exact
 //! gradient, and a composed [`mod@reference`] form beside it.
+//!
+#![doc = include_str!("../README.md")]
 
 mod check;
 #[allow(unsafe_code)]
@@ -7,6 +9,8 @@ mod conv;
 mod error;
 pub mod linalg;
 #[allow(unsafe_code)]
+#[allow(unsafe_code)]
+mod memory;
 mod norm;
 pub mod reference;
 #[allow(unsafe_code)]
@@ -16,6 +20,7 @@ mod types;
 
 pub use conv::conv2d;
 pub use error::{Error, Result};
+pub use memory::keep_freed_memory;
 pub use norm::{batch_norm_eval, batch_norm_train};
 pub use reference::{
     avg_pool2d, cross_entropy, gelu, global_avg_pool, group_norm, l2_normalize, layer_norm, linear,
