@@ -39,6 +39,10 @@ pub(crate) struct Cell {
 /// Libraries only: the binary `infomax` and the facade `infomax` would write the same files.
 pub(crate) const DOC: &[&str] = &["doc", "--workspace", "--no-deps", "--lib"];
 
+/// Examples and binaries in one go, against the libraries that the tests compiled: binaries alone would
+/// leave out the features that dev-dependencies switch on, and compile half of the tree again.
+const BUILD: &[&str] = &["build", "--workspace", "--examples", "--bins"];
+
 /// The matrix for these crates, in the order in which it runs: cheap and telling first.
 pub(crate) fn cells(crates: &[String]) -> Vec<Cell> {
     let mut cells = vec![
@@ -67,12 +71,7 @@ pub(crate) fn cells(crates: &[String]) -> Vec<Cell> {
             "the examples in the documentation run",
             vec![cargo(&["test", "--workspace", "--doc"])],
         ),
-        quick(
-            "examples",
-            "the examples compile",
-            // `build` and not `check`: they link the libraries that the tests already compiled.
-            vec![cargo(&["build", "--workspace", "--examples"])],
-        ),
+        quick("examples", "the examples and the command compile", vec![cargo(BUILD)]),
         quick(
             "bench",
             "every benchmark runs once (criterion's test mode, dev profile)",
@@ -82,7 +81,7 @@ pub(crate) fn cells(crates: &[String]) -> Vec<Cell> {
             "cli",
             "the built command answers, away from the source tree",
             vec![
-                cargo(&["build", "--workspace", "--bins"]),
+                cargo(BUILD),
                 Step::Built("infomax", owned(&["--version"])),
                 Step::Built("infomax", owned(&["pretrain", "--help"])),
                 Step::Built("infomax", owned(&["config", "show"])),
