@@ -9,8 +9,8 @@ mod conv;
 mod error;
 pub mod linalg;
 #[allow(unsafe_code)]
-#[allow(unsafe_code)]
 mod memory;
+#[allow(unsafe_code)]
 mod norm;
 pub mod reference;
 #[allow(unsafe_code)]
