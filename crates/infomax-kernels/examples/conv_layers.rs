@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release -p infomax-kernels --example conv_layers [width] [batch]`
 
+#![allow(clippy::print_stdout)]
+
 use candle_core::{Device, Result, Tensor, Var};
 use infomax_kernels::{Conv2dConfig, conv2d};
 use std::time::Instant;

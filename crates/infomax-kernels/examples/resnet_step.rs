@@ -3,6 +3,8 @@
 //!
 //! `cargo run --release -p infomax-kernels --example resnet_step [width batch]`
 
+#![allow(clippy::print_stdout)]
+
 use candle_core::{Device, Result, Tensor, Var, backprop::GradStore};
 use infomax_kernels::{
     Activation, Conv2dConfig, batch_norm_train, conv2d, cross_entropy, global_avg_pool, linear,

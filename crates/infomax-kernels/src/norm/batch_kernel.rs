@@ -133,7 +133,7 @@ impl<T: Float> Apply<'_, T> {
                 for l in whole..p.inner {
                     let mut y = x[l] * self.scale + self.shift;
                     if RESIDUAL {
-                        y = y + r[l];
+                        y += r[l];
                     }
                     if RELU && y <= T::default() {
                         y = T::default();

@@ -3,39 +3,39 @@
 use crate::{Error, Result, check};
 use candle_core::{D, Tensor};
 
-/// See [`crate::relu`].
+/// `max(x, 0)`, element by element. The derivative at 0 is 0, as in PyTorch (Candle's own has 1); NaN stays.
 ///
 /// # Errors
-/// None of its own.
+/// Shapes, types or settings that do not fit; a tensor without elements.
 pub fn relu(xs: &Tensor) -> Result<Tensor> {
     // Candle's relu has the derivative 1 at 0. NaN compares false, so it stays.
     let zeros = xs.zeros_like()?;
     Ok(xs.le(&zeros)?.where_cond(&zeros, xs)?)
 }
 
-/// See [`crate::gelu`].
+/// `x (1 + erf(x / sqrt 2)) / 2`, element by element: the exact form, not the tanh approximation.
 ///
 /// # Errors
-/// None of its own.
+/// Shapes, types or settings that do not fit; a tensor without elements.
 pub fn gelu(xs: &Tensor) -> Result<Tensor> {
     let cdf = ((xs * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.0)?;
     Ok(((xs * cdf)? * 0.5)?)
 }
 
-/// See [`crate::silu`].
+/// `x / (1 + exp(-x))`, element by element.
 ///
 /// # Errors
-/// None of its own.
+/// Shapes, types or settings that do not fit; a tensor without elements.
 pub fn silu(xs: &Tensor) -> Result<Tensor> {
     // 1 / (1 + exp(-x)), with exp(-x) = inf for very negative x giving 0, as it must.
     let gate = (xs.neg()?.exp()? + 1.0)?.recip()?;
     Ok((xs * gate)?)
 }
 
-/// See [`crate::linear`].
+/// `ys = xs weight^T + bias`: `xs` `(.., I)`, `weight` `(O, I)`, `bias` `(O)`; the result is `(.., O)`.
 ///
 /// # Errors
-/// As [`crate::linear`].
+/// Shapes, types or settings that do not fit; a tensor without elements.
 pub fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     const OP: &str = "linear";
     let inputs = check::last(OP, xs)?;
@@ -63,10 +63,10 @@ pub fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
     Ok(ys.reshape(dims)?)
 }
 
-/// See [`crate::log_softmax`].
+/// `x - ln sum exp x` over the last dimension, shifted by the maximum first.
 ///
 /// # Errors
-/// As [`crate::log_softmax`].
+/// Shapes, types or settings that do not fit; a tensor without elements.
 pub fn log_softmax(xs: &Tensor) -> Result<Tensor> {
     check::last("log_softmax", xs)?;
     // The shift has no part in the value, so it needs no gradient.
@@ -74,20 +74,22 @@ pub fn log_softmax(xs: &Tensor) -> Result<Tensor> {
     Ok(shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)?)
 }
 
-/// See [`crate::softmax`].
+/// `exp x / sum exp x` over the last dimension, shifted by the maximum first.
 ///
 /// # Errors
-/// As [`crate::softmax`].
+/// Shapes, types or settings that do not fit; a tensor without elements.
 pub fn softmax(xs: &Tensor) -> Result<Tensor> {
     check::last("softmax", xs)?;
     let weights = xs.broadcast_sub(&xs.max_keepdim(D::Minus1)?.detach())?.exp()?;
     Ok(weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?)
 }
 
-/// See [`crate::cross_entropy`].
+/// The mean cross-entropy of `logits` `(N, K)` against `labels`, a scalar in nats.
+///
+/// With the label smoothing `e` the target is `(1 - e)` at the label plus `e / K` everywhere, as in PyTorch.
 ///
 /// # Errors
-/// As [`crate::cross_entropy`].
+/// Shapes, types or settings that do not fit; a tensor without elements.
 pub fn cross_entropy(logits: &Tensor, labels: &[u32], label_smoothing: f64) -> Result<Tensor> {
     const OP: &str = "cross_entropy";
     let (n, k) = check::dims2(OP, "logits", logits)?;
@@ -126,10 +128,10 @@ pub fn cross_entropy(logits: &Tensor, labels: &[u32], label_smoothing: f64) -> R
     Ok(((nll * (1.0 - label_smoothing))? + (uniform * label_smoothing)?)?)
 }
 
-/// See [`crate::l2_normalize`].
+/// `x / max(|x|, eps)` over the last dimension. Below `eps` the gradient is that of `x / eps`.
 ///
 /// # Errors
-/// As [`crate::l2_normalize`].
+/// Shapes, types or settings that do not fit; a tensor without elements.
 pub fn l2_normalize(xs: &Tensor, eps: f64) -> Result<Tensor> {
     const OP: &str = "l2_normalize";
     check::last(OP, xs)?;

@@ -49,10 +49,10 @@ pub fn batch_norm_eval(
     finish(&ys, xs, weight, bias, residual, act)
 }
 
-/// See [`crate::layer_norm`].
+/// `(x - mean) / sqrt(var + eps) * weight + bias` over the last dimension, with the biased variance.
 ///
 /// # Errors
-/// As [`crate::layer_norm`].
+/// Shapes, types or settings that do not fit; a tensor without elements.
 pub fn layer_norm(xs: &Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
     const OP: &str = "layer_norm";
     let d = check::last(OP, xs)?;
@@ -64,10 +64,10 @@ pub fn layer_norm(xs: &Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>, e
     scale_shift(&centred.broadcast_div(&(var + eps)?.sqrt()?)?, weight, bias)
 }
 
-/// See [`crate::rms_norm`].
+/// `x / sqrt(mean(x^2) + eps) * weight` over the last dimension (arXiv:1910.07467).
 ///
 /// # Errors
-/// As [`crate::rms_norm`].
+/// Shapes, types or settings that do not fit; a tensor without elements.
 pub fn rms_norm(xs: &Tensor, weight: Option<&Tensor>, eps: f64) -> Result<Tensor> {
     const OP: &str = "rms_norm";
     let d = check::last(OP, xs)?;
@@ -77,10 +77,11 @@ pub fn rms_norm(xs: &Tensor, weight: Option<&Tensor>, eps: f64) -> Result<Tensor
     scale_shift(&xs.broadcast_div(&(power + eps)?.sqrt()?)?, weight, None)
 }
 
-/// See [`crate::group_norm`].
+/// Layer norm of each of `groups` groups of channels of `(N, C)` or `(N, C, H, W)`; `weight` and `bias` are
+/// `(C)` (arXiv:1803.08494).
 ///
 /// # Errors
-/// As [`crate::group_norm`].
+/// Shapes, types or settings that do not fit; a tensor without elements.
 pub fn group_norm(
     xs: &Tensor,
     groups: usize,

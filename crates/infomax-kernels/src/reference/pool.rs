@@ -4,10 +4,12 @@ use super::conv::strided;
 use crate::{Pool2dConfig, Result, check};
 use candle_core::Tensor;
 
-/// See [`crate::max_pool2d`].
+/// The largest pixel of each window of `(N, C, H, W)`. Windows may overlap; padding never wins.
+///
+/// The gradient goes to the first of equal maxima, as in PyTorch.
 ///
 /// # Errors
-/// As [`crate::max_pool2d`].
+/// Shapes, types or settings that do not fit; a tensor without elements.
 pub fn max_pool2d(xs: &Tensor, cfg: Pool2dConfig) -> Result<Tensor> {
     let (p, q) = check::pool("max_pool2d", xs, cfg)?;
     let padded =
@@ -26,10 +28,10 @@ pub fn max_pool2d(xs: &Tensor, cfg: Pool2dConfig) -> Result<Tensor> {
     Ok(best.map_or_else(|| xs.contiguous(), Ok)?)
 }
 
-/// See [`crate::avg_pool2d`].
+/// The mean of each window of `(N, C, H, W)`; padding counts as zeros, as in PyTorch by default.
 ///
 /// # Errors
-/// As [`crate::avg_pool2d`].
+/// Shapes, types or settings that do not fit; a tensor without elements.
 pub fn avg_pool2d(xs: &Tensor, cfg: Pool2dConfig) -> Result<Tensor> {
     let (p, q) = check::pool("avg_pool2d", xs, cfg)?;
     let padded = pad_with(&pad_with(xs, 2, cfg.padding, 0.0)?, 3, cfg.padding, 0.0)?;
@@ -47,10 +49,10 @@ pub fn avg_pool2d(xs: &Tensor, cfg: Pool2dConfig) -> Result<Tensor> {
     Ok((sum * (1.0 / (cfg.kernel * cfg.kernel) as f64))?)
 }
 
-/// See [`crate::global_avg_pool`].
+/// The mean of each plane: `(N, C, H, W)` to `(N, C)`.
 ///
 /// # Errors
-/// As [`crate::global_avg_pool`].
+/// Shapes, types or settings that do not fit; a tensor without elements.
 pub fn global_avg_pool(xs: &Tensor) -> Result<Tensor> {
     let (n, c, h, w) = check::dims4("global_avg_pool", "xs", xs)?;
     check::not_empty("global_avg_pool", "xs", xs)?;
