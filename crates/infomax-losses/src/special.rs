@@ -66,8 +66,14 @@ pub fn vmf_ln_normalizer(p: usize, kappa: f64) -> f64 {
 /// The entropy of a von Mises-Fisher distribution on the unit sphere of `R^p`, in nats.
 pub fn vmf_entropy(p: usize, kappa: f64) -> f64 {
     let half = 0.5 * p as f64;
-    let mean =
-        if kappa == 0.0 { 0.0 } else { (ln_bessel_i(half, kappa) - ln_bessel_i(half - 1.0, kappa)).exp() };
+    // I_{p/2} / I_{p/2 - 1} by its continued fraction, which keeps the digits that logarithms would lose.
+    let mut mean = 0.0;
+    if kappa > 0.0 {
+        let terms = 60 + (2.0 * kappa) as u32;
+        for k in (0..terms).rev() {
+            mean = 1.0 / (2.0 * (half + f64::from(k)) / kappa + mean);
+        }
+    }
     -vmf_ln_normalizer(p, kappa) - kappa * mean
 }
 

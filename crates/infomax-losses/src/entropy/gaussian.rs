@@ -225,8 +225,7 @@ impl CodingRate {
         let mut rates = Vec::new();
         for class in classes {
             let rows: Vec<u32> = (0..n as u32).filter(|i| labels[*i as usize] == class).collect();
-            // The reference adds 1e-8 to the number of samples of a class.
-            let count = rows.len() as f64 + 1e-8;
+            let count = rows.len() as f64;
             let members = z.index_select(&Tensor::new(rows, z.device())?, 0)?;
             let rate = half_log_det(&members, d as f64 / (count * self.eps), self.path)?;
             rates.push((rate * (count / n as f64))?);
