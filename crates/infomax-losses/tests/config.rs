@@ -1,4 +1,5 @@
 //! Objectives as TOML.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use infomax_losses::{EntropyConfig, Invariance, ObjectiveConfig, names};
 

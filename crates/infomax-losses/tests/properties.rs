@@ -1,4 +1,5 @@
 //! Properties of every estimator and objective: gradients, invariances, bounds, collapse.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 

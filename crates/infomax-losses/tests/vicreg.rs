@@ -1,4 +1,5 @@
 //! The fused variance-covariance operation against its composed form, and its gradient.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 

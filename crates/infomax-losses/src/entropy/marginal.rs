@@ -93,8 +93,12 @@ per_view!(MSpacing, "m-spacing", |c: &MSpacing| match c.squash {
     _ => Bound::Surrogate,
 });
 
+/// A function of an element, and its derivative from the element and its value.
+type Function = fn(f64) -> f64;
+type Slope = fn(f64, f64) -> f64;
+
 fn squash(z: &Tensor, kind: Squash) -> Result<Tensor> {
-    let (f, slope): (fn(f64) -> f64, fn(f64, f64) -> f64) = match kind {
+    let (f, slope): (Function, Slope) = match kind {
         Squash::None => return Ok(z.clone()),
         Squash::Sigmoid => (|v| 1.0 / (1.0 + (-v).exp()), |_, y| y * (1.0 - y)),
         Squash::GaussCdf => (
