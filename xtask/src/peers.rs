@@ -25,13 +25,29 @@ struct Peer {
 }
 
 /// The table of peers.
-const PEERS: &[Peer] = &[Peer {
-    name: "resnet_step",
-    package: "infomax-kernels",
-    example: "resnet_step",
-    needs: &["torch"],
-    files: false,
-}];
+const PEERS: &[Peer] = &[
+    Peer {
+        name: "resnet_step",
+        package: "infomax-kernels",
+        example: "resnet_step",
+        needs: &["torch"],
+        files: false,
+    },
+    Peer {
+        name: "augment",
+        package: "infomax-augment",
+        example: "throughput",
+        needs: &["torch", "torchvision", "albumentations"],
+        files: false,
+    },
+    Peer {
+        name: "loader",
+        package: "infomax-data",
+        example: "loader",
+        needs: &["torch", "torchvision", "albumentations"],
+        files: true,
+    },
+];
 
 /// What to time, and with what.
 #[derive(Debug)]

@@ -105,7 +105,9 @@ pub(crate) struct ConfigArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Print the resolved configuration, with where each value came from.
-    #[command(after_help = "Example:\n  infomax config show --config configs/cifar10-vicreg.toml --set train.epochs=20")]
+    #[command(
+        after_help = "Example:\n  infomax config show --config configs/cifar10-vicreg.toml --set train.epochs=20"
+    )]
     Show {
         #[command(flatten)]
         source: ConfigSource,

@@ -25,13 +25,18 @@ impl Images {
     pub(crate) fn no_probe(&self) -> Option<String> {
         let classes = self.train.classes();
         match (&self.test, classes.len()) {
-            (_, 0) => Some(format!("{} has no class sub-folders, so there are no labels to probe with", self.train.name())),
+            (_, 0) => Some(format!(
+                "{} has no class sub-folders, so there are no labels to probe with",
+                self.train.name()
+            )),
             (_, 1) => Some(format!(
                 "{} has one class only (`{}`); a probe needs at least two class sub-folders",
                 self.train.name(),
                 classes[0]
             )),
-            (None, _) => Some("nothing is held out (data.test_fraction = 0 and there is no test/ folder)".into()),
+            (None, _) => {
+                Some("nothing is held out (data.test_fraction = 0 and there is no test/ folder)".into())
+            }
             (Some(test), _) if test.classes() != classes => Some(format!(
                 "the classes of {} ({}) are not those of {} ({})",
                 test.name(),
@@ -123,7 +128,10 @@ fn folder(config: &DataConfig, path: &Path) -> Result<Images> {
             if train.is_empty() || test.is_empty() {
                 (all, None)
             } else {
-                (Arc::new(Subset::new(all.clone(), train)?) as _, Some(Arc::new(Subset::new(all, test)?) as _))
+                (
+                    Arc::new(Subset::new(all.clone(), train)?) as _,
+                    Some(Arc::new(Subset::new(all, test)?) as _),
+                )
             }
         }
     };
@@ -131,7 +139,9 @@ fn folder(config: &DataConfig, path: &Path) -> Result<Images> {
     let name = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     Ok(Images {
         train: first_of_each_class(train, config.train_images, "data.train_images")?,
-        test: test.map(|test| first_of_each_class(test, config.test_images, "data.test_images")).transpose()?,
+        test: test
+            .map(|test| first_of_each_class(test, config.test_images, "data.test_images"))
+            .transpose()?,
         name,
         skipped,
     })

@@ -56,8 +56,9 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<Status> {
         config.data.path = Some(data.clone());
         (config.data.train_images, config.data.test_images) = (0, 0);
     }
-    let found = RunDir::latest(&args.run)?
-        .with_context(|| format!("{} has no checkpoint yet; train it with `infomax pretrain --resume`", args.run.display()))?;
+    let found = RunDir::latest(&args.run)?.with_context(|| {
+        format!("{} has no checkpoint yet; train it with `infomax pretrain --resume`", args.run.display())
+    })?;
     for warning in &found.warnings {
         eprintln!("warning: {warning}");
     }
@@ -170,7 +171,8 @@ pub(crate) fn evaluate(
             };
             let near = knn(&train.features, train_labels, &held_out.features, &test_labels, &neighbours)?;
             let linear = LinearProbeConfig::default();
-            let probe = linear_probe(&train.features, train_labels, &held_out.features, &test_labels, &linear)?;
+            let probe =
+                linear_probe(&train.features, train_labels, &held_out.features, &test_labels, &linear)?;
             row.knn = Some(near.accuracy);
             row.linear = Some(probe.accuracy);
             row.linear_train = Some(probe.train_accuracy);

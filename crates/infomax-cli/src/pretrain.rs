@@ -177,7 +177,11 @@ fn log_images(dir: &mut RunDir, images: &Images, note: &dyn Fn(&str)) -> Result<
         dir.log(&format!("skipped {}: {reason}", path.display()))?;
     }
     if !images.skipped.is_empty() {
-        note(&format!("{} damaged files were left out (all are in {}):", images.skipped.len(), dir.path().join("log.txt").display()));
+        note(&format!(
+            "{} damaged files were left out (all are in {}):",
+            images.skipped.len(),
+            dir.path().join("log.txt").display()
+        ));
         for (path, reason) in images.skipped.iter().take(5) {
             note(&format!("  {}: {reason}", path.display()));
         }

@@ -89,7 +89,9 @@ impl Observer for Progress {
 
     fn on_health(&mut self, health: &Health) {
         match health.state {
-            HealthState::Healthy => self.say(&format!("step {}: the embedding is healthy again", health.step)),
+            HealthState::Healthy => {
+                self.say(&format!("step {}: the embedding is healthy again", health.step))
+            }
             _ => self.say(&format!("step {}: {:?}: {}", health.step, health.state, health.advice)),
         }
     }

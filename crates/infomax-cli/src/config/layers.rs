@@ -255,7 +255,12 @@ mod tests {
         let mut l = layers();
         l.over_assignment("train.epoch=7", "--set").unwrap();
         let message = l.section::<Train>("train").unwrap_err().to_string();
-        assert!(message.contains("`epoch`") && message.contains("did you mean `epochs`") && message.contains("--set"), "{message}");
+        assert!(
+            message.contains("`epoch`")
+                && message.contains("did you mean `epochs`")
+                && message.contains("--set"),
+            "{message}"
+        );
     }
 
     #[test]

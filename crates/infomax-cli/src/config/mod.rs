@@ -98,9 +98,7 @@ impl AugmentConfig {
     pub(crate) fn resolve(&self) -> Result<Recipe> {
         let recipe = match (&self.recipe, &self.preset) {
             (Some(recipe), _) => recipe.clone(),
-            (None, Some(preset)) => {
-                Recipe::preset(preset).context("[augment] preset")?.with_size(self.size)
-            }
+            (None, Some(preset)) => Recipe::preset(preset).context("[augment] preset")?.with_size(self.size),
             (None, None) => bail!("[augment] needs a `preset` or a [augment.recipe]"),
         };
         recipe.check().context("[augment]")?;
@@ -248,7 +246,9 @@ impl RunConfig {
         }
         let t = &self.train;
         if t.run.epochs == 0 || t.batch < 2 || t.prefetch == 0 {
-            bail!("[train] needs epochs >= 1, batch >= 2 (the covariance of one sample is undefined), prefetch >= 1");
+            bail!(
+                "[train] needs epochs >= 1, batch >= 2 (the covariance of one sample is undefined), prefetch >= 1"
+            );
         }
         // The ranges of a schedule are checked where it is made.
         self.optim.schedule.schedule(1, t.run.epochs)?;

@@ -26,13 +26,21 @@ pub(crate) fn show(config: &RunConfig, layers: &Layers) -> Result<String> {
 }
 
 /// Dotted keys keep every value on a line of its own, so that each can carry its origin.
-fn leaves(table: &toml::Table, section: &str, prefix: &str, layers: &Layers, lines: &mut Vec<(String, String)>) {
+fn leaves(
+    table: &toml::Table,
+    section: &str,
+    prefix: &str,
+    layers: &Layers,
+    lines: &mut Vec<(String, String)>,
+) {
     for (key, value) in table {
         let dotted = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         match value {
             Value::Table(inner) if !inner.is_empty() => leaves(inner, section, &dotted, layers, lines),
-            value => lines
-                .push((format!("{dotted} = {value}"), layers.origin(&format!("{section}.{dotted}")).to_owned())),
+            value => lines.push((
+                format!("{dotted} = {value}"),
+                layers.origin(&format!("{section}.{dotted}")).to_owned(),
+            )),
         }
     }
 }

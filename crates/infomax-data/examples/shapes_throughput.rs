@@ -1,4 +1,4 @@
-//! Images and batches per second: `cargo run --release -p infomax-data --example throughput [-- FOLDER]`.
+//! Images and batches per second: `cargo run --release -p infomax-data --example shapes_throughput [-- FOLDER]`.
 //!
 //! Prints how fast shapes are drawn on one core, and how fast a loader with two workers delivers
 //! VICReg views of them, or of the images below FOLDER, as tensors.
