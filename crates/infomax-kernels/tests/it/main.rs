@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use infomax_kernels::{Error, Pool2dConfig, linalg};
 use infomax_testing::{GradCheck, Tolerance, assert_close, gradcheck, spread};
 
+#[allow(clippy::panic)]
 fn check(name: &str, shapes: &[&[usize]], f: impl Fn(&[Tensor]) -> infomax_kernels::Result<Tensor>) {
     let inputs: Vec<Tensor> = shapes.iter().enumerate().map(|(i, s)| spread(s, i as u64, 1.5)).collect();
     gradcheck(&inputs, GradCheck::default(), |v| Ok(f(v)?)).unwrap_or_else(|e| panic!("{name}: {e}"));
