@@ -16,7 +16,7 @@ const IMAGENET: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.
 const MODERATE: [f64; 4] = [0.4, 0.4, 0.2, 0.1];
 const STRONG: [f64; 4] = [0.8, 0.8, 0.8, 0.2];
 
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "vicreg-cifar",
     "vicreg-imagenet",
     "vicreg-imagenet-symmetric",
@@ -31,6 +31,7 @@ const NAMES: [&str; 15] = [
     "multicrop-imagenet",
     "vicregl-imagenet",
     "lejepa-imagenet",
+    "vicreg-shapes",
     "none",
 ];
 
@@ -59,6 +60,7 @@ impl Recipe {
     /// | `multicrop-imagenet` | solo | 2 x 224, 6 x 96, 0.08..1 | .8/.8/.8/.2 | 0.5; - | - |
     /// | `vicregl-imagenet` | lightly | 2 x 224, 0.2..1; 6 x 96, 0.05..0.2 | .4/.4/.2/.1, p 1 | 0.5; 0.1 | 0; 0.2 |
     /// | `lejepa-imagenet` | README | 2 x 224, 0.3..1; 6 x 98, 0.05..0.3 | .4/.4/.2/.1 | 0.5 | 0.2 |
+    /// | `vicreg-shapes` | ours, for the embedded data set; with vertical flips | 32, 0.4..1 | .8/.8/.8/.2 | - | 0.2 |
     /// | `none` | | 2 x 32, resized, no randomness | - | - | - |
     ///
     /// # Errors
@@ -101,6 +103,12 @@ impl Recipe {
             "lejepa-imagenet" => {
                 let part = |size, scale| view(size, scale, MODERATE).blurred(0.5).solarized(0.2);
                 (IMAGENET, vec![part(224, (0.3, 1.0)).times(2), part(98, (0.05, 0.3)).times(6)])
+            }
+            // Colour says nothing about a shape and its outline everything: strong colours, larger crops,
+            // and both flips.
+            "vicreg-shapes" => {
+                let shape = ViewConfig { vertical_flip: 0.5, ..view(32, (0.4, 1.0), STRONG) };
+                (CIFAR10, vec![shape.solarized(0.2).times(2)])
             }
             "none" => (CIFAR10, vec![ViewConfig::plain(32).times(2)]),
             _ => return Err(Error::UnknownPreset { name: name.to_owned(), known: NAMES.join(", ") }),
