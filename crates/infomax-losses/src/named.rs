@@ -85,7 +85,7 @@ const NAMED: &[NamedObjective] = &[
     },
     NamedObjective {
         name: "corinfomax",
-        composition: "250 mse of unit rows + log-det of running covariances",
+        composition: "250 mse + log-det of running covariances",
         conventions: OFFICIAL,
         source: "arXiv 2209.07999",
         preset: |_| (mse(250.0), Entropy::CorInfoMax(Default::default())),

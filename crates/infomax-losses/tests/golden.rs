@@ -48,7 +48,8 @@ fn nt_xent() {
     let text = "[invariance]\nkind = \"cosine\"\nweight = 10.0\n[entropy]\nkind = \"contrastive\"\ntemperature = 0.1";
     let config: ObjectiveConfig = toml::from_str(text).unwrap();
     let objective = config.build().unwrap();
-    for case in [A] {
+    {
+        let case = A;
         pair("losses", case, "ntxent_lightly_t0.1", 10.0, |z| total(objective.as_ref(), z));
         pair("losses", case, "simclr_solo_t0.1", 10.0, |z| total(objective.as_ref(), z));
     }
@@ -56,7 +57,8 @@ fn nt_xent() {
 
 #[test]
 fn cosine_terms() {
-    for case in [A] {
+    {
+        let case = A;
         pair("losses", case, "byol_solo(p=z1,z=z2)", 1.0, |z| {
             cosine(&z[0], &z[1].detach(), 1e-12).unwrap().affine(-2.0, 2.0).unwrap()
         });

@@ -1,5 +1,5 @@
 //! Golden files, and comparison of an objective's value and gradients with them.
-#![allow(dead_code)] // Each test binary uses a part.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Each test binary uses a part.
 
 use candle_core::{DType, Device, Tensor, Var};
 use infomax_core::{Context, Embeddings, Objective};
