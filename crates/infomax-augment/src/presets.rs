@@ -60,7 +60,7 @@ impl Recipe {
     /// | `multicrop-imagenet` | solo | 2 x 224, 6 x 96, 0.08..1 | .8/.8/.8/.2 | 0.5; - | - |
     /// | `vicregl-imagenet` | lightly | 2 x 224, 0.2..1; 6 x 96, 0.05..0.2 | .4/.4/.2/.1, p 1 | 0.5; 0.1 | 0; 0.2 |
     /// | `lejepa-imagenet` | README | 2 x 224, 0.3..1; 6 x 98, 0.05..0.3 | .4/.4/.2/.1 | 0.5 | 0.2 |
-    /// | `vicreg-shapes` | ours, for the embedded data set; with vertical flips | 32, 0.4..1 | .8/.8/.8/.2 | - | 0.2 |
+    /// | `vicreg-shapes` | ours, for the embedded data set; bilinear, grey with p 0.5 | 32, 0.6..1 | .8/.5/.8/.5, p 1 | - | 0.3 |
     /// | `none` | | 2 x 32, resized, no randomness | - | - | - |
     ///
     /// # Errors
@@ -104,11 +104,11 @@ impl Recipe {
                 let part = |size, scale| view(size, scale, MODERATE).blurred(0.5).solarized(0.2);
                 (IMAGENET, vec![part(224, (0.3, 1.0)).times(2), part(98, (0.05, 0.3)).times(6)])
             }
-            // Colour says nothing about a shape and its outline everything: strong colours, larger crops,
-            // and both flips.
+            // Colour and brightness say nothing about a shape, and are the easiest thing to remember an image
+            // by: they are changed as far as they go, so that the outline is what two views have in common.
             "vicreg-shapes" => {
-                let shape = ViewConfig { vertical_flip: 0.5, ..view(32, (0.4, 1.0), STRONG) };
-                (CIFAR10, vec![shape.solarized(0.2).times(2)])
+                let base = view(32, (0.6, 1.0), [0.8, 0.5, 0.8, 0.5]).always_jittered().solarized(0.3);
+                (CIFAR10, vec![ViewConfig { grayscale: 0.5, filter: Filter::Bilinear, ..base }.times(2)])
             }
             "none" => (CIFAR10, vec![ViewConfig::plain(32).times(2)]),
             _ => return Err(Error::UnknownPreset { name: name.to_owned(), known: NAMES.join(", ") }),

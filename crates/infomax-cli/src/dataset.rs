@@ -83,6 +83,7 @@ fn shapes(config: &DataConfig) -> Result<Images> {
             len,
             size: s.size,
             scale: s.scale,
+            rotation: s.rotation,
             cut: s.cut,
             contrast: s.contrast,
             texture: s.texture,

@@ -143,9 +143,9 @@ pub(crate) fn run(args: &PretrainArgs) -> Result<Status> {
     } else {
         print(&evaluate::text(&evaluation))?;
         note(&format!(
-            "{} in all. Everything is in {}; `infomax evaluate {0}` repeats the table.",
+            "{} in all. Everything is in {path}; `infomax evaluate {path}` repeats the table.",
             clock(start.elapsed().as_secs_f64()),
-            path.display()
+            path = path.display()
         ));
     }
     Ok(status)

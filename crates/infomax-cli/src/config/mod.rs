@@ -65,6 +65,7 @@ pub(crate) struct DataConfig {
 pub(crate) struct ShapesSection {
     pub(crate) size: usize,
     pub(crate) scale: (f64, f64),
+    pub(crate) rotation: f64,
     pub(crate) cut: f64,
     pub(crate) contrast: f64,
     pub(crate) texture: f64,

@@ -89,6 +89,8 @@ pub struct ShapesConfig {
     pub size: usize,
     /// The range of the diameter of the shape, as a part of the image.
     pub scale: (f64, f64),
+    /// The largest rotation of the shape to either side, in turns (0.5: any).
+    pub rotation: f64,
     /// How far the shape may reach over the border, as a part of its diameter (0: it is wholly visible).
     pub cut: f64,
     /// The least difference of luma between shape and background, in 0..1, before textures.
@@ -110,11 +112,12 @@ impl Default for ShapesConfig {
             seed: 0,
             len: 10_000,
             size: 32,
-            scale: (0.5, 0.8),
+            scale: (0.65, 0.95),
+            rotation: 0.12,
             cut: 0.05,
-            contrast: 0.25,
-            texture: 0.3,
-            clutter: (0, 4),
+            contrast: 0.35,
+            texture: 0.15,
+            clutter: (0, 2),
             noise: 0.03,
             cache_bytes: 256 << 20,
         }
@@ -147,6 +150,9 @@ impl ShapesConfig {
                 self.contrast,
                 "a difference of luma in 0..=0.5 is needed",
             ));
+        }
+        if !(0.0..=0.5).contains(&self.rotation) {
+            return Err(Error::config("rotation", self.rotation, "a part of a turn in 0..=0.5 is needed"));
         }
         unit("cut", self.cut)?;
         unit("texture", self.texture)?;

@@ -57,7 +57,8 @@ impl Pose {
         let margin = (radius * (1.0 - 2.0 * config.cut as f32)).min(0.5 * size);
         let mut place = || margin + (size - 2.0 * margin) * rng.random::<f32>();
         let centre = (place(), place());
-        let (sin, cos) = (rng.random::<f32>() * std::f32::consts::TAU).sin_cos();
+        let turn = config.rotation as f32 * (2.0 * rng.random::<f32>() - 1.0);
+        let (sin, cos) = (turn * std::f32::consts::TAU).sin_cos();
         Self { centre, radius, axis: (cos, sin) }
     }
 }
