@@ -39,7 +39,8 @@ pub struct Spectrum {
 
 /// The spectrum of embeddings `(N, D)`, in f64 through the smaller of the two Gram matrices.
 ///
-/// Singular values below about `1e-8` of the largest are rounding: a Gram matrix holds their squares. A
+/// Singular values below about `1.5e-8 sqrt(max(N, D))` of the largest are rounding, and count as 0: a Gram
+/// matrix holds their squares. A
 /// constant or zero matrix has no covariance spectrum: its centred ranks are reported as 0.
 ///
 /// # Errors

@@ -1,0 +1,132 @@
+//! The joint-embedding model: gradients, determinism, heads, and the momentum teacher.
+
+#![allow(clippy::unwrap_used)] // Helpers of tests, where a failure should stop.
+
+use candle_core::{DType, Device, Tensor};
+use infomax_core::{Context, Key, Learner as _, Mode, ParamKind, Params};
+use infomax_models::{JointEmbedding, ModelConfig, ResNetConfig};
+use infomax_testing::{GradCheck, assert_all_grads, gradcheck, spread};
+
+fn config() -> ModelConfig {
+    let encoder = ResNetConfig { blocks: vec![1, 1], width: 4, ..ResNetConfig::default() };
+    ModelConfig { encoder, projector: vec![12, 6], ..ModelConfig::default() }
+}
+
+fn build(config: &ModelConfig, dtype: DType, seed: u64) -> (Params, JointEmbedding) {
+    let params = Params::new(dtype, &Device::Cpu, Key::new(seed));
+    let model = JointEmbedding::new(config, &params).unwrap();
+    (params, model)
+}
+
+fn views(dtype: DType) -> [Tensor; 2] {
+    [1, 2].map(|seed| spread(&[6, 3, 9, 7], seed, 1.5).to_dtype(dtype).unwrap())
+}
+
+/// A random linear read-out of all embeddings, so that every output counts differently.
+fn readout(z: &infomax_core::Views) -> Tensor {
+    let all = z.cat().unwrap();
+    let weights = spread(all.dims(), 5, 1.0).to_dtype(all.dtype()).unwrap();
+    (all * weights).unwrap().sum_all().unwrap()
+}
+
+#[test]
+fn every_parameter_gets_a_gradient() {
+    for depth in [18, 50] {
+        let mut config = config();
+        config.encoder.depth = depth;
+        let (params, model) = build(&config, DType::F32, 0);
+        let z = model.embed(&views(DType::F32), Mode::Train).unwrap();
+        let vars: Vec<_> = params.trainable().into_iter().map(|(name, p)| (name, p.var)).collect();
+        assert!(vars.len() > 20);
+        assert_all_grads(&vars, &readout(&z.projections), &[]).unwrap();
+    }
+}
+
+#[test]
+fn the_gradient_of_the_input_is_right() {
+    let (_, model) = build(&config(), DType::F64, 1);
+    let fixed = views(DType::F64)[1].clone();
+    let settings = GradCheck { max_elements: 25, rel: 1e-5, ..GradCheck::default() };
+    gradcheck(&[views(DType::F64)[0].clone()], settings, |xs| {
+        Ok(model.embed(&[xs[0].clone(), fixed.clone()], Mode::Train).unwrap().projections.cat().unwrap())
+    })
+    .unwrap();
+}
+
+#[test]
+fn the_seed_decides_the_bits() {
+    let bits = |seed| {
+        let (_, model) = build(&config(), DType::F32, seed);
+        let z = model.embed(&views(DType::F32), Mode::Train).unwrap();
+        z.projections.cat().unwrap().to_vec2::<f32>().unwrap()
+    };
+    assert_eq!(bits(3), bits(3));
+    assert_ne!(bits(3), bits(4));
+}
+
+#[test]
+fn running_statistics_follow_the_batch() {
+    let (params, model) = build(&config(), DType::F64, 0);
+    let view = views(DType::F64)[0].clone();
+    let before = params.get("encoder.bn1.running_mean").unwrap().var.to_vec1::<f64>().unwrap();
+    assert_eq!(before, [0.0; 4]);
+    model.features(&view).unwrap();
+    assert_eq!(params.get("encoder.bn1.running_mean").unwrap().var.to_vec1::<f64>().unwrap(), before);
+
+    // By hand: mean and unbiased variance of the first convolution's output, a tenth of the way.
+    let weight = params.get("encoder.conv1.weight").unwrap().var.as_tensor().clone();
+    let out = view.conv2d(&weight, 1, 1, 1, 1).unwrap();
+    model.embed(std::slice::from_ref(&view), Mode::Train).unwrap();
+    let rows = out.transpose(0, 1).unwrap().flatten_from(1).unwrap().to_vec2::<f64>().unwrap();
+    let mean = params.get("encoder.bn1.running_mean").unwrap().var.to_vec1::<f64>().unwrap();
+    let var = params.get("encoder.bn1.running_var").unwrap().var.to_vec1::<f64>().unwrap();
+    for (c, row) in rows.iter().enumerate() {
+        let n = row.len() as f64;
+        let m = row.iter().sum::<f64>() / n;
+        let v = row.iter().map(|x| (x - m).powi(2)).sum::<f64>() / (n - 1.0);
+        assert!((mean[c] - 0.1 * m).abs() < 1e-12, "{} {}", mean[c], 0.1 * m);
+        assert!((var[c] - (0.9 + 0.1 * v)).abs() < 1e-12, "{} {}", var[c], 0.9 + 0.1 * v);
+    }
+}
+
+#[test]
+fn a_teacher_follows_and_gets_no_gradient() {
+    let config = ModelConfig { predictor: vec![8], teacher_momentum: Some(0.75), ..config() };
+    let (params, mut model) = build(&config, DType::F64, 0);
+    let z = model.embed(&views(DType::F64), Mode::Train).unwrap();
+    let (predictions, targets) = (z.predictions.unwrap(), z.targets.unwrap());
+    assert_eq!((predictions.len(), targets.len()), (2, 2));
+    let grads = (readout(&predictions) + readout(&targets)).unwrap().backward().unwrap();
+    let teacher: Vec<_> = params.all().into_iter().filter(|(name, _)| name.starts_with("teacher.")).collect();
+    assert!(!teacher.is_empty());
+    for (name, param) in &teacher {
+        assert_eq!(param.kind, ParamKind::Buffer, "{name}");
+        assert!(grads.get(&param.var).is_none(), "{name}");
+    }
+    let name = "encoder.conv1.weight";
+    let student = params.get(name).unwrap().var;
+    let shadow = params.get(&format!("teacher.{name}")).unwrap().var;
+    let (start, moved) = (shadow.copy().unwrap(), (student.as_tensor() + 1.0).unwrap());
+    student.set(&moved).unwrap();
+    model.after_step(&Context::standalone()).unwrap();
+    let now = shadow.as_tensor().sub(&start).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+    // Without a known length of the run the momentum is the configured one: a quarter of the way to +1.
+    assert!(now.iter().all(|d| (d - 0.25).abs() < 1e-9), "{:?}", &now[..3]);
+}
+
+#[test]
+fn bad_configurations_and_inputs_are_named() {
+    let params = Params::new(DType::F32, &Device::Cpu, Key::new(0));
+    for (change, part) in [
+        (ModelConfig { teacher_momentum: Some(1.5), ..config() }, "teacher_momentum"),
+        (ModelConfig { projector: vec![8, 0], ..config() }, "projector"),
+        (ModelConfig { encoder: ResNetConfig { depth: 19, ..ResNetConfig::default() }, ..config() }, "depth"),
+    ] {
+        let message = JointEmbedding::new(&change, &params).unwrap_err().to_string();
+        assert!(message.contains(part), "{message}");
+    }
+    let (_, model) = build(&config(), DType::F32, 0);
+    let grey = spread(&[2, 1, 8, 8], 0, 1.0).to_dtype(DType::F32).unwrap();
+    assert!(model.features(&grey).is_err());
+    assert!(serde_json::from_str::<ModelConfig>(r#"{"projektor": [3]}"#).is_err());
+}
