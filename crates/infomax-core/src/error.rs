@@ -37,7 +37,9 @@ pub enum Error {
         reason: String,
     },
     /// A value is NaN or infinite.
-    #[error("{what} is not finite ({value}) at step {step}; lower the learning rate or look for damaged input")]
+    #[error(
+        "{what} is not finite ({value}) at step {step}; lower the learning rate or look for damaged input"
+    )]
     NonFinite {
         /// The name of the term, parameter or quantity.
         what: String,

@@ -48,7 +48,8 @@ impl Key {
     /// The generator of this key, at its start.
     pub fn rng(self) -> ChaCha8Rng {
         let mut seed = [0u8; 32];
-        for (i, word) in [self.0[0], self.0[1], !self.0[0], self.0[1].rotate_left(17)].into_iter().enumerate() {
+        for (i, word) in [self.0[0], self.0[1], !self.0[0], self.0[1].rotate_left(17)].into_iter().enumerate()
+        {
             seed[8 * i..8 * (i + 1)].copy_from_slice(&word.to_le_bytes());
         }
         ChaCha8Rng::from_seed(seed)

@@ -73,7 +73,11 @@ impl Report {
             (Some(total), _) => total,
             (None, Some(part)) => part.value.zeros_like()?,
             (None, None) => {
-                return Err(crate::Error::config("objective", "empty", "an objective needs at least one term"));
+                return Err(crate::Error::config(
+                    "objective",
+                    "empty",
+                    "an objective needs at least one term",
+                ));
             }
         };
         Ok(Self { total, parts })

@@ -116,13 +116,20 @@ impl Params {
             match tensors.get(name) {
                 None => wrong.push(format!("`{name}` {:?} is missing", param.var.dims())),
                 Some(t) if t.dims() != param.var.dims() => {
-                    wrong.push(format!("`{name}` has shape {:?}, the model needs {:?}", t.dims(), param.var.dims()));
+                    wrong.push(format!(
+                        "`{name}` has shape {:?}, the model needs {:?}",
+                        t.dims(),
+                        param.var.dims()
+                    ));
                 }
                 Some(_) => {}
             }
         }
         wrong.extend(
-            tensors.keys().filter(|name| !entries.contains_key(*name)).map(|name| format!("`{name}` is not in the model")),
+            tensors
+                .keys()
+                .filter(|name| !entries.contains_key(*name))
+                .map(|name| format!("`{name}` is not in the model")),
         );
         if !wrong.is_empty() {
             let more = wrong.len().saturating_sub(4);
@@ -198,7 +205,11 @@ mod tests {
     fn build(order: &[&str]) -> Params {
         let params = Params::new(DType::F32, &Device::Cpu, Key::new(1));
         for name in order {
-            params.root().pp("net").get(name, (2, 3), ParamKind::Weight, Init::Normal { mean: 0., std: 1. }).unwrap();
+            params
+                .root()
+                .pp("net")
+                .get(name, (2, 3), ParamKind::Weight, Init::Normal { mean: 0., std: 1. })
+                .unwrap();
         }
         params
     }
@@ -225,11 +236,13 @@ mod tests {
     fn loading_restores_values_and_buffers_are_not_trainable() {
         let a = build(&["x"]);
         a.root().get("mean", 3, ParamKind::Buffer, Init::Const(0.5)).unwrap();
-        let saved: BTreeMap<_, _> =
-            a.tensors().into_iter().map(|(k, v)| (k, v.copy().unwrap())).collect();
+        let saved: BTreeMap<_, _> = a.tensors().into_iter().map(|(k, v)| (k, v.copy().unwrap())).collect();
         a.get("net.x").unwrap().var.set(&Tensor::zeros((2, 3), DType::F32, &Device::Cpu).unwrap()).unwrap();
         a.load(&saved).unwrap();
-        assert_eq!(a.get("net.x").unwrap().var.to_vec2::<f32>().unwrap(), saved["net.x"].to_vec2::<f32>().unwrap());
+        assert_eq!(
+            a.get("net.x").unwrap().var.to_vec2::<f32>().unwrap(),
+            saved["net.x"].to_vec2::<f32>().unwrap()
+        );
         assert_eq!(a.trainable().len(), 1);
         assert_eq!(a.count(), 6);
     }

@@ -157,7 +157,8 @@ mod tests {
         assert!(Views::new(vec![]).is_err());
         assert!(Views::new(vec![ones(&[3], DType::F32)]).is_err());
         assert!(Views::new(vec![ones(&[0, 3], DType::F32)]).is_err());
-        let message = Views::pair(ones(&[4, 3], DType::F32), ones(&[4, 2], DType::F32)).unwrap_err().to_string();
+        let message =
+            Views::pair(ones(&[4, 3], DType::F32), ones(&[4, 2], DType::F32)).unwrap_err().to_string();
         assert!(message.contains("[4, 3]") && message.contains("[4, 2]"), "{message}");
         assert!(Views::pair(ones(&[4, 3], DType::F32), ones(&[4, 3], DType::F64)).is_err());
     }

@@ -41,10 +41,8 @@ pub fn gradcheck(
         let weights = crate::spread(y.dims(), 77, 1.0).to_dtype(y.dtype())?;
         (y * weights)?.sum_all()
     };
-    let vars = inputs
-        .iter()
-        .map(|x| Var::from_tensor(&x.to_dtype(DType::F64)?))
-        .collect::<Result<Vec<_>>>()?;
+    let vars =
+        inputs.iter().map(|x| Var::from_tensor(&x.to_dtype(DType::F64)?)).collect::<Result<Vec<_>>>()?;
     let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
     let grads = readout(&tensors)?.backward()?;
 

@@ -28,8 +28,8 @@ pub use infomax_train as train;
 /// The items that most programs need.
 pub mod prelude {
     pub use infomax_core::{
-        Batch, BatchSource, Bound, Context, Embeddings, Encoder, Key, Learner, Mode, Objective, Params, Report,
-        Role, Term, Views,
+        Batch, BatchSource, Bound, Context, Embeddings, Encoder, Key, Learner, Mode, Objective, Params,
+        Report, Role, Term, Views,
     };
     pub use infomax_losses::ObjectiveConfig;
 }
