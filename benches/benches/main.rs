@@ -3,6 +3,8 @@
 //! Identifiers are `group/device/op/dtype/shape`; inputs have fixed seeds. Under `cargo test` every
 //! benchmark runs once, on small inputs.
 
+#![allow(clippy::unwrap_used)] // A benchmark that cannot run should stop.
+
 mod augment;
 mod data;
 mod kernels;
