@@ -89,6 +89,10 @@ pub(crate) fn write(run: &RunDir, evaluation: &Evaluation) -> Result<()> {
     Ok(run.write_file("evaluation.json", text.as_bytes())?)
 }
 
+/// Raw pixels of larger images are not probed: a linear classifier of them takes more memory and time than
+/// the training, and says as little as that of small ones.
+const MAX_PIXELS: usize = 3 * 64 * 64;
+
 /// Features and labels of one data set.
 struct Bank {
     features: Tensor,
@@ -130,7 +134,8 @@ pub(crate) fn evaluate(
     if config.eval.random_baseline {
         subjects.push(("random encoder".into(), Box::new(|xs| Ok(random.features(xs)?))));
     }
-    if config.eval.pixel_baseline {
+    let (channels, height, width) = transform.output();
+    if config.eval.pixel_baseline && channels * height * width <= MAX_PIXELS {
         subjects.push(("raw pixels".into(), Box::new(|xs| Ok(xs.flatten_from(1)?))));
     }
 
