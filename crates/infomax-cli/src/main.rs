@@ -1,5 +1,7 @@
 //! The command `infomax`: pretrain, evaluate, inspect.
 
+#![allow(clippy::print_stderr)] // The one crate that prints.
+
 mod args;
 mod config;
 mod dataset;

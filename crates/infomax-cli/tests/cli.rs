@@ -1,5 +1,7 @@
 //! The program as a user runs it: small runs on the embedded data and on folders of images.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests, where a failure should stop.
+
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
