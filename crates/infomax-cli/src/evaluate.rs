@@ -169,11 +169,7 @@ pub(crate) fn evaluate(
             let held_out = bank(test, &transform, config.eval.batch, &bar, f)?;
             let test_labels = held_out.labels.context("the held-out images have no labels")?;
             bar.set_message(format!("{what}: probes"));
-            let neighbours = KnnConfig {
-                k: config.eval.knn_k,
-                temperature: config.eval.knn_temperature,
-                ..KnnConfig::default()
-            };
+            let neighbours = KnnConfig { k: config.eval.knn_k, temperature: config.eval.knn_temperature };
             let near = knn(&train.features, train_labels, &held_out.features, &test_labels, &neighbours)?;
             let linear = LinearProbeConfig::default();
             let probe =

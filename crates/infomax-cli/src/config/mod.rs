@@ -255,7 +255,8 @@ impl RunConfig {
         self.optim.schedule.schedule(1, t.run.epochs)?;
         infomax_optim::build(&self.optim.optimizer)?;
         self.objective.build()?;
-        if self.eval.knn_k == 0 || self.eval.batch == 0 || !(self.eval.knn_temperature > 0.0) {
+        let temperature = self.eval.knn_temperature;
+        if self.eval.knn_k == 0 || self.eval.batch == 0 || temperature.is_nan() || temperature <= 0.0 {
             bail!("[eval] needs knn_k >= 1, batch >= 1 and knn_temperature > 0");
         }
         self.augment.resolve()?;
