@@ -11,6 +11,8 @@ fn shapes(config: ShapesConfig) -> Shapes {
 fn plain() -> ShapesConfig {
     ShapesConfig {
         len: 200,
+        scale: (0.5, 0.8),
+        rotation: 0.5,
         texture: 0.0,
         clutter: (0, 0),
         noise: 0.0,
