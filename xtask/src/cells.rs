@@ -64,7 +64,7 @@ pub(crate) fn cells(crates: &[String]) -> Vec<Cell> {
         quick(
             "test",
             "unit and integration tests of every crate",
-            vec![cargo(&["test", "--workspace", "--lib", "--bins", "--tests"])],
+            vec![cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"])],
         ),
         quick(
             "doctest",

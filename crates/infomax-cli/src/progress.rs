@@ -70,7 +70,7 @@ impl Observer for Progress {
         self.bar.set_message(format!("{rate:.0} images/s  {}", loss(metrics)));
         if self.plain && metrics.total_steps > 0 {
             let per_epoch = metrics.total_steps.div_ceil(self.epochs.max(1)).max(1);
-            if metrics.step % per_epoch == 0 {
+            if metrics.step.is_multiple_of(per_epoch) {
                 eprintln!(
                     "epoch {}/{}  step {}/{}  {rate:.0} images/s  {}",
                     metrics.epoch + 1,

@@ -116,12 +116,12 @@ fn a_teacher_follows_and_gets_no_gradient() {
 
 #[test]
 fn bad_configurations_and_inputs_are_named() {
-    let params = Params::new(DType::F32, &Device::Cpu, Key::new(0));
     for (change, part) in [
         (ModelConfig { teacher_momentum: Some(1.5), ..config() }, "teacher_momentum"),
         (ModelConfig { projector: vec![8, 0], ..config() }, "projector"),
         (ModelConfig { encoder: ResNetConfig { depth: 19, ..ResNetConfig::default() }, ..config() }, "depth"),
     ] {
+        let params = Params::new(DType::F32, &Device::Cpu, Key::new(0));
         let message = JointEmbedding::new(&change, &params).unwrap_err().to_string();
         assert!(message.contains(part), "{message}");
     }
