@@ -51,7 +51,7 @@ pub(crate) fn cells(crates: &[String]) -> Vec<Cell> {
         quick(
             "clippy",
             "no lint fires, in any target",
-            vec![cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])],
+            vec![cargo(&["clippy", "--workspace", "--all-targets", "--keep-going", "--", "-D", "warnings"])],
         ),
         quick(
             "doc",
