@@ -13,6 +13,52 @@
 //! | [`optim`] | `infomax-optim` | SGD, AdamW, LARS, schedules, EMA |
 //! | [`train`] | `infomax-train` | the loop, checkpoints, guards |
 //! | [`eval`] | `infomax-eval` | probes and diagnostics |
+//!
+//! # Tutorial: a training loop by hand
+//!
+//! [`train::Trainer`] does this with checkpoints, guards and metrics; these are its parts.
+//!
+//! ```
+//! use infomax::augment::{Augmenter, Recipe};
+//! use infomax::candle_core::{DType, Device};
+//! use infomax::data::{Loader, LoaderConfig, Shapes, ShapesConfig};
+//! use infomax::models::{JointEmbedding, ModelConfig, ResNetConfig};
+//! use infomax::optim::{AdamWConfig, OptimConfig, build};
+//! use infomax::prelude::*;
+//! use std::sync::Arc;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Batches of two augmented views of each image; the key decides every bit of them.
+//! let images = Arc::new(Shapes::new(ShapesConfig { len: 64, ..ShapesConfig::default() })?);
+//! let recipe = Recipe::preset("vicreg-shapes")?.with_size(16);
+//! let config = LoaderConfig { batch: 16, key: Key::new(0), ..LoaderConfig::default() };
+//! let mut batches = Loader::new(images, Augmenter::new(&recipe)?, config)?;
+//!
+//! // An encoder with a projector, an objective, an optimiser.
+//! let params = Params::new(DType::F32, &Device::Cpu, Key::new(1));
+//! let encoder = ResNetConfig { blocks: vec![1, 1], width: 8, ..ResNetConfig::default() };
+//! let config = ModelConfig { encoder, projector: vec![32, 32], ..ModelConfig::default() };
+//! let model = JointEmbedding::new(&config, &params)?;
+//! let objective = ObjectiveConfig::named("vicreg")?.build()?;
+//! let mut optimizer = build(&OptimConfig::AdamW(AdamWConfig::default()))?;
+//!
+//! for _ in 0..3 {
+//!     let batch = batches.next_batch()?;
+//!     let z = model.embed(&batch.views, Mode::Train)?;
+//!     let report = objective.evaluate(&z, &Context::standalone())?;
+//!     let names: Vec<_> = report.parts.iter().map(|part| part.name.as_str()).collect();
+//!     assert_eq!(names, ["invariance", "variance", "covariance"]);
+//!     optimizer.step(&params, &report.total.backward()?, 1e-3)?;
+//! }
+//!
+//! // What the encoder makes of the images now.
+//! let features = model.features(&batches.next_batch()?.views[0])?;
+//! assert_eq!(features.dims(), [16, 16]);
+//! let spectrum = infomax::eval::spectrum(&features)?;
+//! assert!(spectrum.effective_rank >= 1.0);
+//! # Ok(())
+//! # }
+//! ```
 
 pub use infomax_augment as augment;
 pub use infomax_core as core;
