@@ -1,8 +1,7 @@
 //! What a person sees while a run goes on.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use infomax_train::{EpochSummary, Health, HealthState, Observer, StepMetrics};
-use std::path::Path;
+use infomax_train::{Health, HealthState, Observer, StepMetrics};
 use std::time::Instant;
 
 /// A progress bar on standard error: epoch, step, images/s, time left, loss and its parts.
@@ -82,10 +81,6 @@ impl Observer for Progress {
             }
         }
     }
-
-    fn on_epoch(&mut self, _summary: &EpochSummary) {}
-
-    fn on_checkpoint(&mut self, _path: &Path, _step: u64) {}
 
     fn on_health(&mut self, health: &Health) {
         match health.state {
