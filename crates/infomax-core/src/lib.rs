@@ -31,4 +31,4 @@ pub use model::{Encoder, Learner, Mode};
 pub use objective::{Bound, Context, Objective, Part, Report, Role, Term, TermState};
 pub use params::{Init, Param, ParamBuilder, ParamKind, Params};
 pub use source::{Batch, BatchSource, Position, SourceStats};
-pub use views::{Embeddings, Views};
+pub use views::{Embeddings, LocalMap, Views};

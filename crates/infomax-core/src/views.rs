@@ -5,7 +5,48 @@ use candle_core::{DType, Device, Tensor};
 
 /// `V >= 1` views of one batch: tensors of one shape `(B, D)`, row `i` of each belonging to sample `i`.
 #[derive(Clone, Debug)]
-pub struct Views(Vec<Tensor>);
+pub struct Views(Vec<Tensor>, Option<Vec<LocalMap>>);
+
+/// The local embeddings of one view: those of `P` patches of every sample.
+#[derive(Clone, Debug)]
+pub struct LocalMap {
+    values: Tensor,
+    places: Option<Tensor>,
+}
+
+impl LocalMap {
+    /// Local embeddings `(B, P, D)`, and where known the places `(B, P, C)` of the patches in the original image.
+    ///
+    /// # Errors
+    /// Tensors of another rank, or of unequal batch or number of patches.
+    pub fn new(values: Tensor, places: Option<Tensor>) -> Result<Self> {
+        let expected = "(batch, patches, dim) with places (batch, patches, coordinates)";
+        let wrong = |got: &Tensor| Error::Shape {
+            op: "local embeddings".into(),
+            expected: expected.into(),
+            got: got.dims().to_vec(),
+        };
+        if values.rank() != 3 || values.elem_count() == 0 {
+            return Err(wrong(&values));
+        }
+        if let Some(places) = &places
+            && (places.rank() != 3 || places.dims()[..2] != values.dims()[..2])
+        {
+            return Err(wrong(places));
+        }
+        Ok(Self { values, places })
+    }
+
+    /// The embeddings, `(B, P, D)`.
+    pub fn values(&self) -> &Tensor {
+        &self.values
+    }
+
+    /// The places of the patches, `(B, P, C)`.
+    pub fn places(&self) -> Option<&Tensor> {
+        self.places.as_ref()
+    }
+}
 
 impl Views {
     /// Collects views.
@@ -41,7 +82,29 @@ impl Views {
                 });
             }
         }
-        Ok(Self(views))
+        Ok(Self(views, None))
+    }
+
+    /// The same views with their local embeddings, one map a view (VICRegL).
+    ///
+    /// # Errors
+    /// Another number of maps than of views, or another batch.
+    pub fn with_local(self, maps: Vec<LocalMap>) -> Result<Self> {
+        let batch = self.batch();
+        if maps.len() != self.len() || maps.iter().any(|map| map.values.dims()[0] != batch) {
+            return Err(Error::Mismatch {
+                what: "views and maps of local embeddings".into(),
+                left: format!("{} views of batch {batch}", self.len()),
+                right: format!("{:?}", maps.iter().map(|map| map.values.dims()).collect::<Vec<_>>()),
+                hint: "give one map (batch, patches, dim) a view".into(),
+            });
+        }
+        Ok(Self(self.0, Some(maps)))
+    }
+
+    /// The local embeddings, where they were given; [`Views::map`] drops them.
+    pub fn local(&self) -> Option<&[LocalMap]> {
+        self.1.as_deref()
     }
 
     /// The usual case of two views.
@@ -108,7 +171,14 @@ impl Views {
 
     /// The same values without a gradient.
     pub fn detach(&self) -> Self {
-        Self(self.0.iter().map(Tensor::detach).collect())
+        let local = self.1.as_ref().map(|maps| {
+            let detached = |map: &LocalMap| LocalMap {
+                values: map.values.detach(),
+                places: map.places.as_ref().map(Tensor::detach),
+            };
+            maps.iter().map(detached).collect()
+        });
+        Self(self.0.iter().map(Tensor::detach).collect(), local)
     }
 }
 
@@ -161,6 +231,20 @@ mod tests {
             Views::pair(ones(&[4, 3], DType::F32), ones(&[4, 2], DType::F32)).unwrap_err().to_string();
         assert!(message.contains("[4, 3]") && message.contains("[4, 2]"), "{message}");
         assert!(Views::pair(ones(&[4, 3], DType::F32), ones(&[4, 3], DType::F64)).is_err());
+    }
+
+    #[test]
+    fn local_maps_belong_to_their_views() {
+        let views = Views::pair(ones(&[4, 3], DType::F32), ones(&[4, 3], DType::F32)).unwrap();
+        assert!(views.local().is_none());
+        let map =
+            |batch| LocalMap::new(ones(&[batch, 5, 2], DType::F32), Some(ones(&[batch, 5, 2], DType::F32)));
+        let with = views.clone().with_local(vec![map(4).unwrap(), map(4).unwrap()]).unwrap();
+        assert_eq!(with.detach().local().unwrap()[1].values().dims(), [4, 5, 2]);
+        assert!(views.clone().with_local(vec![map(4).unwrap()]).is_err());
+        assert!(views.with_local(vec![map(4).unwrap(), map(3).unwrap()]).is_err());
+        assert!(LocalMap::new(ones(&[4, 5, 2], DType::F32), Some(ones(&[4, 6, 2], DType::F32))).is_err());
+        assert!(LocalMap::new(ones(&[4, 5], DType::F32), None).is_err());
     }
 
     #[test]

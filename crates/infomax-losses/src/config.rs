@@ -181,6 +181,16 @@ kinds! {
     "m-spacing" => MSpacing,
     "sigreg" => SigReg,
     "visreg" => VisReg,
+    "sliced-normality" => SlicedNormality,
+    "total-correlation" => TotalCorrelation,
+    "pairdist-full" => PairDistFull,
+    "vibcreg" => Vibcreg,
+    "vicregl" => Vicregl,
+    "mcr2" => Mcr2,
+    "mmcr" => Mmcr,
+    "matrix-ssl" => MatrixSsl,
+    "hydes" => Hydes,
+    "swav" => Swav,
 }
 
 /// The absent entropy term.
@@ -190,7 +200,8 @@ pub struct NoEntropy {}
 
 impl Invariance {
     /// The kinds, as written in a configuration.
-    pub const KINDS: &'static [&'static str] = &["none", "mse", "cosine", "smooth-l1"];
+    pub const KINDS: &'static [&'static str] = 
+        &["none", "mse", "cosine", "smooth-l1", "weighted-cosine", "whitened"];
 }
 
 impl<'de> serde::Deserialize<'de> for Invariance {
@@ -200,6 +211,8 @@ impl<'de> serde::Deserialize<'de> for Invariance {
             "mse" => tagged::finish::<invariance::Mse, _>(rest).map(Self::Mse),
             "cosine" => tagged::finish(rest).map(Self::Cosine),
             "smooth-l1" => tagged::finish(rest).map(Self::SmoothL1),
+            "weighted-cosine" => tagged::finish(rest).map(Self::WeightedCosine),
+            "whitened" => tagged::finish(rest).map(Self::Whitened),
             _ => tagged::finish(rest).map(Self::None),
         }
     }

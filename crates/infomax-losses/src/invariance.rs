@@ -15,6 +15,10 @@ pub enum Invariance {
     Cosine(Cosine),
     /// Huber's error of unit transition.
     SmoothL1(SmoothL1),
+    /// Cosine similarity with weights on the pairs.
+    WeightedCosine(WeightedCosine),
+    /// Cosine similarity after whitening.
+    Whitened(Whitened),
     /// No invariance term: regularisation alone.
     None(NoInvariance),
 }
@@ -26,6 +30,8 @@ pub enum Pairing {
     /// The mean over all pairs of views.
     #[default]
     Pairs,
+    /// The mean over all pairs with one of the first two views (the global views of a multi-crop).
+    GlobalPairs,
     /// Every view with the mean of all views.
     Mean,
     /// Every view with the mean of the first two (the global views of a multi-crop).
@@ -124,6 +130,49 @@ impl Default for SmoothL1 {
     }
 }
 
+/// `-mean_i w_i cos(z_i, z'_i)` with `w_i = 2 - n softmax_i(cos(z_i, z'_i) / sigma)`, over all pairs of views: the
+/// weighting of DCLW (Yeh et al., arXiv 2110.06848), which asks more of the pairs that are far apart. The weights
+/// have mean 1 and no gradient.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WeightedCosine {
+    /// The factor in the total.
+    pub weight: f64,
+    /// The temperature of the weights (0.5).
+    pub sigma: f64,
+}
+
+impl Default for WeightedCosine {
+    fn default() -> Self {
+        Self { weight: 1.0, sigma: 0.5 }
+    }
+}
+
+/// `2 - 2 mean_i cos(w_i, w'_i)` of whitened views (W-MSE, Ermolov et al., arXiv 2007.06346), see
+/// [`crate::whiten`]; over all pairs of views.
+///
+/// Whitening fixes mean and covariance, and with them the Gaussian bound on the entropy: the constraint stands in
+/// the place of an entropy term. A collapsed batch has no whitening and is an error, unless `eps` is above 0.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Whitened {
+    /// The factor in the total.
+    pub weight: f64,
+    /// The share of the identity in the covariance (0).
+    pub eps: f64,
+    /// The number of rows that are whitened together, drawn anew at each step; 0 for the whole batch. At
+    /// least twice the dimension is advised. A rest of the batch joins the last group.
+    pub sub_batch: usize,
+    /// How many times the batch is divided at random (1).
+    pub iterations: usize,
+}
+
+impl Default for Whitened {
+    fn default() -> Self {
+        Self { weight: 1.0, eps: 0.0, sub_batch: 0, iterations: 1 }
+    }
+}
+
 /// The absent invariance term.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -134,7 +183,7 @@ impl Invariance {
     ///
     /// # Errors
     /// One view only, or predictions and targets that the term needs and the embeddings lack.
-    pub fn evaluate(&self, z: &Embeddings, _ctx: &Context<'_>) -> Result<Vec<Part>> {
+    pub fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
         let (weight, value) = match self {
             Self::Mse(c) => {
                 let z = if c.normalize { normalized(z)? } else { z.clone() };
@@ -158,6 +207,13 @@ impl Invariance {
                 let value = paired("smooth-l1", z, c.pairing, c.teacher, |a, b| smooth_l1(a, b, c.beta))?;
                 (c.weight, value)
             }
+            Self::WeightedCosine(c) => {
+                let value = paired("weighted-cosine", z, Pairing::Pairs, Teacher::None, |a, b| {
+                    weighted_cosine(a, b, c.sigma)
+                })?;
+                (c.weight, value.neg()?)
+            }
+            Self::Whitened(c) => (c.weight, c.value(z, ctx)?),
             Self::None(_) => return Ok(Vec::new()),
         };
         Ok(vec![Part { name: "invariance".into(), role: Role::Invariance, weight, value }])
@@ -169,6 +225,8 @@ impl Invariance {
             Self::Mse(c) => c.weight,
             Self::Cosine(c) => c.weight,
             Self::SmoothL1(c) => c.weight,
+            Self::WeightedCosine(c) => c.weight,
+            Self::Whitened(c) => c.weight,
             Self::None(_) => 0.0,
         }
     }
@@ -188,6 +246,70 @@ pub fn mse(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// Tensors of unequal shape.
 pub fn cosine(a: &Tensor, b: &Tensor, eps: f64) -> Result<Tensor> {
     Ok((normalize_rows(a, eps)? * normalize_rows(b, eps)?)?.sum(1)?.mean_all()?)
+}
+
+/// The weighted mean cosine of [`WeightedCosine`]: a scalar.
+///
+/// # Errors
+/// Tensors of unequal shape; a temperature that is not above 0.
+pub fn weighted_cosine(a: &Tensor, b: &Tensor, sigma: f64) -> Result<Tensor> {
+    crate::entropy::positive("weighted-cosine", "sigma", sigma)?;
+    let cosines = (normalize_rows(a, 1e-12)? * normalize_rows(b, 1e-12)?)?.sum(1)?;
+    let values = op::host(&cosines)?;
+    let max = values.iter().fold(f64::NEG_INFINITY, |m, v| m.max(*v));
+    let exps: Vec<f64> = values.iter().map(|v| ((v - max) / sigma).exp()).collect();
+    let mean = exps.iter().sum::<f64>() / exps.len() as f64;
+    let weights: Vec<f64> = exps.iter().map(|e| 2.0 - e / mean).collect();
+    let weights = Tensor::from_vec(weights, values.len(), &candle_core::Device::Cpu)?
+        .to_dtype(cosines.dtype())?
+        .to_device(cosines.device())?;
+    Ok((cosines * weights)?.mean_all()?)
+}
+
+impl Whitened {
+    fn value(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Tensor> {
+        if !(0.0..=1.0).contains(&self.eps) || self.iterations == 0 {
+            return Err(Error::Config {
+                term: "whitened",
+                key: "eps, iterations",
+                value: format!("{}, {}", self.eps, self.iterations),
+                reason: "eps must be in 0..=1 and iterations at least 1",
+            });
+        }
+        let n = z.projections.batch();
+        let key = ctx.key.fold_named("whitened");
+        let mut values = Vec::new();
+        for round in 0..self.iterations {
+            let mut order: Vec<u32> = (0..n as u32).collect();
+            let whole = self.sub_batch == 0 || self.sub_batch * 2 > n;
+            if !whole {
+                let draws = key.fold_in(round as u64).uniform(
+                    0.0,
+                    1.0,
+                    n,
+                    candle_core::DType::F64,
+                    &candle_core::Device::Cpu,
+                )?;
+                let draws = op::host(&draws)?;
+                order.sort_by(|i, j| draws[*i as usize].total_cmp(&draws[*j as usize]));
+            }
+            let groups = if whole { 1 } else { n / self.sub_batch };
+            let whitened = z.projections.map(|view| {
+                let rows = op::widen(view)?.index_select(&Tensor::new(order.as_slice(), view.device())?, 0)?;
+                let mut parts = Vec::new();
+                for g in 0..groups {
+                    let from = g * self.sub_batch;
+                    let to = if g + 1 == groups { n } else { from + self.sub_batch };
+                    parts.push(crate::whiten(&rows.narrow(0, from, to - from)?, self.eps)?);
+                }
+                Ok(Tensor::cat(&parts, 0)?)
+            })?;
+            let z = Embeddings::new(whitened);
+            values
+                .push(paired("whitened", &z, Pairing::Pairs, Teacher::None, |a, b| cosine(a, b, 1e-12))?);
+        }
+        Ok(Tensor::stack(&values, 0)?.mean_all()?.affine(-2.0, 2.0)?)
+    }
 }
 
 /// Huber's error of transition `beta`, averaged over all elements: a scalar. The gradient at 0 is 0.
@@ -274,6 +396,15 @@ fn paired(
                 for j in 0..others.len() {
                     // Without a teacher the pair (j, i) has the value of (i, j).
                     if i < j || (i != j && teacher != Teacher::None) {
+                        values.push(f(&students[i], &others[j])?);
+                    }
+                }
+            }
+        }
+        Pairing::GlobalPairs => {
+            for i in 0..students.len() {
+                for j in 0..others.len().min(2) {
+                    if i != j {
                         values.push(f(&students[i], &others[j])?);
                     }
                 }

@@ -25,6 +25,7 @@ mod op;
 pub mod pairwise;
 pub mod special;
 mod tagged;
+mod whitening;
 
 pub use config::{EntropyConfig, NoEntropy, ObjectiveConfig};
 pub use entropy::{Entropy, Estimate, Reduce};
@@ -33,3 +34,4 @@ pub use invariance::Invariance;
 pub use moments::Path;
 pub use named::names;
 pub use objective::Composed;
+pub use whitening::whiten;

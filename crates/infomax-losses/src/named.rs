@@ -2,7 +2,7 @@
 
 use crate::config::EntropyConfig as Entropy;
 use crate::entropy::{self, Divergence};
-use crate::invariance::{Cosine, Mse, NoInvariance, Pairing, Teacher};
+use crate::invariance::{Cosine, Mse, NoInvariance, Pairing, Teacher, WeightedCosine, Whitened};
 use crate::{Error, Invariance, NoEntropy, ObjectiveConfig, Reduce, Result};
 
 /// What a name stands for.
@@ -101,6 +101,17 @@ const NAMED: &[NamedObjective] = &[
         },
     },
     NamedObjective {
+        name: "dclw",
+        composition: "weighted cosine / 0.1 + log-sum-exp without the positives",
+        conventions: OFFICIAL,
+        source: "arXiv 2110.06848",
+        preset: |_| {
+            let entropy = entropy::Contrastive { temperature: 0.1, decoupled: true, ..Default::default() };
+            let invariance = WeightedCosine { weight: 10.0, ..Default::default() };
+            (Invariance::WeightedCosine(invariance), Entropy::Contrastive(entropy))
+        },
+    },
+    NamedObjective {
         name: "e2mc",
         composition: "25 mse + 10 m-spacing entropy with 1 hyper-covariance",
         conventions: OFFICIAL,
@@ -130,6 +141,13 @@ const NAMED: &[NamedObjective] = &[
         preset: |_| (none(), Entropy::Frossl(Default::default())),
     },
     NamedObjective {
+        name: "hydes",
+        composition: "local minus global entropy of von Mises-Fisher kernels",
+        conventions: OFFICIAL,
+        source: "arXiv 2604.24498",
+        preset: |_| (none(), Entropy::Hydes(Default::default())),
+    },
+    NamedObjective {
         name: "koleo",
         composition: "cosine + 0.1 koleo",
         conventions: OFFICIAL,
@@ -149,11 +167,36 @@ const NAMED: &[NamedObjective] = &[
         },
     },
     NamedObjective {
+        name: "matrix-ssl",
+        composition: "matrix cross-entropy of auto-covariances + minus the log-determinant of the cross-covariance",
+        conventions: OFFICIAL,
+        source: "arXiv 2305.17326",
+        preset: |_| (none(), Entropy::MatrixSsl(Default::default())),
+    },
+    NamedObjective {
+        name: "mcr2",
+        composition: "coding rate within classes (a sample's views, or labels) + minus the coding rate",
+        conventions: OFFICIAL,
+        source: "arXiv 2006.08558",
+        preset: |_| (none(), Entropy::Mcr2(Default::default())),
+    },
+    NamedObjective {
         name: "mec",
         composition: "maximum entropy coding of pairs of views, order 4",
         conventions: OFFICIAL,
         source: "arXiv 2210.11464",
         preset: |_| (none(), Entropy::Mec(Default::default())),
+    },
+    NamedObjective {
+        name: "mmcr",
+        composition: "minus the nuclear norm of the centroids + 0.005 that of each sample's views",
+        conventions: &["official", "lightly"],
+        source: "arXiv 2303.03307",
+        preset: |convention| {
+            // The package leaves unit rows to the caller.
+            let normalize = convention == "official";
+            (none(), Entropy::Mmcr(entropy::Mmcr { normalize, ..Default::default() }))
+        },
     },
     NamedObjective {
         name: "simclr",
@@ -191,6 +234,13 @@ const NAMED: &[NamedObjective] = &[
         },
     },
     NamedObjective {
+        name: "swav",
+        composition: "swapped prediction of balanced codes: assignment + log-sum-exp over prototypes",
+        conventions: OFFICIAL,
+        source: "arXiv 2006.09882",
+        preset: |_| (none(), Entropy::Swav(Default::default())),
+    },
+    NamedObjective {
         name: "tico",
         composition: "1 - cos + 8 covariance contrast",
         conventions: OFFICIAL,
@@ -206,6 +256,13 @@ const NAMED: &[NamedObjective] = &[
         conventions: OFFICIAL,
         source: "arXiv 2306.13292",
         preset: |_| (none(), Entropy::Vicreg(Default::default())),
+    },
+    NamedObjective {
+        name: "vibcreg",
+        composition: "25 mse + 25 variance hinge + 200 squared correlations",
+        conventions: &["solo-learn"],
+        source: "arXiv 2109.00783",
+        preset: |_| (mse(25.0), Entropy::Vibcreg(Default::default())),
     },
     NamedObjective {
         name: "vicreg",
@@ -239,6 +296,18 @@ const NAMED: &[NamedObjective] = &[
         preset: |_| (mse(25.0), pairdist(Divergence::Kl, false)),
     },
     NamedObjective {
+        name: "vicregl",
+        composition: "0.75 (25 mse + 25 variance + 1 covariance) + 0.25 of the same on matched local embeddings",
+        conventions: OFFICIAL,
+        source: "arXiv 2210.01571",
+        preset: |_| {
+            let entropy = entropy::Vicregl::default();
+            let weight = entropy.alpha * 25.0;
+            let invariance = Mse { weight, pairing: Pairing::GlobalPairs, ..Default::default() };
+            (Invariance::Mse(invariance), Entropy::Vicregl(entropy))
+        },
+    },
+    NamedObjective {
         name: "visreg",
         composition: "0.1 squared error to the centre of the global views + 0.9 (scale + shape + centre)",
         conventions: OFFICIAL,
@@ -247,6 +316,13 @@ const NAMED: &[NamedObjective] = &[
             let invariance = Mse { weight: 0.1, pairing: Pairing::Globals, ..Default::default() };
             (Invariance::Mse(invariance), Entropy::VisReg(Default::default()))
         },
+    },
+    NamedObjective {
+        name: "w-mse",
+        composition: "2 - 2 cos of whitened views; whitening is the entropy constraint",
+        conventions: OFFICIAL,
+        source: "arXiv 2007.06346",
+        preset: |_| (Invariance::Whitened(Whitened::default()), Entropy::None(NoEntropy {})),
     },
 ];
 

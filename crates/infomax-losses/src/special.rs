@@ -99,6 +99,32 @@ pub fn erf(x: f64) -> f64 {
     (1.0 - (-a * a).exp() / (PI.sqrt() * (a + fraction))).copysign(x)
 }
 
+/// `phi(x) / (1 - Phi(x))` of `N(0, 1)`: the hazard, `x + 1/x` for large `x`.
+pub fn normal_hazard(x: f64) -> f64 {
+    if x > 3.0 {
+        // 1 - Phi(x) = phi(x) / (x + 1 / (x + 2 / (x + ...))).
+        let mut fraction = 0.0;
+        for k in (1..80).rev() {
+            fraction = f64::from(k) / (x + fraction);
+        }
+        return x + fraction;
+    }
+    let tail = 0.5 * (1.0 - erf(x * std::f64::consts::FRAC_1_SQRT_2));
+    (-0.5 * x * x).exp() / ((2.0 * PI).sqrt() * tail)
+}
+
+/// `ln Phi(x)` of `N(0, 1)`, without underflow: `-x^2 / 2 - ln(-x) - ...` for very negative `x`.
+pub fn ln_normal_cdf(x: f64) -> f64 {
+    let ln_density = -0.5 * x * x - 0.5 * (2.0 * PI).ln();
+    if x < -3.0 {
+        ln_density - normal_hazard(-x).ln()
+    } else if x > 3.0 {
+        (-(ln_density.exp() / normal_hazard(x))).ln_1p()
+    } else {
+        (0.5 * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2))).ln()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,5 +137,19 @@ mod tests {
         assert!((ln_bessel_i(0.0, 1.0) - 1.266_065_877_752_008_4_f64.ln()).abs() < 1e-13);
         assert!((erf(1.0) - 0.842_700_792_949_714_9).abs() < 1e-14);
         assert!((erf(-2.5) + 0.999_593_047_982_555).abs() < 1e-13);
+        // Abramowitz and Stegun, table 26.2: -log10 Q(5) = 6.54265, -log10 Q(20) = 88.56010.
+        assert!((ln_normal_cdf(-5.0) + 6.542_65 * 10f64.ln()).abs() < 3e-5);
+        assert!((ln_normal_cdf(-20.0) + 88.560_10 * 10f64.ln()).abs() < 3e-5);
+        for x in [-3.0, 3.0] {
+            // The two forms meet, in value and slope.
+            let (below, above) = (ln_normal_cdf(x - 1e-9), ln_normal_cdf(x + 1e-9));
+            assert!((below - above).abs() < 1e-7 * (1.0 + below.abs()), "{below} {above}");
+            assert!((normal_hazard(x - 1e-9) / normal_hazard(x + 1e-9) - 1.0).abs() < 1e-8);
+        }
+        let h = 1e-5;
+        for x in [-12.0, -4.0, -1.0, 0.5, 2.9, 6.0] {
+            let slope = (ln_normal_cdf(x + h) - ln_normal_cdf(x - h)) / (2.0 * h);
+            assert!((slope - normal_hazard(-x)).abs() < 1e-7 * (1.0 + slope.abs()), "{x}: {slope}");
+        }
     }
 }

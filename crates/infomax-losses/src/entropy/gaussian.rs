@@ -233,7 +233,7 @@ impl CodingRate {
         Ok(Tensor::stack(&rates, 0)?.sum_all()?)
     }
 
-    fn rows(&self, z: &Tensor) -> Result<Tensor> {
+    pub(crate) fn rows(&self, z: &Tensor) -> Result<Tensor> {
         let z = moments::matrix("coding-rate", z, 1)?;
         if self.normalize { normalize_rows(&z, 1e-12) } else { Ok(z) }
     }

@@ -1,23 +1,44 @@
 //! The entropy estimators: each one type that is a loss term and a monitor.
 
+mod components;
+mod correlation;
 mod gaussian;
+mod hydes;
 mod marginal;
+mod matrix_ssl;
+mod mcr2;
 mod mixture;
+mod mmcr;
 mod neighbours;
+mod normality;
 mod running;
 mod sliced;
 mod spectral;
+mod swav;
+mod vibcreg;
 mod vicreg;
+mod vicregl;
 
+pub use components::{PairDistFull, mixture_bound};
+pub use correlation::TotalCorrelation;
 pub(crate) use gaussian::centred;
 pub use gaussian::{CodingRate, Gaussian, Hadamard, LogDet, Moment, half_log_det};
+pub use hydes::Hydes;
 pub use marginal::{MSpacing, Squash};
+pub use matrix_ssl::MatrixSsl;
+pub use mcr2::Mcr2;
 pub use mixture::{Contrastive, Divergence, Kde, PairDist, Uniformity, Vmf};
+pub(crate) use mixture::positive;
+pub use mmcr::{Mmcr, nuclear_norm};
 pub use neighbours::{KoLeo, KozachenkoLeonenko, Metric};
+pub use normality::{SlicedNormality, Statistic, normality};
 pub use running::{CorInfoMax, Tico};
 pub use sliced::{SigReg, VisReg, epps_pulley};
 pub use spectral::{Barlow, Frossl, Mec, Renyi, barlow};
+pub use swav::{Swav, sinkhorn};
+pub use vibcreg::Vibcreg;
 pub use vicreg::{Vicreg, variance_covariance, variance_covariance_composed};
+pub use vicregl::Vicregl;
 
 use crate::Result;
 use candle_core::Tensor;
@@ -105,6 +126,31 @@ impl Reduce {
 
 pub(crate) fn entropy_part(name: &str, weight: f64, value: Tensor) -> Part {
     Part { name: name.into(), role: Role::Entropy, weight, value }
+}
+
+/// The views, each gathered over the ranks, at least `least` of them.
+pub(crate) fn gathered(
+    term: &'static str,
+    least: usize,
+    z: &Embeddings,
+    ctx: &Context<'_>,
+) -> Result<Vec<Tensor>> {
+    if z.projections.len() < least {
+        let expected = if least > 1 { "at least two views" } else { "a view" };
+        return Err(crate::Error::Shape { term, expected, got: vec![z.projections.len()] });
+    }
+    let mut views = Vec::new();
+    for view in z.projections.iter() {
+        views.push(crate::op::widen(&ctx.collective.all_gather(view)?)?);
+    }
+    Ok(views)
+}
+
+/// `ln sum_k exp x_k` over the first dimension of `(K, n)`: shape `(n)`, differentiable.
+pub(crate) fn log_sum_exp_first(x: &Tensor) -> Result<Tensor> {
+    let max = x.max_keepdim(0)?.detach();
+    let sums = x.broadcast_sub(&max)?.exp()?.sum(0)?;
+    Ok((sums.log()? + max.squeeze(0)?)?)
 }
 
 /// Minus the mean of an entropy over the views, each gathered over the ranks.

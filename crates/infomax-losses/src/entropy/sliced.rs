@@ -191,7 +191,7 @@ fn grid(knots: usize, t_max: f64) -> Vec<(f64, f64, f64)> {
         .collect()
 }
 
-fn directions(z: &Tensor, slices: usize, key: Key) -> Result<Tensor> {
+pub(crate) fn directions(z: &Tensor, slices: usize, key: Key) -> Result<Tensor> {
     let d = z.dim(1)?;
     let a = key.normal(0.0, 1.0, (d, slices), DType::F64, &Device::Cpu)?;
     let a = a.broadcast_div(&a.sqr()?.sum_keepdim(0)?.sqrt()?)?;

@@ -225,7 +225,7 @@ impl Renyi {
         Ok(((self.entropy(x)? + self.entropy(y)?)? - self.joint(x, y)?)?)
     }
 
-    fn kernel(&self, z: &Tensor) -> Result<Tensor> {
+    pub(crate) fn kernel(&self, z: &Tensor) -> Result<Tensor> {
         let z = moments::matrix("renyi", z, 1)?;
         let d = z.dim(1)? as f64;
         let sigma2 = if self.sigma == 0.0 { 0.5 * d } else { self.sigma * self.sigma };
@@ -233,7 +233,7 @@ impl Renyi {
     }
 
     /// Of a kernel matrix with unit diagonal.
-    fn of_matrix(&self, kernel: &Tensor) -> Result<Tensor> {
+    pub(crate) fn of_matrix(&self, kernel: &Tensor) -> Result<Tensor> {
         positive("renyi", "alpha", self.alpha)?;
         let a = (kernel / kernel.dim(0)? as f64)?;
         if self.alpha == 2.0 {

@@ -1,0 +1,146 @@
+//! Matrix-SSL: matrix cross-entropies between the auto-covariances of views.
+
+use crate::{
+    Entropy, Error, Estimate, Result,
+    entropy::{centred, entropy_part, gathered, mixture::positive},
+    invariance::normalize_rows,
+    moments, op,
+};
+use candle_core::Tensor;
+use infomax_core::{Bound, Context, Embeddings, Part, Role};
+
+/// Matrix-SSL (Zhang et al., arXiv 2305.17326) on unit rows, with `P = Z1c^T Z1c / n + mu I` and `Q` alike:
+///
+/// ```text
+/// uniformity = -lambda tr ln(Z1c^T Z2c / n + mu I)
+/// alignment  = -tr(P ln Q)
+/// ```
+/// with the logarithm by its series about `I` of the given order, as in the official code. The mean over all
+/// ordered pairs of views. `uniformity` is the entropy part (minus a log-determinant), `alignment` the
+/// invariance part. Cost `n d^2 + order d^3`.
+///
+/// The series converges for eigenvalues in `(0, 2)`: unit rows keep them in `[mu, 1 + mu]`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MatrixSsl {
+    /// The factor of both parts.
+    pub weight: f64,
+    /// The factor of the uniformity part, and the target of its matrix (0.5).
+    pub lambda: f64,
+    /// Added to the diagonals (0.5).
+    pub mu: f64,
+    /// The factor of the alignment part (1).
+    pub gamma: f64,
+    /// The order of the series (4).
+    pub order: usize,
+}
+
+impl Default for MatrixSsl {
+    fn default() -> Self {
+        Self { weight: 1.0, lambda: 0.5, mu: 0.5, gamma: 1.0, order: 4 }
+    }
+}
+
+impl MatrixSsl {
+    /// `-lambda tr ln(Z1c^T Z2c / n + mu I)` of two views `(n, d)`: a scalar, differentiable.
+    ///
+    /// # Errors
+    /// Views of unequal shape, or of fewer than two rows.
+    pub fn uniformity(&self, z1: &Tensor, z2: &Tensor) -> Result<Tensor> {
+        let (a, b) = (unit(z1)?, unit(z2)?);
+        same(&a, &b)?;
+        let log = self.log(&self.moment(&a, &b)?)?;
+        Ok((trace(&log)? * -self.lambda)?)
+    }
+
+    /// `-tr(P ln Q)` of two views `(n, d)`: a scalar, differentiable.
+    ///
+    /// # Errors
+    /// As [`MatrixSsl::uniformity`].
+    pub fn alignment(&self, z1: &Tensor, z2: &Tensor) -> Result<Tensor> {
+        let (a, b) = (unit(z1)?, unit(z2)?);
+        same(&a, &b)?;
+        let (p, q) = (self.moment(&a, &a)?, self.moment(&b, &b)?);
+        // tr(P ln Q) of two symmetric matrices is the sum of their products by elements.
+        Ok((p * self.log(&q)?)?.sum_all()?.neg()?)
+    }
+
+    fn moment(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        let (n, d) = a.dims2()?;
+        let eye = Tensor::eye(d, a.dtype(), a.device())?;
+        Ok(((a.t()?.matmul(b)? / n as f64)? + (eye * self.mu)?)?)
+    }
+
+    /// `sum_{k=1}^{order} (-1)^{k+1} (X - I)^k / k`.
+    fn log(&self, x: &Tensor) -> Result<Tensor> {
+        let shifted = (x - Tensor::eye(x.dim(0)?, x.dtype(), x.device())?)?;
+        let mut power = shifted.clone();
+        let mut sum = shifted.clone();
+        for k in 2..=self.order {
+            power = power.matmul(&shifted)?;
+            let sign = if k % 2 == 0 { -1.0 } else { 1.0 };
+            sum = (sum + (&power * (sign / k as f64))?)?;
+        }
+        Ok(sum)
+    }
+}
+
+impl Entropy for MatrixSsl {
+    fn name(&self) -> &'static str {
+        "matrix-ssl"
+    }
+
+    fn bound(&self) -> Bound {
+        Bound::Surrogate
+    }
+
+    fn check(&self) -> Result<()> {
+        positive("matrix-ssl", "order", self.order as f64)?;
+        positive("matrix-ssl", "mu", self.mu)
+    }
+
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+        let views = gathered("matrix-ssl", 2, z, ctx)?;
+        let (mut uniformity, mut alignment) = (Vec::new(), Vec::new());
+        for (i, a) in views.iter().enumerate() {
+            for (j, b) in views.iter().enumerate() {
+                if i < j {
+                    // The trace of the logarithm of the transpose is the same.
+                    uniformity.push(self.uniformity(a, b)?);
+                }
+                if i != j {
+                    alignment.push(self.alignment(a, b)?);
+                }
+            }
+        }
+        Ok(vec![
+            Part {
+                name: "alignment".into(),
+                role: Role::Invariance,
+                weight: self.weight * self.gamma,
+                value: Tensor::stack(&alignment, 0)?.mean_all()?,
+            },
+            entropy_part("uniformity", self.weight, Tensor::stack(&uniformity, 0)?.mean_all()?),
+        ])
+    }
+
+    /// `lambda tr ln(Zc^T Zc / n + mu I)`.
+    fn estimate(&self, z: &Tensor) -> Result<Estimate> {
+        Ok(Estimate { nats: -op::number(&self.uniformity(z, z)?)?, bound: Bound::Surrogate })
+    }
+}
+
+fn unit(z: &Tensor) -> Result<Tensor> {
+    centred(&normalize_rows(&moments::matrix("matrix-ssl", z, 2)?, 1e-12)?)
+}
+
+fn same(a: &Tensor, b: &Tensor) -> Result<()> {
+    if a.dims() == b.dims() {
+        return Ok(());
+    }
+    Err(Error::Shape { term: "matrix-ssl", expected: "two views of one shape", got: b.dims().to_vec() })
+}
+
+fn trace(a: &Tensor) -> Result<Tensor> {
+    Ok((a * Tensor::eye(a.dim(0)?, a.dtype(), a.device())?)?.sum_all()?)
+}

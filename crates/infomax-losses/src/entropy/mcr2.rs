@@ -1,0 +1,132 @@
+//! Maximal coding rate reduction: the rate of all rows minus the rate within classes.
+
+use crate::{
+    Entropy, Error, Estimate, Path, Result,
+    entropy::{CodingRate, entropy_part, gathered, mixture::positive},
+};
+use candle_core::Tensor;
+use infomax_core::{Bound, Context, Embeddings, Part, Role};
+
+/// MCR2 (Yu et al., arXiv 2006.08558): `-(R(Z) - R(Z | classes))`, see [`CodingRate`] for both rates.
+///
+/// The rows of all views are taken together. Without labels the views of one sample are a class of `V` rows,
+/// the self-supervised form; with [`Mcr2::with_labels`] the classes are given. `R(Z | classes)` is the
+/// invariance part, `-R(Z)` the entropy part.
+///
+/// Cost `V n d min(V n, d)`, and `n V^2 d` for the classes of one sample each.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mcr2 {
+    /// The factor of both parts.
+    pub weight: f64,
+    /// The squared distortion (0.5).
+    pub eps: f64,
+    /// Whether rows are scaled to unit length first.
+    pub normalize: bool,
+    /// The class of every row of a view; `None` for one class a sample.
+    #[serde(skip)]
+    pub labels: Option<Vec<u32>>,
+}
+
+impl Default for Mcr2 {
+    fn default() -> Self {
+        Self { weight: 1.0, eps: 0.5, normalize: true, labels: None }
+    }
+}
+
+impl Mcr2 {
+    /// The same with given classes, one a row of a view.
+    #[must_use]
+    pub fn with_labels(self, labels: Vec<u32>) -> Self {
+        Self { labels: Some(labels), ..self }
+    }
+
+    fn rate(&self) -> CodingRate {
+        CodingRate { weight: 1.0, eps: self.eps, normalize: self.normalize, path: Path::Auto }
+    }
+
+    /// `[R, R_c]` of views `(n, d)` each: shape `(2)`, differentiable.
+    ///
+    /// # Errors
+    /// Views of unequal shape; a number of labels other than `n`.
+    pub fn rates(&self, views: &[Tensor]) -> Result<Tensor> {
+        let rate = self.rate();
+        let all = Tensor::cat(views, 0)?;
+        let conditional = match &self.labels {
+            Some(labels) => {
+                let n = views[0].dim(0)?;
+                if labels.len() != n {
+                    return Err(Error::Shape {
+                        term: "mcr2",
+                        expected: "one label a row of a view",
+                        got: vec![labels.len(), n],
+                    });
+                }
+                rate.conditional(&all, &labels.repeat(views.len()))?
+            }
+            None => self.within_samples(views)?,
+        };
+        Ok(Tensor::stack(&[rate.entropy(&all)?, conditional], 0)?)
+    }
+
+    /// `mean_i 1/2 ln det(I + d / (V eps) Z_i Z_i^T)`: elimination on all the small Gram matrices at once.
+    fn within_samples(&self, views: &[Tensor]) -> Result<Tensor> {
+        let rows = views.iter().map(|v| self.rate().rows(v)).collect::<Result<Vec<_>>>()?;
+        let count = rows.len();
+        let scale = rows[0].dim(1)? as f64 / (count as f64 * self.eps);
+        let mut gram: Vec<Vec<Tensor>> = Vec::new();
+        for i in 0..count {
+            let row = (0..=i).map(|j| {
+                let product = ((&rows[i] * &rows[j])?.sum(1)? * scale)?;
+                if i == j { product + 1.0 } else { Ok(product) }
+            });
+            gram.push(row.collect::<candle_core::Result<_>>()?);
+        }
+        let mut logs = Vec::new();
+        for k in 0..count {
+            // I + a Gram matrix: no pivot is below 1.
+            let pivot = gram[k][k].clone();
+            for i in k + 1..count {
+                let factor = (&gram[i][k] / &pivot)?;
+                for j in k + 1..=i {
+                    gram[i][j] = (&gram[i][j] - (&factor * &gram[j][k])?)?;
+                }
+            }
+            logs.push(pivot.log()?.mean_all()?);
+        }
+        Ok((Tensor::stack(&logs, 0)?.sum_all()? * 0.5)?)
+    }
+}
+
+impl Entropy for Mcr2 {
+    fn name(&self) -> &'static str {
+        "mcr2"
+    }
+
+    fn bound(&self) -> Bound {
+        Bound::Surrogate
+    }
+
+    fn check(&self) -> Result<()> {
+        positive("mcr2", "eps", self.eps)
+    }
+
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+        let least = if self.labels.is_some() { 1 } else { 2 };
+        let rates = self.rates(&gathered("mcr2", least, z, ctx)?)?;
+        Ok(vec![
+            Part {
+                name: "class-rate".into(),
+                role: Role::Invariance,
+                weight: self.weight,
+                value: rates.get(1)?,
+            },
+            entropy_part("rate", self.weight, rates.get(0)?.neg()?),
+        ])
+    }
+
+    /// The rate of one view.
+    fn estimate(&self, z: &Tensor) -> Result<Estimate> {
+        self.rate().estimate(z)
+    }
+}

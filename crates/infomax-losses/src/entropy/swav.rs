@@ -1,0 +1,280 @@
+//! SwAV: swapped prediction of balanced cluster assignments.
+
+use crate::{
+    Entropy, Error, Estimate, Result,
+    entropy::{entropy_part, gathered, mixture::positive},
+    invariance::normalize_rows,
+    moments, op,
+};
+use candle_core::{D, DType, Device, Tensor, Var};
+use infomax_core::{Bound, Context, Embeddings, Key, Part, Role, TermState};
+
+/// SwAV (Caron et al., arXiv 2006.09882), without a queue: the cross-entropy between the code `q_s` of one view
+/// and the prediction of another,
+///
+/// ```text
+/// -mean_i sum_k q_s[i, k] ln softmax(z_v . c_k / t)[i, k]
+/// ```
+/// on unit rows and unit prototypes `c_k`, averaged over the code views `s` (the first `globals`) and the
+/// other views `v`. Codes come from `iterations` rounds of Sinkhorn's algorithm on `exp(z . c / epsilon)`, which
+/// fills all clusters alike, in f64 and without gradient.
+///
+/// The cross-entropy is reported in two parts: `swapped-assignment`, `-sum q z . c / t`, pulls views to one
+/// cluster; `prototypes`, the log-sum-exp over the clusters, is what spreads them.
+///
+/// # State
+/// The prototypes `(K, d)` are a part of the objective and not of the model: drawn from `seed` at the first use,
+/// moved after each optimiser step by gradient descent with momentum, scaled to unit length, and saved with a
+/// checkpoint. They rest during the first `freeze_steps` steps.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Swav {
+    /// The factor of both parts.
+    pub weight: f64,
+    /// The number of clusters `K` (3000).
+    pub prototypes: usize,
+    /// The temperature of the predictions `t` (0.1).
+    pub temperature: f64,
+    /// The temperature of the codes (0.05).
+    pub epsilon: f64,
+    /// The rounds of Sinkhorn's algorithm (3).
+    pub iterations: usize,
+    /// The number of views whose codes are predicted (2: the global views).
+    pub globals: usize,
+    /// The learning rate of the prototypes.
+    pub learning_rate: f64,
+    /// The momentum of the prototypes (0.9).
+    pub momentum: f64,
+    /// The number of steps before the prototypes move (313).
+    pub freeze_steps: u64,
+    /// The seed of the prototypes at the start.
+    pub seed: u64,
+    #[serde(skip)]
+    state: TermState,
+}
+
+impl Default for Swav {
+    fn default() -> Self {
+        Self {
+            weight: 1.0,
+            prototypes: 3000,
+            temperature: 0.1,
+            epsilon: 0.05,
+            iterations: 3,
+            globals: 2,
+            learning_rate: 0.6,
+            momentum: 0.9,
+            freeze_steps: 313,
+            seed: 0,
+            state: TermState::new(),
+        }
+    }
+}
+
+/// Two configurations are equal whatever they have seen.
+impl PartialEq for Swav {
+    fn eq(&self, other: &Self) -> bool {
+        let numbers = |c: &Self| {
+            let floats = [c.weight, c.temperature, c.epsilon, c.learning_rate, c.momentum];
+            (floats, c.prototypes, c.iterations, c.globals, c.freeze_steps, c.seed)
+        };
+        numbers(self) == numbers(other)
+    }
+}
+
+impl Swav {
+    /// The prototypes `(K, d)`, unit rows, f64 on the host.
+    ///
+    /// # Errors
+    /// A saved state of another number of prototypes or dimension.
+    pub fn prototypes(&self, d: usize) -> Result<Tensor> {
+        match self.state.get("prototypes") {
+            Some(saved) if saved.dims() == [self.prototypes, d] => {
+                Ok(saved.to_device(&Device::Cpu)?.to_dtype(DType::F64)?)
+            }
+            Some(saved) => Err(Error::Shape {
+                term: "swav",
+                expected: "saved prototypes of the configured number and the embedding's dimension",
+                got: saved.dims().to_vec(),
+            }),
+            None => {
+                let key = Key::new(self.seed).fold_named("swav");
+                let drawn = key.normal(0.0, 1.0, (self.prototypes, d), DType::F64, &Device::Cpu)?;
+                normalize_rows(&drawn, 1e-12)
+            }
+        }
+    }
+
+    /// `[swapped assignment, log-sum-exp]` of views `(n, d)` each and prototypes `(K, d)` of unit length: shape
+    /// `(2)`; their sum is the cross-entropy. Differentiable in both.
+    ///
+    /// # Errors
+    /// Fewer than two views.
+    pub fn parts(&self, views: &[Tensor], prototypes: &Tensor) -> Result<Tensor> {
+        if views.len() < 2 {
+            return Err(Error::Shape {
+                term: "swav",
+                expected: "at least two views",
+                got: vec![views.len()],
+            });
+        }
+        let scores = views
+            .iter()
+            .map(|v| Ok(normalize_rows(v, 1e-12)?.matmul(&prototypes.t()?)?))
+            .collect::<Result<Vec<_>>>()?;
+        let globals = self.globals.min(views.len());
+        let weight = 1.0 / (globals * (views.len() - 1)) as f64;
+        let (mut assigned, mut sums) = (Vec::new(), Vec::new());
+        for (s, code) in scores.iter().take(globals).enumerate() {
+            let code = sinkhorn(&code.detach(), self.epsilon, self.iterations)?;
+            for (v, score) in scores.iter().enumerate() {
+                if v != s {
+                    let logits = (score / self.temperature)?;
+                    assigned.push((&code * &logits)?.sum(1)?.mean_all()?);
+                    let max = logits.max_keepdim(D::Minus1)?.detach();
+                    let sum = logits.broadcast_sub(&max)?.exp()?.sum(D::Minus1)?.log()?;
+                    sums.push((sum + max.squeeze(D::Minus1)?)?.mean_all()?);
+                }
+            }
+        }
+        let assigned = (Tensor::stack(&assigned, 0)?.sum_all()? * -weight)?;
+        let sums = (Tensor::stack(&sums, 0)?.sum_all()? * weight)?;
+        Ok(Tensor::stack(&[assigned, sums], 0)?)
+    }
+}
+
+impl Entropy for Swav {
+    fn name(&self) -> &'static str {
+        "swav"
+    }
+
+    fn bound(&self) -> Bound {
+        Bound::Surrogate
+    }
+
+    fn check(&self) -> Result<()> {
+        positive("swav", "temperature", self.temperature)?;
+        positive("swav", "epsilon", self.epsilon)?;
+        positive("swav", "globals", self.globals as f64)?;
+        positive("swav", "iterations", self.iterations as f64)?;
+        if self.prototypes < 2 {
+            return Err(Error::Config {
+                term: "swav",
+                key: "prototypes",
+                value: self.prototypes.to_string(),
+                reason: "must be at least 2",
+            });
+        }
+        if (0.0..1.0).contains(&self.momentum) && self.learning_rate >= 0.0 && self.learning_rate.is_finite()
+        {
+            return Ok(());
+        }
+        Err(Error::Config {
+            term: "swav",
+            key: "momentum, learning_rate",
+            value: format!("{}, {}", self.momentum, self.learning_rate),
+            reason: "the momentum must be in [0, 1) and the learning rate at least 0",
+        })
+    }
+
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+        let views = gathered("swav", 2, z, ctx)?;
+        let prototypes = self.prototypes(views[0].dim(1)?)?;
+        let prototypes = prototypes.to_dtype(views[0].dtype())?.to_device(views[0].device())?;
+        let parts = self.parts(&views, &prototypes)?;
+        Ok(vec![
+            Part {
+                name: "swapped-assignment".into(),
+                role: Role::Invariance,
+                weight: self.weight,
+                value: parts.get(0)?,
+            },
+            entropy_part("prototypes", self.weight, parts.get(1)?),
+        ])
+    }
+
+    /// The information between a sample and its cluster, `H(mean_i p_i) - mean_i H(p_i)` with
+    /// `p_i = softmax(z_i . c / t)`: in `[0, ln min(n, K)]`, 0 for a collapsed batch.
+    fn estimate(&self, z: &Tensor) -> Result<Estimate> {
+        let z = moments::matrix("swav", z, 1)?.to_dtype(DType::F64)?.to_device(&Device::Cpu)?;
+        let logits = (normalize_rows(&z, 1e-12)?.matmul(&self.prototypes(z.dim(1)?)?.t()?)?
+            / self.temperature)?;
+        let (n, k) = logits.dims2()?;
+        let mut mean = vec![0f64; k];
+        let mut within = 0.0;
+        let entropy = |p: &[f64]| -> f64 { p.iter().filter(|p| **p > 0.0).map(|p| -p * p.ln()).sum() };
+        for row in op::host(&logits)?.chunks_exact(k) {
+            let max = row.iter().fold(f64::NEG_INFINITY, |m, v| m.max(*v));
+            let mut p: Vec<f64> = row.iter().map(|v| (v - max).exp()).collect();
+            let sum: f64 = p.iter().sum();
+            for (p, m) in p.iter_mut().zip(&mut mean) {
+                *p /= sum;
+                *m += *p / n as f64;
+            }
+            within += entropy(&p) / n as f64;
+        }
+        Ok(Estimate { nats: entropy(&mean) - within, bound: Bound::Surrogate })
+    }
+
+    fn update(&mut self, z: &Embeddings, ctx: &Context<'_>) -> Result<()> {
+        let views = gathered("swav", 2, z, ctx)?;
+        let old = self.prototypes(views[0].dim(1)?)?;
+        if ctx.step < self.freeze_steps || self.learning_rate == 0.0 {
+            self.state.insert("prototypes".into(), old);
+            return Ok(());
+        }
+        let views = views.iter().map(|v| v.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64));
+        let views = views.collect::<candle_core::Result<Vec<_>>>()?;
+        let var = Var::from_tensor(&old)?;
+        let loss = (self.parts(&views, var.as_tensor())?.sum_all()? * self.weight)?;
+        let grads = loss.backward()?;
+        let mut velocity = grads.get(&var).cloned().map_or_else(|| old.zeros_like(), Ok)?;
+        if let Some(saved) = self.state.get("velocity") {
+            velocity = (velocity + (saved.to_dtype(DType::F64)? * self.momentum)?)?;
+        }
+        let moved = (&old - (&velocity * self.learning_rate)?)?;
+        self.state.insert("prototypes".into(), normalize_rows(&moved, 1e-12)?.detach());
+        self.state.insert("velocity".into(), velocity.detach());
+        Ok(())
+    }
+
+    fn state(&self) -> TermState {
+        self.state.clone()
+    }
+
+    fn load_state(&mut self, state: &TermState) -> Result<()> {
+        self.state = state.clone();
+        Ok(())
+    }
+}
+
+/// Codes `(n, K)` of scores `(n, K)`: Sinkhorn's algorithm on `exp(scores / epsilon)`, rows that sum to 1 and
+/// columns of about equal weight; no gradient.
+///
+/// # Errors
+/// Anything but a matrix.
+pub fn sinkhorn(scores: &Tensor, epsilon: f64, iterations: usize) -> Result<Tensor> {
+    let (n, k) = scores.dims2()?;
+    let values = op::host(scores)?;
+    let max = values.iter().fold(f64::NEG_INFINITY, |m, v| m.max(*v));
+    // A floor instead of 0 keeps a column that no sample is near to from dividing 0 by 0.
+    let mut q: Vec<f64> = values.iter().map(|v| ((v - max) / epsilon).exp().max(1e-300)).collect();
+    for _ in 0..iterations.max(1) {
+        let mut columns = vec![0f64; k];
+        for row in q.chunks_exact(k) {
+            for (c, v) in columns.iter_mut().zip(row) {
+                *c += v;
+            }
+        }
+        for row in q.chunks_exact_mut(k) {
+            for (v, c) in row.iter_mut().zip(&columns) {
+                *v /= c;
+            }
+            let sum: f64 = row.iter().sum();
+            for v in row {
+                *v /= sum;
+            }
+        }
+    }
+    Ok(Tensor::from_vec(q, (n, k), &Device::Cpu)?.to_dtype(scores.dtype())?.to_device(scores.device())?)
+}

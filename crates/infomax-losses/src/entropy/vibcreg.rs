@@ -1,0 +1,95 @@
+//! VIbCReg: VICReg with correlations in place of covariances.
+
+use crate::{
+    Entropy, Estimate, Path, Reduce, Result,
+    entropy::{centred, entropy_part, gathered, variance_covariance},
+    moments, op,
+};
+use candle_core::Tensor;
+use infomax_core::{Bound, Context, Embeddings, Part};
+
+/// Variance and normalised covariance of VIbCReg (Lee and Aune, arXiv 2109.00783), as in solo-learn: the hinge of
+/// [`crate::entropy::Vicreg`] and `1/d^2 sum_{i != j} r_ij^2` of the correlations `r` of the columns.
+///
+/// Correlations do not change with the scale of a column, so that the second part cannot be lowered by
+/// shrinking, and its size does not depend on `d`. Cost `n d min(n, d)`. The iterative normalisation of the
+/// paper is a layer of its projector and no part of the loss.
+///
+/// # Gradient
+/// As that of VICReg; a column of one constant value has correlation 0 and no gradient from the second part.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Vibcreg {
+    /// Weight of the variance part (25).
+    pub variance: f64,
+    /// Weight of the covariance part (200).
+    pub covariance: f64,
+    /// The standard deviation above which the hinge is silent (1).
+    pub gamma: f64,
+    /// Added to the variance under the root (1e-4).
+    pub eps: f64,
+    /// How the views' parts are joined (the sum).
+    pub views: Reduce,
+    /// The form of the covariance part.
+    pub path: Path,
+}
+
+impl Default for Vibcreg {
+    fn default() -> Self {
+        Self {
+            variance: 25.0,
+            covariance: 200.0,
+            gamma: 1.0,
+            eps: 1e-4,
+            views: Reduce::Sum,
+            path: Path::Auto,
+        }
+    }
+}
+
+impl Vibcreg {
+    /// `[variance, covariance]` of one view `(n, d)`: shape `(2)`, differentiable.
+    ///
+    /// # Errors
+    /// Fewer than two rows.
+    pub fn parts(&self, z: &Tensor) -> Result<Tensor> {
+        let z = moments::matrix("vibcreg", z, 2)?;
+        let (n, d) = z.dims2()?;
+        let variance = variance_covariance(&z, self.gamma, self.eps, self.path)?.get(0)?;
+        let zc = centred(&z)?;
+        let norms = zc.sqr()?.sum_keepdim(0)?.maximum(1e-24)?.sqrt()?;
+        let unit = zc.broadcast_div(&norms)?;
+        // The operation gives sum_{i != j} (r_ij / (n - 1))^2 / d of columns of unit length.
+        let dof = (n - 1) as f64;
+        let off = variance_covariance(&unit, self.gamma, self.eps, self.path)?.get(1)?;
+        Ok(Tensor::stack(&[variance, (off * (dof * dof / d as f64))?], 0)?)
+    }
+}
+
+impl Entropy for Vibcreg {
+    fn name(&self) -> &'static str {
+        "vibcreg"
+    }
+
+    fn bound(&self) -> Bound {
+        Bound::Surrogate
+    }
+
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+        let views = gathered("vibcreg", 1, z, ctx)?;
+        let parts = views.iter().map(|v| self.parts(v)).collect::<Result<Vec<_>>>()?;
+        let sums = (Tensor::stack(&parts, 0)?.sum(0)? * self.views.factor(views.len()))?;
+        Ok(vec![
+            entropy_part("variance", self.variance, sums.get(0)?),
+            entropy_part("covariance", self.covariance, sums.get(1)?),
+        ])
+    }
+
+    fn estimate(&self, z: &Tensor) -> Result<Estimate> {
+        let parts = op::host(&self.parts(z)?)?;
+        Ok(Estimate {
+            nats: -(self.variance * parts[0] + self.covariance * parts[1]),
+            bound: Bound::Surrogate,
+        })
+    }
+}

@@ -1,0 +1,227 @@
+//! VICRegL: VICReg of the pooled embeddings and of matched local ones.
+
+use crate::{
+    Entropy, Error, Estimate, Path, Result,
+    entropy::{Vicreg, entropy_part, variance_covariance},
+    invariance::mse,
+    op,
+};
+use candle_core::Tensor;
+use infomax_core::{Bound, Context, Embeddings, LocalMap, Part, Role};
+
+/// The regularisation of VICRegL (Bardes, Ponce, LeCun; arXiv 2210.01571): `alpha` times the variance and
+/// covariance of the embeddings, and `1 - alpha` times VICReg of local embeddings.
+///
+/// Local embeddings come with the projections ([`infomax_core::Views::with_local`]): maps `(B, P, D)`, and the
+/// places of the `P` patches in the original image. For each of the first two (global) views `a` and each other
+/// view `b`, the patches of `a` are matched with their nearest patches of `b`, by embedding and by place; of all
+/// matches of a sample the closest `matches_first` are kept, and `matches_second` of the matches from `b` to `a`.
+/// The `m`-th closest matches of all samples are one pair of batches `(B, D)` for VICReg.
+///
+/// The matches have no gradient. Without places there is no matching by place. The part `local-invariance` is the
+/// local invariance; that of the pooled embeddings is the invariance term of the objective.
+///
+/// Cost of a pair of views: `B P^2 D` for the matches, `M B D min(B, D)` for `M` matches.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Vicregl {
+    /// The share of the pooled embeddings (0.75).
+    pub alpha: f64,
+    /// Weight of the local invariance, before its share (25).
+    pub invariance: f64,
+    /// Weight of the variance parts, before their share (25).
+    pub variance: f64,
+    /// Weight of the covariance parts, means over the views, before their share (1).
+    pub covariance: f64,
+    /// The standard deviation above which the hinge is silent (1).
+    pub gamma: f64,
+    /// Added to the variance under the root (1e-4).
+    pub eps: f64,
+    /// The number of matches from a global view (20).
+    pub matches_first: usize,
+    /// The number of matches to a global view (4).
+    pub matches_second: usize,
+}
+
+impl Default for Vicregl {
+    fn default() -> Self {
+        Self {
+            alpha: 0.75,
+            invariance: 25.0,
+            variance: 25.0,
+            covariance: 1.0,
+            gamma: 1.0,
+            eps: 1e-4,
+            matches_first: 20,
+            matches_second: 4,
+        }
+    }
+}
+
+impl Vicregl {
+    fn regularisation(&self, z: &Tensor) -> Result<Tensor> {
+        variance_covariance(z, self.gamma, self.eps, Path::Auto)
+    }
+
+    /// `[invariance, variance, covariance]` of the local embeddings: shape `(3)`, differentiable.
+    ///
+    /// # Errors
+    /// Fewer than two maps; maps of unequal batch or dimension.
+    pub fn local(&self, maps: &[LocalMap]) -> Result<Tensor> {
+        if maps.len() < 2 {
+            return Err(Error::Shape {
+                term: "vicregl",
+                expected: "local embeddings of at least two views",
+                got: vec![maps.len()],
+            });
+        }
+        let mut values = Vec::new();
+        for (i, a) in maps.iter().enumerate().take(2) {
+            for (j, b) in maps.iter().enumerate() {
+                if i != j {
+                    let by_value = self.matched(a, b, (a.values(), b.values()))?;
+                    values.push(match (a.places(), b.places()) {
+                        (Some(p), Some(q)) => (by_value + self.matched(a, b, (p, q))?)?,
+                        _ => by_value,
+                    });
+                }
+            }
+        }
+        Ok(Tensor::stack(&values, 0)?.mean(0)?)
+    }
+
+    /// Both directions, matched by the distances of what `by` holds.
+    fn matched(&self, a: &LocalMap, b: &LocalMap, by: (&Tensor, &Tensor)) -> Result<Tensor> {
+        let there = nearest(by.0, by.1, self.matches_first)?;
+        let back = nearest(by.1, by.0, self.matches_second)?;
+        let first = self.vicreg(&pick(a.values(), &there, 0)?, &pick(b.values(), &there, 1)?, &there)?;
+        let second = self.vicreg(&pick(b.values(), &back, 0)?, &pick(a.values(), &back, 1)?, &back)?;
+        Ok(((first + second)? * 0.5)?)
+    }
+
+    fn vicreg(&self, x: &Tensor, y: &Tensor, matches: &Matches) -> Result<Tensor> {
+        let (count, batch) = (matches.count, matches.batch);
+        let mut parts = Vec::new();
+        for m in 0..count {
+            for side in [x, y] {
+                parts.push(self.regularisation(&side.narrow(0, m * batch, batch)?)?);
+            }
+        }
+        let parts = Tensor::stack(&parts, 0)?.mean(0)?;
+        Ok(Tensor::cat(&[mse(x, y)?.unsqueeze(0)?, parts], 0)?)
+    }
+}
+
+impl Entropy for Vicregl {
+    fn name(&self) -> &'static str {
+        "vicregl"
+    }
+
+    fn bound(&self) -> Bound {
+        Bound::Surrogate
+    }
+
+    fn check(&self) -> Result<()> {
+        let share = (0.0..=1.0).contains(&self.alpha);
+        if share && self.matches_first > 0 && self.matches_second > 0 {
+            return Ok(());
+        }
+        Err(Error::Config {
+            term: "vicregl",
+            key: "alpha, matches_first, matches_second",
+            value: format!("{}, {}, {}", self.alpha, self.matches_first, self.matches_second),
+            reason: "alpha must be in 0..=1, and both numbers of matches at least 1",
+        })
+    }
+
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+        let mut global = Vec::new();
+        for view in z.projections.iter() {
+            global.push(self.regularisation(&ctx.collective.all_gather(view)?)?);
+        }
+        let global = Tensor::stack(&global, 0)?.mean(0)?;
+        let share = 1.0 - self.alpha;
+        let mut parts = vec![
+            entropy_part("variance", self.alpha * self.variance, global.get(0)?),
+            entropy_part("covariance", self.alpha * self.covariance, global.get(1)?),
+        ];
+        if share > 0.0 {
+            let maps = z.projections.local().ok_or(Error::Missing {
+                term: "vicregl",
+                field: "projections.local",
+                hint: "give maps of local embeddings (`Views::with_local`), or set alpha = 1",
+            })?;
+            let local = self.local(maps)?;
+            parts.push(Part {
+                name: "local-invariance".into(),
+                role: Role::Invariance,
+                weight: share * self.invariance,
+                value: local.get(0)?,
+            });
+            parts.push(entropy_part("local-variance", share * self.variance, local.get(1)?));
+            parts.push(entropy_part("local-covariance", share * self.covariance, local.get(2)?));
+        }
+        Ok(parts)
+    }
+
+    /// As [`Vicreg`]'s, of the pooled embeddings.
+    fn estimate(&self, z: &Tensor) -> Result<Estimate> {
+        let vicreg = Vicreg {
+            variance: self.variance,
+            covariance: self.covariance,
+            gamma: self.gamma,
+            eps: self.eps,
+            ..Default::default()
+        };
+        vicreg.estimate(z)
+    }
+}
+
+/// For every sample the `count` closest matches: rows of the first and of the second map (`B P` of them), match
+/// by match.
+struct Matches {
+    rows: [Vec<u32>; 2],
+    count: usize,
+    batch: usize,
+}
+
+fn nearest(a: &Tensor, b: &Tensor, count: usize) -> Result<Matches> {
+    let ((batch, p, d), (other, q, e)) = (a.dims3()?, b.dims3()?);
+    if batch != other || d != e {
+        return Err(Error::Shape {
+            term: "vicregl",
+            expected: "local maps of one batch and one dimension",
+            got: b.dims().to_vec(),
+        });
+    }
+    let (x, y) = (op::host(&a.detach())?, op::host(&b.detach())?);
+    let count = count.min(p);
+    let mut rows = [vec![0u32; count * batch], vec![0u32; count * batch]];
+    for i in 0..batch {
+        let mut best: Vec<(f64, usize, usize)> = (0..p)
+            .map(|s| {
+                let own = &x[(i * p + s) * d..(i * p + s + 1) * d];
+                let candidates = (0..q).map(|t| {
+                    let row = &y[(i * q + t) * d..(i * q + t + 1) * d];
+                    (own.iter().zip(row).map(|(u, v)| (u - v) * (u - v)).sum::<f64>(), t)
+                });
+                let (r2, t) =
+                    candidates.fold((f64::INFINITY, 0), |best, c| if c.0 < best.0 { c } else { best });
+                (r2, s, t)
+            })
+            .collect();
+        best.sort_by(|u, v| u.0.total_cmp(&v.0));
+        for (m, (_, s, t)) in best.into_iter().take(count).enumerate() {
+            rows[0][m * batch + i] = (i * p + s) as u32;
+            rows[1][m * batch + i] = (i * q + t) as u32;
+        }
+    }
+    Ok(Matches { rows, count, batch })
+}
+
+fn pick(map: &Tensor, matches: &Matches, side: usize) -> Result<Tensor> {
+    let (batch, p, d) = map.dims3()?;
+    let rows = &matches.rows[side];
+    let rows = Tensor::from_slice(rows, rows.len(), map.device())?;
+    Ok(map.reshape((batch * p, d))?.index_select(&rows, 0)?)
+}

@@ -1,0 +1,226 @@
+//! The methods of `golden/methods` against their reference implementations, in value and gradient.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use candle_core::{DType, Tensor};
+use common::{check, json, number, tensor, total};
+use infomax_core::{Context, Embeddings, LocalMap, Views};
+use infomax_losses::entropy::*;
+use infomax_losses::{Entropy, Invariance, ObjectiveConfig};
+
+const A: &str = "a_n32_d16";
+
+fn pair(key: &str, loosen: f64, f: impl Fn(&[Tensor]) -> Tensor) {
+    let inputs = [&format!("losses/{A}.z1.npy")[..], &format!("losses/{A}.z2.npy")[..]];
+    check("methods", A, key, &inputs, loosen, f);
+}
+
+fn objective(key: &str, name: &str, convention: &str, loosen: f64) {
+    let objective = ObjectiveConfig::with_convention(name, convention).unwrap().build().unwrap();
+    pair(key, loosen, |z| total(objective.as_ref(), z));
+}
+
+#[test]
+fn decoupled_contrast() {
+    objective("dcl_lightly", "dcl", "official", 10.0);
+    objective("dclw_lightly", "dclw", "official", 10.0);
+}
+
+#[test]
+fn manifold_capacity() {
+    let lightly = ObjectiveConfig::with_convention("mmcr", "lightly").unwrap().build().unwrap();
+    pair("mmcr_lightly", 10.0, |z| {
+        // The package takes the views of a momentum teacher beside those of the student.
+        let views = Views::new(z.to_vec()).unwrap();
+        let teacher = Embeddings { targets: Some(views.clone()), ..Embeddings::new(views) };
+        let student = lightly.evaluate(&teacher, &Context::standalone()).unwrap().total;
+        // In the golden record both are the same tensor, and the gradient flows through both.
+        let both = Embeddings::new(Views::new([z, z].concat()).unwrap());
+        let value = lightly.evaluate(&both, &Context::standalone()).unwrap().total;
+        assert!((number(&student) - number(&value)).abs() < 1e-4 * number(&value).abs());
+        value
+    });
+    objective("mmcr_unit_rows", "mmcr", "official", 10.0);
+}
+
+#[test]
+fn whitening_correlation_and_contrast() {
+    objective("wmse_lightly", "w-mse", "official", 30.0);
+    objective("vibcreg_solo_learn", "vibcreg", "solo-learn", 1.0);
+    objective("tico_lightly_first_step", "tico", "official", 10.0);
+}
+
+#[test]
+fn matrix_ssl() {
+    let term = MatrixSsl::default();
+    let spectral = |key: &str, f: &dyn Fn(&[Tensor]) -> Tensor| {
+        let inputs = [&format!("losses/{A}.z1.npy")[..], &format!("losses/{A}.z2.npy")[..]];
+        check("spectral", A, key, &inputs, 1.0, f);
+    };
+    spectral("matrixssl_uniformity", &|z| term.uniformity(&z[0], &z[1]).unwrap());
+    spectral("matrixssl_alignment", &|z| term.alignment(&z[0], &z[1]).unwrap());
+    // The first version of FroSSL: centred columns of unit length, without the squared error.
+    let mmcr = json("spectral/spectral.json")[A]["mmcr_lightly(online=momentum=[z1,z2])"]["value"].clone();
+    assert_eq!(mmcr, json("methods/methods.json")[A]["mmcr_lightly"]["value"]);
+}
+
+#[test]
+fn swapped_assignments() {
+    let prototypes = tensor("methods/prototypes.npy");
+    let term = Swav { prototypes: 7, ..Default::default() };
+    pair("swav_lightly", 10.0, |z| {
+        let prototypes = prototypes.to_dtype(z[0].dtype()).unwrap();
+        term.parts(z, &prototypes).unwrap().sum_all().unwrap()
+    });
+}
+
+#[test]
+fn local_embeddings() {
+    let term = Vicregl { matches_first: 4, matches_second: 2, ..Default::default() };
+    let invariance: Invariance =
+        toml::from_str("kind = \"mse\"\nweight = 18.75\npairing = \"global-pairs\"").unwrap();
+    let objective = ObjectiveConfig::custom(invariance, infomax_losses::EntropyConfig::Vicregl(term));
+    let objective = objective.build().unwrap();
+    for (key, count) in [("vicregl_lightly_2", 2), ("vicregl_lightly_3", 3)] {
+        let golden = json("methods/methods.json")[A][key].clone();
+        for dtype in [DType::F64, DType::F32] {
+            let load = |name: String| tensor(&name).to_dtype(dtype).unwrap();
+            let maps: Vec<_> = (0..count).map(|v| load(format!("methods/map{v}.npy"))).collect();
+            let pooled: Vec<_> = (0..count).map(|v| load(format!("methods/pooled{v}.npy"))).collect();
+            let inputs = [maps, pooled].concat();
+            let (value, grads) = common::value_and_grads(&inputs, |x| {
+                let local = (0..count).map(|v| {
+                    let places = tensor(&format!("methods/places{v}.npy"));
+                    LocalMap::new(x[v].clone(), Some(places)).unwrap()
+                });
+                let views = Views::new(x[count..].to_vec()).unwrap().with_local(local.collect()).unwrap();
+                objective.evaluate(&Embeddings::new(views), &Context::standalone()).unwrap().total
+            });
+            let expected = golden["value"].as_f64().unwrap();
+            let tolerance = common::tolerance(dtype);
+            assert!((number(&value) - expected).abs() < tolerance.rel * expected, "{key} {value} {expected}");
+            for (i, grad) in grads.iter().enumerate() {
+                let name = if i < count { format!("map{i}") } else { format!("pooled{}", i - count) };
+                let file = tensor(golden[format!("grad_{name}")].as_str().unwrap());
+                let file = file.reshape(grad.dims()).unwrap();
+                let grad = grad.to_dtype(DType::F64).unwrap();
+                common::assert_close(&format!("{key} {name}"), &grad, &file, tolerance);
+            }
+        }
+    }
+    let pooled = Embeddings::pair(tensor("methods/pooled0.npy"), tensor("methods/pooled1.npy")).unwrap();
+    let message = objective.evaluate(&pooled, &Context::standalone()).unwrap_err().to_string();
+    assert!(message.contains("with_local") && message.contains("alpha = 1"), "{message}");
+}
+
+#[test]
+fn sliced_tests_of_normality() {
+    for (key, statistic) in [
+        ("cramer_von_mises", Statistic::CramerVonMises),
+        ("anderson_darling", Statistic::AndersonDarling),
+        ("moments", Statistic::Moments),
+        ("epps_pulley", Statistic::EppsPulley),
+    ] {
+        check("methods", A, key, &["methods/y.npy"], 10.0, |y| {
+            let column = y[0].reshape(((), 1)).unwrap();
+            normality(&column, statistic).unwrap().sum_all().unwrap()
+        });
+    }
+}
+
+#[test]
+fn full_covariances() {
+    for (key, divergence, alpha) in [
+        ("mixture_kl_0.5", Divergence::Kl, 0.5),
+        ("mixture_chernoff_0.3", Divergence::Chernoff, 0.3),
+        ("mixture_chernoff_0.5", Divergence::Bhattacharyya, 0.5),
+        ("mixture_elk_0.5", Divergence::Elk, 0.5),
+    ] {
+        let golden = json("methods/methods.json")[A][key].clone();
+        let inputs = [tensor("methods/means.npy"), tensor("methods/covariances.npy")];
+        let (value, grads) =
+            common::value_and_grads(&inputs, |x| mixture_bound(&x[0], &x[1], divergence, alpha).unwrap());
+        let expected = golden["value"].as_f64().unwrap();
+        assert!((number(&value) - expected).abs() < 1e-10, "{key} {value} {expected}");
+        for (grad, name) in grads.iter().zip(["m", "s"]) {
+            let file = tensor(golden[format!("grad_{name}")].as_str().unwrap());
+            // Autograd of a general matrix; ours is the gradient of a symmetric one.
+            let file = if name == "s" { ((&file + file.t().unwrap()).unwrap() * 0.5).unwrap() } else { file };
+            common::assert_close(&format!("{key} {name}"), grad, &file, common::tolerance(DType::F64));
+        }
+    }
+    // Two components far enough apart in the mean of the sum that only the pair counts: by quadrature.
+    let means = Tensor::new(&[[0f64], [1.0]], &candle_core::Device::Cpu).unwrap();
+    let covariances = Tensor::new(&[[[1f64]], [[4.0]]], &candle_core::Device::Cpu).unwrap();
+    let h = number(&mixture_bound(&means, &covariances, Divergence::Chernoff, 0.3).unwrap());
+    let quadrature = json("methods/methods.json")[A]["chernoff_quadrature_0.3"]["value"].as_f64().unwrap();
+    let own = 0.5 * ((2.0 * std::f64::consts::PI * std::f64::consts::E).ln() + 0.5 * 4f64.ln());
+    // D(p_1 || p_2) is the quadrature; D(p_2 || p_1) is C at 0.7 of the first orientation, in closed form.
+    let m = 0.7 * 4.0 + 0.3f64;
+    let other = 0.5 * 0.21 / m + 0.5 * (m.ln() - 0.7 * 4f64.ln());
+    let expected = own - 0.5 * ((0.5 * (1.0 + (-quadrature).exp())).ln() + (0.5 * (1.0 + (-other).exp())).ln());
+    assert!((h - expected).abs() < 1e-9, "{h} {expected}");
+}
+
+#[test]
+fn equal_isotropic_components_are_those_of_pairdist() {
+    let x = tensor("pairdist/x_n24_d4.npy").to_dtype(DType::F64).unwrap();
+    let eye = Tensor::eye(4, DType::F64, x.device()).unwrap();
+    let s = (eye * 0.7).unwrap().unsqueeze(0).unwrap().repeat((24, 1, 1)).unwrap();
+    for divergence in [Divergence::Kl, Divergence::Bhattacharyya, Divergence::Chernoff, Divergence::Elk] {
+        let full = number(&mixture_bound(&x, &s, divergence, 0.3).unwrap());
+        let shared = PairDist { divergence, alpha: 0.3, variance: 0.7, ..Default::default() };
+        assert!((full - shared.estimate(&x).unwrap().nats).abs() < 1e-10, "{divergence:?}");
+    }
+}
+
+#[test]
+fn hyperspherical_densities() {
+    let golden = json("sphere/sphere.json");
+    let stacked = tensor("sphere/views_n40_v3_p8.npy").to_dtype(DType::F64).unwrap();
+    let views: Vec<Tensor> = (0..3).map(|v| stacked.narrow(1, v, 1).unwrap().squeeze(1).unwrap()).collect();
+    for kappa in [1, 5, 20] {
+        for (suffix, leave_one_out) in [("incl", false), ("excl", true)] {
+            let term = Hydes { kappa: f64::from(kappa), leave_one_out, ..Default::default() };
+            let got = term.entropies(&views).unwrap().to_vec1::<f64>().unwrap();
+            let record = &golden[format!("vmf_kde_kappa{kappa}")];
+            for (value, key) in got.iter().zip(["global", "local"]) {
+                let expected = record[format!("H_{key}_{suffix}_self")].as_f64().unwrap();
+                assert!((value - expected).abs() < 1e-6, "kappa {kappa} {key} {suffix}: {value} {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rate_reduction_of_given_and_of_own_classes() {
+    let raw = Mcr2 { eps: 0.25, normalize: false, ..Default::default() };
+    let with = raw.clone().with_labels((0..32).map(|i| i % 3).collect());
+    let inputs = [&format!("losses/{A}.z1.npy")[..]];
+    check("spectral", A, "mcr2_deltaR", &inputs, 10.0, |z| {
+        let rates = with.rates(z).unwrap();
+        (rates.get(0).unwrap() - rates.get(1).unwrap()).unwrap()
+    });
+    // The views of a sample as a class, by elimination, is the rate of those labels.
+    let z: Vec<Tensor> =
+        [1, 2].map(|v| tensor(&format!("losses/{A}.z{v}.npy")).to_dtype(DType::F64).unwrap()).to_vec();
+    let views = [z[0].clone(), z[1].clone(), (&z[0] * 0.5).unwrap()];
+    let own = raw.rates(&views).unwrap().to_vec1::<f64>().unwrap();
+    let given = raw.with_labels((0..32).collect()).rates(&views).unwrap().to_vec1::<f64>().unwrap();
+    assert!(own.iter().zip(&given).all(|(a, b)| (a - b).abs() < 1e-10), "{own:?} {given:?}");
+}
+
+#[test]
+fn the_grid_of_sigreg_tends_to_the_closed_form() {
+    let y = tensor("methods/y.npy").reshape(((), 1)).unwrap();
+    let closed = normality(&y, Statistic::EppsPulley).unwrap().to_vec1::<f64>().unwrap()[0];
+    let grid = epps_pulley(&y, 201, 10.0).unwrap().to_vec1::<f64>().unwrap()[0];
+    assert!((closed - grid).abs() < 1e-9 * closed, "{closed} {grid}");
+    let golden = json("sigreg/sigreg.json")["gauss_n64_d8"].clone();
+    let load = |name: &str| tensor(&format!("sigreg/gauss_n64_d8.{name}.npy")).to_dtype(DType::F64).unwrap();
+    let slices = load("x").matmul(&load("A")).unwrap();
+    let mean = number(&normality(&slices, Statistic::EppsPulley).unwrap().mean_all().unwrap());
+    let expected = golden["closed_form_infinite_range_mean"].as_f64().unwrap();
+    assert!((mean - expected).abs() < 1e-9 * expected, "{mean} {expected}");
+}
