@@ -52,6 +52,63 @@ pub fn smile(scores: &Tensor, tau: Option<f64>) -> Result<Tensor> {
     Ok((s.diagonal()?.mean_all()? - cut.log_mean_off()?)?)
 }
 
+/// [`smile`] in value, with the gradient of [`jensen_shannon`], as its authors train it.
+///
+/// # Errors
+/// As [`nwj`].
+pub fn smile_trained(scores: &Tensor, tau: Option<f64>) -> Result<Tensor> {
+    value_with_gradient(&smile(scores, tau)?, &jensen_shannon(scores)?)
+}
+
+/// [`nwj`] in value, with the gradient of [`jensen_shannon`]: a lower bound from a critic that is trained by the
+/// steadier objective. (The best critic of [`nwj`] is 1 above that of [`jensen_shannon`], so that the bound is not
+/// tight; `nwj(f + 1)` is.)
+///
+/// # Errors
+/// As [`nwj`].
+pub fn jensen_shannon_nwj(scores: &Tensor) -> Result<Tensor> {
+    value_with_gradient(&nwj(scores)?, &jensen_shannon(scores)?)
+}
+
+/// MINE (Belghazi et al., arXiv 1801.04062): [`donsker_varadhan`] in value; in the gradient, the partition is
+/// divided by its moving average over the steps and not by that of the batch, which removes the bias of small
+/// batches.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Mine {
+    /// The share of the present batch in the average (0.1).
+    pub rate: f64,
+    /// The logarithm of the average; `None` before the first step.
+    pub ln_average: Option<f64>,
+}
+
+impl Default for Mine {
+    fn default() -> Self {
+        Self { rate: 0.1, ln_average: None }
+    }
+}
+
+impl Mine {
+    /// The bound on a batch of scores, which enters the average.
+    ///
+    /// # Errors
+    /// As [`nwj`].
+    pub fn step(&mut self, scores: &Tensor) -> Result<Tensor> {
+        let s = Scores::new("mine", scores, 2)?;
+        let (joint, partition) = (s.diagonal()?.mean_all()?, s.log_mean_off()?);
+        let fresh = op::number(&partition)?;
+        let average = match self.ln_average {
+            None => fresh,
+            Some(old) => {
+                let max = old.max(fresh);
+                max + ((1.0 - self.rate) * (old - max).exp() + self.rate * (fresh - max).exp()).ln()
+            }
+        };
+        self.ln_average = Some(average);
+        let trained = (&joint - (&partition - average)?.exp()?)?;
+        value_with_gradient(&(joint - partition)?, &trained)
+    }
+}
+
 /// `-mean softplus(-f_ii) - mean_{i != j} softplus(f_ij)`: the f-GAN bound on the Jensen-Shannon divergence, an
 /// objective for the critic of [`nwj`] and [`smile`].
 ///
@@ -131,6 +188,11 @@ pub fn account(z1: &Tensor, z2: &Tensor, entropy: &dyn Entropy, s2: Option<f64>)
     let conditional = -0.5 * d * (error / s2 + (2.0 * std::f64::consts::PI * s2).ln());
     let entropy = entropy.estimate(z1)?;
     Ok(Account { entropy, conditional, information: entropy.nats + conditional })
+}
+
+/// The value of one scalar with the gradient of another.
+fn value_with_gradient(value: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+    Ok((value.detach() + (gradient - gradient.detach())?)?)
 }
 
 struct Scores {

@@ -412,7 +412,8 @@ fn paired(
         }
         Pairing::Mean | Pairing::Globals => {
             let count = if pairing == Pairing::Mean { others.len() } else { 2 };
-            let centre = Tensor::stack(&others.as_slice()[..count], 0)?.mean(0)?;
+            let wide = others.iter().take(count).map(op::widen).collect::<candle_core::Result<Vec<_>>>()?;
+            let centre = Tensor::stack(&wide, 0)?.mean(0)?;
             for student in students.iter() {
                 values.push(f(student, &centre)?);
             }

@@ -13,6 +13,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod account;
 pub mod bounds;
 mod config;
 pub mod entropy;
@@ -27,6 +28,7 @@ pub mod special;
 mod tagged;
 mod whitening;
 
+pub use account::{ObjectiveAccount, Space};
 pub use config::{EntropyConfig, NoEntropy, ObjectiveConfig};
 pub use entropy::{Entropy, Estimate, Reduce};
 pub use error::{Error, Result};

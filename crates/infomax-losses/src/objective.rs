@@ -24,9 +24,16 @@ impl Objective for Composed {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Report> {
-        let mut parts = self.invariance.evaluate(z, ctx)?;
+        let named = |term: &str, error: crate::Error| match error {
+            // These name an operation, but not the term that called it.
+            crate::Error::Kernel(_) | crate::Error::Candle(_) => {
+                Error::other(format!("term `{term}` of the objective `{}`", self.name), error)
+            }
+            other => other.into(),
+        };
+        let mut parts = self.invariance.evaluate(z, ctx).map_err(|e| named("invariance", e))?;
         if let Some(entropy) = &self.entropy {
-            parts.extend(entropy.evaluate(z, ctx)?);
+            parts.extend(entropy.evaluate(z, ctx).map_err(|e| named(entropy.name(), e))?);
         }
         for part in &parts {
             let value = crate::op::number(&part.value)?;

@@ -232,7 +232,10 @@ impl<T: Real> Blocks<T> {
                 let (own, gi) = (shifts[i], g[i]);
                 for ((v, shift), gj) in row.iter_mut().zip(&shifts).zip(&g) {
                     let s = *v;
-                    let weight = gi * Real::exp(s - own) + *gj * Real::exp(s - *shift);
+                    // No score is above its log-sum-exp but for rounding, which is large for large scores.
+                    let (below, across) = (s - own, s - *shift);
+                    let cut = |x: T| if x > T::zero() { T::zero() } else { x };
+                    let weight = gi * Real::exp(cut(below)) + *gj * Real::exp(cut(across));
                     *v = if s > floor { weight } else { T::zero() };
                 }
                 sums.push(row.iter().map(|v| v.to_f64()).sum::<f64>());

@@ -68,7 +68,8 @@ fn matrix_ssl() {
 #[test]
 fn swapped_assignments() {
     let prototypes = tensor("methods/prototypes.npy");
-    let term = Swav { prototypes: 7, ..Default::default() };
+    let mut term = Swav::default();
+    term.prototypes = 7;
     pair("swav_lightly", 10.0, |z| {
         let prototypes = prototypes.to_dtype(z[0].dtype()).unwrap();
         term.parts(z, &prototypes).unwrap().sum_all().unwrap()

@@ -196,6 +196,11 @@ impl Mixture<'_> {
 
     fn pair(&self, i: usize, j: usize, single: &[(Vec<f64>, f64)]) -> Result<Pair> {
         let d = self.d;
+        if i == j && self.divergence != Divergence::Elk {
+            // No distance and no slope, exactly: the terms would cancel to their rounding only.
+            let zero = || vec![0f64; d * d];
+            return Ok(Pair { log: 0.0, mean: vec![0.0; d], own: zero(), other: zero() });
+        }
         let m: Vec<f64> = (0..d).map(|c| self.m[i * d + c] - self.m[j * d + c]).collect();
         let (si, sj) = (&self.s[i * d * d..(i + 1) * d * d], &self.s[j * d * d..(j + 1) * d * d]);
         let ((inv_i, ln_i), (inv_j, ln_j)) = (&single[i], &single[j]);

@@ -55,8 +55,9 @@ impl Vibcreg {
     pub fn parts(&self, z: &Tensor) -> Result<Tensor> {
         let z = moments::matrix("vibcreg", z, 2)?;
         let (n, d) = z.dims2()?;
-        let variance = variance_covariance(&z, self.gamma, self.eps, self.path)?.get(0)?;
         let zc = centred(&z)?;
+        let stds = ((zc.sqr()?.sum(0)? / (n - 1) as f64)? + self.eps)?.sqrt()?;
+        let variance = (stds.neg()? + self.gamma)?.relu()?.mean_all()?;
         let norms = zc.sqr()?.sum_keepdim(0)?.maximum(1e-24)?.sqrt()?;
         let unit = zc.broadcast_div(&norms)?;
         // The operation gives sum_{i != j} (r_ij / (n - 1))^2 / d of columns of unit length.

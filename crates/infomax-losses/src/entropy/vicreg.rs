@@ -112,7 +112,8 @@ pub fn variance_covariance(z: &Tensor, gamma: f64, eps: f64, path: Path) -> Resu
         let k = zc.matmul(&zc.t()?)?;
         let diagonal: f64 = centred.squares.iter().map(|s| s * s).sum();
         let off = moments::sum_squares(&k)? - diagonal;
-        (k, off.max(0.0))
+        // `max` would turn the NaN of an overflow into 0.
+        (k, if off < 0.0 { 0.0 } else { off })
     } else {
         let s = moments::zero_diagonal(&zc.t()?.matmul(&zc)?)?;
         let off = moments::sum_squares(&s)?;

@@ -34,7 +34,7 @@ def record(key, value, **inputs):
     for name, grad in zip(inputs, grads):
         if grad is not None:
             file = f"{CASE}.{key}.grad_{name}.npy"
-            np.save(HERE / file, grad.numpy())
+            np.save(HERE / file, np.ascontiguousarray(grad.numpy()))
             entry[f"grad_{name}"] = f"methods/{file}"
     records[key] = entry
 
