@@ -28,7 +28,10 @@ pub(crate) enum Command {
     Evaluate(EvaluateArgs),
     /// Show configurations.
     Config(ConfigArgs),
-    /// Objectives: what they are composed of.
+    /// Evaluate an objective on embeddings from files, or list what there is.
+    #[command(
+        after_help = "Examples:\n  infomax objective list\n  infomax objective vicreg z1.npy z2.npy\n  infomax objective vicreg z1.npy z2.npy --set entropy.covariance=4 --grad grads/ --json\n  infomax objective simclr --convention lightly run.safetensors:z1 run.safetensors:z2\n  infomax objective byol z1.npy z2.npy --prediction p1.npy --prediction p2.npy --target t1.npy --target t2.npy\n  infomax objective custom z1.npy z2.npy z3.npy --set invariance.kind=mse --set entropy.kind=pairdist\n\nFiles: .npy (f32, f64) or FILE.safetensors:NAME, (samples, dim) a view, or one (views, samples, dim).\nThe account says, in nats, what the views tell of each other: H(Z) + E ln q(z | z'); see docs/estimators.md."
+    )]
     Objective(ObjectiveArgs),
 }
 
@@ -118,9 +121,48 @@ pub(crate) enum ConfigCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct ObjectiveArgs {
     #[command(subcommand)]
-    pub(crate) command: ObjectiveCommand,
+    pub(crate) command: Option<ObjectiveCommand>,
+    /// The name of an objective, or `custom` with both kinds given by `--set`.
+    pub(crate) name: Option<String>,
+    /// The embeddings, one file a view.
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<String>,
+    /// Whose conventions: `official`, `solo-learn` or `lightly` [default: the first that `list` shows].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) convention: Option<String>,
+    /// Set one value, for example `entropy.beta=10` or `entropy.kind=logdet`; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Write the gradient of the total with respect to every view: DIR/grad-1.npy, grad-2.npy ...
+    #[arg(long, value_name = "DIR")]
+    pub(crate) grad: Option<PathBuf>,
+    /// The predictions of a view (BYOL, SimSiam); once a view.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prediction: Vec<String>,
+    /// The targets of a momentum teacher for a view (BYOL, MMCR); once a view.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) target: Vec<String>,
+    /// Local embeddings (samples, patches, dim) of a view (VICRegL); once a view.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) local: Vec<String>,
+    /// Places (samples, patches, 2) of the local embeddings of a view; once a view.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) places: Vec<String>,
+    /// The classes of the samples, a vector of integers (MCR2).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) labels: Option<PathBuf>,
+    /// The seed of random slices and groups.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Compute in f64, whatever the files hold.
+    #[arg(long)]
+    pub(crate) f64: bool,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,12 +6,13 @@ mod args;
 mod config;
 mod dataset;
 mod evaluate;
+mod npy;
 mod objective;
 mod pretrain;
 mod progress;
 mod table;
 
-use args::{Cli, Command, ConfigCommand, ObjectiveCommand, Output};
+use args::{Cli, Command, ConfigCommand, Output};
 use clap::Parser as _;
 use config::RunConfig;
 use std::io::Write as _;
@@ -35,9 +36,7 @@ fn main() -> ExitCode {
         Command::Config(args) => match args.command {
             ConfigCommand::Show { source, json } => show(&source, json),
         },
-        Command::Objective(args) => match args.command {
-            ObjectiveCommand::List { json } => objective::list(json),
-        },
+        Command::Objective(args) => objective::run(&args),
     };
     match result {
         Ok(Status::Done) => ExitCode::SUCCESS,

@@ -265,7 +265,7 @@ impl RunConfig {
 }
 
 /// The objective: a named preset is written out first, so that single keys of its terms can be set.
-fn objective(layers: &Layers) -> Result<ObjectiveConfig> {
+pub(crate) fn objective(layers: &Layers) -> Result<ObjectiveConfig> {
     let written: Table = layers.section("objective")?;
     let text = |key: &str| written.get(key).and_then(Value::as_str);
     let preset = match text("name") {

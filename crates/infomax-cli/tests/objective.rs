@@ -1,0 +1,243 @@
+//! `infomax objective` as a user runs it, on embeddings in files.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests, where a failure should stop.
+
+use candle_core::{DType, Device, Tensor};
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn infomax(dir: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_infomax")).current_dir(dir).args(args).output().unwrap()
+}
+
+#[track_caller]
+fn ok(dir: &Path, args: &[&str]) -> String {
+    let output = infomax(dir, args);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {}\n{err}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[track_caller]
+fn json(dir: &Path, args: &[&str]) -> Value {
+    let args = [&["objective"][..], args, &["--json"]].concat();
+    serde_json::from_str(&ok(dir, &args)).unwrap()
+}
+
+#[track_caller]
+fn fails(dir: &Path, args: &[&str], words: &[&str]) {
+    let output = infomax(dir, &[&["objective"][..], args].concat());
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && words.iter().all(|w| err.contains(w)), "{args:?}: {err}");
+    assert!(!err.contains("panicked"), "{err}");
+}
+
+/// A table of numbers that no rule of the estimators knows.
+fn values(n: usize, d: usize, seed: u64) -> Vec<f64> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..n * d)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 33) as f64 / f64::from(1u32 << 31) - 0.5) * 2.0
+        })
+        .collect()
+}
+
+fn save(dir: &Path, name: &str, values: &[f64], dims: &[usize], dtype: DType) {
+    let tensor = Tensor::from_slice(values, dims, &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+    tensor.write_npy(dir.join(name)).unwrap();
+}
+
+fn pair(dir: &Path, dtype: DType) -> [Vec<f64>; 2] {
+    let views = [values(12, 3, 1), values(12, 3, 2)];
+    save(dir, "z1.npy", &views[0], &[12, 3], dtype);
+    save(dir, "z2.npy", &views[1], &[12, 3], dtype);
+    views
+}
+
+/// VICReg in its official form, written out.
+fn vicreg(views: &[Vec<f64>; 2], n: usize, d: usize) -> f64 {
+    let mse = views[0].iter().zip(&views[1]).map(|(a, b)| (a - b) * (a - b)).sum::<f64>() / (n * d) as f64;
+    let (mut variance, mut covariance) = (0.0, 0.0);
+    for z in views {
+        let mean: Vec<f64> = (0..d).map(|j| (0..n).map(|i| z[i * d + j]).sum::<f64>() / n as f64).collect();
+        let s = |a: usize, b: usize| {
+            (0..n).map(|i| (z[i * d + a] - mean[a]) * (z[i * d + b] - mean[b])).sum::<f64>() / (n - 1) as f64
+        };
+        for a in 0..d {
+            variance += (1.0 - (s(a, a) + 1e-4).sqrt()).max(0.0) / d as f64 / 2.0;
+            covariance += (0..d).filter(|b| *b != a).map(|b| s(a, b).powi(2)).sum::<f64>() / d as f64;
+        }
+    }
+    25.0 * mse + 25.0 * variance + covariance
+}
+
+#[test]
+fn values_are_those_of_the_formula() {
+    let dir = tempfile::tempdir().unwrap();
+    for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 1e-5)] {
+        let views = pair(dir.path(), dtype);
+        let answer = json(dir.path(), &["vicreg", "z1.npy", "z2.npy"]);
+        let (total, expected) = (answer["total"].as_f64().unwrap(), vicreg(&views, 12, 3));
+        assert!((total - expected).abs() < tolerance * expected, "{total} {expected}");
+        let parts = answer["parts"].as_array().unwrap();
+        let names: Vec<&str> = parts.iter().map(|p| p["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["invariance", "variance", "covariance"]);
+        let sum: f64 = parts.iter().map(|p| p["weighted"].as_f64().unwrap()).sum();
+        assert!((sum - total).abs() < 1e-5 * total);
+        assert_eq!((answer["bound"].as_str(), answer["dtype"].as_str().unwrap().len()), (Some("surrogate"), 3));
+        let account = &answer["account"];
+        let number = |key: &str| account[key].as_f64().unwrap();
+        assert!((account["entropy"]["nats"].as_f64().unwrap() + number("conditional") - number("information")).abs() < 1e-9);
+        assert_eq!((account["estimator"].as_str(), account["stands_in"].as_bool()), (Some("gaussian"), Some(true)));
+    }
+    let text = ok(dir.path(), &["objective", "vicreg", "z1.npy", "z2.npy"]);
+    for word in ["25 mse", "2 views of 12 x 3", "covariance", "surrogate", "E ln q(z | z')", "an upper bound"] {
+        assert!(text.contains(word), "no `{word}` in\n{text}");
+    }
+}
+
+#[test]
+fn gradient_files_are_the_slopes_of_the_total() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    for name in ["vicreg", "simclr", "mmcr", "hydes"] {
+        let views = pair(d, DType::F64);
+        let answer = json(d, &[name, "z1.npy", "z2.npy", "--grad", "out/grads"]);
+        assert_eq!(answer["gradients"].as_array().unwrap().len(), 2);
+        let grad = Tensor::read_npy(d.join("out/grads/grad-2.npy")).unwrap();
+        assert_eq!((grad.dims(), grad.dtype()), (&[12, 3][..], DType::F64));
+        let grad = grad.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        for at in [0, 17, 35] {
+            let total = |h: f64| {
+                let mut moved = views[1].clone();
+                moved[at] += h;
+                save(d, "moved.npy", &moved, &[12, 3], DType::F64);
+                json(d, &[name, "z1.npy", "moved.npy"])["total"].as_f64().unwrap()
+            };
+            let slope = (total(1e-5) - total(-1e-5)) / 2e-5;
+            assert!((slope - grad[at]).abs() < 1e-6 * (1.0 + slope.abs()), "{name} {at}: {slope} {}", grad[at]);
+        }
+        let left = std::fs::read_dir(d.join("out/grads")).unwrap().count();
+        assert_eq!(left, 2, "temporary files stay behind");
+    }
+}
+
+#[test]
+fn settings_conventions_and_custom_objectives() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    pair(d, DType::F32);
+    let plain = json(d, &["vicreg", "z1.npy", "z2.npy"]);
+    let solo = json(d, &["vicreg", "z1.npy", "z2.npy", "--convention", "solo-learn"]);
+    let value = |answer: &Value| answer["parts"][1]["value"].as_f64().unwrap();
+    assert!((value(&solo) - 2.0 * value(&plain)).abs() < 1e-6, "solo-learn does not halve the variance");
+    let heavy = json(d, &["vicreg", "z1.npy", "z2.npy", "--set", "entropy.covariance=4", "--set", "objective.invariance.weight=1"]);
+    assert_eq!((heavy["parts"][2]["weight"].as_f64(), heavy["parts"][0]["weight"].as_f64()), (Some(4.0), Some(1.0)));
+    let custom = ["custom", "z1.npy", "z2.npy", "--set", "invariance.kind=mse", "--set", "entropy.kind=pairdist"];
+    let upper = json(d, &custom);
+    let lower = json(d, &[&custom[..], &["--set", "entropy.divergence=bhattacharyya"]].concat());
+    assert_eq!((upper["bound"].as_str(), lower["bound"].as_str()), (Some("upper"), Some("lower")));
+    let nats = |answer: &Value| answer["account"]["entropy"]["nats"].as_f64().unwrap();
+    assert!(nats(&lower) < nats(&upper));
+    assert_eq!(upper["account"]["stands_in"].as_bool(), Some(false));
+}
+
+#[test]
+fn views_from_many_files_one_array_or_safetensors() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let all = values(36, 3, 5);
+    save(d, "all.npy", &all, &[3, 12, 3], DType::F32);
+    let mut tensors = std::collections::HashMap::new();
+    for v in 0..3 {
+        save(d, &format!("v{v}.npy"), &all[v * 36..(v + 1) * 36], &[12, 3], DType::F32);
+        let t = Tensor::from_slice(&all[v * 36..(v + 1) * 36], (12, 3), &Device::Cpu).unwrap();
+        tensors.insert(format!("z{v}"), t.to_dtype(DType::F32).unwrap());
+    }
+    candle_core::safetensors::save(&tensors, d.join("run.safetensors")).unwrap();
+    let total = |args: &[&str]| json(d, args)["total"].as_f64().unwrap();
+    let files = total(&["frossl", "v0.npy", "v1.npy", "v2.npy"]);
+    assert_eq!(files, total(&["frossl", "all.npy"]));
+    assert_eq!(
+        files,
+        total(&["frossl", "run.safetensors:z0", "run.safetensors:z1", "run.safetensors:z2"])
+    );
+    fails(d, &["frossl", "run.safetensors", "v1.npy"], &["3 tensors", "run.safetensors:z0"]);
+    fails(d, &["frossl", "run.safetensors:zz", "v1.npy"], &["`zz`", "z0, z1, z2"]);
+}
+
+#[test]
+fn what_a_method_needs_beside_the_projections() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    pair(d, DType::F32);
+    fails(d, &["byol", "z1.npy", "z2.npy"], &["targets", "--target FILE"]);
+    fails(d, &["simsiam", "z1.npy", "z2.npy"], &["predictions", "--prediction FILE", "2 views"]);
+    let with = ["--prediction", "z2.npy", "--prediction", "z1.npy", "--grad", "g"];
+    let answer = json(d, &[&["simsiam", "z1.npy", "z2.npy"][..], &with].concat());
+    // Each prediction is the other view: the cosine is 1.
+    assert!((answer["total"].as_f64().unwrap() + 1.0).abs() < 1e-6);
+    assert!(answer["bound"].is_null() && answer["gradients"].as_array().unwrap().len() == 4);
+    fails(d, &["vicregl", "z1.npy", "z2.npy"], &["--local FILE"]);
+    for v in 0..2 {
+        save(d, &format!("m{v}.npy"), &values(12, 8, 7 + v), &[12, 4, 2], DType::F32);
+        save(d, &format!("p{v}.npy"), &values(12, 8, 9 + v), &[12, 4, 2], DType::F32);
+    }
+    let maps = ["--local", "m0.npy", "--local", "m1.npy", "--places", "p0.npy", "--places", "p1.npy"];
+    let local = json(d, &[&["vicregl", "z1.npy", "z2.npy"][..], &maps].concat());
+    assert_eq!(local["parts"].as_array().unwrap().len(), 6);
+    // Labels: version 1.0 of the format, eight bytes an element.
+    let mut labels = b"\x93NUMPY\x01\x00\x46\x00{'descr': '<i8', 'fortran_order': False, 'shape': (12,), }".to_vec();
+    labels.resize(79, b' ');
+    labels.push(b'\n');
+    labels.extend((0..12i64).flat_map(|i| (i % 3).to_le_bytes()));
+    std::fs::write(d.join("y.npy"), labels).unwrap();
+    let own = json(d, &["mcr2", "z1.npy", "z2.npy"])["total"].as_f64().unwrap();
+    let given = json(d, &["mcr2", "z1.npy", "z2.npy", "--labels", "y.npy"])["total"].as_f64().unwrap();
+    assert!((own - given).abs() > 1e-3, "{own} {given}");
+    fails(d, &["vicreg", "z1.npy", "z2.npy", "--labels", "y.npy"], &["mcr2"]);
+}
+
+#[test]
+fn mistakes_are_explained() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    pair(d, DType::F32);
+    save(d, "short.npy", &values(11, 3, 3), &[11, 3], DType::F32);
+    save(d, "vector.npy", &values(11, 1, 3), &[11], DType::F32);
+    save(d, "nan.npy", &[f64::NAN; 36], &[12, 3], DType::F32);
+    std::fs::write(d.join("text.npy"), "not an array").unwrap();
+    fails(d, &["vicrag", "z1.npy", "z2.npy"], &["vicrag", "`vicreg`"]);
+    fails(d, &["vicreg", "z1.npy", "none.npy"], &["none.npy"]);
+    fails(d, &["vicreg", "z1.npy", "text.npy"], &["text.npy", "signature"]);
+    fails(d, &["vicreg", "z1.npy", "short.npy"], &["[11, 3]", "[12, 3]"]);
+    fails(d, &["vicreg", "z1.npy", "vector.npy"], &["vector.npy", "[11]"]);
+    fails(d, &["vicreg", "z1.npy", "nan.npy"], &["nan.npy", "not finite"]);
+    fails(d, &["vicreg", "z1.npy", "z2.npy", "--set", "entropy.covarience=4"], &["covarience", "covariance"]);
+    fails(d, &["vicreg", "z1.npy", "z2.npy", "--convention", "mine"], &["mine", "solo-learn"]);
+    fails(d, &["vicreg"], &["no file"]);
+    fails(d, &["vicreg", "z1.npy"], &["two views"]);
+    fails(d, &[], &["objective list"]);
+}
+
+#[test]
+fn the_list_names_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: Value = serde_json::from_str(&ok(dir.path(), &["objective", "list", "--json"])).unwrap();
+    let rows = rows.as_array().unwrap();
+    for name in [
+        "vicreg", "vicregl", "vibcreg", "vcreg", "vicreg-logdet", "vicreg-pairdist-kl", "vicreg-pairdist-bd",
+        "simclr", "simclr-logdet", "simclr-pairdist", "dcl", "dclw", "byol", "byol-logdet", "byol-pairdist",
+        "simsiam", "barlow-twins", "w-mse", "tico", "mmcr", "frossl", "emp-ssl", "koleo", "align-uniform",
+        "mec", "matrix-ssl", "mcr2", "corinfomax", "lejepa", "visreg", "e2mc", "hydes", "swav",
+    ] {
+        let row = rows.iter().find(|row| row["name"] == name);
+        let row = row.unwrap_or_else(|| panic!("{name} is not listed"));
+        assert!(row["composition"].as_str().unwrap().len() > 5 && row["source"].as_str().unwrap().len() > 5);
+        assert!(!row["conventions"].as_array().unwrap().is_empty() && row["entropy"].is_object());
+    }
+    let help = ok(dir.path(), &["objective", "--help"]);
+    assert!(help.contains("infomax objective vicreg z1.npy z2.npy") && help.contains("--grad"), "{help}");
+}
