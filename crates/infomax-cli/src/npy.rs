@@ -117,7 +117,8 @@ impl<'a> Array<'a> {
             .filter(|d| !d.is_empty())
             .map(|d| d.parse::<usize>().context("`shape` is not a tuple of numbers"))
             .collect::<Result<Vec<_>>>()?;
-        let expected = dims.iter().try_fold(size, |n, d| n.checked_mul(*d)).context("the shape is too large")?;
+        let expected =
+            dims.iter().try_fold(size, |n, d| n.checked_mul(*d)).context("the shape is too large")?;
         let data = &bytes[start + length..];
         if data.len() != expected {
             bail!("{dims:?} elements of {size} bytes are {expected} bytes, but {} follow", data.len());
@@ -178,7 +179,9 @@ fn parse(bytes: &[u8]) -> Result<Tensor> {
             Tensor::from_vec(values, dims, &Device::Cpu)?
         }
         (kind, size) => {
-            bail!("its elements are `{kind}{size}`; f4 (float32) or f8 (float64) are needed: z.astype(\"float32\")")
+            bail!(
+                "its elements are `{kind}{size}`; f4 (float32) or f8 (float64) are needed: z.astype(\"float32\")"
+            )
         }
     })
 }
@@ -186,12 +189,7 @@ fn parse(bytes: &[u8]) -> Result<Tensor> {
 fn parse_labels(bytes: &[u8]) -> Result<Vec<u32>> {
     let array = Array::parse(bytes)?;
     if array.dims.len() != 1 || !"iu".contains(array.kind) || array.size > 8 {
-        bail!(
-            "a vector of integers is needed, not shape {:?} of `{}{}`",
-            array.dims,
-            array.kind,
-            array.size
-        );
+        bail!("a vector of integers is needed, not shape {:?} of `{}{}`", array.dims, array.kind, array.size);
     }
     let sign = array.kind == 'i';
     array
@@ -261,10 +259,7 @@ mod tests {
     #[test]
     fn labels_of_any_integer_type() {
         let bytes = |v: &[i64]| v.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
-        assert_eq!(
-            parse_labels(&file(1, "<i8", "False", "(3,)", &bytes(&[2, 0, 7]))).unwrap(),
-            [2, 0, 7]
-        );
+        assert_eq!(parse_labels(&file(1, "<i8", "False", "(3,)", &bytes(&[2, 0, 7]))).unwrap(), [2, 0, 7]);
         assert_eq!(parse_labels(&file(1, "|u1", "False", "(2,)", &[200, 1])).unwrap(), [200, 1]);
         let negative = parse_labels(&file(1, "<i8", "False", "(1,)", &bytes(&[-1]))).unwrap_err();
         assert!(negative.to_string().contains("negative"));
@@ -292,7 +287,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for (dims, dtype) in [(vec![3, 4], DType::F32), (vec![5], DType::F64), (vec![2, 3, 4], DType::F64)] {
             let count: usize = dims.iter().product();
-            let tensor = Tensor::arange(0f64, count as f64, &Device::Cpu).unwrap().reshape(dims.clone()).unwrap();
+            let tensor =
+                Tensor::arange(0f64, count as f64, &Device::Cpu).unwrap().reshape(dims.clone()).unwrap();
             let tensor = tensor.to_dtype(dtype).unwrap();
             let path = dir.path().join("z.npy");
             write(&path, &tensor).unwrap();
@@ -300,7 +296,8 @@ mod tests {
             assert_eq!((again.dims(), again.dtype()), (&dims[..], dtype));
             let theirs = Tensor::read_npy(&path).unwrap();
             for other in [again, theirs] {
-                let difference = (other.to_dtype(DType::F64).unwrap() - tensor.to_dtype(DType::F64).unwrap()).unwrap();
+                let difference =
+                    (other.to_dtype(DType::F64).unwrap() - tensor.to_dtype(DType::F64).unwrap()).unwrap();
                 assert_eq!(difference.abs().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap(), 0.0);
             }
         }

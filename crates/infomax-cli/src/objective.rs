@@ -136,8 +136,7 @@ fn evaluate(name: &str, args: &ObjectiveArgs) -> Result<Status> {
                 if !finite {
                     bail!("the gradient of view {} is not finite; nothing was written for it", i + 1);
                 }
-                let wide =
-                    if grad.dtype() == DType::F64 { grad } else { grad.to_dtype(DType::F32)? };
+                let wide = if grad.dtype() == DType::F64 { grad } else { grad.to_dtype(DType::F32)? };
                 let path = dir.join(format!("{stem}-{}.npy", i + 1));
                 npy::write(&path, &wide)?;
                 gradients.push(path);
@@ -227,11 +226,14 @@ fn embeddings(
 /// What a file can do about an input that the objective misses.
 fn hint(error: infomax_core::Error, args: &ObjectiveArgs) -> anyhow::Error {
     let text = error.to_string();
-    let flag = [("`predictions`", "--prediction"), ("`targets`", "--target"), ("projections.local", "--local")]
-        .into_iter()
-        .find(|(field, _)| text.contains(field));
+    let flag =
+        [("`predictions`", "--prediction"), ("`targets`", "--target"), ("projections.local", "--local")]
+            .into_iter()
+            .find(|(field, _)| text.contains(field));
     match flag {
-        Some((_, flag)) => anyhow!("{text}\n  here: {flag} FILE, once for each of the {} views", args.files.len()),
+        Some((_, flag)) => {
+            anyhow!("{text}\n  here: {flag} FILE, once for each of the {} views", args.files.len())
+        }
         None => anyhow!(error),
     }
 }
@@ -294,11 +296,14 @@ fn tensor(file: &str) -> Result<Tensor> {
     let name = match (name, names.as_slice()) {
         (Some(name), _) => name.to_owned(),
         (None, [only]) => only.clone(),
-        (None, _) => bail!("{0} holds {1} tensors; name one: {0}:{2}", path.display(), names.len(), names.join(" | ")),
+        (None, _) => {
+            bail!("{0} holds {1} tensors; name one: {0}:{2}", path.display(), names.len(), names.join(" | "))
+        }
     };
     let tensor = tensors.remove(&name);
-    let tensor = tensor
-        .with_context(|| format!("{} has no tensor `{name}`; it has: {}", path.display(), names.join(", ")))?;
+    let tensor = tensor.with_context(|| {
+        format!("{} has no tensor `{name}`; it has: {}", path.display(), names.join(", "))
+    })?;
     if !tensor.dtype().is_float() {
         bail!("{file}: its elements are {:?}; floating-point numbers are needed", tensor.dtype());
     }

@@ -86,14 +86,25 @@ fn values_are_those_of_the_formula() {
         assert_eq!(names, ["invariance", "variance", "covariance"]);
         let sum: f64 = parts.iter().map(|p| p["weighted"].as_f64().unwrap()).sum();
         assert!((sum - total).abs() < 1e-5 * total);
-        assert_eq!((answer["bound"].as_str(), answer["dtype"].as_str().unwrap().len()), (Some("surrogate"), 3));
+        assert_eq!(
+            (answer["bound"].as_str(), answer["dtype"].as_str().unwrap().len()),
+            (Some("surrogate"), 3)
+        );
         let account = &answer["account"];
         let number = |key: &str| account[key].as_f64().unwrap();
-        assert!((account["entropy"]["nats"].as_f64().unwrap() + number("conditional") - number("information")).abs() < 1e-9);
-        assert_eq!((account["estimator"].as_str(), account["stands_in"].as_bool()), (Some("gaussian"), Some(true)));
+        assert!(
+            (account["entropy"]["nats"].as_f64().unwrap() + number("conditional") - number("information"))
+                .abs()
+                < 1e-9
+        );
+        assert_eq!(
+            (account["estimator"].as_str(), account["stands_in"].as_bool()),
+            (Some("gaussian"), Some(true))
+        );
     }
     let text = ok(dir.path(), &["objective", "vicreg", "z1.npy", "z2.npy"]);
-    for word in ["25 mse", "2 views of 12 x 3", "covariance", "surrogate", "E ln q(z | z')", "an upper bound"] {
+    for word in ["25 mse", "2 views of 12 x 3", "covariance", "surrogate", "E ln q(z | z')", "an upper bound"]
+    {
         assert!(text.contains(word), "no `{word}` in\n{text}");
     }
 }
@@ -117,7 +128,11 @@ fn gradient_files_are_the_slopes_of_the_total() {
                 json(d, &[name, "z1.npy", "moved.npy"])["total"].as_f64().unwrap()
             };
             let slope = (total(1e-5) - total(-1e-5)) / 2e-5;
-            assert!((slope - grad[at]).abs() < 1e-6 * (1.0 + slope.abs()), "{name} {at}: {slope} {}", grad[at]);
+            assert!(
+                (slope - grad[at]).abs() < 1e-6 * (1.0 + slope.abs()),
+                "{name} {at}: {slope} {}",
+                grad[at]
+            );
         }
         let left = std::fs::read_dir(d.join("out/grads")).unwrap().count();
         assert_eq!(left, 2, "temporary files stay behind");
@@ -133,9 +148,24 @@ fn settings_conventions_and_custom_objectives() {
     let solo = json(d, &["vicreg", "z1.npy", "z2.npy", "--convention", "solo-learn"]);
     let value = |answer: &Value| answer["parts"][1]["value"].as_f64().unwrap();
     assert!((value(&solo) - 2.0 * value(&plain)).abs() < 1e-6, "solo-learn does not halve the variance");
-    let heavy = json(d, &["vicreg", "z1.npy", "z2.npy", "--set", "entropy.covariance=4", "--set", "objective.invariance.weight=1"]);
-    assert_eq!((heavy["parts"][2]["weight"].as_f64(), heavy["parts"][0]["weight"].as_f64()), (Some(4.0), Some(1.0)));
-    let custom = ["custom", "z1.npy", "z2.npy", "--set", "invariance.kind=mse", "--set", "entropy.kind=pairdist"];
+    let heavy = json(
+        d,
+        &[
+            "vicreg",
+            "z1.npy",
+            "z2.npy",
+            "--set",
+            "entropy.covariance=4",
+            "--set",
+            "objective.invariance.weight=1",
+        ],
+    );
+    assert_eq!(
+        (heavy["parts"][2]["weight"].as_f64(), heavy["parts"][0]["weight"].as_f64()),
+        (Some(4.0), Some(1.0))
+    );
+    let custom =
+        ["custom", "z1.npy", "z2.npy", "--set", "invariance.kind=mse", "--set", "entropy.kind=pairdist"];
     let upper = json(d, &custom);
     let lower = json(d, &[&custom[..], &["--set", "entropy.divergence=bhattacharyya"]].concat());
     assert_eq!((upper["bound"].as_str(), lower["bound"].as_str()), (Some("upper"), Some("lower")));
@@ -160,10 +190,7 @@ fn views_from_many_files_one_array_or_safetensors() {
     let total = |args: &[&str]| json(d, args)["total"].as_f64().unwrap();
     let files = total(&["frossl", "v0.npy", "v1.npy", "v2.npy"]);
     assert_eq!(files, total(&["frossl", "all.npy"]));
-    assert_eq!(
-        files,
-        total(&["frossl", "run.safetensors:z0", "run.safetensors:z1", "run.safetensors:z2"])
-    );
+    assert_eq!(files, total(&["frossl", "run.safetensors:z0", "run.safetensors:z1", "run.safetensors:z2"]));
     fails(d, &["frossl", "run.safetensors", "v1.npy"], &["3 tensors", "run.safetensors:z0"]);
     fails(d, &["frossl", "run.safetensors:zz", "v1.npy"], &["`zz`", "z0, z1, z2"]);
 }
@@ -189,7 +216,8 @@ fn what_a_method_needs_beside_the_projections() {
     let local = json(d, &[&["vicregl", "z1.npy", "z2.npy"][..], &maps].concat());
     assert_eq!(local["parts"].as_array().unwrap().len(), 6);
     // Labels: version 1.0 of the format, eight bytes an element.
-    let mut labels = b"\x93NUMPY\x01\x00\x46\x00{'descr': '<i8', 'fortran_order': False, 'shape': (12,), }".to_vec();
+    let mut labels =
+        b"\x93NUMPY\x01\x00\x46\x00{'descr': '<i8', 'fortran_order': False, 'shape': (12,), }".to_vec();
     labels.resize(79, b' ');
     labels.push(b'\n');
     labels.extend((0..12i64).flat_map(|i| (i % 3).to_le_bytes()));
@@ -228,10 +256,39 @@ fn the_list_names_everything() {
     let rows: Value = serde_json::from_str(&ok(dir.path(), &["objective", "list", "--json"])).unwrap();
     let rows = rows.as_array().unwrap();
     for name in [
-        "vicreg", "vicregl", "vibcreg", "vcreg", "vicreg-logdet", "vicreg-pairdist-kl", "vicreg-pairdist-bd",
-        "simclr", "simclr-logdet", "simclr-pairdist", "dcl", "dclw", "byol", "byol-logdet", "byol-pairdist",
-        "simsiam", "barlow-twins", "w-mse", "tico", "mmcr", "frossl", "emp-ssl", "koleo", "align-uniform",
-        "mec", "matrix-ssl", "mcr2", "corinfomax", "lejepa", "visreg", "e2mc", "hydes", "swav",
+        "vicreg",
+        "vicregl",
+        "vibcreg",
+        "vcreg",
+        "vicreg-logdet",
+        "vicreg-pairdist-kl",
+        "vicreg-pairdist-bd",
+        "simclr",
+        "simclr-logdet",
+        "simclr-pairdist",
+        "dcl",
+        "dclw",
+        "byol",
+        "byol-logdet",
+        "byol-pairdist",
+        "simsiam",
+        "barlow-twins",
+        "w-mse",
+        "tico",
+        "mmcr",
+        "frossl",
+        "emp-ssl",
+        "koleo",
+        "align-uniform",
+        "mec",
+        "matrix-ssl",
+        "mcr2",
+        "corinfomax",
+        "lejepa",
+        "visreg",
+        "e2mc",
+        "hydes",
+        "swav",
     ] {
         let row = rows.iter().find(|row| row["name"] == name);
         let row = row.unwrap_or_else(|| panic!("{name} is not listed"));

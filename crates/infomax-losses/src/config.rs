@@ -200,7 +200,7 @@ pub struct NoEntropy {}
 
 impl Invariance {
     /// The kinds, as written in a configuration.
-    pub const KINDS: &'static [&'static str] = 
+    pub const KINDS: &'static [&'static str] =
         &["none", "mse", "cosine", "smooth-l1", "weighted-cosine", "whitened"];
 }
 

@@ -295,7 +295,8 @@ impl Whitened {
             }
             let groups = if whole { 1 } else { n / self.sub_batch };
             let whitened = z.projections.map(|view| {
-                let rows = op::widen(view)?.index_select(&Tensor::new(order.as_slice(), view.device())?, 0)?;
+                let rows =
+                    op::widen(view)?.index_select(&Tensor::new(order.as_slice(), view.device())?, 0)?;
                 let mut parts = Vec::new();
                 for g in 0..groups {
                     let from = g * self.sub_batch;
@@ -305,8 +306,7 @@ impl Whitened {
                 Ok(Tensor::cat(&parts, 0)?)
             })?;
             let z = Embeddings::new(whitened);
-            values
-                .push(paired("whitened", &z, Pairing::Pairs, Teacher::None, |a, b| cosine(a, b, 1e-12))?);
+            values.push(paired("whitened", &z, Pairing::Pairs, Teacher::None, |a, b| cosine(a, b, 1e-12))?);
         }
         Ok(Tensor::stack(&values, 0)?.mean_all()?.affine(-2.0, 2.0)?)
     }

@@ -37,3 +37,8 @@ pub use moments::Path;
 pub use named::names;
 pub use objective::Composed;
 pub use whitening::whiten;
+
+/// The examples of the README run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -262,6 +262,15 @@ fn mutual_information_bounds() {
     with_grad("nwj", &|s| bounds::tuba(s, 1.0).unwrap());
     with_grad("dv", &|s| bounds::donsker_varadhan(s).unwrap());
     with_grad("js_fgan", &|s| bounds::jensen_shannon(s).unwrap());
+    with_grad("js_plus_nwj", &|s| bounds::jensen_shannon_nwj(s).unwrap());
+    with_grad("smile_clip1.0", &|s| bounds::smile_trained(s, Some(1.0)).unwrap());
+    with_grad("smile_clip5.0", &|s| bounds::smile_trained(s, Some(5.0)).unwrap());
+    with_grad("smile_clipNone", &|s| bounds::smile_trained(s, None).unwrap());
+    // The record has the entropy of Y, E[-ln p(y)], in it: its difference to the conditional part.
+    let conditional = number(&bounds::barber_agakov(&log_q, 0.0).unwrap());
+    let ba = golden["ba_lower"]["value"].as_f64().unwrap();
+    let got = number(&bounds::barber_agakov(&log_q, ba - conditional).unwrap());
+    assert!((got - ba).abs() < 1e-12 && (ba - conditional - 4.2).abs() < 0.6, "{ba} {conditional}");
     let value = |key: &str, got: Tensor| {
         let expected = golden[key]["value"].as_f64().unwrap();
         assert!((number(&got) - expected).abs() < 1e-10, "{key}: {got} {expected}");

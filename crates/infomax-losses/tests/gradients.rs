@@ -151,7 +151,11 @@ fn gradients_of_two_views() {
 
 #[test]
 fn gradients_of_four_views() {
-    sweep(&catalogue(), &[(4, 4, 7), (4, 5, 5), (4, 9, 3)], Some(&["ordinary", "offset 1e3", "nearly collapsed"]));
+    sweep(
+        &catalogue(),
+        &[(4, 4, 7), (4, 5, 5), (4, 9, 3)],
+        Some(&["ordinary", "offset 1e3", "nearly collapsed"]),
+    );
 }
 
 #[test]
@@ -197,7 +201,9 @@ fn finite_or_a_named_error() {
                         match objective.evaluate(&embeddings(&views, &constant), &Context::standalone()) {
                             Ok(report) => report,
                             Err(e) => {
-                                if !names_its_term(&e.to_string(), case) || (scale == 1.0 && n == 9 && offset == 0.0) {
+                                if !names_its_term(&e.to_string(), case)
+                                    || (scale == 1.0 && n == 9 && offset == 0.0)
+                                {
                                     wrong.push(format!("{what}: refused: {e}"));
                                 }
                                 continue;
@@ -212,8 +218,12 @@ fn finite_or_a_named_error() {
                         Ok(grads) => {
                             for z in &views {
                                 if let Some(g) = grads.get(z) {
-                                    let values =
-                                        g.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>();
+                                    let values = g
+                                        .to_dtype(DType::F64)
+                                        .unwrap()
+                                        .flatten_all()
+                                        .unwrap()
+                                        .to_vec1::<f64>();
                                     if values.unwrap().iter().any(|g| !g.is_finite()) {
                                         wrong.push(format!("{what}: gradient"));
                                         break;
@@ -252,7 +262,13 @@ fn half_types_are_computed_in_f32() {
                     .map_err(|e| e.to_string())?;
                 let grads = report.total.backward().map_err(|e| e.to_string())?;
                 let grad = grads.get(&views[0]).map(|g| {
-                    g.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>()
+                    g.to_dtype(dtype)
+                        .unwrap()
+                        .to_dtype(DType::F32)
+                        .unwrap()
+                        .flatten_all()
+                        .unwrap()
+                        .to_vec1::<f32>()
                 });
                 Ok::<_, String>((report.total.dtype(), number(&report.total), grad.map(|g| g.unwrap())))
             };

@@ -131,8 +131,9 @@ pub fn mixture_bound(
     let (m, s) = values.split_at(n * d);
     let mixture = Mixture { n, d, m, s, divergence, alpha };
     let (value, grad) = mixture.bound()?;
-    let grad =
-        Tensor::from_vec(grad, both.dims(), &Device::Cpu)?.to_dtype(both.dtype())?.to_device(both.device())?;
+    let grad = Tensor::from_vec(grad, both.dims(), &Device::Cpu)?
+        .to_dtype(both.dtype())?
+        .to_device(both.device())?;
     Ok(op::attach(&both, op::scalar(value, &both)?, move |g| grad.broadcast_mul(g))?)
 }
 
@@ -230,8 +231,7 @@ impl Mixture<'_> {
         let (inv, ln) = inverse(&mixed, d).ok_or_else(|| not_definite(i))?;
         let u = times(&inv, &m, d);
         let quadratic: f64 = m.iter().zip(&u).map(|(x, y)| x * y).sum();
-        let by_mixed: Vec<f64> =
-            (0..d * d).map(|k| 0.5 * (factor * u[k / d] * u[k % d] - inv[k])).collect();
+        let by_mixed: Vec<f64> = (0..d * d).map(|k| 0.5 * (factor * u[k / d] * u[k % d] - inv[k])).collect();
         let mean = u.iter().map(|v| -factor * v).collect();
         if self.divergence == Divergence::Elk {
             let log = -0.5 * (d as f64 * (2.0 * PI).ln() + ln + quadratic);

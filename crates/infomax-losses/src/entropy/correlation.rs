@@ -1,11 +1,11 @@
 //! The gap between the diagonal and the full Gaussian bound, and DiME.
 
+use crate::{Entropy, Estimate};
 use crate::{
     Error, Result,
     entropy::{Gaussian, Hadamard, LogDet, Renyi, entropy_part, gathered, mixture::positive},
     op,
 };
-use crate::{Entropy, Estimate};
 use candle_core::{DType, Tensor};
 use infomax_core::{Bound, Context, Embeddings, Key, Part};
 
@@ -19,7 +19,8 @@ use infomax_core::{Bound, Context, Embeddings, Key, Part};
 pub struct TotalCorrelation {
     /// The factor in the total.
     pub weight: f64,
-    /// The factor of the diagonal bound, which keeps the variances up (1; 0 for the total correlation alone).
+    /// The factor of the diagonal bound, which keeps the variances up (1; 0 for the total correlation alone,
+    /// which nothing keeps from collapsing).
     pub diagonal: f64,
     /// Added to the variances (1e-4).
     pub eps: f64,

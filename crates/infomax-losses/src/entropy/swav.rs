@@ -197,8 +197,8 @@ impl Entropy for Swav {
     /// `p_i = softmax(z_i . c / t)`: in `[0, ln min(n, K)]`, 0 for a collapsed batch.
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {
         let z = moments::matrix("swav", z, 1)?.to_dtype(DType::F64)?.to_device(&Device::Cpu)?;
-        let logits = (normalize_rows(&z, 1e-12)?.matmul(&self.prototypes(z.dim(1)?)?.t()?)?
-            / self.temperature)?;
+        let logits =
+            (normalize_rows(&z, 1e-12)?.matmul(&self.prototypes(z.dim(1)?)?.t()?)? / self.temperature)?;
         let (n, k) = logits.dims2()?;
         let mut mean = vec![0f64; k];
         let mut within = 0.0;

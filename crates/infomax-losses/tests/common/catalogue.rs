@@ -88,8 +88,10 @@ pub fn catalogue() -> Vec<Case> {
     for text in kinds.chain(INVARIANCES.iter().map(|t| (*t).to_owned())) {
         let invariance: Invariance = toml::from_str(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
         let entropy = EntropyConfig::of_kind("none").unwrap();
-        cases
-            .push(Case { name: text.replace('\n', ", "), config: ObjectiveConfig::custom(invariance, entropy) });
+        cases.push(Case {
+            name: text.replace('\n', ", "),
+            config: ObjectiveConfig::custom(invariance, entropy),
+        });
     }
     for case in &mut cases {
         quick(&mut case.config);

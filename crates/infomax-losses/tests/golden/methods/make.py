@@ -14,6 +14,7 @@ import scipy
 import scipy.stats
 import torch
 import torch.nn.functional as F
+from lightly.loss import BarlowTwinsLoss, FroSSLLoss, NTXentLoss, VICRegLoss
 from lightly.loss import DCLLoss, DCLWLoss, MMCRLoss, SwaVLoss, TiCoLoss, VICRegLLoss, WMSELoss
 
 HERE = pathlib.Path(__file__).parent
@@ -109,6 +110,19 @@ for key, local in [("vicregl_lightly_2", []), ("vicregl_lightly_3", [2])]:
     value = loss([(pooled[v], maps[v]) for v in (0, 1)], [places[v] for v in (0, 1)], **extra)
     names = {f"map{v}": maps[v] for v in [0, 1] + local} | {f"pooled{v}": pooled[v] for v in [0, 1] + local}
     record(key, value.sum(), **names)
+
+# A batch whose rows are nearly equal.
+near = [0.6 + 1e-3 * rng.standard_normal((8, 4)) for _ in range(2)]
+for v, z in enumerate(near):
+    np.save(HERE / f"near{v + 1}.npy", z)
+for key, loss in [
+    ("near_vicreg_lightly", VICRegLoss()),
+    ("near_barlow_lightly", BarlowTwinsLoss()),
+    ("near_ntxent_lightly", NTXentLoss(temperature=0.5)),
+    ("near_frossl_lightly", lambda a, b: FroSSLLoss()([a, b])),
+]:
+    a, b = (torch.tensor(z, requires_grad=True) for z in near)
+    record(key, loss(a, b), z1=a, z2=b)
 
 # Sliced tests of normality on one column each.
 y = torch.tensor(rng.standard_normal(40) * 1.3 + 0.2, requires_grad=True)
