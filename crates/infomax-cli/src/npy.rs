@@ -55,7 +55,7 @@ fn header(dims: &[usize], dtype: DType) -> Result<Vec<u8>> {
     let mut text =
         format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}{comma}), }}", shape.join(", "));
     // Magic, version, length and text fill a multiple of 64 bytes; the text ends with a newline.
-    while (MAGIC.len() + 4 + text.len() + 1) % 64 != 0 {
+    while !(MAGIC.len() + 4 + text.len() + 1).is_multiple_of(64) {
         text.push(' ');
     }
     text.push('\n');

@@ -298,3 +298,50 @@ fn the_list_names_everything() {
     let help = ok(dir.path(), &["objective", "--help"]);
     assert!(help.contains("infomax objective vicreg z1.npy z2.npy") && help.contains("--grad"), "{help}");
 }
+
+/// New methods train from the command line, and a logged step carries its account.
+#[test]
+fn training_reports_the_account_and_keeps_the_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = [
+        "model.encoder.blocks=[1, 1]",
+        "model.encoder.width=8",
+        "model.projector=[16, 16]",
+        "data.train_images=80",
+        "data.test_images=40",
+        "train.batch=40",
+        "train.log_every=1",
+        "train.monitor.every=2",
+        "data.shapes.size=16",
+        "augment.size=16",
+    ];
+    for (name, more) in [
+        ("swav", &["objective.entropy.prototypes=8", "objective.entropy.freeze_steps=0"][..]),
+        ("vicregl", &["objective.entropy.alpha=1.0"][..]),
+        ("mcr2", &[][..]),
+    ] {
+        let objective = format!("objective.name={name}");
+        let settings = small.iter().chain(more).copied().chain([objective.as_str()]);
+        let mut args = vec!["pretrain", "--quiet", "--no-eval", "--epochs", "3", "--run", name];
+        settings.for_each(|set| args.extend(["--set", set]));
+        ok(dir.path(), &args);
+        let text = std::fs::read_to_string(dir.path().join(name).join("metrics.jsonl")).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let account = lines.iter().find_map(|line| line.get("account"));
+        let account = account.unwrap_or_else(|| panic!("{name}: no line has an account"));
+        let number = |key: &str| account[key].as_f64().unwrap();
+        assert!(
+            (number("entropy") + number("conditional") - number("information")).abs() < 1e-9,
+            "{account}"
+        );
+    }
+    let mut checkpoints: Vec<_> = std::fs::read_dir(dir.path().join("swav/checkpoints"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    checkpoints.sort();
+    let state = checkpoints.last().unwrap().join("objective.safetensors");
+    let state = candle_core::safetensors::load(state, &Device::Cpu).unwrap();
+    assert_eq!(state["prototypes"].dims(), [8, 16]);
+    assert!(state.contains_key("velocity"));
+}

@@ -28,7 +28,7 @@ pub use collective::{Collective, Local};
 pub use error::{Error, Result};
 pub use key::Key;
 pub use model::{Encoder, Learner, Mode};
-pub use objective::{Bound, Context, Objective, Part, Report, Role, Term, TermState};
+pub use objective::{Bound, Context, InformationAccount, Objective, Part, Report, Role, Term, TermState};
 pub use params::{Init, Param, ParamBuilder, ParamKind, Params};
 pub use source::{Batch, BatchSource, Position, SourceStats};
 pub use views::{Embeddings, LocalMap, Views};

@@ -30,6 +30,23 @@ pub enum Bound {
     Surrogate,
 }
 
+/// What the views of a batch tell of each other, `I(Z; X') >= H(Z) + E ln q(z | z')`, in nats.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct InformationAccount {
+    /// The entropy part, `H(Z)`.
+    pub entropy: f64,
+    /// How the entropy part relates to the truth; the sum inherits it.
+    pub bound: Bound,
+    /// The estimator of the entropy part.
+    pub estimator: String,
+    /// Whether that estimator stands in for an entropy term that is not in nats, or missing.
+    pub stands_in: bool,
+    /// The conditional part, `E ln q(z | z')`.
+    pub conditional: f64,
+    /// Their sum.
+    pub information: f64,
+}
+
 /// A named scalar of an objective.
 #[derive(Clone, Debug)]
 pub struct Part {
@@ -166,6 +183,12 @@ pub trait Objective: std::fmt::Debug + Send + Sync {
 
     /// Evaluates the objective.
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Report>;
+
+    /// The entropy and the conditional part of the information that it maximises, in nats, without gradient;
+    /// `None` for an objective that has no such account.
+    fn account(&self, _z: &Embeddings) -> Result<Option<InformationAccount>> {
+        Ok(None)
+    }
 
     /// Takes the step's embeddings into the running state, after the optimiser's step.
     fn update(&mut self, _z: &Embeddings, _ctx: &Context<'_>) -> Result<()> {

@@ -61,7 +61,8 @@ impl ObjectiveConfig {
                 reason: "at least one of invariance and entropy must be there",
             });
         }
-        Ok(Box::new(crate::Composed::new(&self.name, self.invariance.clone(), self.entropy.build()?)))
+        let composed = crate::Composed::new(&self.name, self.invariance.clone(), self.entropy.build()?);
+        Ok(Box::new(composed.with_config(self.clone())))
     }
 }
 

@@ -50,8 +50,8 @@ fn nt_xent() {
     let objective = config.build().unwrap();
     {
         let case = A;
-        pair("losses", case, "ntxent_lightly_t0.1", 10.0, |z| total(objective.as_ref(), z));
-        pair("losses", case, "simclr_solo_t0.1", 10.0, |z| total(objective.as_ref(), z));
+        pair("losses", case, "ntxent_lightly_t0.1", 1.0, |z| total(objective.as_ref(), z));
+        pair("losses", case, "simclr_solo_t0.1", 1.0, |z| total(objective.as_ref(), z));
     }
 }
 
@@ -69,7 +69,7 @@ fn cosine_terms() {
             let unit = |z: &Tensor| normalize_rows(z, 1e-12).unwrap();
             (mse(&unit(&z[0]), &unit(&z[1])).unwrap() * z[0].dim(1).unwrap() as f64).unwrap()
         });
-        pair("losses", case, "uniform_wang_isola_t2(z1)", 2.0, |z| {
+        pair("losses", case, "uniform_wang_isola_t2(z1)", 1.0, |z| {
             Uniformity::default().entropy(&z[0]).unwrap().neg().unwrap()
         });
     }
@@ -85,7 +85,7 @@ fn frossl() {
 
 #[test]
 fn koleo() {
-    pair("losses", A, "koleo_lightly(z1)", 2.0, |z| KoLeo::default().entropy(&z[0]).unwrap().neg().unwrap());
+    pair("losses", A, "koleo_lightly(z1)", 1.0, |z| KoLeo::default().entropy(&z[0]).unwrap().neg().unwrap());
 }
 
 #[test]
@@ -94,12 +94,12 @@ fn log_determinants() {
     let cov = Moment::Covariance;
     spectral("logdet_cov_beta1", 1.0, |z| logdet(1.0, cov).entropy(&z[0]).unwrap());
     spectral("logdet_cov_beta100d", 10.0, |z| logdet(1600.0, cov).entropy(&z[0]).unwrap());
-    // In f32 the three gradients of this large beta cancel to a part of themselves.
-    spectral("logdet_mi_cov_beta100(2d)", 30.0, |z| {
+    // Ten times the tolerance for a large beta.
+    spectral("logdet_mi_cov_beta100(2d)", 10.0, |z| {
         logdet(3200.0, cov).mutual_information(&z[0], &z[1]).unwrap()
     });
     let gaussian = Gaussian { eps: 1e-4, ..Default::default() };
-    spectral("gauss_bound_eps0.0001", 10.0, |z| gaussian.entropy(&z[0]).unwrap());
+    spectral("gauss_bound_eps0.0001", 1.0, |z| gaussian.entropy(&z[0]).unwrap());
     spectral("hadamard_bound_eps0.0001", 1.0, |z| Hadamard::default().entropy(&z[0]).unwrap());
     spectral("tcr_empssl_official_eps0.2(normalised rows)", 1.0, |z| {
         CodingRate::default().entropy(&z[0]).unwrap().neg().unwrap()
@@ -108,7 +108,7 @@ fn log_determinants() {
     let labels: Vec<u32> = (0..32).map(|i| i % 3).collect();
     spectral("mcr2_R_eps2=0.25(raw rows)", 1.0, |z| rate.entropy(&z[0]).unwrap());
     spectral("mcr2_Rc_eps2=0.25_labels=i%3", 1.0, |z| rate.conditional(&z[0], &labels).unwrap());
-    spectral("mcr2_deltaR", 10.0, |z| {
+    spectral("mcr2_deltaR", 1.0, |z| {
         (rate.entropy(&z[0]).unwrap() - rate.conditional(&z[0], &labels).unwrap()).unwrap()
     });
 }
@@ -136,19 +136,19 @@ fn maximum_entropy_coding() {
 #[test]
 fn matrix_renyi() {
     let renyi = |alpha| Renyi { alpha, ..Default::default() };
-    spectral("renyi_alpha1.01_gauss_sigma_sqrt_half_d", 10.0, |z| renyi(1.01).entropy(&z[0]).unwrap());
-    spectral("renyi_alpha2_gauss_sigma_sqrt_half_d", 2.0, |z| renyi(2.0).entropy(&z[0]).unwrap());
-    spectral("renyi_alpha0.5_gauss_sigma_sqrt_half_d", 10.0, |z| renyi(0.5).entropy(&z[0]).unwrap());
-    spectral("vonneumann_gauss", 10.0, |z| renyi(1.0).entropy(&z[0]).unwrap());
-    spectral("renyi2_joint", 2.0, |z| renyi(2.0).joint(&z[0], &z[1]).unwrap());
-    spectral("renyi2_mi", 2.0, |z| renyi(2.0).mutual_information(&z[0], &z[1]).unwrap());
-    spectral("renyi1.01_mi", 10.0, |z| renyi(1.01).mutual_information(&z[0], &z[1]).unwrap());
+    spectral("renyi_alpha1.01_gauss_sigma_sqrt_half_d", 1.0, |z| renyi(1.01).entropy(&z[0]).unwrap());
+    spectral("renyi_alpha2_gauss_sigma_sqrt_half_d", 1.0, |z| renyi(2.0).entropy(&z[0]).unwrap());
+    spectral("renyi_alpha0.5_gauss_sigma_sqrt_half_d", 1.0, |z| renyi(0.5).entropy(&z[0]).unwrap());
+    spectral("vonneumann_gauss", 1.0, |z| renyi(1.0).entropy(&z[0]).unwrap());
+    spectral("renyi2_joint", 1.0, |z| renyi(2.0).joint(&z[0], &z[1]).unwrap());
+    spectral("renyi2_mi", 1.0, |z| renyi(2.0).mutual_information(&z[0], &z[1]).unwrap());
+    spectral("renyi1.01_mi", 1.0, |z| renyi(1.01).mutual_information(&z[0], &z[1]).unwrap());
 }
 
 #[test]
 fn corinfomax() {
     let term = CorInfoMax::default();
-    spectral("corinfomax_cov_first_step(la=.01,eps=1e-8)", 10.0, |z| {
+    spectral("corinfomax_cov_first_step(la=.01,eps=1e-8)", 1.0, |z| {
         let z = Embeddings::pair(z[0].clone(), z[1].clone()).unwrap();
         term.evaluate(&z, &infomax_core::Context::standalone()).unwrap()[0].value.clone()
     });
@@ -157,8 +157,8 @@ fn corinfomax() {
 #[test]
 fn m_spacing() {
     let m = |squash| MSpacing { squash, ..Default::default() };
-    spectral("e2mc_mean_marginal_entropy_sigmoid", 10.0, |z| m(Squash::Sigmoid).entropy(&z[0]).unwrap());
-    spectral("e2mc_mean_marginal_entropy_gausscdf", 10.0, |z| m(Squash::GaussCdf).entropy(&z[0]).unwrap());
+    spectral("e2mc_mean_marginal_entropy_sigmoid", 1.0, |z| m(Squash::Sigmoid).entropy(&z[0]).unwrap());
+    spectral("e2mc_mean_marginal_entropy_gausscdf", 1.0, |z| m(Squash::GaussCdf).entropy(&z[0]).unwrap());
     spectral("e2mc_hypercov_sigmoid", 1.0, |z| {
         let with = MSpacing { covariance: 1.0, ..Default::default() }.entropy(&z[0]).unwrap();
         (m(Squash::Sigmoid).entropy(&z[0]).unwrap() - with).unwrap()

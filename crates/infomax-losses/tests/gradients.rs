@@ -59,7 +59,7 @@ fn check(objective: &dyn Objective, name: &str, views: &[Tensor]) -> Result<(usi
             None => vec![0.0; data.len()],
         };
         let scale = grad.iter().fold(0f64, |m, g| m.max(g.abs()));
-        for i in (0..data.len()).step_by(data.len().div_ceil(4)) {
+        for i in (0..data.len()).step_by(data.len().div_ceil(3)) {
             let at = |h: f64| -> Result<f64, String> {
                 let mut moved = data.clone();
                 moved[i] += h;

@@ -240,7 +240,7 @@ fn rate_reduction_of_given_and_of_own_classes() {
 fn the_grid_of_sigreg_tends_to_the_closed_form() {
     let y = tensor("methods/y.npy").reshape(((), 1)).unwrap();
     let closed = normality(&y, Statistic::EppsPulley).unwrap().to_vec1::<f64>().unwrap()[0];
-    let grid = epps_pulley(&y, 201, 1.0).unwrap().to_vec1::<f64>().unwrap()[0];
+    let grid = epps_pulley(&y, 201, 10.0).unwrap().to_vec1::<f64>().unwrap()[0];
     assert!((closed - grid).abs() < 1e-9 * closed, "{closed} {grid}");
     let golden = json("sigreg/sigreg.json")["gauss_n64_d8"].clone();
     let load = |name: &str| tensor(&format!("sigreg/gauss_n64_d8.{name}.npy")).to_dtype(DType::F64).unwrap();

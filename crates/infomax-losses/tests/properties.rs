@@ -331,6 +331,13 @@ fn every_objective_has_an_account() {
         }
         assert!(strong.information > weak.information + 0.5, "{}: {strong:?} {weak:?}", named.name);
     }
+    // The objective gives the same in training, by the trait.
+    let z = Embeddings::pair(x.clone(), near).unwrap();
+    let config = ObjectiveConfig::named("vicreg-pairdist-bd").unwrap();
+    let (by_trait, whole) =
+        (config.build().unwrap().account(&z).unwrap().unwrap(), config.account(&z).unwrap());
+    assert_eq!((by_trait.information, by_trait.estimator.as_str()), (whole.account.information, "pairdist"));
+    assert!(!by_trait.stands_in && by_trait.bound == infomax_core::Bound::Lower);
     // Of two Gaussian views with correlation r the information is -d/2 ln(1 - r^2); the bound of the paper with
     // a Gaussian conditional is below it, and near it for a strong relation.
     let config = ObjectiveConfig::named("vicreg").unwrap();

@@ -1,6 +1,7 @@
 //! What one step reports.
 
 use crate::monitor::{EmbeddingStats, HealthState};
+use infomax_core::InformationAccount;
 
 /// A part of the objective in one step.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -38,6 +39,9 @@ pub struct StepMetrics {
     /// The same of the encoder's features, where the model gives them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<EmbeddingStats>,
+    /// The objective's account of its information in nats, in the steps in which the monitor measures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<InformationAccount>,
     /// The monitor's verdict, in the steps in which it measures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthState>,

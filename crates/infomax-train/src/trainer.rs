@@ -288,12 +288,15 @@ impl Trainer {
         self.step += 1;
 
         let (mut embedding, mut features, mut health, mut changed) = (None, None, None, false);
+        let mut account = None;
         if self.monitor.is_due(self.step) {
             let stats = EmbeddingStats::of(&embeddings.projections[0])?;
             changed = self.monitor.observe(self.step, &stats);
             embedding = Some(stats);
             features = embeddings.features.as_ref().map(|views| EmbeddingStats::of(&views[0])).transpose()?;
             health = Some(self.monitor.health().state);
+            // A measurement: what it refuses (equal rows, one view) is left out and stops nothing.
+            account = self.objective.account(&embeddings).ok().flatten();
         }
         let step_s = began.elapsed().as_secs_f64();
         let time = StepTime {
@@ -312,6 +315,7 @@ impl Trainer {
             grad_norm,
             embedding,
             features,
+            account,
             health,
             time,
         };

@@ -1,7 +1,7 @@
 //! Second-moment entropies: the Gaussian bound, its diagonal, and log-determinants.
 
 use crate::{Error, Path, Result, entropy::per_view, invariance::normalize_rows, moments, op, special};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use infomax_core::Bound;
 use infomax_kernels::linalg;
 use std::f64::consts::{E, PI};
@@ -153,10 +153,14 @@ impl LogDet {
     /// # Errors
     /// As [`LogDet::entropy`], and numbers of rows that differ.
     pub fn mutual_information(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
-        let joint = Tensor::cat(&[&op::widen(x)?, &op::widen(y)?], 1)?;
+        let dtype = op::widen(x)?.dtype();
+        // The difference of three large numbers, and of their gradients: in f64.
+        let (x, y) = (&x.to_dtype(DType::F64)?, &y.to_dtype(DType::F64)?);
+        let joint = Tensor::cat(&[x, y], 1)?;
         let dims = if self.beta_per_dim { joint.dim(1)? as f64 } else { 1.0 };
         let beta = self.beta * dims;
-        Ok(((self.with_beta(x, beta)? + self.with_beta(y, beta)?)? - self.with_beta(&joint, beta)?)?)
+        let sum = (self.with_beta(x, beta)? + self.with_beta(y, beta)?)?;
+        Ok((sum - self.with_beta(&joint, beta)?)?.to_dtype(dtype)?)
     }
 
     fn with_beta(&self, z: &Tensor, beta: f64) -> Result<Tensor> {
