@@ -2,8 +2,11 @@
 
 use crate::simd::{Float, Simd};
 
-/// Vectors across of a register tile: with 4 rows they fill 16 registers, with 8 rows 32.
-pub(crate) const ACROSS: usize = 3;
+/// Vectors across of a tile of [`outer`]: with 6 rows they need 15 registers of 16, with 12 rows 27 of 32. One
+/// more, and the compiler keeps a sum in memory.
+pub(crate) const ACROSS: usize = 2;
+/// Rows across of a tile of [`dots`]: with 4 rows they need 16 registers, with 8 rows 28.
+pub(crate) const DOTS: usize = 3;
 /// Side of the blocks that a task forms.
 pub(crate) const BLOCK: usize = 96;
 
@@ -22,6 +25,7 @@ pub(crate) unsafe fn outer<S: Simd, const MR: usize>(
     unsafe {
         let zero = S::splat(S::T::default());
         let mut acc = [[zero; ACROSS]; MR];
+        let mut at = 0;
         for p in 0..k {
             let row = b.add(p * ACROSS * S::LANES);
             let mut across = [zero; ACROSS];
@@ -29,17 +33,18 @@ pub(crate) unsafe fn outer<S: Simd, const MR: usize>(
                 across[j] = S::load(row.add(j * S::LANES));
             }
             for i in 0..MR {
-                let x = S::splat(*a[i].add(p * step));
+                let x = S::splat(*a[i].add(at));
                 for j in 0..ACROSS {
                     acc[i][j] = S::fma(x, across[j], acc[i][j]);
                 }
             }
+            at += step;
         }
         acc
     }
 }
 
-/// The scalar products of `MR` rows with `ACROSS` rows of `k` elements, `k` a multiple of `LANES`.
+/// The scalar products of `MR` rows with `DOTS` rows of `k` elements, `k` a multiple of `LANES`.
 ///
 /// # Safety
 /// All pointers must be valid for `k` elements.
@@ -47,29 +52,29 @@ pub(crate) unsafe fn outer<S: Simd, const MR: usize>(
 pub(crate) unsafe fn dots<S: Simd, const MR: usize>(
     k: usize,
     a: [*const S::T; MR],
-    b: [*const S::T; ACROSS],
-) -> [[S::T; ACROSS]; MR] {
+    b: [*const S::T; DOTS],
+) -> [[S::T; DOTS]; MR] {
     // SAFETY: reads within what the caller promises.
     unsafe {
         let zero = S::splat(S::T::default());
-        let mut acc = [[zero; ACROSS]; MR];
+        let mut acc = [[zero; DOTS]; MR];
         let mut p = 0;
         while p < k {
-            let mut across = [zero; ACROSS];
-            for j in 0..ACROSS {
+            let mut across = [zero; DOTS];
+            for j in 0..DOTS {
                 across[j] = S::load(b[j].add(p));
             }
             for i in 0..MR {
                 let x = S::load(a[i].add(p));
-                for j in 0..ACROSS {
+                for j in 0..DOTS {
                     acc[i][j] = S::fma(x, across[j], acc[i][j]);
                 }
             }
             p += S::LANES;
         }
-        let mut out = [[S::T::default(); ACROSS]; MR];
+        let mut out = [[S::T::default(); DOTS]; MR];
         for i in 0..MR {
-            for j in 0..ACROSS {
+            for j in 0..DOTS {
                 out[i][j] = S::sum(acc[i][j]);
             }
         }
@@ -102,6 +107,23 @@ impl<T: Float> Map<T> {
         for j in 0..len {
             out[j] = (T::of(source[j].f64()) - high[j] - low[j]) * scale[j];
         }
+    }
+}
+
+/// Packs columns `from .. from + k` of rows into rows of `padded` elements, with zeros beyond `k`.
+#[inline(always)]
+pub(crate) fn strips<Z: Float, T: Float>(
+    source: &[Z],
+    width: usize,
+    rows: (usize, usize),
+    (from, k): (usize, usize),
+    padded: usize,
+    map: &Map<T>,
+    out: &mut [T],
+) {
+    for (i, out) in (rows.0..rows.1).zip(out.chunks_exact_mut(padded)) {
+        map.row(from, &source[i * width + from..][..k], out);
+        out[k..].fill(T::default());
     }
 }
 

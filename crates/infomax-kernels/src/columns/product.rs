@@ -3,7 +3,7 @@
 //! Every element is the sum of a fixed sequence of partial sums, so that results have the same bits for any
 //! number of threads.
 
-use super::micro::{ACROSS, BLOCK, Map, dots, outer, panels};
+use super::micro::{ACROSS, BLOCK, DOTS, Map, dots, outer, panels, strips};
 use crate::simd::{Float, Isa, Kernel, Shared, Simd, filled, grow};
 use rayon::prelude::*;
 
@@ -16,6 +16,8 @@ const ROWS: usize = 192;
 /// Columns of such a block, and the inner dimension of the packed part.
 const COLUMNS: usize = 384;
 const PACKED: usize = 256;
+// The tiles of every instruction set divide the blocks.
+const _: () = assert!(BLOCK % (ACROSS * 16) == 0 && BLOCK % 12 == 0 && BLOCK % 8 == 0 && BLOCK % DOTS == 0);
 /// Tasks into which a small product is split along its inner dimension.
 const TASKS: usize = 16;
 
@@ -145,7 +147,7 @@ impl<Z: Float, T: Float> Kernel<T> for AcrossRows<'_, Z, T> {
     #[inline(always)]
     unsafe fn run<S: Simd<T = T>>(self) {
         // SAFETY: the instruction set is that of the caller.
-        unsafe { if S::WIDE { self.0.across::<S, 8>() } else { self.0.across::<S, 4>() } }
+        unsafe { if S::WIDE { self.0.across::<S, 12>() } else { self.0.across::<S, 6>() } }
     }
 }
 
@@ -158,38 +160,33 @@ impl<Z: Float, T: Float> Tile<'_, Z, T> {
         for from in (self.inner.0..self.inner.1).step_by(INNER) {
             let k = INNER.min(self.inner.1 - from);
             let padded = k.next_multiple_of(S::LANES);
-            let pack = |rows: (usize, usize), buffer: &mut Vec<T>| {
-                let out = grow(buffer, BLOCK * padded);
-                for (i, out) in (rows.0..rows.1).zip(out.chunks_exact_mut(padded)) {
-                    self.x.map.row(from, &self.x.z[i * d + from..][..k], out);
-                    out[k..].fill(T::default());
-                }
-            };
-            pack(self.rows, self.a);
+            let inner = (from, k);
+            strips(self.x.z, d, self.rows, inner, padded, self.x.map, grow(self.a, BLOCK * padded));
             if !same {
-                pack(self.cols, self.b);
+                strips(self.x.z, d, self.cols, inner, padded, self.x.map, grow(self.b, BLOCK * padded));
             }
             let (a, b) = (self.a.as_ptr(), if same { self.a.as_ptr() } else { self.b.as_ptr() });
-            // SAFETY: both buffers hold their rows of `padded` elements; row indices are clamped to them.
-            unsafe {
-                let pointers = |i: usize, j: usize| {
-                    let (last_a, last_b) = (self.rows.1 - self.rows.0 - 1, self.cols.1 - self.cols.0 - 1);
-                    (
-                        std::array::from_fn::<_, MR, _>(|r| a.add((i + r).min(last_a) * padded)),
-                        std::array::from_fn::<_, ACROSS, _>(|c| b.add((j + c).min(last_b) * padded)),
-                    )
-                };
-                for i in (0..self.rows.1 - self.rows.0).step_by(MR) {
-                    for j in (0..self.cols.1 - self.cols.0).step_by(ACROSS) {
-                        if same && j >= i + MR {
-                            break;
+            let (rows, cols) = (self.rows.1 - self.rows.0, self.cols.1 - self.cols.0);
+            for i in (0..rows).step_by(MR) {
+                for j in (0..cols).step_by(DOTS) {
+                    if same && j >= i + MR {
+                        break;
+                    }
+                    // SAFETY: both buffers hold their rows of `padded` elements; row indices are clamped.
+                    let sums = unsafe {
+                        let (mut left, mut right) = ([a; MR], [b; DOTS]);
+                        for r in 0..MR {
+                            left[r] = a.add((i + r).min(rows - 1) * padded);
                         }
-                        let (a, b) = pointers(i, j);
-                        let sums = dots::<S, MR>(padded, a, b);
-                        for r in 0..MR.min(BLOCK - i) {
-                            for c in 0..ACROSS.min(BLOCK - j) {
-                                self.tile[(i + r) * BLOCK + j + c] += sums[r][c].f64();
-                            }
+                        for c in 0..DOTS {
+                            right[c] = b.add((j + c).min(cols - 1) * padded);
+                        }
+                        dots::<S, MR>(padded, left, right)
+                    };
+                    for r in 0..MR {
+                        let row = &mut self.tile[(i + r) * BLOCK + j..][..DOTS];
+                        for c in 0..DOTS {
+                            row[c] += sums[r][c].f64();
                         }
                     }
                 }
@@ -202,17 +199,13 @@ impl<Z: Float, T: Float> Tile<'_, Z, T> {
     unsafe fn across<S: Simd<T = T>, const MR: usize>(self) {
         let across = ACROSS * S::LANES;
         let same = self.rows == self.cols;
-        let room = BLOCK.next_multiple_of(across);
         for from in (self.inner.0..self.inner.1).step_by(DEPTH) {
             let to = (from + DEPTH).min(self.inner.1);
             let k = to - from;
-            let pack = |cols: (usize, usize), buffer: &mut Vec<T>| {
-                let out = grow(buffer, room * k);
-                panels(self.x.z, self.x.d, (from, to), cols, across, Some(self.x.map), out);
-            };
-            pack(self.rows, self.a);
+            let (z, d, map) = (self.x.z, self.x.d, Some(self.x.map));
+            panels(z, d, (from, to), self.rows, across, map, grow(self.a, BLOCK * k));
             if !same {
-                pack(self.cols, self.b);
+                panels(z, d, (from, to), self.cols, across, map, grow(self.b, BLOCK * k));
             }
             let (a, b) = (self.a.as_ptr(), if same { self.a.as_ptr() } else { self.b.as_ptr() });
             let (rows, cols) = (self.rows.1 - self.rows.0, self.cols.1 - self.cols.0);
@@ -223,18 +216,19 @@ impl<Z: Float, T: Float> Tile<'_, Z, T> {
                     }
                     // SAFETY: the panels hold all columns of the block; the row indices are clamped to them.
                     unsafe {
-                        let a: [*const T; MR] = std::array::from_fn(|r| {
+                        let mut left = [a; MR];
+                        for r in 0..MR {
                             let row = (i + r).min(rows - 1);
-                            a.add(row / across * k * across + row % across)
-                        });
-                        let acc = outer::<S, MR>(k, a, across, b.add(j * k));
+                            left[r] = a.add(row / across * k * across + row % across);
+                        }
+                        let acc = outer::<S, MR>(k, left, across, b.add(j * k));
                         let mut lanes = [T::default(); 16];
-                        for r in 0..MR.min(BLOCK - i) {
+                        for r in 0..MR {
                             for v in 0..ACROSS {
                                 S::store(lanes.as_mut_ptr(), acc[r][v]);
-                                let first = j + v * S::LANES;
-                                for l in 0..S::LANES.min(BLOCK.saturating_sub(first)) {
-                                    self.tile[(i + r) * BLOCK + first + l] += lanes[l].f64();
+                                let at = (i + r) * BLOCK + j + v * S::LANES;
+                                for (t, l) in self.tile[at..at + S::LANES].iter_mut().zip(&lanes) {
+                                    *t += l.f64();
                                 }
                             }
                         }
@@ -294,7 +288,7 @@ impl<Z: Float, T: Float> Kernel<T> for Left<'_, Z, T> {
     #[inline(always)]
     unsafe fn run<S: Simd<T = T>>(self) {
         // SAFETY: the instruction set is that of the caller.
-        unsafe { if S::WIDE { self.with::<S, 8>() } else { self.with::<S, 4>() } }
+        unsafe { if S::WIDE { self.with::<S, 12>() } else { self.with::<S, 6>() } }
     }
 }
 
@@ -302,7 +296,7 @@ impl<Z: Float, T: Float> Left<'_, Z, T> {
     #[inline(always)]
     unsafe fn with<S: Simd<T = T>, const MR: usize>(self) {
         let across = ACROSS * S::LANES;
-        let room = BLOCK.next_multiple_of(across);
+        let room = BLOCK;
         let n = self.x.n;
         let tile = grow(self.tile, self.rows * room);
         for from in (0..n).step_by(PACKED) {
@@ -315,10 +309,11 @@ impl<Z: Float, T: Float> Left<'_, Z, T> {
                 for panel in 0..count {
                     // SAFETY: rows of `m` are clamped; the panels and the tile have room for whole vectors.
                     unsafe {
-                        let a: [*const T; MR] = std::array::from_fn(|r| {
-                            self.m.as_ptr().add((i + r).min(self.rows - 1) * n + from)
-                        });
-                        let acc = outer::<S, MR>(k, a, 1, packed.as_ptr().add(panel * k * across));
+                        let mut left = [self.m.as_ptr(); MR];
+                        for r in 0..MR {
+                            left[r] = left[r].add((i + r).min(self.rows - 1) * n + from);
+                        }
+                        let acc = outer::<S, MR>(k, left, 1, packed.as_ptr().add(panel * k * across));
                         for r in 0..MR.min(self.rows - i) {
                             let row = tile.as_mut_ptr().add((i + r) * room + panel * across);
                             store::<S>(row, acc[r], from > 0);
@@ -399,7 +394,7 @@ impl<Z: Float, T: Float> Kernel<T> for Right<'_, Z, T> {
     #[inline(always)]
     unsafe fn run<S: Simd<T = T>>(self) {
         // SAFETY: the instruction set is that of the caller.
-        unsafe { if S::WIDE { self.with::<S, 8>() } else { self.with::<S, 4>() } }
+        unsafe { if S::WIDE { self.with::<S, 12>() } else { self.with::<S, 6>() } }
     }
 }
 
@@ -415,9 +410,7 @@ impl<Z: Float, T: Float> Right<'_, Z, T> {
             let to = (from + PACKED).min(d);
             let k = to - from;
             let a = grow(self.stage, rows * k);
-            for (i, out) in (self.rows.0..self.rows.1).zip(a.chunks_exact_mut(k)) {
-                self.x.map.row(from, &self.x.z[i * d + from..][..k], out);
-            }
+            strips(self.x.z, d, self.rows, (from, k), k, self.x.map, a);
             let b = grow(self.panel, across * k);
             for first in (0..width).step_by(across) {
                 let cols = (self.cols.0 + first, (self.cols.0 + first + across).min(self.cols.1));
@@ -425,9 +418,11 @@ impl<Z: Float, T: Float> Right<'_, Z, T> {
                 for i in (0..rows).step_by(MR) {
                     // SAFETY: rows are clamped; the panel and the tile have room for whole vectors.
                     unsafe {
-                        let a: [*const T; MR] =
-                            std::array::from_fn(|r| a.as_ptr().add((i + r).min(rows - 1) * k));
-                        let acc = outer::<S, MR>(k, a, 1, b.as_ptr());
+                        let mut left = [a.as_ptr(); MR];
+                        for r in 0..MR {
+                            left[r] = left[r].add((i + r).min(rows - 1) * k);
+                        }
+                        let acc = outer::<S, MR>(k, left, 1, b.as_ptr());
                         for r in 0..MR.min(rows - i) {
                             store::<S>(tile.as_mut_ptr().add((i + r) * room + first), acc[r], from > 0);
                         }

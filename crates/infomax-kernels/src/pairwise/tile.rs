@@ -1,7 +1,7 @@
 //! The work on one block of the score matrix.
 
 use super::{Exclude, Score};
-use crate::columns::micro::{ACROSS, Map, dots, outer, panels};
+use crate::columns::micro::{ACROSS, DOTS, Map, dots, outer, panels, strips};
 use crate::elementary::{Elementary, exp_shifted, fused, sum};
 use crate::simd::{Kernel, Shared, Simd, grow};
 
@@ -51,30 +51,29 @@ impl<T: Elementary> Block<'_, T> {
         for from in (0..rows.d).step_by(step) {
             let k = step.min(rows.d - from);
             let padded = k.next_multiple_of(S::LANES);
-            let pack = |at: (usize, usize), buffer: &mut Vec<T>| {
-                let out = grow(buffer, LARGEST * padded);
-                for (i, out) in (at.0..at.1).zip(out.chunks_exact_mut(padded)) {
-                    rows.map.row(from, &rows.x[i * rows.d + from..][..k], out);
-                    out[k..].fill(T::default());
-                }
-            };
-            pack(self.i, self.a);
+            let inner = (from, k);
+            strips(rows.x, rows.d, self.i, inner, padded, rows.map, grow(self.a, LARGEST * padded));
             if !same {
-                pack(self.j, self.b);
+                strips(rows.x, rows.d, self.j, inner, padded, rows.map, grow(self.b, LARGEST * padded));
             }
             let (a, b) = (self.a.as_ptr(), if same { self.a.as_ptr() } else { self.b.as_ptr() });
             for i in (0..ni).step_by(MR) {
-                for j in (0..nj).step_by(ACROSS) {
+                for j in (0..nj).step_by(DOTS) {
                     // SAFETY: row indices are clamped to the packed rows of `padded` elements.
                     let values = unsafe {
-                        let a = std::array::from_fn(|r| a.add((i + r).min(ni - 1) * padded));
-                        let b = std::array::from_fn(|c| b.add((j + c).min(nj - 1) * padded));
-                        dots::<S, MR>(padded, a, b)
+                        let (mut left, mut right) = ([a; MR], [b; DOTS]);
+                        for r in 0..MR {
+                            left[r] = a.add((i + r).min(ni - 1) * padded);
+                        }
+                        for c in 0..DOTS {
+                            right[c] = b.add((j + c).min(nj - 1) * padded);
+                        }
+                        dots::<S, MR>(padded, left, right)
                     };
-                    for r in 0..MR.min(LARGEST - i) {
-                        for c in 0..ACROSS.min(LARGEST - j) {
-                            let at = &mut s[(i + r) * LARGEST + j + c];
-                            *at = if from == 0 { values[r][c] } else { *at + values[r][c] };
+                    for r in 0..MR {
+                        let row = &mut s[(i + r) * LARGEST + j..][..DOTS];
+                        for c in 0..DOTS {
+                            row[c] = if from == 0 { values[r][c] } else { row[c] + values[r][c] };
                         }
                     }
                 }
@@ -252,7 +251,7 @@ impl<T: Elementary> Kernel<T> for Backward<'_, T> {
         unsafe {
             if S::WIDE { self.block.scores::<S, 8>() } else { self.block.scores::<S, 4>() }
             if fused::<S>() { self.weigh::<true>() } else { self.weigh::<false>() }
-            if S::WIDE { self.products::<S, 8>() } else { self.products::<S, 4>() }
+            if S::WIDE { self.products::<S, 12>() } else { self.products::<S, 6>() }
         }
     }
 }
@@ -304,8 +303,11 @@ impl<T: Elementary> Backward<'_, T> {
                 for i in (0..count).step_by(MR) {
                     // SAFETY: rows of the block are clamped; the rows of `out` are this task's alone.
                     unsafe {
-                        let a = std::array::from_fn(|r| w.add((i + r).min(count - 1) * row_step));
-                        let acc = outer::<S, MR>(k, a, step, panel.as_ptr());
+                        let mut left = [w; MR];
+                        for r in 0..MR {
+                            left[r] = w.add((i + r).min(count - 1) * row_step);
+                        }
+                        let acc = outer::<S, MR>(k, left, step, panel.as_ptr());
                         for r in 0..MR.min(count - i) {
                             let out = self.out.get().add((first + i + r) * rows.d + from);
                             if cols.1 - cols.0 == across {
@@ -314,7 +316,7 @@ impl<T: Elementary> Backward<'_, T> {
                                     S::store(at, S::add(S::load(at), acc[r][v]));
                                 }
                             } else {
-                                let mut lanes = [T::default(); 3 * 16];
+                                let mut lanes = [T::default(); ACROSS * 16];
                                 for v in 0..ACROSS {
                                     S::store(lanes.as_mut_ptr().add(v * S::LANES), acc[r][v]);
                                 }
