@@ -2,7 +2,7 @@
 
 use crate::columns::matrix;
 use crate::elementary::{Elementary, fused};
-use crate::simd::{Float, Isa, Kernel, Shared, Simd, filled};
+use crate::simd::{Isa, Kernel, Shared, Simd, filled};
 use crate::storage::{contiguous, on_cpu, result, tensor};
 use crate::{Error, Result, reference};
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
