@@ -1,18 +1,22 @@
-"""Times forward and backward of the objectives' published formulas in PyTorch, one line of JSON each.
+"""Times forward and backward of the objectives' published formulas in PyTorch, and the memory they take.
 
-    python benches/peers/losses.py [REPEATS]
+    python benches/peers/losses.py [--filter TEXT] [--repeats N]
 
-The same cases as `cargo run --release -p infomax-losses --example timing`; f32, two threads.
+The same cases and lines as `cargo run --release -p infomax-losses --example timing`; f32, two threads unless
+OMP_NUM_THREADS says otherwise. SIGReg is lightly's own. The extra memory is the peak of one forward and backward
+pass in a fresh process above what it held with its inputs (Linux only).
 """
 
-import json
+import argparse
+import os
+import subprocess
 import sys
 import time
 
 import torch
 import torch.nn.functional as F
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 
 def off_diagonal(m):
@@ -63,18 +67,30 @@ def nt_xent(a, b, t=0.5):
     return F.cross_entropy(s, torch.cat([torch.arange(n, 2 * n), torch.arange(n)]))
 
 
-def lejepa(a, b, slices=1024):
-    centre, loss = (a + b) / 2, 0
-    t = torch.linspace(0, 3, 17)
-    phi = torch.exp(-t * t / 2)
-    w = torch.full((17,), 2 * 3 / 16)
-    w[[0, -1]] = 3 / 16
-    for z in (a, b):
-        p = torch.randn(z.shape[1], slices)
-        y = (z @ (p / p.norm(dim=0)))[:, :, None] * t
-        error = (y.cos().mean(0) - phi) ** 2 + y.sin().mean(0) ** 2
-        loss = loss + 0.98 * (z - centre).pow(2).mean() / 2 + 0.01 * len(z) * (error @ (w * phi)).mean()
-    return loss
+def coding_rate(z, _, eps=0.2):
+    n, d = z.shape
+    z = F.normalize(z, dim=1)
+    return -0.5 * torch.logdet(torch.eye(d) + d / (n * eps) * z.T @ z)
+
+
+def pairdist(z, _, s2=100.0):
+    z = z - z.mean(0)
+    squares = (z * z).sum(1)
+    r2 = squares[:, None] + squares - 2 * z @ z.T
+    return -torch.logsumexp(-r2 / (2 * s2), dim=1).mean()
+
+
+def uniformity(z, _, t=2.0):
+    z = F.normalize(z, dim=1)
+    s = t * (2 * z @ z.T - 2)
+    return torch.logsumexp(s.masked_fill(torch.eye(len(z), dtype=torch.bool), float("-inf")).flatten(), dim=0)
+
+
+def sigreg(a, b):
+    from lightly.loss import SIGReg
+
+    loss = sigreg.__dict__.setdefault("loss", SIGReg())
+    return loss(a) + loss(b)
 
 
 CASES = [
@@ -85,21 +101,68 @@ CASES = [
     ("vicreg", vicreg, 4096, 256),
     ("barlow-twins", barlow, 256, 4096),
     ("vicreg-logdet", logdet, 256, 4096),
+    ("coding-rate", coding_rate, 256, 4096),
     ("frossl", frossl, 256, 4096),
-    ("simclr", nt_xent, 4096, 256),
-    ("lejepa", lejepa, 512, 512),
+    ("nt-xent", nt_xent, 4096, 256),
+    ("pairdist", pairdist, 8192, 256),
+    ("uniformity", uniformity, 8192, 256),
+    ("sigreg", sigreg, 512, 512),
 ]
 
-repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-for name, loss, n, d in CASES:
+MEMORY = ["vicreg n=256 d=8192", "pairdist n=8192 d=256", "nt-xent n=4096 d=256"]
+
+
+def step(loss, views):
+    for z in views:
+        z.grad = None
+    loss(*views).backward()
+
+
+def status(key):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(key))
+
+
+def memory(loss, n, d):
+    step(loss, [torch.randn(64, 96, requires_grad=True) for _ in range(2)])
+    views = [torch.randn(n, d, requires_grad=True) for _ in range(2)]
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    before = status("VmRSS:")
+    step(loss, views)
+    return (status("VmHWM:") - before) / 1024
+
+
+def median_time(loss, n, d, repeats):
     torch.manual_seed(0)
-    a, b = (torch.randn(n, d, requires_grad=True) for _ in range(2))
-    times = []
-    for _ in range(repeats):
-        a.grad = b.grad = None
+    views = [torch.randn(n, d, requires_grad=True) for _ in range(2)]
+    step(loss, views)
+    times, begin = [], time.perf_counter()
+    while len(times) < max(repeats, 3) or (not repeats and len(times) < 200 and time.perf_counter() - begin < 2):
         start = time.perf_counter()
-        loss(a, b).backward()
+        step(loss, views)
         times.append(1e3 * (time.perf_counter() - start))
-    times.sort()
-    record = {"objective": name, "n": n, "d": d, "min_ms": round(times[0], 2), "median_ms": round(times[len(times) // 2], 2)}
-    print(json.dumps(record), flush=True)
+    return sorted(times)[len(times) // 2]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--filter", default="")
+    parser.add_argument("--repeats", type=int, default=0)
+    parser.add_argument("--memory")
+    args = parser.parse_args()
+    for name, loss, n, d in CASES:
+        label = f"{name} n={n} d={d}"
+        if args.memory == label:
+            print(f"{memory(loss, n, d):.1f}")
+        if args.memory or args.filter not in label:
+            continue
+        print(f"{label}: {median_time(loss, n, d, args.repeats):.3f} ms", flush=True)
+        if label in MEMORY and sys.platform == "linux":
+            own = [sys.executable, os.path.abspath(__file__), "--memory", label]
+            peak = subprocess.run(own, capture_output=True, text=True, check=True).stdout.strip()
+            print(f"{label} extra memory: {peak} MB", flush=True)
+
+
+if __name__ == "__main__":
+    main()

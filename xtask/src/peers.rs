@@ -34,6 +34,13 @@ const PEERS: &[Peer] = &[
         files: false,
     },
     Peer {
+        name: "losses",
+        package: "infomax-losses",
+        example: "timing",
+        needs: &["torch", "lightly"],
+        files: false,
+    },
+    Peer {
         name: "augment",
         package: "infomax-augment",
         example: "throughput",

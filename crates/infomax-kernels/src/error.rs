@@ -63,6 +63,14 @@ pub enum Error {
         /// The largest jitter that was tried, absolute.
         jitter: f64,
     },
+    /// Elements, or squares of them, that are not finite.
+    #[error("{op}: {name} has elements that are not finite, or too large for their squares to be")]
+    NonFinite {
+        /// The operation.
+        op: &'static str,
+        /// The argument.
+        name: &'static str,
+    },
     /// An iterative decomposition did not converge: its input is not finite.
     #[error("{op}: the decomposition of a {rows}x{cols} matrix did not converge; is it finite?")]
     NoConvergence {

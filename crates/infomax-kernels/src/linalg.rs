@@ -135,7 +135,7 @@ fn finite(op: &'static str, a: &Tensor, rows: usize, cols: usize) -> Result<Mat<
     Ok(mat)
 }
 
-fn row_major(a: MatRef<'_, f64>) -> Vec<f64> {
+pub(crate) fn row_major(a: MatRef<'_, f64>) -> Vec<f64> {
     let mut values = Vec::with_capacity(a.nrows() * a.ncols());
     for i in 0..a.nrows() {
         values.extend((0..a.ncols()).map(|j| a[(i, j)]));
@@ -143,9 +143,9 @@ fn row_major(a: MatRef<'_, f64>) -> Vec<f64> {
     values
 }
 
-type Cholesky = faer::linalg::solvers::Llt<f64>;
+pub(crate) type Cholesky = faer::linalg::solvers::Llt<f64>;
 
-fn cholesky(op: &'static str, a: &Tensor) -> Result<(Cholesky, f64)> {
+pub(crate) fn cholesky(op: &'static str, a: &Tensor) -> Result<(Cholesky, f64)> {
     let d = square(op, a)?;
     let mut mat = to_mat(a, d, d)?;
     let mean = (0..d).map(|i| mat[(i, i)]).sum::<f64>() / d as f64;

@@ -237,7 +237,9 @@ impl Invariance {
 /// # Errors
 /// Tensors of unequal shape.
 pub fn mse(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    Ok((op::widen(a)? - op::widen(b)?)?.sqr()?.mean_all()?)
+    let (a, b) = (op::widen(a)?, op::widen(b)?);
+    let error = infomax_kernels::squared_error(&a, &b)?;
+    Ok((error / a.elem_count() as f64)?)
 }
 
 /// The mean over the rows of `cos(a_i, b_i)`, norms not below `eps`: a scalar.
@@ -336,10 +338,7 @@ pub fn smooth_l1(a: &Tensor, b: &Tensor, beta: f64) -> Result<Tensor> {
 /// # Errors
 /// Anything but a matrix.
 pub fn normalize_rows(z: &Tensor, eps: f64) -> Result<Tensor> {
-    let z = op::widen(z)?;
-    // The floor is below the square root, where its gradient is finite at a zero row.
-    let norms = z.sqr()?.sum_keepdim(1)?.maximum(eps * eps)?.sqrt()?;
-    Ok(z.broadcast_div(&norms)?)
+    Ok(infomax_kernels::unit_rows(&op::widen(z)?, eps)?)
 }
 
 fn normalized(z: &Embeddings) -> Result<Embeddings> {

@@ -1,6 +1,6 @@
 //! Attaches closed-form gradients to values.
 
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor};
 
 /// A tensor of the given `value` whose gradient with respect to `x` is `grad(g)` for an incoming `g`.
 ///
@@ -16,6 +16,14 @@ where
     }
     let g = grad(&value.ones_like()?)?;
     value + ((x - x.detach())? * g)?.sum_all()?
+}
+
+/// As [`attach`] for two arguments on the CPU, with the gradient of both at once.
+pub(crate) fn attach_pair<F>(x: &Tensor, y: &Tensor, value: Tensor, grad: F) -> Result<Tensor>
+where
+    F: Fn(&Tensor) -> Result<(Tensor, Tensor)> + Send + Sync + 'static,
+{
+    x.apply_op2(y, ClosedForm { value, grad })
 }
 
 /// The input in f32 or f64: half types are widened, others are passed on.
@@ -46,6 +54,17 @@ struct ClosedForm<F> {
     grad: F,
 }
 
+impl<F> ClosedForm<F> {
+    fn forward(&self) -> Result<(CpuStorage, Shape)> {
+        let flat = self.value.flatten_all()?;
+        let storage = match self.value.dtype() {
+            DType::F32 => CpuStorage::F32(flat.to_vec1()?),
+            _ => CpuStorage::F64(flat.to_dtype(DType::F64)?.to_vec1()?),
+        };
+        Ok((storage, self.value.shape().clone()))
+    }
+}
+
 impl<F> CustomOp1 for ClosedForm<F>
 where
     F: Fn(&Tensor) -> Result<Tensor> + Send + Sync,
@@ -55,15 +74,40 @@ where
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        let flat = self.value.flatten_all()?;
-        let storage = match self.value.dtype() {
-            DType::F32 => CpuStorage::F32(flat.to_vec1()?),
-            _ => CpuStorage::F64(flat.to_dtype(DType::F64)?.to_vec1()?),
-        };
-        Ok((storage, self.value.shape().clone()))
+        self.forward()
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some((self.grad)(g)?))
+    }
+}
+
+impl<F> CustomOp2 for ClosedForm<F>
+where
+    F: Fn(&Tensor) -> Result<(Tensor, Tensor)> + Send + Sync,
+{
+    fn name(&self) -> &'static str {
+        "closed-form"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.forward()
+    }
+
+    fn bwd(
+        &self,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        g: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (x, y) = (self.grad)(g)?;
+        Ok((Some(x), Some(y)))
     }
 }

@@ -3,7 +3,7 @@
 use crate::{Error, Path, Result, entropy::per_view, invariance::normalize_rows, moments, op, special};
 use candle_core::{DType, Tensor};
 use infomax_core::Bound;
-use infomax_kernels::linalg;
+use infomax_kernels::{Normalise, columns::second_moment, half_log_det_gram, linalg};
 use std::f64::consts::{E, PI};
 
 /// `H(Z) <= d/2 ln(2 pi e) + 1/2 ln det(S + eps I)` with the unbiased covariance `S`: no distribution of
@@ -46,11 +46,12 @@ impl Gaussian {
             });
         }
         let constant = 0.5 * dim * (2.0 * PI * E).ln();
-        let zc = centred(&z)?;
         let value = if self.eps > 0.0 {
-            (half_log_det(&zc, 1.0 / (dof * self.eps), Path::Auto)? + (constant + 0.5 * dim * self.eps.ln()))?
+            let rows = Path::Auto.is_gram(n, d);
+            let value = half_log_det_gram(&z, 1.0 / (dof * self.eps), Normalise::Centre, rows)?;
+            (value + (constant + 0.5 * dim * self.eps.ln()))?
         } else {
-            let s = (zc.t()?.matmul(&zc)? / dof)?;
+            let s = (second_moment(&centred(&z)?)? / dof)?;
             linalg::log_det_spd(&s)?.affine(0.5, constant)?
         };
         if !self.corrected {
@@ -115,8 +116,8 @@ pub enum Moment {
 /// `H = 1/2 ln det(I + beta C)` (Zhouyin and Liu, arXiv 2105.03705), `C` the biased covariance or correlation.
 ///
 /// For Gaussian `Z` it is the information of a Gaussian channel with noise `I / beta`; it lies above the
-/// Gaussian entropy up to constants. Smooth everywhere; always on the smaller of the two sides, which in
-/// f32 is also the accurate one.
+/// Gaussian entropy up to constants. Smooth everywhere; always on the smaller of the two sides, and in f64 inside
+/// whatever the type of the embeddings, so that a large `beta` keeps its digits.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogDet {
@@ -142,7 +143,7 @@ impl LogDet {
     /// The entropy of the rows of `z` `(n, d)`: a scalar, differentiable.
     ///
     /// # Errors
-    /// Fewer than two rows.
+    /// Fewer than two rows; a `beta` that is not above 0.
     pub fn entropy(&self, z: &Tensor) -> Result<Tensor> {
         let beta = if self.beta_per_dim { self.beta * z.dims()[z.rank() - 1] as f64 } else { self.beta };
         self.with_beta(z, beta)
@@ -165,13 +166,12 @@ impl LogDet {
 
     fn with_beta(&self, z: &Tensor, beta: f64) -> Result<Tensor> {
         let z = moments::matrix("logdet", z, 2)?;
-        let n = z.dim(0)? as f64;
-        let mut zc = centred(&z)?;
-        if self.moment == Moment::Pearson {
-            let variances = (zc.sqr()?.mean_keepdim(0)? + 1e-8)?;
-            zc = zc.broadcast_div(&variances.sqrt()?)?;
-        }
-        half_log_det(&zc, beta / n, self.path)
+        let (n, d) = z.dims2()?;
+        let normalise = match self.moment {
+            Moment::Covariance => Normalise::Centre,
+            Moment::Pearson => Normalise::Standardise(1e-8),
+        };
+        Ok(half_log_det_gram(&z, beta / n as f64, normalise, self.path.is_gram(n, d))?)
     }
 }
 
@@ -247,35 +247,17 @@ per_view!(CodingRate, "coding-rate", |_: &CodingRate| Bound::Surrogate);
 
 /// `Z - mean`, differentiable; the mean is taken in f64.
 pub(crate) fn centred(z: &Tensor) -> Result<Tensor> {
-    let zc = moments::centre(z)?.z;
-    if !z.device().is_cpu() {
-        return Ok(z.broadcast_sub(&z.mean_keepdim(0)?)?);
-    }
-    Ok(op::attach(z, zc, |g| Ok(moments::centre(&g.contiguous()?)?.z))?)
+    Ok(infomax_kernels::columns::centre(z)?)
 }
 
-/// `1/2 ln det(I + s Z^T Z) = 1/2 ln det(I + s Z Z^T)`, by the smaller of the two.
+/// `1/2 ln det(I + s Z^T Z) = 1/2 ln det(I + s Z Z^T)`, by the smaller of the two, in f64 inside.
 ///
 /// Gradient `s Z (I + s Z^T Z)^{-1} = s (I + s Z Z^T)^{-1} Z`.
 ///
 /// # Errors
-/// A matrix that is not finite.
+/// A matrix that is not finite; an `s` that is not above 0.
 pub fn half_log_det(z: &Tensor, s: f64, path: Path) -> Result<Tensor> {
+    let z = moments::matrix("half-log-det", z, 1)?;
     let (n, d) = z.dims2()?;
-    let z = op::widen(z)?;
-    let data = z.detach();
-    let gram = path.is_gram(n, d);
-    let product = if gram { data.matmul(&data.t()?)? } else { data.t()?.matmul(&data)? };
-    let side = product.dim(0)?;
-    let shifted = ((product * s)? + Tensor::eye(side, z.dtype(), z.device())?)?;
-    let value = (linalg::log_det_spd(&shifted)? * 0.5)?;
-    let grad = move |g: &Tensor| {
-        let g = op::number(g)? * s;
-        if gram {
-            linalg::solve_spd(&shifted, &data)? * g
-        } else {
-            linalg::solve_spd(&shifted, &data.t()?.contiguous()?)?.t()?.contiguous()? * g
-        }
-    };
-    Ok(op::attach(&z, value, grad)?)
+    Ok(half_log_det_gram(&z, s, Normalise::Not, path.is_gram(n, d))?)
 }

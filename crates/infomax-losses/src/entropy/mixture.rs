@@ -1,6 +1,6 @@
 //! Mixture entropies from pairwise distances and similarities.
 
-use crate::pairwise::{Exclude, Score, row_log_sum_exp, squared_distances};
+use crate::pairwise::{Exclude, Score, row_log_sum_exp};
 use crate::{
     Entropy, Error, Estimate, Result,
     entropy::{entropy_part, per_view},
@@ -9,6 +9,7 @@ use crate::{
 };
 use candle_core::Tensor;
 use infomax_core::{Bound, Context, Embeddings, Part};
+use infomax_kernels::pairwise::nearest_squared_distances;
 use std::f64::consts::{E, PI};
 
 /// The distance between mixture components of [`PairDist`].
@@ -105,10 +106,7 @@ impl PairDist {
             return Ok(self.variance);
         }
         let n = z.dim(0)?;
-        let r2 = op::host(&squared_distances(&z.detach())?)?;
-        let mut nearest: Vec<f64> = (0..n)
-            .map(|i| (0..n).filter(|j| *j != i).fold(f64::INFINITY, |m, j| m.min(r2[i * n + j])))
-            .collect();
+        let mut nearest = nearest_squared_distances(z)?;
         nearest.sort_by(f64::total_cmp);
         // A collapsed batch has no distances: keep the variance above 0.
         Ok((self.variance * nearest[n / 2]).max(1e-12))

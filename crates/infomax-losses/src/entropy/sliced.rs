@@ -7,6 +7,8 @@ use crate::{
 };
 use candle_core::{DType, Device, Tensor};
 use infomax_core::{Bound, Context, Embeddings, Key, Part};
+use infomax_kernels::characteristic_error;
+use infomax_kernels::columns::{Columns, Finishing};
 use std::f64::consts::PI;
 
 /// The sliced Epps-Pulley statistic of LeJEPA (Balestriero and LeCun, arXiv 2511.08544): how far random
@@ -46,7 +48,11 @@ impl SigReg {
     pub fn statistic(&self, z: &Tensor, key: Key) -> Result<Tensor> {
         let z = moments::matrix("sigreg", z, 1)?;
         let directions = directions(&z, self.slices, key)?;
-        Ok(epps_pulley(&z.matmul(&directions)?, self.knots, self.t_max)?.mean_all()?)
+        self.along(&z, &directions)
+    }
+
+    fn along(&self, z: &Tensor, directions: &Tensor) -> Result<Tensor> {
+        Ok(epps_pulley(&project(z, directions)?, self.knots, self.t_max)?.mean_all()?)
     }
 
     /// The expectation of the statistic for `N(0, I)`, for any number of samples.
@@ -72,7 +78,12 @@ impl Entropy for SigReg {
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
         let key = ctx.key.fold_named("sigreg");
-        let value = crate::entropy::mean_over_views(z, ctx, |view| self.statistic(view, key))?;
+        // All views have the same width, and so the same directions.
+        let first = moments::matrix("sigreg", &z.projections[0], 1)?;
+        let directions = directions(&first, self.slices, key)?;
+        let value = crate::entropy::mean_over_views(z, ctx, |view| {
+            self.along(&moments::matrix("sigreg", view, 1)?, &directions)
+        })?;
         Ok(vec![entropy_part("sigreg", self.weight, value)])
     }
 
@@ -85,97 +96,26 @@ impl Entropy for SigReg {
 
 /// The Epps-Pulley statistics of the columns of `y` `(n, m)`, as [`SigReg`] defines them: shape `(m)`.
 ///
-/// One sine and cosine an element; the other points of the equispaced grid follow by rotation, in f64.
+/// One sine and cosine an element; the other points of the equispaced grid follow by rotation.
 ///
 /// # Errors
 /// Anything but a matrix.
 pub fn epps_pulley(y: &Tensor, knots: usize, t_max: f64) -> Result<Tensor> {
     let y = moments::matrix("epps-pulley", y, 1)?;
-    let (n, m) = y.dims2()?;
     let grid = grid(knots.max(2), t_max);
-    let step = grid[1].0;
-    let values = op::host(&y)?;
-    let points = grid.len();
-    // Sums over the samples of cos and sin of t_q y, for every point and column.
-    let mut cosines = vec![0f64; points * m];
-    let mut sines = vec![0f64; points * m];
-    let mut rotor = Rotor::new(m);
-    for row in values.chunks_exact(m) {
-        rotor.start(row, step);
-        for q in 0..points {
-            let (cs, ss) = (&mut cosines[q * m..(q + 1) * m], &mut sines[q * m..(q + 1) * m]);
-            for j in 0..m {
-                cs[j] += rotor.cos[j];
-                ss[j] += rotor.sin[j];
-            }
-            rotor.turn();
-        }
-    }
-    let count = n as f64;
-    let mut value = vec![0f64; m];
-    for (q, (_, phi, weight)) in grid.iter().enumerate() {
-        for j in 0..m {
-            let (c, s) = (cosines[q * m + j] / count - phi, sines[q * m + j] / count);
-            value[j] += count * weight * (c * c + s * s);
-        }
-    }
-    let value = Tensor::from_vec(value, m, &Device::Cpu)?.to_dtype(y.dtype())?.to_device(y.device())?;
-    let (dtype, device) = (y.dtype(), y.device().clone());
-    let grad = move |g: &Tensor| {
-        let g = op::host(g)?;
-        let mut grad = vec![0f64; n * m];
-        let mut rotor = Rotor::new(m);
-        for (row, out) in values.chunks_exact(m).zip(grad.chunks_exact_mut(m)) {
-            rotor.start(row, step);
-            for (q, (t, phi, weight)) in grid.iter().enumerate() {
-                let factor = 2.0 * weight * t;
-                for j in 0..m {
-                    let (c, s) = (cosines[q * m + j] / count - phi, sines[q * m + j] / count);
-                    out[j] += factor * (s * rotor.cos[j] - c * rotor.sin[j]);
-                }
-                rotor.turn();
-            }
-            for (v, g) in out.iter_mut().zip(&g) {
-                *v *= g;
-            }
-        }
-        Tensor::from_vec(grad, (n, m), &Device::Cpu)?.to_dtype(dtype)?.to_device(&device)
-    };
-    if y.device().is_cpu() {
-        return Ok(op::attach(&y, value, grad)?);
-    }
-    // Elsewhere only scalars can be attached: one column after the other would be slow, so the host is used.
-    let host = y.to_device(&Device::Cpu)?;
-    Ok(epps_pulley(&host, knots, t_max)?.to_device(y.device())?)
+    let targets: Vec<f64> = grid.iter().map(|point| point.1).collect();
+    let weights: Vec<f64> = grid.iter().map(|point| point.2).collect();
+    Ok(characteristic_error(&y, grid[1].0, &targets, &weights)?)
 }
 
-/// `cos(q a)` and `sin(q a)` of a row of angles, for `q = 0, 1, ...`.
-struct Rotor {
-    cos: Vec<f64>,
-    sin: Vec<f64>,
-    step_cos: Vec<f64>,
-    step_sin: Vec<f64>,
-}
-
-impl Rotor {
-    fn new(m: usize) -> Self {
-        Self { cos: vec![0.0; m], sin: vec![0.0; m], step_cos: vec![0.0; m], step_sin: vec![0.0; m] }
+/// `Z A` for constant directions `A`: the gradient is that of `Z` alone.
+fn project(z: &Tensor, directions: &Tensor) -> Result<Tensor> {
+    if !z.device().is_cpu() {
+        return Ok(z.matmul(directions)?);
     }
-
-    fn start(&mut self, row: &[f64], step: f64) {
-        self.cos.fill(1.0);
-        self.sin.fill(0.0);
-        for (j, v) in row.iter().enumerate() {
-            (self.step_sin[j], self.step_cos[j]) = (v * step).sin_cos();
-        }
-    }
-
-    fn turn(&mut self) {
-        let zipped = self.cos.iter_mut().zip(&mut self.sin).zip(self.step_cos.iter().zip(&self.step_sin));
-        for ((c, s), (a, b)) in zipped {
-            (*c, *s) = (*c * a - *s * b, *s * a + *c * b);
-        }
-    }
+    let y = Columns::plain(z)?.right(directions, &Finishing::default())?;
+    let back = directions.t()?.contiguous()?;
+    Ok(op::attach(z, y, move |g| Ok(Columns::plain(g)?.right(&back, &Finishing::default())?))?)
 }
 
 /// `(t, phi(t), w phi(t))` of the grid.
@@ -236,7 +176,7 @@ impl VisReg {
         let scale = std.affine(-1.0, 1.0)?.sqr()?.mean_all()?;
         let centre = z.mean(0)?.sqr()?.mean_all()?;
         let standard = zc.broadcast_div(&(std.detach() + self.eps)?)?;
-        let y = standard.matmul(&directions(&z, self.slices, key)?)?;
+        let y = project(&standard, &directions(&z, self.slices, key)?)?;
         let quantiles: Vec<f64> = (1..=n).map(|i| normal_quantile(i as f64 / (n as f64 + 1.0))).collect();
         let m = self.slices;
         let values = op::host(&y)?;

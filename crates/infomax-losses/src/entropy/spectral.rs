@@ -9,6 +9,7 @@ use crate::{
 };
 use candle_core::Tensor;
 use infomax_core::{Bound, Context, Embeddings, Part, Role};
+use infomax_kernels::columns::{Columns, Finishing, column_moments, inner_product};
 use infomax_kernels::linalg;
 
 /// Barlow Twins (Zbontar et al., arXiv 2103.03230): `on = sum_j (C_jj - 1)^2` and `off = sum_{i != j} C_ij^2`
@@ -78,39 +79,55 @@ pub fn barlow(z1: &Tensor, z2: &Tensor, eps: f64, path: Path) -> Result<Tensor> 
         });
     }
     let (n, d) = z1.dims2()?;
-    let count = n as f64;
+    if path.is_gram(n, d) && z1.device().is_cpu() {
+        return barlow_gram(&z1, &z2, eps);
+    }
     let standard = |z: &Tensor| -> Result<Tensor> {
         let zc = centred(z)?;
         let variances = (zc.sqr()?.mean_keepdim(0)? + eps)?;
         Ok(zc.broadcast_div(&variances.sqrt()?)?)
     };
     let (z1, z2) = (standard(&z1)?, standard(&z2)?);
-    let diagonal = ((&z1 * &z2)?.sum(0)? / count)?;
-    let on = (&diagonal - 1.0)?.sqr()?.sum_all()?;
-    let off = if path.is_gram(n, d) && z1.device().is_cpu() {
-        // Both views as one argument, so that one closed form holds both gradients.
-        let both = Tensor::cat(&[&z1, &z2], 0)?;
-        let (a, b) = (z1.detach(), z2.detach());
-        let (k1, k2) = (a.matmul(&a.t()?)?, b.matmul(&b.t()?)?);
-        let c = op::host(&diagonal)?;
-        let total = (&k1 * &k2)?.to_dtype(candle_core::DType::F64)?.sum_all()?.to_scalar::<f64>()?;
-        let squares: f64 = c.iter().map(|c| c * c).sum();
-        let value = (total / (count * count) - squares).max(0.0);
-        let grad = move |g: &Tensor| {
-            let g = op::number(g)?;
-            let scale = 2.0 * g / (count * count);
-            let columns: Vec<f64> = c.iter().map(|c| -2.0 * g * c / count).collect();
-            let g1 = moments::axpy_columns(scale, &k2.matmul(&a)?, &b, &columns)?;
-            let g2 = moments::axpy_columns(scale, &k1.matmul(&b)?, &a, &columns)?;
-            Tensor::cat(&[g1, g2], 0)
-        };
-        op::attach(&both, op::scalar(value, &both)?, grad)?
-    } else {
-        let c = (z1.t()?.matmul(&z2)? / count)?;
-        let mask = (Tensor::ones((d, d), c.dtype(), c.device())? - Tensor::eye(d, c.dtype(), c.device())?)?;
-        (c * mask)?.sqr()?.sum_all()?
-    };
+    let c = (z1.t()?.matmul(&z2)? / n as f64)?;
+    let eye = Tensor::eye(d, c.dtype(), c.device())?;
+    let diagonal = (&c * &eye)?;
+    let on = (&diagonal - eye)?.sqr()?.sum_all()?;
+    let off = (c - diagonal)?.sqr()?.sum_all()?;
     Ok(Tensor::stack(&[on, off], 0)?)
+}
+
+/// [`barlow`] through `sum(K1 o K2) = ||X1^T X2||_F^2`, with the gradient in closed form:
+/// `dX1 = 2/n^2 d_off K2 X1 + X2 diag(2 d_on (c - 1) - 2 d_off c) / n`, then through the standardisation.
+fn barlow_gram(z1: &Tensor, z2: &Tensor, eps: f64) -> Result<Tensor> {
+    let (n, d) = z1.dims2()?;
+    let count = n as f64;
+    let standard = |z: &Tensor| -> Result<(Columns, Vec<f64>)> {
+        let moments = column_moments(z)?;
+        let scale: Vec<f64> = moments.squares.iter().map(|s| 1.0 / (s / count + eps).sqrt()).collect();
+        Ok((Columns::new(z, moments.mean, scale.clone())?, scale))
+    };
+    let ((x1, scale1), (x2, scale2)) = (standard(z1)?, standard(z2)?);
+    let c: Vec<f64> = x1.dot_columns(&x2)?.into_iter().map(|c| c / count).collect();
+    let (k1, k2) = (x1.gram(false)?, x2.gram(false)?);
+    let on: f64 = c.iter().map(|c| (c - 1.0) * (c - 1.0)).sum();
+    let squares: f64 = c.iter().map(|c| c * c).sum();
+    let off = (inner_product(&k1, &k2)? / (count * count) - squares).max(0.0);
+    let value = Tensor::from_vec(vec![on, off], 2, z1.device())?.to_dtype(z1.dtype())?;
+    let grad = move |g: &Tensor| {
+        let g = op::host(g)?;
+        let factors: Vec<f64> = c.iter().map(|c| 2.0 * (g[0] * (c - 1.0) - g[1] * c) / count).collect();
+        let of = |x: &Columns, k: &Tensor, other: &Columns, scale: &[f64]| {
+            let finishing = Finishing {
+                alpha: 2.0 * g[1] / (count * count),
+                add: Some((other, factors.clone())),
+                project: Some(vec![1.0 / count; d]),
+                post: Some(scale.to_vec()),
+            };
+            x.left(k, &finishing)
+        };
+        Ok((of(&x1, &k2, &x2, &scale1)?, of(&x2, &k1, &x1, &scale2)?))
+    };
+    Ok(op::attach_pair(z1, z2, value, grad)?)
 }
 
 /// FroSSL (Skean et al., arXiv 2310.02903): per view, `2 ln ||C / tr C||_F` of columns of unit length, that is
@@ -140,12 +157,37 @@ impl Frossl {
     /// # Errors
     /// Anything but a matrix.
     pub fn entropy(&self, z: &Tensor) -> Result<Tensor> {
-        let x = unit_columns(&moments::matrix("frossl", z, 1)?)?;
-        let (n, d) = x.dims2()?;
-        let product = if self.path.is_gram(n, d) { x.matmul(&x.t()?)? } else { x.t()?.matmul(&x)? };
-        let trace = op::number(&x.sqr()?.sum_all()?)?.max(f64::MIN_POSITIVE);
-        let squares = ((product / trace)?.sqr()?.sum_all()?).maximum(1e-30)?;
-        Ok(squares.log()?.neg()?)
+        let z = moments::matrix("frossl", z, 1)?;
+        let (n, d) = z.dims2()?;
+        let gram = self.path.is_gram(n, d);
+        if !z.device().is_cpu() {
+            let x = unit_columns(&z)?;
+            let product = if gram { x.matmul(&x.t()?)? } else { x.t()?.matmul(&x)? };
+            let trace = op::number(&x.sqr()?.sum_all()?)?.max(f64::MIN_POSITIVE);
+            let squares = ((product / trace)?.sqr()?.sum_all()?).maximum(1e-30)?;
+            return Ok(squares.log()?.neg()?);
+        }
+        let plain = Columns::plain(&z)?;
+        let norms: Vec<f64> = plain.dot_columns(&plain)?.into_iter().map(f64::sqrt).collect();
+        let scale: Vec<f64> = norms.iter().map(|norm| 1.0 / norm.max(1e-12)).collect();
+        // The gradient of a column below the floor does not see its length.
+        let project: Vec<f64> = norms.iter().map(|norm| f64::from(u8::from(*norm > 1e-12))).collect();
+        let trace: f64 = norms.iter().zip(&scale).map(|(norm, s)| norm * norm * s * s).sum();
+        let x = Columns::new(&z, vec![0.0; d], scale.clone())?;
+        let product = if gram { x.gram(false)? } else { x.second_moment(false)? };
+        let squares = inner_product(&product, &product)?;
+        let trace = trace.max(f64::MIN_POSITIVE);
+        let value = op::scalar(-(squares / (trace * trace)).max(1e-30).ln(), &z)?;
+        let grad = move |g: &Tensor| {
+            let alpha = if squares > 0.0 { -4.0 * op::number(g)? / squares } else { 0.0 };
+            if gram {
+                let (project, post) = (Some(project.clone()), Some(scale.clone()));
+                return Ok(x.left(&product, &Finishing { alpha, add: None, project, post })?);
+            }
+            let g = x.right(&product, &Finishing { alpha, ..Default::default() })?;
+            Ok(x.through_normalisation(&g, &project, &scale)?)
+        };
+        Ok(op::attach(&z, value, grad)?)
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::{Entropy, Estimate, Path, Reduce, Result, entropy::entropy_part, moments, op};
 use candle_core::Tensor;
 use infomax_core::{Bound, Context, Embeddings, Part};
+use infomax_kernels::columns::{Columns, Finishing, inner_product};
 
 /// Variance and covariance regularisation of VICReg (Bardes, Ponce, LeCun; arXiv 2105.04906).
 ///
@@ -97,48 +98,46 @@ impl Entropy for Vicreg {
 /// Anything but a matrix of at least two rows.
 pub fn variance_covariance(z: &Tensor, gamma: f64, eps: f64, path: Path) -> Result<Tensor> {
     let z = moments::matrix("vicreg", z, 2)?;
+    if !z.device().is_cpu() {
+        return variance_covariance_composed(&z, gamma, eps);
+    }
     let (n, d) = z.dims2()?;
     let (dof, dim) = ((n - 1) as f64, d as f64);
-    let centred = moments::centre(&z)?;
-    let zc = centred.z;
-    let stds: Vec<f64> = centred.squares.iter().map(|s| (s / dof + eps).sqrt()).collect();
+    let (x, moments) = Columns::centred(&z)?;
+    let stds: Vec<f64> = moments.squares.iter().map(|s| (s / dof + eps).sqrt()).collect();
     let variance = stds.iter().map(|s| (gamma - s).max(0.0)).sum::<f64>() / dim;
     let hinge: Vec<f64> =
         stds.iter().map(|s| if *s < gamma { -1.0 / (dim * dof * s) } else { 0.0 }).collect();
 
     let gram = path.is_gram(n, d);
-    // K = Zc Zc^T, or the off-diagonal part of Zc^T Zc.
+    // K = X X^T, or the off-diagonal part of X^T X.
     let (product, off) = if gram {
-        let k = zc.matmul(&zc.t()?)?;
-        let diagonal: f64 = centred.squares.iter().map(|s| s * s).sum();
-        let off = moments::sum_squares(&k)? - diagonal;
+        let k = x.gram(false)?;
+        let diagonal: f64 = moments.squares.iter().map(|s| s * s).sum();
+        let off = inner_product(&k, &k)? - diagonal;
         // `max` would turn the NaN of an overflow into 0.
         (k, if off < 0.0 { 0.0 } else { off })
     } else {
-        let s = moments::zero_diagonal(&zc.t()?.matmul(&zc)?)?;
-        let off = moments::sum_squares(&s)?;
+        let s = moments::zero_diagonal(&x.second_moment(false)?)?;
+        let off = inner_product(&s, &s)?;
         (s, off)
     };
     let covariance = off / (dof * dof * dim);
     let value = Tensor::from_vec(vec![variance, covariance], 2, &candle_core::Device::Cpu)?
-        .to_dtype(z.dtype())?
-        .to_device(z.device())?;
-    let squares = centred.squares;
+        .to_dtype(z.dtype())?;
     let grad = move |g: &Tensor| {
         let g = op::host(g)?;
-        let scale = 4.0 * g[1] / (dof * dof * dim);
-        if gram {
-            let columns: Vec<f64> = hinge.iter().zip(&squares).map(|(h, s)| g[0] * h - scale * s).collect();
-            moments::axpy_columns(scale, &product.matmul(&zc)?, &zc, &columns)
+        let alpha = 4.0 * g[1] / (dof * dof * dim);
+        let product_of = |factors: Vec<f64>| Finishing { alpha, add: Some((&x, factors)), ..Default::default() };
+        Ok(if gram {
+            let pairs = hinge.iter().zip(&moments.squares);
+            let factors = pairs.map(|(h, s)| g[0] * h - alpha * s).collect();
+            x.left(&product, &product_of(factors))?
         } else {
-            let columns: Vec<f64> = hinge.iter().map(|h| g[0] * h).collect();
-            moments::axpy_columns(scale, &zc.matmul(&product)?, &zc, &columns)
-        }
+            x.right(&product, &product_of(hinge.iter().map(|h| g[0] * h).collect()))?
+        })
     };
-    if z.device().is_cpu() {
-        return Ok(op::attach(&z, value, grad)?);
-    }
-    variance_covariance_composed(&z, gamma, eps)
+    Ok(op::attach(&z, value, grad)?)
 }
 
 /// [`variance_covariance`] from plain Candle operations: the reference.

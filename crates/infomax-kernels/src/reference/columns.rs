@@ -1,0 +1,65 @@
+//! Second moments of Candle's operations.
+
+use crate::{Normalise, Result, check, linalg};
+use candle_core::Tensor;
+
+/// `Z - mean` of every column.
+///
+/// # Errors
+/// Anything but a matrix with elements.
+pub fn centre(z: &Tensor) -> Result<Tensor> {
+    matrix("centre", z)?;
+    Ok(z.broadcast_sub(&z.mean_keepdim(0)?)?)
+}
+
+/// `Z Z^T` `(n, n)`.
+///
+/// # Errors
+/// Anything but a matrix with elements.
+pub fn gram(z: &Tensor) -> Result<Tensor> {
+    matrix("gram", z)?;
+    Ok(z.matmul(&z.t()?)?)
+}
+
+/// `Z^T Z` `(d, d)`.
+///
+/// # Errors
+/// Anything but a matrix with elements.
+pub fn second_moment(z: &Tensor) -> Result<Tensor> {
+    matrix("second_moment", z)?;
+    Ok(z.t()?.matmul(z)?)
+}
+
+/// `sum (a - b)^2` over all elements.
+///
+/// # Errors
+/// Shapes or types that differ.
+pub fn squared_error(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    check::same_shape("squared_error", a, "b", Some(b))?;
+    Ok((a - b)?.sqr()?.sum_all()?)
+}
+
+/// `1/2 ln det(I + s X^T X)` of the normalised matrix, through the `d x d` matrix.
+///
+/// # Errors
+/// Anything but a matrix with elements; a matrix that is not finite.
+pub fn half_log_det_gram(z: &Tensor, s: f64, normalise: Normalise) -> Result<Tensor> {
+    let (_, d) = matrix("half_log_det_gram", z)?;
+    let x = match normalise {
+        Normalise::Not => z.clone(),
+        Normalise::Centre => centre(z)?,
+        Normalise::Standardise(eps) => {
+            let zc = centre(z)?;
+            let variances = (zc.sqr()?.mean_keepdim(0)? + eps)?;
+            zc.broadcast_div(&variances.sqrt()?)?
+        }
+    };
+    let shifted = ((x.t()?.matmul(&x)? * s)? + Tensor::eye(d, z.dtype(), z.device())?)?;
+    Ok((linalg::log_det_spd(&shifted)? * 0.5)?)
+}
+
+pub(super) fn matrix(op: &'static str, z: &Tensor) -> Result<(usize, usize)> {
+    let dims = check::dims2(op, "z", z)?;
+    check::not_empty(op, "z", z)?;
+    Ok(dims)
+}
