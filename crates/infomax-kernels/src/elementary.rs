@@ -90,13 +90,16 @@ impl Elementary for f64 {
     }
 }
 
-/// `out_j = e^(x_j - shift_j)`.
+/// `out_j = e^(x_j - shift_j)` for shifts that are above `x_j` but for rounding, which is large for large
+/// scores: what is not below is 1.
 #[inline(always)]
 pub(crate) fn exp_shifted<T: Elementary, const FMA: bool>(x: &[T], shift: impl Fn(usize) -> T, out: &mut [T]) {
     let len = out.len();
     let x = &x[..len];
     for j in 0..len {
-        out[j] = (x[j] - shift(j)).exp::<FMA>();
+        let below = x[j] - shift(j);
+        // A NaN is not above zero, and stays.
+        out[j] = if below > T::default() { T::default() } else { below }.exp::<FMA>();
     }
 }
 
