@@ -1,4 +1,4 @@
-//! Brightness, contrast, saturation, grayscale and solarize on planes, as Pillow's `ImageEnhance` and
+//! Brightness, contrast, saturation, grayscale, solarize, posterize and equalize on planes, as Pillow's `ImageEnhance` and
 //! `ImageOps` compute them.
 
 use crate::image::luma;
@@ -74,5 +74,38 @@ pub(crate) fn grayscale(planes: &mut [u8], plane: usize) {
 pub(crate) fn solarize(planes: &mut [u8], threshold: u8) {
     for v in planes {
         *v = if *v >= threshold { 255 - *v } else { *v };
+    }
+}
+
+/// The upper `bits` of every value.
+#[inline(always)]
+pub(crate) fn posterize(planes: &mut [u8], bits: u8) {
+    let mask = !(0xff_u32 >> bits.min(8)) as u8;
+    for v in planes {
+        *v &= mask;
+    }
+}
+
+/// Equalizes the histogram of each plane, with the integer arithmetic of `PIL.ImageOps.equalize`.
+pub(crate) fn equalize(planes: &mut [u8], plane: usize) {
+    for plane in planes.chunks_exact_mut(plane) {
+        let mut counts = [0usize; 256];
+        for v in plane.iter() {
+            counts[usize::from(*v)] += 1;
+        }
+        let last = counts.iter().rev().find(|n| **n > 0).copied().unwrap_or(0);
+        let step = (plane.len() - last) / 255;
+        if step == 0 {
+            continue;
+        }
+        let mut total = step / 2;
+        let table = counts.map(|count| {
+            let level = (total / step).min(255) as u8;
+            total += count;
+            level
+        });
+        for v in plane {
+            *v = table[usize::from(*v)];
+        }
     }
 }

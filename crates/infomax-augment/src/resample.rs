@@ -4,6 +4,7 @@
 //! input pixels within reach of `(x + 0.5) in / out`, with weights that are normalised to 1 and rounded
 //! to 22 bits. Rows first, rounded to 8 bits, then columns, as in Pillow, so the result is the same.
 
+use crate::transpose::transpose;
 use crate::{CropBox, Filter};
 
 /// Bits after the binary point of the weights (Pillow's `PRECISION_BITS`).
@@ -23,7 +24,8 @@ pub(crate) struct Taps {
 }
 
 impl Taps {
-    fn set(&mut self, filter: Filter, input: usize, output: usize) {
+    /// The weights of `count` output pixels from `offset` on, of a resize from `input` to `output` pixels.
+    fn set(&mut self, filter: Filter, input: usize, output: usize, offset: usize, count: usize) {
         let scale = input as f64 / output as f64;
         let stretch = scale.max(1.0);
         let radius = match filter {
@@ -35,9 +37,9 @@ impl Taps {
         self.stride = support.ceil() as usize * 2 + 1;
         self.bounds.clear();
         self.weights.clear();
-        self.weights.resize(self.stride * output, 0);
-        for x in 0..output {
-            let centre = (x as f64 + 0.5) * scale;
+        self.weights.resize(self.stride * count, 0);
+        for x in 0..count {
+            let centre = ((offset + x) as f64 + 0.5) * scale;
             // Truncation towards zero, as the C original.
             let first = (centre - support + 0.5).max(0.0) as usize;
             let end = ((centre + support + 0.5) as usize).min(input);
@@ -52,6 +54,12 @@ impl Taps {
             }
             self.bounds.push((first, end - first));
         }
+    }
+
+    /// The first input pixel that is needed and the one behind the last.
+    fn reach(&self) -> (usize, usize) {
+        let first = self.bounds.first().map_or(0, |(first, _)| *first);
+        (first, self.bounds.iter().map(|(first, count)| first + count).max().unwrap_or(first))
     }
 
     #[inline(always)]
@@ -83,9 +91,12 @@ fn weight(filter: Filter, x: f64) -> f64 {
 pub(crate) struct Resampler {
     x: Taps,
     y: Taps,
-    lanes: Vec<u8>,
+    lanes: Vec<Lane>,
     rows: Vec<u8>,
 }
+
+/// One value of each of 16 rows.
+type Lane = [u8; LANES];
 
 /// The pixels of an image.
 #[derive(Clone, Copy)]
@@ -95,89 +106,101 @@ pub(crate) struct Source<'a> {
     pub(crate) channels: usize,
 }
 
+/// What of the resized crop is wanted.
+#[derive(Clone, Copy)]
+pub(crate) struct Window {
+    /// Width and height of the resized crop.
+    pub(crate) full: (usize, usize),
+    /// The first column and row that are wanted.
+    pub(crate) offset: (usize, usize),
+    /// How many columns and rows are wanted.
+    pub(crate) size: usize,
+}
+
 impl Resampler {
-    /// Resizes the crop of `source` (interleaved) to `width x height` pixels in `out` (planes).
+    /// Resizes the crop of `source` (interleaved) into `out` (planes).
     #[inline(always)]
-    pub(crate) fn run(
+    pub(crate) fn run<S: pulp::Simd>(
         &mut self,
+        simd: S,
         source: Source<'_>,
         crop: CropBox,
         filter: Filter,
-        (width, height): (usize, usize),
+        window: Window,
         out: &mut [u8],
     ) {
-        let channels = source.channels;
-        if crop.width == width && crop.height == height {
-            return split_planes(source, crop, out);
+        let (size, channels) = (window.size, source.channels);
+        if crop.height == window.full.1 {
+            let rows = CropBox { y: crop.y + window.offset.1, height: size, ..crop };
+            return self.horizontal(simd, source, rows, filter, window, out);
         }
-        if crop.height == height {
-            return self.horizontal(source, crop, filter, width, Target { out, height });
-        }
+        self.y.set(filter, crop.height, window.full.1, window.offset.1, size);
+        let (first, end) = self.y.reach();
+        let height = end - first;
         let mut rows = std::mem::take(&mut self.rows);
-        rows.resize(channels * crop.height * width, 0);
-        if crop.width == width {
-            split_planes(source, crop, &mut rows);
-        } else {
-            self.horizontal(source, crop, filter, width, Target { out: &mut rows, height: crop.height });
-        }
-        self.y.set(filter, crop.height, height);
-        for c in 0..channels {
-            let plane = &rows[c * crop.height * width..][..crop.height * width];
-            for y in 0..height {
-                let (first, weights) = self.y.at(y);
-                let row = &mut out[(c * height + y) * width..][..width];
-                sum_rows(&plane[first * width..], weights, row);
+        rows.resize(channels * height * size, 0);
+        let needed = CropBox { y: crop.y + first, height, ..crop };
+        self.horizontal(simd, source, needed, filter, window, &mut rows);
+        for (plane, out) in rows.chunks_exact(height * size).zip(out.chunks_exact_mut(size * size)) {
+            for (y, out) in out.chunks_exact_mut(size).enumerate() {
+                let (start, weights) = self.y.at(y);
+                sum_rows(&plane[(start - first) * size..], weights, out);
             }
         }
         self.rows = rows;
     }
 
-    /// Resizes the rows of the crop to `width` pixels.
+    /// Resizes the rows of the crop into planes of `window.size` columns.
     #[inline(always)]
-    fn horizontal(
+    fn horizontal<S: pulp::Simd>(
         &mut self,
+        simd: S,
         source: Source<'_>,
         crop: CropBox,
         filter: Filter,
-        width: usize,
-        target: Target<'_>,
+        window: Window,
+        out: &mut [u8],
     ) {
-        let Target { out, height } = target;
-        let channels = source.channels;
-        self.x.set(filter, crop.width, width);
-        let row_len = crop.width * channels;
-        self.lanes.resize(row_len * LANES, 0);
+        let (width, height, channels) = (window.size, crop.height, source.channels);
+        if crop.width == window.full.0 {
+            return split_planes(source, CropBox { x: crop.x + window.offset.0, width, ..crop }, out);
+        }
+        self.x.set(filter, crop.width, window.full.0, window.offset.0, width);
+        let (first, end) = self.x.reach();
+        let row_len = (end - first) * channels;
+        self.lanes.resize(row_len.next_multiple_of(LANES), [0; LANES]);
         let mut top = 0;
         while top < height {
             let count = LANES.min(height - top);
-            // Turn up to 16 rows into columns of lanes, so that one weight meets 16 pixels at once.
-            let row = |r: usize| {
-                let start = ((crop.y + top + r.min(count - 1)) * source.width + crop.x) * channels;
-                &source.data[start..start + row_len]
-            };
-            interleave(row, &mut self.lanes, row_len);
-            for c in 0..channels {
-                let plane = &mut out[c * height * width..][..height * width];
+            // Turn 16 rows into columns of lanes, so that one weight meets 16 pixels at once. Where there
+            // are fewer, the last row stands in for the others.
+            let rows: [&[u8]; LANES] = std::array::from_fn(|r| {
+                let at = (crop.y + top + r.min(count - 1)) * source.width + crop.x + first;
+                &source.data[at * channels..at * channels + row_len]
+            });
+            interleave(simd, rows, &mut self.lanes);
+            for (c, plane) in out.chunks_exact_mut(height * width).enumerate() {
+                let lines = &mut plane[top * width..(top + count) * width];
                 let mut x = 0;
                 while x < width {
-                    let n = 8.min(width - x);
-                    let mut tile = [[0u8; LANES]; 8];
-                    for (i, values) in tile.iter_mut().enumerate().take(n) {
-                        let (first, weights) = self.x.at(x + i);
+                    let n = LANES.min(width - x);
+                    let mut block = [[0u8; LANES]; LANES];
+                    for (i, values) in block.iter_mut().enumerate().take(n) {
+                        let (start, weights) = self.x.at(x + i);
+                        let columns = self.lanes[(start - first) * channels + c..].iter().step_by(channels);
                         let mut sum = [1i32 << (BITS - 1); LANES];
-                        let columns = self.lanes[(first * channels + c) * LANES..].chunks(channels * LANES);
                         for (column, w) in columns.zip(weights) {
-                            for (s, v) in sum.iter_mut().zip(&column[..LANES]) {
+                            for (s, v) in sum.iter_mut().zip(column) {
                                 *s += i32::from(*v) * w;
                             }
                         }
                         *values = sum.map(clip);
                     }
-                    for half in (0..count).step_by(8) {
-                        let block = transpose(std::array::from_fn(|i| word(&tile[i][half..half + 8])));
-                        for (r, word) in block.iter().enumerate().take(count - half) {
-                            let line = &mut plane[(top + half + r) * width + x..][..n];
-                            line.copy_from_slice(&word.to_le_bytes()[..n]);
+                    let block = transpose(simd, block);
+                    for (line, values) in lines.chunks_exact_mut(width).zip(block) {
+                        match line[x..].first_chunk_mut::<LANES>() {
+                            Some(line) => *line = values,
+                            None => line[x..].copy_from_slice(&values[..n]),
                         }
                     }
                     x += n;
@@ -188,53 +211,22 @@ impl Resampler {
     }
 }
 
-/// Writes 16 rows as columns: value `j` of row `r` goes to `lanes[16 j + r]`.
+/// Writes 16 rows as columns: value `j` of row `r` goes to `lanes[j][r]`.
 #[inline(always)]
-fn interleave<'a>(row: impl Fn(usize) -> &'a [u8], lanes: &mut [u8], row_len: usize) {
-    for half in [0, 8] {
-        let rows: [&[u8]; 8] = std::array::from_fn(|r| row(half + r));
-        let whole = row_len / 8 * 8;
-        for j in (0..whole).step_by(8) {
-            let block = transpose(std::array::from_fn(|r| word(&rows[r][j..j + 8])));
-            for (i, word) in block.iter().enumerate() {
-                lanes[(j + i) * LANES + half..][..8].copy_from_slice(&word.to_le_bytes());
-            }
-        }
-        for j in whole..row_len {
-            for (r, row) in rows.iter().enumerate() {
-                lanes[j * LANES + half + r] = row[j];
-            }
+fn interleave<S: pulp::Simd>(simd: S, rows: [&[u8]; LANES], lanes: &mut [Lane]) {
+    let len = rows[0].len();
+    let blocks = rows.map(|row| row.as_chunks::<LANES>().0);
+    let (whole, rest) = lanes.as_chunks_mut::<LANES>();
+    for (j, lanes) in whole.iter_mut().enumerate().take(len / LANES) {
+        *lanes = transpose(simd, blocks.map(|row| row[j]));
+    }
+    let done = len / LANES * LANES;
+    let tail = whole[len / LANES..].iter_mut().flatten().chain(rest);
+    for (j, lane) in (done..len).zip(tail) {
+        for (value, row) in lane.iter_mut().zip(rows) {
+            *value = row[j];
         }
     }
-}
-
-#[inline(always)]
-fn word(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte))
-}
-
-/// Transposes a matrix of 8 x 8 bytes: byte `i` of word `r` becomes byte `r` of word `i`. Blocks of 4, 2
-/// and 1 bytes change places in turn.
-#[inline(always)]
-fn transpose(mut words: [u64; 8]) -> [u64; 8] {
-    for (step, mask) in
-        [(4, 0x0000_0000_ffff_ffff), (2, 0x0000_ffff_0000_ffff), (1, 0x00ff_00ff_00ff_00ff_u64)]
-    {
-        let bits = 8 * step;
-        for i in 0..8 {
-            if i & step == 0 {
-                let (a, b) = (words[i], words[i + step]);
-                words[i] = (a & mask) | ((b & mask) << bits);
-                words[i + step] = ((a >> bits) & mask) | (b & !mask);
-            }
-        }
-    }
-    words
-}
-
-struct Target<'a> {
-    out: &'a mut [u8],
-    height: usize,
 }
 
 /// The weighted sum of rows that lie one after the other.

@@ -61,6 +61,7 @@ impl Case {
             grayscale: self.grayscale,
             blur: self.sigma,
             solarize: self.solarize,
+            ..ViewParams::plain(width, height)
         }
     }
 
