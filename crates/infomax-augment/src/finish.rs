@@ -2,6 +2,8 @@
 
 use crate::draw::{EraseStep, NoiseStep};
 use crate::{EraseFill, ViewParams};
+#[cfg(target_arch = "x86_64")]
+use crate::{simd::v3, x86};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, StandardNormal};
@@ -9,9 +11,17 @@ use rand_distr::{Distribution as _, StandardNormal};
 /// The normalisation of a recipe.
 #[derive(Clone, Debug)]
 pub(crate) struct Finish {
-    /// `(v / 255 - mean) / std` for every value of every channel.
-    tables: Vec<[f32; 256]>,
-    moments: Vec<(f32, f32)>,
+    channels: Vec<Channel>,
+}
+
+#[derive(Clone, Debug)]
+struct Channel {
+    mean: f32,
+    std: f32,
+    /// `(v / 255 - mean) / std` for every value.
+    table: [f32; 256],
+    /// Whether the vectors, which do not divide, give what the table holds.
+    exact: bool,
 }
 
 /// Where a view is written to, `(C, H, W)`.
@@ -22,34 +32,28 @@ pub(crate) struct Output<'a> {
 
 impl Finish {
     pub(crate) fn new(mean: &[f32], std: &[f32]) -> Self {
-        let moments: Vec<_> = mean.iter().copied().zip(std.iter().copied()).collect();
-        let table = |(m, s): &(f32, f32)| std::array::from_fn(|v| (v as f32 / 255.0 - m) / s);
-        Self { tables: moments.iter().map(table).collect(), moments }
+        Self { channels: mean.iter().zip(std).map(|(mean, std)| Channel::new(*mean, *std)).collect() }
     }
 
     pub(crate) fn channels(&self) -> usize {
-        self.tables.len()
+        self.channels.len()
     }
 
     #[inline(always)]
-    pub(crate) fn run(&self, planes: &[u8], params: &ViewParams, output: Output<'_>) {
+    pub(crate) fn run<S: pulp::Simd>(
+        &self,
+        simd: S,
+        planes: &[u8],
+        params: &ViewParams,
+        output: Output<'_>,
+    ) {
         let Output { out, size } = output;
         let plane = size * size;
-        for ((table, plane), out) in
-            self.tables.iter().zip(planes.chunks_exact(plane)).zip(out.chunks_exact_mut(plane))
-        {
+        let channels = self.channels.iter().zip(planes.chunks_exact(plane));
+        for ((channel, plane), out) in channels.zip(out.chunks_exact_mut(plane)) {
             for (y, out) in out.chunks_exact_mut(size).enumerate() {
                 let y = if params.vertical_flip { size - 1 - y } else { y };
-                let row = &plane[y * size..][..size];
-                if params.flip {
-                    for (o, v) in out.iter_mut().zip(row.iter().rev()) {
-                        *o = table[usize::from(*v)];
-                    }
-                } else {
-                    for (o, v) in out.iter_mut().zip(row) {
-                        *o = table[usize::from(*v)];
-                    }
-                }
+                channel.row(simd, &plane[y * size..][..size], params.flip, out);
             }
         }
         if let Some(noise) = &params.noise {
@@ -64,12 +68,86 @@ impl Finish {
     fn add_noise(&self, step: &NoiseStep, out: &mut [f32], plane: usize) {
         let mut rng = ChaCha8Rng::seed_from_u64(step.seed);
         let sigma = step.sigma as f32;
-        for ((mean, std), out) in self.moments.iter().zip(out.chunks_exact_mut(plane)) {
+        for (Channel { mean, std, .. }, out) in self.channels.iter().zip(out.chunks_exact_mut(plane)) {
             for v in out {
                 let n: f32 = StandardNormal.sample(&mut rng);
                 *v = ((*v * std + mean + sigma * n).clamp(0.0, 1.0) - mean) / std;
             }
         }
+    }
+}
+
+impl Channel {
+    fn new(mean: f32, std: f32) -> Self {
+        let table: [f32; 256] = std::array::from_fn(|v| (v as f32 / 255.0 - mean) / std);
+        let mut channel = Self { mean, std, table, exact: true };
+        let bytes: Vec<u8> = (0..=255).collect();
+        let mut out = [0.0; 256];
+        pulp::Arch::new().dispatch(Row { channel: &channel, bytes: &bytes, out: &mut out });
+        channel.exact = out.iter().zip(&channel.table).all(|(a, b)| a.to_bits() == b.to_bits());
+        channel
+    }
+
+    /// Normalises a row, from the right if `flip`.
+    #[inline(always)]
+    fn row<S: pulp::Simd>(&self, simd: S, row: &[u8], flip: bool, out: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        let (row, out) = match v3(simd) {
+            Some(simd) if self.exact => self.blocks(simd, row, flip, out),
+            _ => (row, out),
+        };
+        let _ = simd;
+        if flip {
+            for (o, v) in out.iter_mut().zip(row.iter().rev()) {
+                *o = self.table[usize::from(*v)];
+            }
+        } else {
+            for (o, v) in out.iter_mut().zip(row) {
+                *o = self.table[usize::from(*v)];
+            }
+        }
+    }
+
+    /// Normalises whole blocks, and returns what is left.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn blocks<'a>(
+        &self,
+        simd: x86::V3,
+        row: &'a [u8],
+        flip: bool,
+        out: &'a mut [f32],
+    ) -> (&'a [u8], &'a mut [f32]) {
+        let moments = (self.mean, self.std);
+        let (places, out) = out.as_chunks_mut();
+        if flip {
+            let (rest, blocks) = row.as_rchunks();
+            for (place, block) in places.iter_mut().zip(blocks.iter().rev()) {
+                x86::normalise(simd, &x86::reverse(simd, *block), moments, place);
+            }
+            (rest, out)
+        } else {
+            let (blocks, rest) = row.as_chunks();
+            for (place, block) in places.iter_mut().zip(blocks) {
+                x86::normalise(simd, block, moments, place);
+            }
+            (rest, out)
+        }
+    }
+}
+
+struct Row<'a> {
+    channel: &'a Channel,
+    bytes: &'a [u8],
+    out: &'a mut [f32],
+}
+
+impl pulp::WithSimd for Row<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
+        self.channel.row(simd, self.bytes, false, self.out);
     }
 }
 

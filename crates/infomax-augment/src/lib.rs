@@ -47,6 +47,8 @@ mod render;
 mod resample;
 mod simd;
 mod transpose;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use augmenter::Augmenter;
 pub use draw::{AffineStep, CropBox, EraseStep, Jitter, JitterStep, NoiseStep, ViewParams};

@@ -71,17 +71,17 @@ impl pulp::WithSimd for Render<'_> {
         for step in params.jitter.iter().flatten() {
             let colours = &mut planes[..colours];
             match *step {
-                JitterStep::Brightness(factor) if factor != 1.0 => color::brightness(colours, factor),
-                JitterStep::Contrast(factor) if factor != 1.0 => color::contrast(colours, plane, factor),
+                JitterStep::Brightness(factor) if factor != 1.0 => color::brightness(simd, colours, factor),
+                JitterStep::Contrast(factor) if factor != 1.0 => color::contrast(simd, colours, plane, factor),
                 JitterStep::Saturation(factor) if factor != 1.0 && rgb => {
-                    color::saturation(colours, plane, factor);
+                    color::saturation(simd, colours, plane, factor);
                 }
-                JitterStep::Hue(turns) if turns != 0.0 && rgb => hue::shift(colours, plane, turns),
+                JitterStep::Hue(turns) if turns != 0.0 && rgb => hue::shift(simd, colours, plane, turns),
                 _ => {}
             }
         }
         if params.grayscale && rgb {
-            color::grayscale(&mut planes[..colours], plane);
+            color::grayscale(simd, &mut planes[..colours], plane);
         }
         if let Some(bits) = params.posterize {
             color::posterize(&mut planes[..colours], bits);
@@ -90,12 +90,12 @@ impl pulp::WithSimd for Render<'_> {
             color::equalize(&mut planes[..colours], plane);
         }
         if let Some(sigma) = params.blur {
-            blurrer.run(planes, (size, size), sigma, config.blur.and_then(|b| b.kernel));
+            blurrer.run(simd, planes, (size, size), sigma, config.blur.and_then(|b| b.kernel));
         }
         if let Some(threshold) = params.solarize {
             color::solarize(&mut planes[..colours], threshold);
         }
-        finish.run(planes, params, Output { out, size });
+        finish.run(simd, planes, params, Output { out, size });
     }
 }
 

@@ -6,11 +6,17 @@
 
 use crate::transpose::transpose;
 use crate::{CropBox, Filter};
+#[cfg(target_arch = "x86_64")]
+use crate::{simd::v3, x86};
 
 /// Bits after the binary point of the weights (Pillow's `PRECISION_BITS`).
 const BITS: u32 = 32 - 8 - 2;
 /// Rows that are resized together: one lane of a vector each.
 const LANES: usize = 16;
+/// Columns that are summed together, in registers.
+const BLOCK: usize = 32;
+
+type Block = [u8; BLOCK];
 
 /// The weights of one axis.
 #[derive(Debug, Default)]
@@ -92,7 +98,7 @@ pub(crate) struct Resampler {
     x: Taps,
     y: Taps,
     lanes: Vec<Lane>,
-    rows: Vec<u8>,
+    rows: Vec<Block>,
 }
 
 /// One value of each of 16 rows.
@@ -132,19 +138,29 @@ impl Resampler {
         let (size, channels) = (window.size, source.channels);
         if crop.height == window.full.1 {
             let rows = CropBox { y: crop.y + window.offset.1, height: size, ..crop };
-            return self.horizontal(simd, source, rows, filter, window, out);
+            return self.horizontal(simd, source, rows, filter, window, Target { out, stride: size });
         }
         self.y.set(filter, crop.height, window.full.1, window.offset.1, size);
         let (first, end) = self.y.reach();
         let height = end - first;
         let mut rows = std::mem::take(&mut self.rows);
-        rows.resize(channels * height * size, 0);
+        // Rows are filled up to whole blocks.
+        let stride = size.div_ceil(BLOCK);
+        rows.resize(channels * height * stride, [0; BLOCK]);
         let needed = CropBox { y: crop.y + first, height, ..crop };
-        self.horizontal(simd, source, needed, filter, window, &mut rows);
-        for (plane, out) in rows.chunks_exact(height * size).zip(out.chunks_exact_mut(size * size)) {
+        let target = Target { out: rows.as_flattened_mut(), stride: stride * BLOCK };
+        self.horizontal(simd, source, needed, filter, window, target);
+        for (plane, out) in rows.chunks_exact(height * stride).zip(out.chunks_exact_mut(size * size)) {
             for (y, out) in out.chunks_exact_mut(size).enumerate() {
                 let (start, weights) = self.y.at(y);
-                sum_rows(&plane[(start - first) * size..], weights, out);
+                let rows = &plane[(start - first) * stride..];
+                for (x, out) in out.chunks_mut(BLOCK).enumerate() {
+                    let values = weigh_rows(simd, &rows[x..], stride, weights);
+                    match out.first_chunk_mut::<BLOCK>() {
+                        Some(out) => *out = values,
+                        None => out.copy_from_slice(&values[..out.len()]),
+                    }
+                }
             }
         }
         self.rows = rows;
@@ -159,12 +175,13 @@ impl Resampler {
         crop: CropBox,
         filter: Filter,
         window: Window,
-        out: &mut [u8],
+        target: Target<'_>,
     ) {
         let (width, height, channels) = (window.size, crop.height, source.channels);
         if crop.width == window.full.0 {
-            return split_planes(source, CropBox { x: crop.x + window.offset.0, width, ..crop }, out);
+            return split_planes(source, CropBox { x: crop.x + window.offset.0, width, ..crop }, target);
         }
+        let Target { out, stride } = target;
         self.x.set(filter, crop.width, window.full.0, window.offset.0, width);
         let (first, end) = self.x.reach();
         let row_len = (end - first) * channels;
@@ -179,25 +196,19 @@ impl Resampler {
                 &source.data[at * channels..at * channels + row_len]
             });
             interleave(simd, rows, &mut self.lanes);
-            for (c, plane) in out.chunks_exact_mut(height * width).enumerate() {
-                let lines = &mut plane[top * width..(top + count) * width];
+            for (c, plane) in out.chunks_exact_mut(height * stride).enumerate() {
+                let lines = &mut plane[top * stride..(top + count) * stride];
                 let mut x = 0;
                 while x < width {
                     let n = LANES.min(width - x);
                     let mut block = [[0u8; LANES]; LANES];
                     for (i, values) in block.iter_mut().enumerate().take(n) {
                         let (start, weights) = self.x.at(x + i);
-                        let columns = self.lanes[(start - first) * channels + c..].iter().step_by(channels);
-                        let mut sum = [1i32 << (BITS - 1); LANES];
-                        for (column, w) in columns.zip(weights) {
-                            for (s, v) in sum.iter_mut().zip(column) {
-                                *s += i32::from(*v) * w;
-                            }
-                        }
-                        *values = sum.map(clip);
+                        let lanes = &self.lanes[(start - first) * channels + c..];
+                        *values = weigh_lanes(simd, lanes, channels, weights);
                     }
                     let block = transpose(simd, block);
-                    for (line, values) in lines.chunks_exact_mut(width).zip(block) {
+                    for (line, values) in lines.chunks_exact_mut(stride).zip(block) {
                         match line[x..].first_chunk_mut::<LANES>() {
                             Some(line) => *line = values,
                             None => line[x..].copy_from_slice(&values[..n]),
@@ -215,10 +226,13 @@ impl Resampler {
 #[inline(always)]
 fn interleave<S: pulp::Simd>(simd: S, rows: [&[u8]; LANES], lanes: &mut [Lane]) {
     let len = rows[0].len();
-    let blocks = rows.map(|row| row.as_chunks::<LANES>().0);
     let (whole, rest) = lanes.as_chunks_mut::<LANES>();
     for (j, lanes) in whole.iter_mut().enumerate().take(len / LANES) {
-        *lanes = transpose(simd, blocks.map(|row| row[j]));
+        let mut block = [[0; LANES]; LANES];
+        for (to, row) in block.iter_mut().zip(rows) {
+            to.copy_from_slice(&row[j * LANES..(j + 1) * LANES]);
+        }
+        *lanes = transpose(simd, block);
     }
     let done = len / LANES * LANES;
     let tail = whole[len / LANES..].iter_mut().flatten().chain(rest);
@@ -229,31 +243,48 @@ fn interleave<S: pulp::Simd>(simd: S, rows: [&[u8]; LANES], lanes: &mut [Lane]) 
     }
 }
 
-/// The weighted sum of rows that lie one after the other.
+/// Planes with `stride` bytes a row.
+struct Target<'a> {
+    out: &'a mut [u8],
+    stride: usize,
+}
+
+/// The weighted sum of blocks: the first, the one `stride` behind it, and so on.
 #[inline(always)]
-fn sum_rows(rows: &[u8], weights: &[i32], out: &mut [u8]) {
-    const BLOCK: usize = 32;
-    let width = out.len();
-    if width < BLOCK {
-        for (x, out) in out.iter_mut().enumerate() {
-            let terms = weights.iter().enumerate().map(|(k, w)| i32::from(rows[k * width + x]) * w);
-            *out = clip(terms.sum::<i32>() + (1 << (BITS - 1)));
-        }
-        return;
+fn weigh_rows<S: pulp::Simd>(simd: S, rows: &[Block], stride: usize, weights: &[i32]) -> Block {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = v3(simd) {
+        return x86::weigh_rows(simd, rows, stride, weights);
     }
-    // The last block overlaps the one before it, so that all have the same length.
-    for start in (0..width).step_by(BLOCK).map(|start| start.min(width - BLOCK)) {
-        let mut sum = [1i32 << (BITS - 1); BLOCK];
-        for (k, w) in weights.iter().enumerate() {
-            let row = &rows[k * width + start..][..BLOCK];
-            for (s, v) in sum.iter_mut().zip(row) {
-                *s += i32::from(*v) * w;
-            }
-        }
-        for (o, s) in out[start..start + BLOCK].iter_mut().zip(sum) {
-            *o = clip(s);
+    let _ = simd;
+    weigh(rows, stride, weights)
+}
+
+/// The same of lanes.
+#[inline(always)]
+fn weigh_lanes<S: pulp::Simd>(simd: S, lanes: &[Lane], stride: usize, weights: &[i32]) -> Lane {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = v3(simd) {
+        return x86::weigh_lanes(simd, lanes, stride, weights);
+    }
+    let _ = simd;
+    weigh(lanes, stride, weights)
+}
+
+#[inline(always)]
+fn weigh<const N: usize>(rows: &[[u8; N]], stride: usize, weights: &[i32]) -> [u8; N] {
+    let mut sum = [1i32 << (BITS - 1); N];
+    for (row, w) in rows.iter().step_by(stride).zip(weights) {
+        let w = *w;
+        for (s, v) in sum.iter_mut().zip(row) {
+            *s += i32::from(*v) * w;
         }
     }
+    let mut out = [0; N];
+    for (out, s) in out.iter_mut().zip(sum) {
+        *out = clip(s);
+    }
+    out
 }
 
 #[inline(always)]
@@ -263,14 +294,12 @@ fn clip(sum: i32) -> u8 {
 
 /// Copies the crop of an interleaved image into planes.
 #[inline(always)]
-fn split_planes(source: Source<'_>, crop: CropBox, out: &mut [u8]) {
+fn split_planes(source: Source<'_>, crop: CropBox, target: Target<'_>) {
     let channels = source.channels;
-    let plane = crop.width * crop.height;
-    for y in 0..crop.height {
-        let start = ((crop.y + y) * source.width + crop.x) * channels;
-        let row = &source.data[start..start + crop.width * channels];
-        for c in 0..channels {
-            let line = &mut out[c * plane + y * crop.width..][..crop.width];
+    for (c, plane) in target.out.chunks_exact_mut(target.stride * crop.height).enumerate() {
+        for (y, line) in plane.chunks_exact_mut(target.stride).enumerate() {
+            let start = ((crop.y + y) * source.width + crop.x) * channels;
+            let row = &source.data[start..start + crop.width * channels];
             for (o, px) in line.iter_mut().zip(row.chunks_exact(channels)) {
                 *o = px[c];
             }

@@ -21,16 +21,17 @@ pub(crate) fn transpose<S: pulp::Simd>(simd: S, block: Block) -> Block {
 #[inline(always)]
 fn avx2(simd: pulp::x86::V3, block: Block) -> Block {
     use core::arch::x86_64::__m256i;
-    let mut rows: [__m256i; 8] = std::array::from_fn(|i| pulp::cast([block[i], block[i + 8]]));
+    // Plain loops: `from_fn` becomes a call without vector instructions.
+    let mut rows = [simd.avx._mm256_setzero_si256(); 8];
+    for (i, row) in rows.iter_mut().enumerate() {
+        *row = pulp::cast::<_, __m256i>([block[i], block[i + 8]]);
+    }
     for _ in 0..3 {
-        rows = std::array::from_fn(|i| {
-            let (a, b) = (rows[i / 2], rows[i / 2 + 4]);
-            if i % 2 == 0 {
-                simd.avx2._mm256_unpacklo_epi8(a, b)
-            } else {
-                simd.avx2._mm256_unpackhi_epi8(a, b)
-            }
-        });
+        let old = rows;
+        for i in 0..4 {
+            rows[2 * i] = simd.avx2._mm256_unpacklo_epi8(old[i], old[i + 4]);
+            rows[2 * i + 1] = simd.avx2._mm256_unpackhi_epi8(old[i], old[i + 4]);
+        }
     }
     let mut out = [[0; 16]; 16];
     for (pair, row) in out.chunks_exact_mut(2).zip(rows) {
