@@ -196,28 +196,85 @@ impl Resampler {
                 &source.data[at * channels..at * channels + row_len]
             });
             interleave(simd, rows, &mut self.lanes);
-            for (c, plane) in out.chunks_exact_mut(height * stride).enumerate() {
-                let lines = &mut plane[top * stride..(top + count) * stride];
-                let mut x = 0;
-                while x < width {
-                    let n = LANES.min(width - x);
-                    let mut block = [[0u8; LANES]; LANES];
-                    for (i, values) in block.iter_mut().enumerate().take(n) {
-                        let (start, weights) = self.x.at(x + i);
-                        let lanes = &self.lanes[(start - first) * channels + c..];
-                        *values = weigh_lanes(simd, lanes, channels, weights);
-                    }
-                    let block = transpose(simd, block);
-                    for (line, values) in lines.chunks_exact_mut(stride).zip(block) {
-                        match line[x..].first_chunk_mut::<LANES>() {
-                            Some(line) => *line = values,
-                            None => line[x..].copy_from_slice(&values[..n]),
-                        }
-                    }
-                    x += n;
-                }
+            let tiles = Tiles { lanes: &self.lanes, taps: &self.x, first, channels, top, count };
+            let target = Target { out: &mut *out, stride };
+            match channels {
+                1 => tiles.run::<1, S>(simd, target, width, height),
+                3 => tiles.run::<3, S>(simd, target, width, height),
+                4 => tiles.run::<4, S>(simd, target, width, height),
+                _ => tiles.run::<0, S>(simd, target, width, height),
             }
             top += count;
+        }
+    }
+}
+
+/// Sixteen rows of the crop as lanes, to be resized into planes.
+struct Tiles<'a> {
+    lanes: &'a [Lane],
+    taps: &'a Taps,
+    first: usize,
+    channels: usize,
+    top: usize,
+    count: usize,
+}
+
+impl Tiles<'_> {
+    /// Resizes the rows of all channels, `N` together; with `N = 0`, one after the other.
+    #[inline(always)]
+    fn run<const N: usize, S: pulp::Simd>(
+        &self,
+        simd: S,
+        target: Target<'_>,
+        width: usize,
+        height: usize,
+    ) {
+        let Target { out, stride } = target;
+        for x in (0..width).step_by(LANES) {
+            let n = LANES.min(width - x);
+            if N == 0 {
+                for c in 0..self.channels {
+                    let mut block = [[0u8; LANES]; LANES];
+                    for (i, values) in block.iter_mut().enumerate().take(n) {
+                        let (start, weights) = self.taps.at(x + i);
+                        let lanes = &self.lanes[(start - self.first) * self.channels + c..];
+                        *values = weigh(lanes, self.channels, weights);
+                    }
+                    self.write(simd, block, &mut out[c * height * stride..][..height * stride], stride, x);
+                }
+            } else {
+                let mut blocks = [[[0u8; LANES]; LANES]; N];
+                for i in 0..n {
+                    let (start, weights) = self.taps.at(x + i);
+                    let values = weigh_lanes::<N, S>(simd, &self.lanes[(start - self.first) * N..], weights);
+                    for (block, values) in blocks.iter_mut().zip(values) {
+                        block[i] = values;
+                    }
+                }
+                for (block, plane) in blocks.into_iter().zip(out.chunks_exact_mut(height * stride)) {
+                    self.write(simd, block, plane, stride, x);
+                }
+            }
+        }
+    }
+
+    /// Turns the columns of a block into rows again.
+    #[inline(always)]
+    fn write<S: pulp::Simd>(
+        &self,
+        simd: S,
+        block: [Lane; LANES],
+        plane: &mut [u8],
+        stride: usize,
+        x: usize,
+    ) {
+        let lines = &mut plane[self.top * stride..(self.top + self.count) * stride];
+        for (line, values) in lines.chunks_exact_mut(stride).zip(transpose(simd, block)) {
+            let line = &mut line[x..];
+            match line.first_chunk_mut::<LANES>() {
+                Some(line) => *line = values,
+                None => line.copy_from_slice(&values[..line.len()]),
+            }
         }
     }
 }
@@ -260,15 +317,19 @@ fn weigh_rows<S: pulp::Simd>(simd: S, rows: &[Block], stride: usize, weights: &[
     weigh(rows, stride, weights)
 }
 
-/// The same of lanes.
+/// The weighted sums of lanes, for `N` channels: the first `N`, the `N` behind them, and so on.
 #[inline(always)]
-fn weigh_lanes<S: pulp::Simd>(simd: S, lanes: &[Lane], stride: usize, weights: &[i32]) -> Lane {
+fn weigh_lanes<const N: usize, S: pulp::Simd>(simd: S, lanes: &[Lane], weights: &[i32]) -> [Lane; N] {
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = v3(simd) {
-        return x86::weigh_lanes(simd, lanes, stride, weights);
+        return x86::weigh_lanes(simd, lanes, weights);
     }
     let _ = simd;
-    weigh(lanes, stride, weights)
+    let mut out = [[0; LANES]; N];
+    for (c, out) in out.iter_mut().enumerate() {
+        *out = weigh(&lanes[c..], N, weights);
+    }
+    out
 }
 
 #[inline(always)]

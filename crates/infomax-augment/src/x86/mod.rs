@@ -59,23 +59,29 @@ pub(crate) fn weigh_rows(simd: V3, rows: &[Block], stride: usize, weights: &[i32
     narrow(simd, sums)
 }
 
-/// The weighted sum of lanes of 16 bytes: the first, the one `stride` behind it and so on.
+/// The weighted sums of lanes of 16 bytes, for `N` channels: the first `N`, the `N` behind them and so on.
 #[inline(always)]
-pub(crate) fn weigh_lanes(simd: V3, lanes: &[[u8; 16]], stride: usize, weights: &[i32]) -> [u8; 16] {
+pub(crate) fn weigh_lanes<const N: usize>(simd: V3, lanes: &[[u8; 16]], weights: &[i32]) -> [[u8; 16]; N] {
     let half = simd.avx._mm256_set1_epi32(1 << 21);
-    let (mut low, mut high) = (half, half);
-    for (lane, w) in lanes.iter().step_by(stride).zip(weights) {
+    let mut sums = [[half; 2]; N];
+    for (lanes, w) in lanes.as_chunks::<N>().0.iter().zip(weights) {
         let w = simd.avx._mm256_set1_epi32(*w);
-        let lane: __m128i = pulp::cast(*lane);
-        let upper = simd.sse2._mm_srli_si128::<8>(lane);
-        let (a, b) = (simd.avx2._mm256_cvtepu8_epi32(lane), simd.avx2._mm256_cvtepu8_epi32(upper));
-        low = simd.avx2._mm256_add_epi32(low, simd.avx2._mm256_mullo_epi32(a, w));
-        high = simd.avx2._mm256_add_epi32(high, simd.avx2._mm256_mullo_epi32(b, w));
+        for (lane, sums) in lanes.iter().zip(&mut sums) {
+            let halves: [[u8; 8]; 2] = pulp::cast(*lane);
+            for (bytes, sum) in halves.into_iter().zip(sums) {
+                let values = simd.avx2._mm256_cvtepu8_epi32(pulp::cast([bytes, [0; 8]]));
+                *sum = simd.avx2._mm256_add_epi32(*sum, simd.avx2._mm256_mullo_epi32(values, w));
+            }
+        }
     }
-    let low = simd.avx2._mm256_srai_epi32::<22>(low);
-    let high = simd.avx2._mm256_srai_epi32::<22>(high);
-    let bytes: [[u8; 16]; 2] = pulp::cast(narrow(simd, [low, high, low, high]));
-    bytes[0]
+    let mut out = [[0; 16]; N];
+    for (out, [low, high]) in out.iter_mut().zip(sums) {
+        let low = simd.avx2._mm256_srai_epi32::<22>(low);
+        let high = simd.avx2._mm256_srai_epi32::<22>(high);
+        let bytes: [[u8; 16]; 2] = pulp::cast(narrow(simd, [low, high, low, high]));
+        *out = bytes[0];
+    }
+    out
 }
 
 /// `(source[line above] + source[line below]) w` over all pairs, as the portable loop of the blur.
