@@ -183,11 +183,11 @@ impl ViewParams {
 }
 
 /// True with probability `p`.
-fn hit(p: f64, rng: &mut (impl Rng + ?Sized)) -> bool {
+pub(crate) fn hit(p: f64, rng: &mut (impl Rng + ?Sized)) -> bool {
     p > 0.0 && rng.random::<f64>() < p
 }
 
-fn uniform(low: f64, high: f64, rng: &mut (impl Rng + ?Sized)) -> f64 {
+pub(crate) fn uniform(low: f64, high: f64, rng: &mut (impl Rng + ?Sized)) -> f64 {
     low + (high - low) * rng.random::<f64>()
 }
 

@@ -32,6 +32,7 @@
 //! need three colours and leave grey images (as in torchvision) and other numbers of bands alone.
 
 mod affine;
+mod augment;
 mod augmenter;
 mod blur;
 mod color;
@@ -41,22 +42,30 @@ mod eval;
 mod finish;
 mod hue;
 mod image;
+mod pair;
 mod presets;
 mod recipe;
 mod render;
 mod resample;
+mod series;
 mod simd;
 mod transpose;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use augment::Augment;
 pub use augmenter::Augmenter;
 pub use draw::{AffineStep, CropBox, EraseStep, Jitter, JitterStep, NoiseStep, ViewParams};
 pub use error::{Error, Result};
 pub use eval::EvalTransform;
 pub use image::Image;
+pub use pair::{Mix, MixParams};
+pub use presets::Preset;
 pub use recipe::{
     Affine, Blur, ColorJitter, Crop, Erase, EraseFill, Filter, Noise, Posterize, Recipe, Sampling, Solarize,
     ViewConfig,
 };
 pub use render::Scratch;
+pub use series::{
+    Mask, MaskAxis, MaskStep, Series, SeriesAugmenter, SeriesParams, SeriesRecipe, SeriesView,
+};

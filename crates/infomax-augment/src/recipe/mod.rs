@@ -172,7 +172,7 @@ impl ViewConfig {
 }
 
 /// The largest side of a view.
-const MAX_SIZE: usize = 8192;
+pub(crate) const MAX_SIZE: usize = 8192;
 
 impl Recipe {
     /// The number of views, with `count` expanded.
