@@ -18,6 +18,18 @@ pub enum Error {
         /// What is wrong, and what is accepted.
         reason: &'static str,
     },
+    /// The sizes of a series do not fit together, or it has gaps.
+    #[error("series of {channels} channels and {length} steps with {numbers} numbers: {reason}")]
+    Series {
+        /// The number of channels.
+        channels: usize,
+        /// The number of steps.
+        length: usize,
+        /// How many numbers were given.
+        numbers: usize,
+        /// What is wrong, and what is accepted.
+        reason: String,
+    },
     /// A setting of a recipe is outside of its range.
     #[error("{key} = {value}: {reason}")]
     Config {
@@ -36,13 +48,13 @@ pub enum Error {
         /// The names that exist.
         known: String,
     },
-    /// An image has another number of channels than the recipe.
+    /// A sample has another number of channels than the recipe.
     #[error(
-        "the image has {image} channels, the recipe normalises {recipe} (the length of `mean`); \
-         convert the image with `Image::to_channels` or change `mean` and `std`"
+        "the sample has {image} channels, the recipe {recipe} (images: the length of `mean` and `std`); \
+         change the recipe, or convert the image with `Image::to_channels`"
     )]
     Channels {
-        /// The channels of the image.
+        /// The channels of the sample.
         image: usize,
         /// The channels of the recipe.
         recipe: usize,

@@ -1,8 +1,9 @@
 //! The deterministic view that evaluation uses.
 
-use crate::augmenter::{Render, check, tables};
+use crate::finish::Finish;
 use crate::recipe::check_normalisation;
-use crate::{Error, Image, Recipe, Result, Scratch, ViewConfig, ViewParams};
+use crate::render::{Render, check};
+use crate::{CropBox, Error, Image, Recipe, Result, Scratch, ViewConfig, ViewParams};
 
 /// Resizes the largest centred square of an image to `size x size` pixels and normalises it.
 #[derive(Clone, Debug)]
@@ -10,7 +11,7 @@ pub struct EvalTransform {
     config: ViewConfig,
     /// The side of the centred square, as a part of the shorter side of the image.
     part: f64,
-    tables: Vec<[f32; 256]>,
+    finish: Finish,
 }
 
 impl EvalTransform {
@@ -23,7 +24,7 @@ impl EvalTransform {
         if size == 0 {
             return Err(Error::config("size", size, "a view has at least one pixel a side"));
         }
-        Ok(Self { config: ViewConfig::plain(size), part: 1.0, tables: tables(mean, std) })
+        Ok(Self { config: ViewConfig::plain(size), part: 1.0, finish: Finish::new(mean, std) })
     }
 
     /// The transform that belongs to a recipe: the size of its largest view, its filter and normalisation.
@@ -50,9 +51,23 @@ impl EvalTransform {
         Ok(self)
     }
 
+    /// Resizes the whole image so that its shorter side has `resize` pixels and takes the centre, as
+    /// torchvision's `Resize` and `CenterCrop` do, for example 256 before 224 as usual for ImageNet.
+    ///
+    /// # Errors
+    /// Fewer pixels than the output has.
+    pub fn with_resize(mut self, resize: usize) -> Result<Self> {
+        if resize < self.config.size {
+            let reason = format!("at least the size of the output, {}", self.config.size);
+            return Err(Error::config("resize", resize, reason));
+        }
+        self.config.resize = Some(resize);
+        Ok(self)
+    }
+
     /// The shape `(channels, height, width)` of the output.
     pub fn output(&self) -> (usize, usize, usize) {
-        (self.tables.len(), self.config.size, self.config.size)
+        (self.finish.channels(), self.config.size, self.config.size)
     }
 
     /// Computes the view into `out`, `(C, H, W)` and normalised.
@@ -61,13 +76,17 @@ impl EvalTransform {
     /// An image of another number of channels, an output of another length.
     pub fn apply(&self, image: &Image, scratch: &mut Scratch, out: &mut [f32]) -> Result<()> {
         let mut params = ViewParams::plain(image.width(), image.height());
-        let side = ((params.crop.width as f64 * self.part).round() as usize).max(1);
-        params.crop.x = (image.width() - side) / 2;
-        params.crop.y = (image.height() - side) / 2;
-        (params.crop.width, params.crop.height) = (side, side);
-        check(image, params.crop, self.tables.len(), self.config.size, out.len())?;
-        let (config, tables) = (&self.config, &self.tables[..]);
-        pulp::Arch::new().dispatch(Render { config, image, params: &params, tables, scratch, out });
+        if self.config.resize.is_some() {
+            params.crop = CropBox { x: 0, y: 0, width: image.width(), height: image.height() };
+        } else {
+            let side = ((params.crop.width as f64 * self.part).round() as usize).max(1);
+            params.crop.x = (image.width() - side) / 2;
+            params.crop.y = (image.height() - side) / 2;
+            (params.crop.width, params.crop.height) = (side, side);
+        }
+        check(image, params.crop, self.finish.channels(), self.config.size, out.len())?;
+        let (config, finish) = (&self.config, &self.finish);
+        pulp::Arch::new().dispatch(Render { config, image, params: &params, finish, scratch, out });
         Ok(())
     }
 }

@@ -1,16 +1,26 @@
 //! The shift of the hue, through Pillow's 8-bit HSV.
 
-use crate::color::truncate;
+use crate::color::{self, truncate};
 
 /// Turns the hue of three planes by `turns` of a full turn.
 ///
 /// Each pixel is converted to 8-bit hue, saturation and value, `trunc(255 turns)` is added to the hue
 /// modulo 256, and the result is converted back, all with the rounding of Pillow and torchvision.
 #[inline(always)]
-pub(crate) fn shift(planes: &mut [u8], plane: usize, turns: f64) {
+pub(crate) fn shift<S: pulp::Simd>(simd: S, planes: &mut [u8], plane: usize, turns: f64) {
     let offset = (turns * 255.0) as i32 as u8;
-    let (r, rest) = planes.split_at_mut(plane);
-    let (g, b) = rest.split_at_mut(plane);
+    let [r, g, b] = color::split(planes, plane);
+    #[cfg(target_arch = "x86_64")]
+    let [r, g, b] = if let Some(simd) = crate::simd::v3(simd) {
+        let ([r, g, b], rest) = color::blocks(r, g, b);
+        for ((r, g), b) in r.iter_mut().zip(g).zip(b) {
+            crate::x86::hue::shift(simd, offset, r, g, b);
+        }
+        rest
+    } else {
+        [r, g, b]
+    };
+    let _ = simd;
     for ((r, g), b) in r.iter_mut().zip(g).zip(b) {
         (*r, *g, *b) = shift_pixel(*r, *g, *b, offset);
     }
@@ -138,6 +148,40 @@ mod tests {
             3 => (p, q, v),
             4 => (t, p, v),
             _ => (v, p, q),
+        }
+    }
+
+    struct Shift<'a>(&'a mut [u8], usize, f64);
+
+    impl pulp::WithSimd for Shift<'_> {
+        type Output = ();
+
+        fn with_simd<S: pulp::Simd>(self, simd: S) {
+            shift(simd, self.0, self.1, self.2);
+        }
+    }
+
+    /// All colours, by the vectors that this machine has, at three shifts.
+    #[test]
+    fn every_colour_in_vectors_equals_one_alone() {
+        let side = 1 << 16;
+        let mut planes = vec![0; 3 * side];
+        for turns in [0.0, -0.1, 0.37] {
+            let offset = (turns * 255.0) as i32 as u8;
+            for r in 0..=255u8 {
+                for (i, (g, b)) in
+                    (0..=255u8).flat_map(|g| (0..=255u8).map(move |b| (g, b))).enumerate()
+                {
+                    (planes[i], planes[side + i], planes[2 * side + i]) = (r, g, b);
+                }
+                let before = planes.clone();
+                pulp::Arch::new().dispatch(Shift(&mut planes, side, turns));
+                for i in 0..side {
+                    let at = |p: &[u8]| (p[i], p[side + i], p[2 * side + i]);
+                    let (r, g, b) = at(&before);
+                    assert_eq!(at(&planes), shift_pixel(r, g, b, offset), "{r} {g} {b} by {offset}");
+                }
+            }
         }
     }
 

@@ -2,7 +2,11 @@
 
 use crate::{Error, Result};
 
-/// An image of `u8`, rows of pixels of interleaved channels (`HWC`), 1, 3 or 4 channels.
+/// The most channels of an image.
+pub(crate) const MAX_CHANNELS: usize = 256;
+
+/// An image of `u8`, rows of pixels of interleaved channels (`HWC`): 1 (grey), 3 (RGB), 4 (RGB and one
+/// more), or any number of bands up to 256 (multispectral).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Image {
     width: usize,
@@ -15,13 +19,12 @@ impl Image {
     /// Wraps pixels in the order rows, columns, channels.
     ///
     /// # Errors
-    /// An empty image, another number of channels than 1, 3 or 4, or data of another length than
-    /// `width * height * channels`.
+    /// An empty image, more than 256 channels, or data of another length than `width * height * channels`.
     pub fn new(width: usize, height: usize, channels: usize, data: Vec<u8>) -> Result<Self> {
         let bytes = data.len();
         let wrong = |reason| Err(Error::Image { width, height, channels, bytes, reason });
-        if !matches!(channels, 1 | 3 | 4) {
-            return wrong("an image has 1 (grey), 3 (RGB) or 4 channels");
+        if channels == 0 || channels > MAX_CHANNELS {
+            return wrong("an image has 1 to 256 channels");
         }
         if width == 0 || height == 0 {
             return wrong("an image needs at least one pixel");
@@ -75,10 +78,15 @@ impl Image {
     /// `(19595 R + 38470 G + 7471 B + 32768) >> 16`, a fourth channel is dropped or added as 255.
     ///
     /// # Errors
-    /// Another number of channels than 1, 3 or 4.
+    /// Either number is not 1, 3 or 4 and they differ: bands have no conversion.
     pub fn to_channels(&self, channels: usize) -> Result<Self> {
         if channels == self.channels {
             return Ok(self.clone());
+        }
+        if !matches!(self.channels, 1 | 3 | 4) || !matches!(channels, 1 | 3 | 4) {
+            let (width, height, bytes) = (self.width, self.height, self.data.len());
+            let reason = "only 1 (grey), 3 (RGB) and 4 channels (RGB and one more) convert into each other";
+            return Err(Error::Image { width, height, channels: self.channels, bytes, reason });
         }
         let (width, height) = (self.width, self.height);
         let mut data = Vec::with_capacity(width * height * channels);
@@ -114,7 +122,7 @@ mod tests {
     #[test]
     fn refuses_sizes_that_do_not_fit() {
         assert!(Image::new(2, 2, 3, vec![0; 12]).is_ok());
-        for (w, h, c, n) in [(2, 2, 3, 11), (0, 2, 3, 0), (2, 2, 2, 8), (usize::MAX, 2, 1, 2)] {
+        for (w, h, c, n) in [(2, 2, 3, 11), (0, 2, 3, 0), (2, 2, 0, 0), (1, 1, 257, 257), (usize::MAX, 2, 1, 2)] {
             assert!(Image::new(w, h, c, vec![0; n]).is_err(), "{w} {h} {c} {n}");
         }
     }
@@ -127,6 +135,9 @@ mod tests {
         assert_eq!(rgb.to_channels(4).unwrap().to_channels(3).unwrap(), rgb);
         assert_eq!(rgb.to_channels(1).unwrap().to_channels(3).unwrap().data(), [76, 76, 76, 10, 10, 10]);
         assert!(rgb.to_channels(2).is_err());
+        let bands = Image::new(1, 1, 5, vec![1, 2, 3, 4, 5]).unwrap();
+        assert_eq!(bands.to_channels(5).unwrap(), bands);
+        assert!(bands.to_channels(3).is_err());
         assert_eq!(rgb.pixel(1, 0), Some(&[10u8, 10, 10][..]));
         assert_eq!(rgb.pixel(2, 0), None);
     }

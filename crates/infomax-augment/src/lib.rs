@@ -27,24 +27,45 @@
 //! distributions, but come from another generator.
 //!
 //! # Channels
-//! Images have 1, 3 or 4 channels. Colour operations act on the first three of 4 channels, and of them
-//! saturation, hue and grayscale leave single-channel images alone, as in torchvision.
+//! Images have 1 (grey), 3 (RGB) or 4 channels (RGB and one more), or any number of bands. Operations on
+//! colour values act on the first three of 4 channels, else on all; of them saturation, hue and grayscale
+//! need three colours and leave grey images (as in torchvision) and other numbers of bands alone.
 
+mod affine;
+mod augment;
 mod augmenter;
 mod blur;
 mod color;
 mod draw;
 mod error;
 mod eval;
+mod finish;
 mod hue;
 mod image;
+mod pair;
 mod presets;
 mod recipe;
+mod render;
 mod resample;
+mod series;
+mod simd;
+mod transpose;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
-pub use augmenter::{Augmenter, Scratch};
-pub use draw::{CropBox, Jitter, JitterStep, ViewParams};
+pub use augment::Augment;
+pub use augmenter::Augmenter;
+pub use draw::{AffineStep, CropBox, EraseStep, Jitter, JitterStep, NoiseStep, ViewParams};
 pub use error::{Error, Result};
 pub use eval::EvalTransform;
 pub use image::Image;
-pub use recipe::{Blur, ColorJitter, Crop, Filter, Recipe, Solarize, ViewConfig};
+pub use pair::{Mix, MixParams};
+pub use presets::Preset;
+pub use recipe::{
+    Affine, Blur, ColorJitter, Crop, Erase, EraseFill, Filter, Noise, Posterize, Recipe, Sampling, Solarize,
+    ViewConfig,
+};
+pub use render::Scratch;
+pub use series::{
+    Mask, MaskAxis, MaskStep, Series, SeriesAugmenter, SeriesParams, SeriesRecipe, SeriesView,
+};

@@ -1,39 +1,144 @@
 //! Recipes by name, with the parameters of the published code.
 //!
-//! `solo` is solo-learn's augmentation for the method, `official` the code of the paper's authors. Both
-//! resize with a bicubic filter. Their blur is Pillow's, three box filters that approximate a Gaussian of
-//! the drawn standard deviation; here it is the Gaussian itself.
+//! `solo` is solo-learn's augmentation for the method, `official` the code of the paper's authors; both
+//! resize with a bicubic filter. `lightly` and `spt` (stable-pretraining) leave torchvision's bilinear
+//! filter. Where the sources blur with Pillow, three box filters approximate a Gaussian of the drawn
+//! standard deviation; here it is the Gaussian itself.
 
 use crate::recipe::{default_ratio, default_sigma, default_threshold};
 use crate::{Blur, ColorJitter, Crop, Error, Filter, Recipe, Result, Solarize, ViewConfig};
 
-/// Mean and standard deviation of CIFAR-10.
-const CIFAR10: ([f32; 3], [f32; 3]) = ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]);
-/// Mean and standard deviation of ImageNet.
-const IMAGENET: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+/// Mean and standard deviation of the channels of a data set.
+type Moments = ([f32; 3], [f32; 3]);
 
-/// Brightness, contrast, saturation and hue of the two strengths in use.
+const CIFAR10: Moments = ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]);
+const IMAGENET: Moments = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+const TINY_IMAGENET: Moments = ([0.4802, 0.4481, 0.3975], [0.2302, 0.2265, 0.2262]);
+
+/// Brightness, contrast, saturation and hue of the strengths in use.
 const MODERATE: [f64; 4] = [0.4, 0.4, 0.2, 0.1];
+const EVEN: [f64; 4] = [0.4, 0.4, 0.4, 0.1];
+const MEDIUM: [f64; 4] = [0.6, 0.6, 0.6, 0.2];
 const STRONG: [f64; 4] = [0.8, 0.8, 0.8, 0.2];
 
-const NAMES: [&str; 16] = [
-    "vicreg-cifar",
-    "vicreg-imagenet",
-    "vicreg-imagenet-symmetric",
-    "simclr-cifar",
-    "simclr-imagenet",
-    "byol-cifar",
-    "byol-imagenet",
-    "barlow-twins-cifar",
-    "barlow-twins-imagenet",
-    "w-mse-cifar",
-    "swav-multicrop-cifar",
-    "multicrop-imagenet",
-    "vicregl-imagenet",
-    "lejepa-imagenet",
-    "vicreg-shapes",
-    "none",
+/// The range of the area of a crop.
+const WIDE: (f64, f64) = (0.08, 1.0);
+const WEAK: (f64, f64) = (0.2, 1.0);
+
+/// A recipe that has a name.
+#[derive(Clone, Copy, Debug)]
+pub struct Preset {
+    /// The name.
+    pub name: &'static str,
+    /// Whose parameters they are.
+    pub source: &'static str,
+    normalisation: Normalisation,
+    build: fn() -> Vec<ViewConfig>,
+}
+
+/// The data set whose mean and standard deviation a preset uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Normalisation {
+    Cifar10,
+    ImageNet,
+    TinyImageNet,
+}
+
+use Normalisation::{Cifar10, ImageNet, TinyImageNet};
+
+const fn preset(
+    name: &'static str,
+    source: &'static str,
+    normalisation: Normalisation,
+    build: fn() -> Vec<ViewConfig>,
+) -> Preset {
+    Preset { name, source, normalisation, build }
+}
+
+const PRESETS: [Preset; 36] = [
+    preset("vicreg-cifar", "solo-learn, CIFAR-10/100", Cifar10, || vicreg_small(32)),
+    preset("vicreg-tiny-imagenet", "solo-learn's CIFAR recipe at 64 pixels", TinyImageNet, || vicreg_small(64)),
+    preset("vicreg-stl10", "solo-learn's ImageNet-100 recipe at 96 pixels", ImageNet, || vicreg_large(96)),
+    preset("vicreg-imagenet", "official", ImageNet, || asymmetric(224)),
+    preset("vicreg-imagenet-symmetric", "solo-learn, ImageNet-100", ImageNet, || vicreg_large(224)),
+    preset("simclr-cifar", "solo-learn", Cifar10, || symmetric(32, STRONG)),
+    preset("simclr-tiny-imagenet", "solo-learn's recipe at 64 pixels", TinyImageNet, || symmetric(64, STRONG)),
+    preset("simclr-stl10", "solo-learn's recipe at 96 pixels", ImageNet, || symmetric(96, STRONG)),
+    preset("simclr-imagenet", "solo-learn", ImageNet, || symmetric(224, STRONG)),
+    preset("symmetric-weak-cifar", "solo-learn, `symmetric_weak`", Cifar10, || symmetric(32, EVEN)),
+    preset("symmetric-weak-imagenet", "solo-learn, `symmetric_weak`", ImageNet, || symmetric(224, EVEN)),
+    preset("byol-cifar", "solo-learn", Cifar10, || asymmetric_small(32)),
+    preset("byol-tiny-imagenet", "solo-learn's CIFAR recipe at 64 pixels", TinyImageNet, || asymmetric_small(64)),
+    preset("byol-stl10", "solo-learn's ImageNet-100 recipe at 96 pixels", ImageNet, || asymmetric(96)),
+    preset("byol-imagenet", "solo-learn, ImageNet-100", ImageNet, || asymmetric(224)),
+    preset("barlow-twins-cifar", "solo-learn", Cifar10, || asymmetric_small(32)),
+    preset("barlow-twins-tiny-imagenet", "solo-learn's CIFAR recipe at 64 pixels", TinyImageNet, || {
+        asymmetric_small(64)
+    }),
+    preset("barlow-twins-stl10", "solo-learn's ImageNet-100 recipe at 96 pixels", ImageNet, || asymmetric(96)),
+    preset("barlow-twins-imagenet", "solo-learn, ImageNet-100", ImageNet, || asymmetric(224)),
+    preset("w-mse-cifar", "solo-learn", Cifar10, || vec![view(32, WEAK, STRONG).times(2)]),
+    preset("swav-multicrop-cifar", "solo-learn", Cifar10, || {
+        let small = view(18, (0.08, 0.5), STRONG).blurred(0.1).solarized(0.1).times(6);
+        vec![view(32, WEAK, MEDIUM), view(32, WEAK, MEDIUM).solarized(0.2), small]
+    }),
+    preset("multicrop-imagenet", "solo-learn, ImageNet-100", ImageNet, || {
+        vec![view(224, WIDE, STRONG).blurred(0.5).times(2), view(96, WIDE, STRONG).times(6)]
+    }),
+    preset("vicregl-imagenet", "lightly", ImageNet, || {
+        let global = view(224, WEAK, MODERATE).always_jittered().blurred(0.5).times(2);
+        let local = view(96, (0.05, 0.2), MODERATE).always_jittered();
+        vec![global, local.blurred(0.1).solarized(0.2).times(6)]
+    }),
+    preset("lejepa-imagenet", "LeJEPA, README", ImageNet, || {
+        let part = |size, scale| view(size, scale, MODERATE).blurred(0.5).solarized(0.2);
+        vec![part(224, (0.3, 1.0)).times(2), part(98, (0.05, 0.3)).times(6)]
+    }),
+    preset("lejepa-minimal", "LeJEPA, MINIMAL.md (Imagenette)", ImageNet, || {
+        let view = view(128, WIDE, STRONG).bilinear().blurred(0.5).solarized(0.2).times(4);
+        vec![ViewConfig { blur: view.blur.map(|b| Blur { kernel: Some(7), ..b }), ..view }]
+    }),
+    preset("lightly-vicreg", "lightly", ImageNet, || {
+        vec![view(224, WIDE, MODERATE).bilinear().blurred(0.5).solarized(0.1).times(2)]
+    }),
+    preset("lightly-simclr", "lightly", ImageNet, || bilinear(symmetric(224, STRONG))),
+    preset("lightly-simclr-cifar", "lightly, CIFAR-10 benchmark", ImageNet, || {
+        vec![view(32, WIDE, EVEN).bilinear().times(2)]
+    }),
+    preset("lightly-byol", "lightly", ImageNet, || bilinear(asymmetric(224))),
+    preset("lightly-w-mse", "lightly", ImageNet, || {
+        let view = view(224, WEAK, EVEN).bilinear().blurred(0.5).times(2);
+        vec![ViewConfig { grayscale: 0.1, ..view }]
+    }),
+    preset("lightly-swav", "lightly", ImageNet, || {
+        let part = |size, scale| view(size, scale, STRONG).bilinear().blurred(0.5);
+        vec![part(224, (0.14, 1.0)).times(2), part(96, (0.05, 0.14)).times(6)]
+    }),
+    preset("spt-vicreg-cifar", "stable-pretraining", Cifar10, || {
+        vec![view(32, WIDE, MODERATE).bilinear().times(2)]
+    }),
+    preset("spt-barlow-twins-cifar", "stable-pretraining; also its BYOL", Cifar10, || {
+        vec![view(32, WEAK, MODERATE).bilinear(), view(32, WIDE, MODERATE).bilinear()]
+    }),
+    preset("spt-vicreg-imagenet100", "stable-pretraining", ImageNet, || bilinear(asymmetric(224))),
+    // Colour and brightness say nothing about a shape, and are the easiest thing to remember an image
+    // by: they are changed as far as they go, so that the outline is what two views have in common.
+    preset("vicreg-shapes", "ours, for the embedded data set", Cifar10, || {
+        let base = view(32, (0.6, 1.0), [0.8, 0.5, 0.8, 0.5]).always_jittered().solarized(0.3);
+        vec![ViewConfig { grayscale: 0.5, ..base.bilinear() }.times(2)]
+    }),
+    preset("none", "resized, no randomness", Cifar10, || vec![ViewConfig::plain(32).times(2)]),
 ];
+
+static NAMES: [&str; PRESETS.len()] = {
+    let mut names = [""; PRESETS.len()];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = PRESETS[i].name;
+        i += 1;
+    }
+    names
+};
 
 impl Recipe {
     /// The names that [`Recipe::preset`] knows.
@@ -41,80 +146,91 @@ impl Recipe {
         &NAMES
     }
 
-    /// A recipe by name. [`Recipe::with_size`] and [`Recipe::with_normalisation`] adapt it.
+    /// All presets.
+    pub fn presets() -> &'static [Preset] {
+        &PRESETS
+    }
+
+    /// A recipe by name. `NAME@SIZE` is [`Recipe::with_size`] of it; [`Recipe::with_normalisation`] adapts
+    /// it to other data.
     ///
-    /// All flip with probability 0.5 and turn grey with probability 0.2; `b/c/s/h` are the strengths of
-    /// the colour jitter (p 0.8), the standard deviation of the blur is uniform on 0.1..2 pixels, and
-    /// solarize inverts from 128 on.
+    /// All flip with probability 0.5 and, unless said, turn grey with probability 0.2; `b/c/s/h` are the
+    /// strengths of the colour jitter (p 0.8 unless said), the standard deviation of the blur is uniform on
+    /// 0.1..2 pixels, and solarize inverts from 128 on. Two values a cell are those of the first and the
+    /// second view, or of global and local ones.
     ///
     /// | name | source | size, area | jitter | blur p | solarize p |
     /// |---|---|---|---|---|---|
-    /// | `vicreg-cifar` | solo | 32, 0.2..1 | .4/.4/.2/.1 | - | 0.1 |
+    /// | `vicreg-cifar`, `vicreg-tiny-imagenet` | solo | 32, 64; 0.2..1 | .4/.4/.2/.1 | - | 0.1 |
     /// | `vicreg-imagenet` | official | 224, 0.08..1 | .4/.4/.2/.1 | 1, 0.1 | 0, 0.2 |
-    /// | `vicreg-imagenet-symmetric` | solo | 224, 0.2..1 | .4/.4/.2/.1 | 0.5 | 0.1 |
-    /// | `simclr-cifar`, `simclr-imagenet` | solo | 32, 224, 0.08..1 | .8/.8/.8/.2 | 0.5 | - |
-    /// | `byol-cifar`, `barlow-twins-cifar` | solo | 32, 0.08..1 | .4/.4/.2/.1 | - | 0, 0.2 |
-    /// | `byol-imagenet`, `barlow-twins-imagenet` | solo | 224, 0.08..1 | .4/.4/.2/.1 | 1, 0.1 | 0, 0.2 |
+    /// | `vicreg-imagenet-symmetric`, `vicreg-stl10` | solo | 224, 96; 0.2..1 | .4/.4/.2/.1 | 0.5 | 0.1 |
+    /// | `simclr-cifar`, `-tiny-imagenet`, `-stl10`, `-imagenet` | solo | 32, 64, 96, 224; 0.08..1 | .8/.8/.8/.2 | 0.5 | - |
+    /// | `symmetric-weak-cifar`, `-imagenet` | solo | 32, 224; 0.08..1 | .4/.4/.4/.1 | 0.5 | - |
+    /// | `byol-cifar`, `-tiny-imagenet`; `barlow-twins-cifar`, `-tiny-imagenet` | solo | 32, 64; 0.08..1 | .4/.4/.2/.1 | - | 0, 0.2 |
+    /// | `byol-imagenet`, `-stl10`; `barlow-twins-imagenet`, `-stl10` | solo | 224, 96; 0.08..1 | .4/.4/.2/.1 | 1, 0.1 | 0, 0.2 |
     /// | `w-mse-cifar` | solo | 32, 0.2..1 | .8/.8/.8/.2 | - | - |
     /// | `swav-multicrop-cifar` | solo | 2 x 32, 0.2..1; 6 x 18, 0.08..0.5 | .6/.6/.6/.2; .8/.8/.8/.2 | -; 0.1 | 0, 0.2; 0.1 |
     /// | `multicrop-imagenet` | solo | 2 x 224, 6 x 96, 0.08..1 | .8/.8/.8/.2 | 0.5; - | - |
     /// | `vicregl-imagenet` | lightly | 2 x 224, 0.2..1; 6 x 96, 0.05..0.2 | .4/.4/.2/.1, p 1 | 0.5; 0.1 | 0; 0.2 |
     /// | `lejepa-imagenet` | README | 2 x 224, 0.3..1; 6 x 98, 0.05..0.3 | .4/.4/.2/.1 | 0.5 | 0.2 |
+    /// | `lejepa-minimal` | MINIMAL.md | 4 x 128, 0.08..1 | .8/.8/.8/.2 | 0.5, kernel 7 | 0.2 |
+    /// | `lightly-vicreg` | lightly | 224, 0.08..1 | .4/.4/.2/.1 | 0.5 | 0.1 |
+    /// | `lightly-simclr` | lightly | 224, 0.08..1 | .8/.8/.8/.2 | 0.5 | - |
+    /// | `lightly-simclr-cifar` | lightly | 32, 0.08..1 | .4/.4/.4/.1 | - | - |
+    /// | `lightly-byol`, `spt-vicreg-imagenet100` | lightly, spt | 224, 0.08..1 | .4/.4/.2/.1 | 1, 0.1 | 0, 0.2 |
+    /// | `lightly-w-mse` (grey p 0.1) | lightly | 224, 0.2..1 | .4/.4/.4/.1 | 0.5 | - |
+    /// | `lightly-swav` | lightly | 2 x 224, 0.14..1; 6 x 96, 0.05..0.14 | .8/.8/.8/.2 | 0.5 | - |
+    /// | `spt-vicreg-cifar` | spt | 32, 0.08..1 | .4/.4/.2/.1 | - | - |
+    /// | `spt-barlow-twins-cifar` | spt | 32; 0.2..1, 0.08..1 | .4/.4/.2/.1 | - | - |
     /// | `vicreg-shapes` | ours, for the embedded data set; bilinear, grey with p 0.5 | 32, 0.6..1 | .8/.5/.8/.5, p 1 | - | 0.3 |
     /// | `none` | | 2 x 32, resized, no randomness | - | - | - |
     ///
+    /// No library has a preset for Tiny-ImageNet or STL-10; those are the recipe that is named, at that size,
+    /// and STL-10 is normalised as ImageNet, from which it is drawn.
+    ///
     /// # Errors
-    /// [`Error::UnknownPreset`], with the names that exist.
+    /// [`Error::UnknownPreset`], with the names that exist; a size that is no number or out of range.
     pub fn preset(name: &str) -> Result<Self> {
-        let wide = (0.08, 1.0);
-        let weak = (0.2, 1.0);
-        let (norm, views) = match name {
-            "vicreg-cifar" => (CIFAR10, vec![view(32, weak, MODERATE).solarized(0.1).times(2)]),
-            "vicreg-imagenet" | "byol-imagenet" | "barlow-twins-imagenet" => (
-                IMAGENET,
-                vec![
-                    view(224, wide, MODERATE).blurred(1.0),
-                    view(224, wide, MODERATE).blurred(0.1).solarized(0.2),
-                ],
-            ),
-            "vicreg-imagenet-symmetric" => {
-                (IMAGENET, vec![view(224, weak, MODERATE).blurred(0.5).solarized(0.1).times(2)])
-            }
-            "simclr-cifar" => (CIFAR10, vec![view(32, wide, STRONG).blurred(0.5).times(2)]),
-            "simclr-imagenet" => (IMAGENET, vec![view(224, wide, STRONG).blurred(0.5).times(2)]),
-            "byol-cifar" | "barlow-twins-cifar" => {
-                (CIFAR10, vec![view(32, wide, MODERATE), view(32, wide, MODERATE).solarized(0.2)])
-            }
-            "w-mse-cifar" => (CIFAR10, vec![view(32, weak, STRONG).times(2)]),
-            "swav-multicrop-cifar" => {
-                let medium = [0.6, 0.6, 0.6, 0.2];
-                let small = view(18, (0.08, 0.5), STRONG).blurred(0.1).solarized(0.1).times(6);
-                (CIFAR10, vec![view(32, weak, medium), view(32, weak, medium).solarized(0.2), small])
-            }
-            "multicrop-imagenet" => (
-                IMAGENET,
-                vec![view(224, wide, STRONG).blurred(0.5).times(2), view(96, wide, STRONG).times(6)],
-            ),
-            "vicregl-imagenet" => {
-                let global = view(224, weak, MODERATE).always_jittered().blurred(0.5).times(2);
-                let local = view(96, (0.05, 0.2), MODERATE).always_jittered();
-                (IMAGENET, vec![global, local.blurred(0.1).solarized(0.2).times(6)])
-            }
-            "lejepa-imagenet" => {
-                let part = |size, scale| view(size, scale, MODERATE).blurred(0.5).solarized(0.2);
-                (IMAGENET, vec![part(224, (0.3, 1.0)).times(2), part(98, (0.05, 0.3)).times(6)])
-            }
-            // Colour and brightness say nothing about a shape, and are the easiest thing to remember an image
-            // by: they are changed as far as they go, so that the outline is what two views have in common.
-            "vicreg-shapes" => {
-                let base = view(32, (0.6, 1.0), [0.8, 0.5, 0.8, 0.5]).always_jittered().solarized(0.3);
-                (CIFAR10, vec![ViewConfig { grayscale: 0.5, filter: Filter::Bilinear, ..base }.times(2)])
-            }
-            "none" => (CIFAR10, vec![ViewConfig::plain(32).times(2)]),
-            _ => return Err(Error::UnknownPreset { name: name.to_owned(), known: NAMES.join(", ") }),
+        let (base, size) = name.split_once('@').map_or((name, None), |(base, size)| (base, Some(size)));
+        let Some(preset) = PRESETS.iter().find(|p| p.name == base) else {
+            return Err(Error::UnknownPreset { name: base.to_owned(), known: NAMES.join(", ") });
         };
-        Ok(Self { mean: norm.0.to_vec(), std: norm.1.to_vec(), views })
+        let (mean, std) = match preset.normalisation {
+            Cifar10 => CIFAR10,
+            ImageNet => IMAGENET,
+            TinyImageNet => TINY_IMAGENET,
+        };
+        let recipe = Self { mean: mean.to_vec(), std: std.to_vec(), views: (preset.build)() };
+        let Some(size) = size else { return Ok(recipe) };
+        let pixels = size.parse().ok().filter(|n| (1..=crate::recipe::MAX_SIZE).contains(n));
+        let reason = format!("NAME@SIZE takes a size of 1 to {} pixels", crate::recipe::MAX_SIZE);
+        Ok(recipe.with_size(pixels.ok_or_else(|| Error::config("preset", name, reason))?))
     }
+}
+
+fn vicreg_small(size: usize) -> Vec<ViewConfig> {
+    vec![view(size, WEAK, MODERATE).solarized(0.1).times(2)]
+}
+
+fn vicreg_large(size: usize) -> Vec<ViewConfig> {
+    vec![view(size, WEAK, MODERATE).blurred(0.5).solarized(0.1).times(2)]
+}
+
+fn symmetric(size: usize, jitter: [f64; 4]) -> Vec<ViewConfig> {
+    vec![view(size, WIDE, jitter).blurred(0.5).times(2)]
+}
+
+fn asymmetric_small(size: usize) -> Vec<ViewConfig> {
+    vec![view(size, WIDE, MODERATE), view(size, WIDE, MODERATE).solarized(0.2)]
+}
+
+fn asymmetric(size: usize) -> Vec<ViewConfig> {
+    let view = || view(size, WIDE, MODERATE);
+    vec![view().blurred(1.0), view().blurred(0.1).solarized(0.2)]
+}
+
+fn bilinear(views: Vec<ViewConfig>) -> Vec<ViewConfig> {
+    views.into_iter().map(ViewConfig::bilinear).collect()
 }
 
 /// Crop, flip, jitter and grayscale, which all presets have.
@@ -140,6 +256,10 @@ impl ViewConfig {
 
     fn always_jittered(self) -> Self {
         Self { jitter: self.jitter.map(|j| ColorJitter { p: 1.0, ..j }), ..self }
+    }
+
+    fn bilinear(self) -> Self {
+        Self { filter: Filter::Bilinear, ..self }
     }
 
     fn times(self, count: usize) -> Self {
@@ -168,6 +288,11 @@ mod tests {
     fn resizing_keeps_proportions() {
         let recipe = Recipe::preset("swav-multicrop-cifar").unwrap().with_size(64);
         assert_eq!(recipe.views.iter().map(|v| v.size).collect::<Vec<_>>(), [64, 64, 36]);
+        assert_eq!(Recipe::preset("swav-multicrop-cifar@64").unwrap(), recipe);
+        for name in ["vicreg-cifar@", "vicreg-cifar@0", "vicreg-cifar@9999", "vicreg-cifar@big"] {
+            let message = Recipe::preset(name).unwrap_err().to_string();
+            assert!(message.contains(name) && message.contains("NAME@SIZE"), "{message}");
+        }
     }
 
     #[test]

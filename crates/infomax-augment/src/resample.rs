@@ -4,12 +4,19 @@
 //! input pixels within reach of `(x + 0.5) in / out`, with weights that are normalised to 1 and rounded
 //! to 22 bits. Rows first, rounded to 8 bits, then columns, as in Pillow, so the result is the same.
 
+use crate::transpose::transpose;
 use crate::{CropBox, Filter};
+#[cfg(target_arch = "x86_64")]
+use crate::{simd::v3, x86};
 
 /// Bits after the binary point of the weights (Pillow's `PRECISION_BITS`).
 const BITS: u32 = 32 - 8 - 2;
 /// Rows that are resized together: one lane of a vector each.
 const LANES: usize = 16;
+/// Columns that are summed together, in registers.
+const BLOCK: usize = 32;
+
+type Block = [u8; BLOCK];
 
 /// The weights of one axis.
 #[derive(Debug, Default)]
@@ -23,7 +30,8 @@ pub(crate) struct Taps {
 }
 
 impl Taps {
-    fn set(&mut self, filter: Filter, input: usize, output: usize) {
+    /// The weights of `count` output pixels from `offset` on, of a resize from `input` to `output` pixels.
+    fn set(&mut self, filter: Filter, input: usize, output: usize, offset: usize, count: usize) {
         let scale = input as f64 / output as f64;
         let stretch = scale.max(1.0);
         let radius = match filter {
@@ -35,9 +43,9 @@ impl Taps {
         self.stride = support.ceil() as usize * 2 + 1;
         self.bounds.clear();
         self.weights.clear();
-        self.weights.resize(self.stride * output, 0);
-        for x in 0..output {
-            let centre = (x as f64 + 0.5) * scale;
+        self.weights.resize(self.stride * count, 0);
+        for x in 0..count {
+            let centre = ((offset + x) as f64 + 0.5) * scale;
             // Truncation towards zero, as the C original.
             let first = (centre - support + 0.5).max(0.0) as usize;
             let end = ((centre + support + 0.5) as usize).min(input);
@@ -52,6 +60,12 @@ impl Taps {
             }
             self.bounds.push((first, end - first));
         }
+    }
+
+    /// The first input pixel that is needed and the one behind the last.
+    fn reach(&self) -> (usize, usize) {
+        let first = self.bounds.first().map_or(0, |(first, _)| *first);
+        (first, self.bounds.iter().map(|(first, count)| first + count).max().unwrap_or(first))
     }
 
     #[inline(always)]
@@ -83,9 +97,12 @@ fn weight(filter: Filter, x: f64) -> f64 {
 pub(crate) struct Resampler {
     x: Taps,
     y: Taps,
-    lanes: Vec<u8>,
-    rows: Vec<u8>,
+    lanes: Vec<Lane>,
+    rows: Vec<Block>,
 }
+
+/// One value of each of 16 rows.
+type Lane = [u8; LANES];
 
 /// The pixels of an image.
 #[derive(Clone, Copy)]
@@ -95,173 +112,240 @@ pub(crate) struct Source<'a> {
     pub(crate) channels: usize,
 }
 
+/// What of the resized crop is wanted.
+#[derive(Clone, Copy)]
+pub(crate) struct Window {
+    /// Width and height of the resized crop.
+    pub(crate) full: (usize, usize),
+    /// The first column and row that are wanted.
+    pub(crate) offset: (usize, usize),
+    /// How many columns and rows are wanted.
+    pub(crate) size: usize,
+}
+
 impl Resampler {
-    /// Resizes the crop of `source` (interleaved) to `width x height` pixels in `out` (planes).
+    /// Resizes the crop of `source` (interleaved) into `out` (planes).
     #[inline(always)]
-    pub(crate) fn run(
+    pub(crate) fn run<S: pulp::Simd>(
         &mut self,
+        simd: S,
         source: Source<'_>,
         crop: CropBox,
         filter: Filter,
-        (width, height): (usize, usize),
+        window: Window,
         out: &mut [u8],
     ) {
-        let channels = source.channels;
-        if crop.width == width && crop.height == height {
-            return split_planes(source, crop, out);
+        let (size, channels) = (window.size, source.channels);
+        if crop.height == window.full.1 {
+            let rows = CropBox { y: crop.y + window.offset.1, height: size, ..crop };
+            return self.horizontal(simd, source, rows, filter, window, Target { out, stride: size });
         }
-        if crop.height == height {
-            return self.horizontal(source, crop, filter, width, Target { out, height });
-        }
+        self.y.set(filter, crop.height, window.full.1, window.offset.1, size);
+        let (first, end) = self.y.reach();
+        let height = end - first;
         let mut rows = std::mem::take(&mut self.rows);
-        rows.resize(channels * crop.height * width, 0);
-        if crop.width == width {
-            split_planes(source, crop, &mut rows);
-        } else {
-            self.horizontal(source, crop, filter, width, Target { out: &mut rows, height: crop.height });
-        }
-        self.y.set(filter, crop.height, height);
-        for c in 0..channels {
-            let plane = &rows[c * crop.height * width..][..crop.height * width];
-            for y in 0..height {
-                let (first, weights) = self.y.at(y);
-                let row = &mut out[(c * height + y) * width..][..width];
-                sum_rows(&plane[first * width..], weights, row);
+        // Rows are filled up to whole blocks.
+        let stride = size.div_ceil(BLOCK);
+        rows.resize(channels * height * stride, [0; BLOCK]);
+        let needed = CropBox { y: crop.y + first, height, ..crop };
+        let target = Target { out: rows.as_flattened_mut(), stride: stride * BLOCK };
+        self.horizontal(simd, source, needed, filter, window, target);
+        for (plane, out) in rows.chunks_exact(height * stride).zip(out.chunks_exact_mut(size * size)) {
+            for (y, out) in out.chunks_exact_mut(size).enumerate() {
+                let (start, weights) = self.y.at(y);
+                let rows = &plane[(start - first) * stride..];
+                for (x, out) in out.chunks_mut(BLOCK).enumerate() {
+                    let values = weigh_rows(simd, &rows[x..], stride, weights);
+                    match out.first_chunk_mut::<BLOCK>() {
+                        Some(out) => *out = values,
+                        None => out.copy_from_slice(&values[..out.len()]),
+                    }
+                }
             }
         }
         self.rows = rows;
     }
 
-    /// Resizes the rows of the crop to `width` pixels.
+    /// Resizes the rows of the crop into planes of `window.size` columns.
     #[inline(always)]
-    fn horizontal(
+    fn horizontal<S: pulp::Simd>(
         &mut self,
+        simd: S,
         source: Source<'_>,
         crop: CropBox,
         filter: Filter,
-        width: usize,
+        window: Window,
         target: Target<'_>,
     ) {
-        let Target { out, height } = target;
-        let channels = source.channels;
-        self.x.set(filter, crop.width, width);
-        let row_len = crop.width * channels;
-        self.lanes.resize(row_len * LANES, 0);
+        let (width, height, channels) = (window.size, crop.height, source.channels);
+        if crop.width == window.full.0 {
+            return split_planes(source, CropBox { x: crop.x + window.offset.0, width, ..crop }, target);
+        }
+        let Target { out, stride } = target;
+        self.x.set(filter, crop.width, window.full.0, window.offset.0, width);
+        let (first, end) = self.x.reach();
+        let row_len = (end - first) * channels;
+        self.lanes.resize(row_len.next_multiple_of(LANES), [0; LANES]);
         let mut top = 0;
         while top < height {
             let count = LANES.min(height - top);
-            // Turn up to 16 rows into columns of lanes, so that one weight meets 16 pixels at once.
-            let row = |r: usize| {
-                let start = ((crop.y + top + r.min(count - 1)) * source.width + crop.x) * channels;
-                &source.data[start..start + row_len]
-            };
-            interleave(row, &mut self.lanes, row_len);
-            for c in 0..channels {
-                let plane = &mut out[c * height * width..][..height * width];
-                let mut x = 0;
-                while x < width {
-                    let n = 8.min(width - x);
-                    let mut tile = [[0u8; LANES]; 8];
-                    for (i, values) in tile.iter_mut().enumerate().take(n) {
-                        let (first, weights) = self.x.at(x + i);
-                        let mut sum = [1i32 << (BITS - 1); LANES];
-                        let columns = self.lanes[(first * channels + c) * LANES..].chunks(channels * LANES);
-                        for (column, w) in columns.zip(weights) {
-                            for (s, v) in sum.iter_mut().zip(&column[..LANES]) {
-                                *s += i32::from(*v) * w;
-                            }
-                        }
-                        *values = sum.map(clip);
-                    }
-                    for half in (0..count).step_by(8) {
-                        let block = transpose(std::array::from_fn(|i| word(&tile[i][half..half + 8])));
-                        for (r, word) in block.iter().enumerate().take(count - half) {
-                            let line = &mut plane[(top + half + r) * width + x..][..n];
-                            line.copy_from_slice(&word.to_le_bytes()[..n]);
-                        }
-                    }
-                    x += n;
-                }
+            // Turn 16 rows into columns of lanes, so that one weight meets 16 pixels at once. Where there
+            // are fewer, the last row stands in for the others.
+            let rows: [&[u8]; LANES] = std::array::from_fn(|r| {
+                let at = (crop.y + top + r.min(count - 1)) * source.width + crop.x + first;
+                &source.data[at * channels..at * channels + row_len]
+            });
+            interleave(simd, rows, &mut self.lanes);
+            let tiles = Tiles { lanes: &self.lanes, taps: &self.x, first, channels, top, count };
+            let target = Target { out: &mut *out, stride };
+            match channels {
+                1 => tiles.run::<1, S>(simd, target, width, height),
+                3 => tiles.run::<3, S>(simd, target, width, height),
+                4 => tiles.run::<4, S>(simd, target, width, height),
+                _ => tiles.run::<0, S>(simd, target, width, height),
             }
             top += count;
         }
     }
 }
 
-/// Writes 16 rows as columns: value `j` of row `r` goes to `lanes[16 j + r]`.
-#[inline(always)]
-fn interleave<'a>(row: impl Fn(usize) -> &'a [u8], lanes: &mut [u8], row_len: usize) {
-    for half in [0, 8] {
-        let rows: [&[u8]; 8] = std::array::from_fn(|r| row(half + r));
-        let whole = row_len / 8 * 8;
-        for j in (0..whole).step_by(8) {
-            let block = transpose(std::array::from_fn(|r| word(&rows[r][j..j + 8])));
-            for (i, word) in block.iter().enumerate() {
-                lanes[(j + i) * LANES + half..][..8].copy_from_slice(&word.to_le_bytes());
+/// Sixteen rows of the crop as lanes, to be resized into planes.
+struct Tiles<'a> {
+    lanes: &'a [Lane],
+    taps: &'a Taps,
+    first: usize,
+    channels: usize,
+    top: usize,
+    count: usize,
+}
+
+impl Tiles<'_> {
+    /// Resizes the rows of all channels, `N` together; with `N = 0`, one after the other.
+    #[inline(always)]
+    fn run<const N: usize, S: pulp::Simd>(
+        &self,
+        simd: S,
+        target: Target<'_>,
+        width: usize,
+        height: usize,
+    ) {
+        let Target { out, stride } = target;
+        for x in (0..width).step_by(LANES) {
+            let n = LANES.min(width - x);
+            if N == 0 {
+                for c in 0..self.channels {
+                    let mut block = [[0u8; LANES]; LANES];
+                    for (i, values) in block.iter_mut().enumerate().take(n) {
+                        let (start, weights) = self.taps.at(x + i);
+                        let lanes = &self.lanes[(start - self.first) * self.channels + c..];
+                        *values = weigh(lanes, self.channels, weights);
+                    }
+                    self.write(simd, block, &mut out[c * height * stride..][..height * stride], stride, x);
+                }
+            } else {
+                let mut blocks = [[[0u8; LANES]; LANES]; N];
+                for i in 0..n {
+                    let (start, weights) = self.taps.at(x + i);
+                    let values = weigh_lanes::<N, S>(simd, &self.lanes[(start - self.first) * N..], weights);
+                    for (block, values) in blocks.iter_mut().zip(values) {
+                        block[i] = values;
+                    }
+                }
+                for (block, plane) in blocks.into_iter().zip(out.chunks_exact_mut(height * stride)) {
+                    self.write(simd, block, plane, stride, x);
+                }
             }
         }
-        for j in whole..row_len {
-            for (r, row) in rows.iter().enumerate() {
-                lanes[j * LANES + half + r] = row[j];
+    }
+
+    /// Turns the columns of a block into rows again.
+    #[inline(always)]
+    fn write<S: pulp::Simd>(
+        &self,
+        simd: S,
+        block: [Lane; LANES],
+        plane: &mut [u8],
+        stride: usize,
+        x: usize,
+    ) {
+        let lines = &mut plane[self.top * stride..(self.top + self.count) * stride];
+        for (line, values) in lines.chunks_exact_mut(stride).zip(transpose(simd, block)) {
+            let line = &mut line[x..];
+            match line.first_chunk_mut::<LANES>() {
+                Some(line) => *line = values,
+                None => line.copy_from_slice(&values[..line.len()]),
             }
         }
     }
 }
 
+/// Writes 16 rows as columns: value `j` of row `r` goes to `lanes[j][r]`.
 #[inline(always)]
-fn word(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte))
-}
-
-/// Transposes a matrix of 8 x 8 bytes: byte `i` of word `r` becomes byte `r` of word `i`. Blocks of 4, 2
-/// and 1 bytes change places in turn.
-#[inline(always)]
-fn transpose(mut words: [u64; 8]) -> [u64; 8] {
-    for (step, mask) in
-        [(4, 0x0000_0000_ffff_ffff), (2, 0x0000_ffff_0000_ffff), (1, 0x00ff_00ff_00ff_00ff_u64)]
-    {
-        let bits = 8 * step;
-        for i in 0..8 {
-            if i & step == 0 {
-                let (a, b) = (words[i], words[i + step]);
-                words[i] = (a & mask) | ((b & mask) << bits);
-                words[i + step] = ((a >> bits) & mask) | (b & !mask);
-            }
+fn interleave<S: pulp::Simd>(simd: S, rows: [&[u8]; LANES], lanes: &mut [Lane]) {
+    let len = rows[0].len();
+    let (whole, rest) = lanes.as_chunks_mut::<LANES>();
+    for (j, lanes) in whole.iter_mut().enumerate().take(len / LANES) {
+        let mut block = [[0; LANES]; LANES];
+        for (to, row) in block.iter_mut().zip(rows) {
+            to.copy_from_slice(&row[j * LANES..(j + 1) * LANES]);
+        }
+        *lanes = transpose(simd, block);
+    }
+    let done = len / LANES * LANES;
+    let tail = whole[len / LANES..].iter_mut().flatten().chain(rest);
+    for (j, lane) in (done..len).zip(tail) {
+        for (value, row) in lane.iter_mut().zip(rows) {
+            *value = row[j];
         }
     }
-    words
 }
 
+/// Planes with `stride` bytes a row.
 struct Target<'a> {
     out: &'a mut [u8],
-    height: usize,
+    stride: usize,
 }
 
-/// The weighted sum of rows that lie one after the other.
+/// The weighted sum of blocks: the first, the one `stride` behind it, and so on.
 #[inline(always)]
-fn sum_rows(rows: &[u8], weights: &[i32], out: &mut [u8]) {
-    const BLOCK: usize = 32;
-    let width = out.len();
-    if width < BLOCK {
-        for (x, out) in out.iter_mut().enumerate() {
-            let terms = weights.iter().enumerate().map(|(k, w)| i32::from(rows[k * width + x]) * w);
-            *out = clip(terms.sum::<i32>() + (1 << (BITS - 1)));
-        }
-        return;
+fn weigh_rows<S: pulp::Simd>(simd: S, rows: &[Block], stride: usize, weights: &[i32]) -> Block {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = v3(simd) {
+        return x86::weigh_rows(simd, rows, stride, weights);
     }
-    // The last block overlaps the one before it, so that all have the same length.
-    for start in (0..width).step_by(BLOCK).map(|start| start.min(width - BLOCK)) {
-        let mut sum = [1i32 << (BITS - 1); BLOCK];
-        for (k, w) in weights.iter().enumerate() {
-            let row = &rows[k * width + start..][..BLOCK];
-            for (s, v) in sum.iter_mut().zip(row) {
-                *s += i32::from(*v) * w;
-            }
-        }
-        for (o, s) in out[start..start + BLOCK].iter_mut().zip(sum) {
-            *o = clip(s);
+    let _ = simd;
+    weigh(rows, stride, weights)
+}
+
+/// The weighted sums of lanes, for `N` channels: the first `N`, the `N` behind them, and so on.
+#[inline(always)]
+fn weigh_lanes<const N: usize, S: pulp::Simd>(simd: S, lanes: &[Lane], weights: &[i32]) -> [Lane; N] {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = v3(simd) {
+        return x86::weigh_lanes(simd, lanes, weights);
+    }
+    let _ = simd;
+    let mut out = [[0; LANES]; N];
+    for (c, out) in out.iter_mut().enumerate() {
+        *out = weigh(&lanes[c..], N, weights);
+    }
+    out
+}
+
+#[inline(always)]
+fn weigh<const N: usize>(rows: &[[u8; N]], stride: usize, weights: &[i32]) -> [u8; N] {
+    let mut sum = [1i32 << (BITS - 1); N];
+    for (row, w) in rows.iter().step_by(stride).zip(weights) {
+        let w = *w;
+        for (s, v) in sum.iter_mut().zip(row) {
+            *s += i32::from(*v) * w;
         }
     }
+    let mut out = [0; N];
+    for (out, s) in out.iter_mut().zip(sum) {
+        *out = clip(s);
+    }
+    out
 }
 
 #[inline(always)]
@@ -271,14 +355,12 @@ fn clip(sum: i32) -> u8 {
 
 /// Copies the crop of an interleaved image into planes.
 #[inline(always)]
-fn split_planes(source: Source<'_>, crop: CropBox, out: &mut [u8]) {
+fn split_planes(source: Source<'_>, crop: CropBox, target: Target<'_>) {
     let channels = source.channels;
-    let plane = crop.width * crop.height;
-    for y in 0..crop.height {
-        let start = ((crop.y + y) * source.width + crop.x) * channels;
-        let row = &source.data[start..start + crop.width * channels];
-        for c in 0..channels {
-            let line = &mut out[c * plane + y * crop.width..][..crop.width];
+    for (c, plane) in target.out.chunks_exact_mut(target.stride * crop.height).enumerate() {
+        for (y, line) in plane.chunks_exact_mut(target.stride).enumerate() {
+            let start = ((crop.y + y) * source.width + crop.x) * channels;
+            let row = &source.data[start..start + crop.width * channels];
             for (o, px) in line.iter_mut().zip(row.chunks_exact(channels)) {
                 *o = px[c];
             }

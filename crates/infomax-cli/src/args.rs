@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::data_cmd::DataArgs;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -26,6 +27,8 @@ pub(crate) enum Command {
     /// Evaluate a run: linear probe, kNN, spectrum, against a random encoder and raw pixels.
     #[command(after_help = "Example:\n  infomax evaluate runs/001-vicreg-shapes --json")]
     Evaluate(EvaluateArgs),
+    /// Data sets: the views that training sees.
+    Data(DataArgs),
     /// Show configurations.
     Config(ConfigArgs),
     /// Evaluate an objective on embeddings from files, or list what there is.

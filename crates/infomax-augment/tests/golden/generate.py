@@ -1,4 +1,4 @@
-"""Writes cases.json and pixels.bin: what torchvision on PIL images makes of given parameters.
+"""Writes cases.json and pixels.bin: what torchvision makes of given parameters, on PIL images and on tensors.
 
 python generate.py   (torch, torchvision, Pillow, NumPy; the versions are recorded in cases.json)
 """
@@ -39,22 +39,31 @@ def picture(width, height, channels=3):
 cases = []
 
 
-def case(name, image, size, crop=None, filter="bilinear", tolerance=0, **params):
-    height, width, channels = image.shape
-    crop = crop or [0, 0, width, height]
-    pil = Image.fromarray(image if channels == 3 else image[..., 0])
-    x, y, w, h = crop
-    # Rows first, then columns, as Pillow did up to version 12. Later versions choose the order by the sizes,
-    # which moves bilinear values by at most one level.
-    resample = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[filter]
-    out = pil.crop((x, y, x + w, y + h)).resize((size, h), resample).resize((size, size), resample)
-    chosen = F.resized_crop(pil, y, x, h, w, [size, size], FILTERS[filter], antialias=True)
-    assert filter == "bicubic" or np.abs(np.asarray(chosen).astype(int) - np.asarray(out)).max() <= 1
+def on_pil(out, size, filter, params):
+    channels = len(out.getbands())
+    if "resize" in params:
+        out = F.center_crop(F.resize(out, params["resize"], FILTERS[filter]), [size, size])
+    else:
+        # Rows first, then columns, as Pillow did up to version 12. Later versions choose the order by the
+        # sizes, which moves bilinear values by at most one level.
+        x, y, w, h = params["crop"]
+        chosen = F.resized_crop(out, y, x, h, w, [size, size], FILTERS[filter])
+        resample = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[filter]
+        out = out.crop((x, y, x + w, y + h)).resize((size, h), resample).resize((size, size), resample)
+        assert filter == "bicubic" or np.abs(np.asarray(chosen).astype(int) - np.asarray(out)).max() <= 1
+    if "affine" in params:
+        a = params["affine"]
+        nearest = params["sampling"] == "nearest"
+        out = F.affine(out, a["degrees"], a["translate"], a["scale"], [a["shear"], 0.0], InterpolationMode.NEAREST if nearest else InterpolationMode.BILINEAR, fill=params["fill"])
     for kind, value in params.get("jitter", []):
         adjust = {"brightness": F.adjust_brightness, "contrast": F.adjust_contrast, "saturation": F.adjust_saturation, "hue": F.adjust_hue}
         out = adjust[kind](out, value)
     if params.get("grayscale"):
         out = F.rgb_to_grayscale(out, num_output_channels=channels)
+    if "posterize" in params:
+        out = F.posterize(out, params["posterize"])
+    if params.get("equalize"):
+        out = F.equalize(out)
     if "sigma" in params:
         out = F.gaussian_blur(out, params["kernel"], params["sigma"])
     if "solarize" in params:
@@ -63,8 +72,45 @@ def case(name, image, size, crop=None, filter="bilinear", tolerance=0, **params)
         out = F.hflip(out)
     if params.get("vertical_flip"):
         out = F.vflip(out)
-    result = np.asarray(out).reshape(size, size, channels)
-    cases.append(dict(name=name, width=width, height=height, channels=channels, input=store(image), size=size, crop=crop, filter=filter,
+    return np.asarray(out).reshape(size, size, channels)
+
+
+def on_tensor(array, size, filter, params):
+    out = torch.from_numpy(array.transpose(2, 0, 1).copy())
+    x, y, w, h = params["crop"]
+    out = F.resized_crop(out, y, x, h, w, [size, size], FILTERS[filter], antialias=True)
+    for kind, value in params.get("jitter", []):
+        adjust = {"brightness": F.adjust_brightness, "contrast": F.adjust_contrast, "saturation": F.adjust_saturation, "hue": F.adjust_hue}
+        out = adjust[kind](out, value)
+    if params.get("grayscale"):
+        out = F.rgb_to_grayscale(out, num_output_channels=3)
+    if "posterize" in params:
+        out = F.posterize(out, params["posterize"])
+    if params.get("equalize"):
+        out = F.equalize(out)
+    if "sigma" in params:
+        out = F.gaussian_blur(out, params["kernel"], params["sigma"])
+    if "solarize" in params:
+        out = F.solarize(out, params["solarize"])
+    if params.get("flip"):
+        out = F.hflip(out)
+    if params.get("vertical_flip"):
+        out = F.vflip(out)
+    if "erase" in params:
+        x, y, w, h = params["erase"]
+        out = F.erase(out, y, x, h, w, torch.tensor(params["level"], dtype=torch.uint8))
+    return out.numpy().transpose(1, 2, 0)
+
+
+def case(name, image, size, crop=None, filter="bilinear", tolerance=0, tensor=False, **params):
+    height, width, channels = image.shape
+    params["crop"] = crop or [0, 0, width, height]
+    if tensor:
+        name = "tensor: " + name
+        result = on_tensor(image, size, filter, params)
+    else:
+        result = on_pil(Image.fromarray(image if channels == 3 else image[..., 0]), size, filter, params)
+    cases.append(dict(name=name, width=width, height=height, channels=channels, input=store(image), size=size, filter=filter,
                       tolerance=tolerance, expected=store(result), **params))
 
 
@@ -95,8 +141,63 @@ case("all, one after the other", picture(50, 37), 32, crop=[5, 3, 30, 28], filte
 case("all with grayscale", picture(50, 37), 32, crop=[5, 3, 30, 28], grayscale=True,
      jitter=[["hue", 0.09], ["contrast", 0.66], ["brightness", 1.37], ["saturation", 0.9]])
 
+for filter in FILTERS:
+    for w, h, resize, size in [(40, 31, 30, 24), (31, 47, 24, 24), (60, 20, 21, 16), (20, 20, 40, 33)]:
+        case(f"{w}x{h} resized to {resize}, centre {size}, {filter}", picture(w, h), size, filter=filter, resize=resize)
+
+steps = {
+    "rotation": dict(degrees=23.0, translate=[0, 0], scale=1.0, shear=0.0),
+    "rotation back": dict(degrees=-131.5, translate=[0, 0], scale=1.0, shear=0.0),
+    "quarter turn": dict(degrees=90.0, translate=[0, 0], scale=1.0, shear=0.0),
+    "shift": dict(degrees=0.0, translate=[5, -3], scale=1.0, shear=0.0),
+    "smaller": dict(degrees=0.0, translate=[0, 0], scale=0.7, shear=0.0),
+    "larger": dict(degrees=0.0, translate=[2, 1], scale=1.9, shear=0.0),
+    "shear": dict(degrees=0.0, translate=[0, 0], scale=1.0, shear=17.0),
+    "all": dict(degrees=-12.0, translate=[-4, 6], scale=1.13, shear=-9.5),
+}
+for sampling in ["nearest", "bilinear"]:
+    for name, step in steps.items():
+        case(f"affine, {name}, {sampling}", picture(24, 24), 24, affine=step, sampling=sampling, fill=0)
+    case(f"affine, filled, {sampling}", picture(31, 31), 31, affine=steps["all"], sampling=sampling, fill=77)
+case("affine, grey", picture(17, 17, 1), 17, affine=steps["all"], sampling="bilinear", fill=0)
+for bits in [1, 3, 4, 8]:
+    case(f"posterize to {bits}", square, 24, posterize=bits)
+for image in [square, picture(64, 64), picture(5, 5), np.full((16, 16, 3), 9, np.uint8), picture(40, 40) // 3 + 90, picture(32, 32, 1)]:
+    case(f"equalize {image.shape}", image, image.shape[0], equalize=True)
+
+# Tensors have another arithmetic than PIL images. The tolerance is what the difference comes to.
+for filter in FILTERS:
+    for w, h, size in [(53, 90, 24), (9, 7, 32), (50, 24, 24)]:
+        # Pillow rounds and clamps between rows and columns, which tells where a cubic overshoots.
+        tolerance = {"bilinear": 1, "bicubic": 16}[filter]
+        case(f"resize {w}x{h} to {size}, {filter}", picture(w, h), size, filter=filter, tolerance=tolerance, tensor=True)
+    case(f"five bands, resized, {filter}", picture(37, 29, 5), 20, filter=filter, tolerance=tolerance, tensor=True)
+for kind, values, tolerance in [("brightness", [0.35, 0.6, 1.4, 1.8], 0), ("contrast", [0.2, 0.73, 1.2, 1.8], 1), ("saturation", [0.2, 0.87, 1.2, 1.8], 1)]:
+    for value in values:
+        case(f"{kind} {value}", square, 24, jitter=[[kind, value]], tolerance=tolerance, tensor=True)
+for value in [-0.1, 0.05, 0.2]:
+    case(f"hue {value}", picture(40, 40), 40, jitter=[["hue", value]], tolerance=13, tensor=True)  # Pillow's hue has 8 bits.
+case("grayscale", square, 24, grayscale=True, tolerance=1, tensor=True)
+case("posterize", square, 24, posterize=3, tensor=True)
+case("equalize", picture(40, 40), 40, equalize=True, tensor=True)
+case("solarize", square, 24, solarize=128, tensor=True)
+case("flips", square, 24, flip=True, vertical_flip=True, tensor=True)
+case("blur", picture(24, 24), 24, sigma=1.1, kernel=9, tolerance=1, tensor=True)
+case("five bands, blurred", picture(24, 24, 5), 24, sigma=0.8, kernel=5, tolerance=1, tensor=True)
+case("erase", square, 24, erase=[3, 5, 9, 12], level=51, tensor=True)
+case("erase to the edge", square, 24, erase=[0, 20, 24, 4], level=255, tensor=True)
+
+normalise = []
+for mean, std in [((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ((0.5, 0.0, 0.1307), (0.5, 1.0, 0.3081))]:
+    ramp = F.to_tensor(np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, 2))
+    values = F.normalize(ramp, mean, std).numpy().astype("<f4")
+    at = len(pixels)
+    pixels.extend(values.tobytes())
+    normalise.append(dict(mean=mean, std=std, expected=at))
+
 versions = dict(torch=torch.__version__, torchvision=torchvision.__version__, pillow=PIL.__version__, numpy=np.__version__)
 lines = ",\n".join(json.dumps(c) for c in cases)
-(here / "cases.json").write_text('{"versions": ' + json.dumps(versions) + ',\n"cases": [\n' + lines + "\n]}\n")
+head = f'{{"versions": {json.dumps(versions)},\n"normalise": {json.dumps(normalise)},\n"cases": [\n'
+(here / "cases.json").write_text(head + lines + "\n]}\n")
 (here / "pixels.bin").write_bytes(pixels)
 print(len(cases), "cases", len(pixels), "bytes")

@@ -1,0 +1,169 @@
+//! From 8 bits to normalised numbers: flips, noise, normalisation, erasing.
+
+use crate::draw::{EraseStep, NoiseStep};
+use crate::{EraseFill, ViewParams};
+#[cfg(target_arch = "x86_64")]
+use crate::{simd::v3, x86};
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution as _, StandardNormal};
+
+/// The normalisation of a recipe.
+#[derive(Clone, Debug)]
+pub(crate) struct Finish {
+    channels: Vec<Channel>,
+}
+
+#[derive(Clone, Debug)]
+struct Channel {
+    mean: f32,
+    std: f32,
+    /// `(v / 255 - mean) / std` for every value.
+    table: [f32; 256],
+    /// Whether the vectors, which do not divide, give what the table holds.
+    exact: bool,
+}
+
+/// Where a view is written to, `(C, H, W)`.
+pub(crate) struct Output<'a> {
+    pub(crate) out: &'a mut [f32],
+    pub(crate) size: usize,
+}
+
+impl Finish {
+    pub(crate) fn new(mean: &[f32], std: &[f32]) -> Self {
+        Self { channels: mean.iter().zip(std).map(|(mean, std)| Channel::new(*mean, *std)).collect() }
+    }
+
+    pub(crate) fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    #[inline(always)]
+    pub(crate) fn run<S: pulp::Simd>(
+        &self,
+        simd: S,
+        planes: &[u8],
+        params: &ViewParams,
+        output: Output<'_>,
+    ) {
+        let Output { out, size } = output;
+        let plane = size * size;
+        let channels = self.channels.iter().zip(planes.chunks_exact(plane));
+        for ((channel, plane), out) in channels.zip(out.chunks_exact_mut(plane)) {
+            for (y, out) in out.chunks_exact_mut(size).enumerate() {
+                let y = if params.vertical_flip { size - 1 - y } else { y };
+                channel.row(simd, &plane[y * size..][..size], params.flip, out);
+            }
+        }
+        if let Some(noise) = &params.noise {
+            self.add_noise(noise, out, plane);
+        }
+        if let Some(step) = &params.erase {
+            erase(step, out, size);
+        }
+    }
+
+    /// Adds noise to the values before normalisation and normalises again.
+    fn add_noise(&self, step: &NoiseStep, out: &mut [f32], plane: usize) {
+        let mut rng = ChaCha8Rng::seed_from_u64(step.seed);
+        let sigma = step.sigma as f32;
+        for (Channel { mean, std, .. }, out) in self.channels.iter().zip(out.chunks_exact_mut(plane)) {
+            for v in out {
+                let n: f32 = StandardNormal.sample(&mut rng);
+                *v = ((*v * std + mean + sigma * n).clamp(0.0, 1.0) - mean) / std;
+            }
+        }
+    }
+}
+
+impl Channel {
+    fn new(mean: f32, std: f32) -> Self {
+        let table: [f32; 256] = std::array::from_fn(|v| (v as f32 / 255.0 - mean) / std);
+        let mut channel = Self { mean, std, table, exact: true };
+        let bytes: Vec<u8> = (0..=255).collect();
+        let mut out = [0.0; 256];
+        pulp::Arch::new().dispatch(Row { channel: &channel, bytes: &bytes, out: &mut out });
+        channel.exact = out.iter().zip(&channel.table).all(|(a, b)| a.to_bits() == b.to_bits());
+        channel
+    }
+
+    /// Normalises a row, from the right if `flip`.
+    #[inline(always)]
+    fn row<S: pulp::Simd>(&self, simd: S, row: &[u8], flip: bool, out: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        let (row, out) = match v3(simd) {
+            Some(simd) if self.exact => self.blocks(simd, row, flip, out),
+            _ => (row, out),
+        };
+        let _ = simd;
+        if flip {
+            for (o, v) in out.iter_mut().zip(row.iter().rev()) {
+                *o = self.table[usize::from(*v)];
+            }
+        } else {
+            for (o, v) in out.iter_mut().zip(row) {
+                *o = self.table[usize::from(*v)];
+            }
+        }
+    }
+
+    /// Normalises whole blocks, and returns what is left.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn blocks<'a>(
+        &self,
+        simd: x86::V3,
+        row: &'a [u8],
+        flip: bool,
+        out: &'a mut [f32],
+    ) -> (&'a [u8], &'a mut [f32]) {
+        let moments = (self.mean, self.std);
+        let (places, out) = out.as_chunks_mut();
+        if flip {
+            let (rest, blocks) = row.as_rchunks();
+            for (place, block) in places.iter_mut().zip(blocks.iter().rev()) {
+                x86::normalise(simd, &x86::reverse(simd, *block), moments, place);
+            }
+            (rest, out)
+        } else {
+            let (blocks, rest) = row.as_chunks();
+            for (place, block) in places.iter_mut().zip(blocks) {
+                x86::normalise(simd, block, moments, place);
+            }
+            (rest, out)
+        }
+    }
+}
+
+struct Row<'a> {
+    channel: &'a Channel,
+    bytes: &'a [u8],
+    out: &'a mut [f32],
+}
+
+impl pulp::WithSimd for Row<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
+        self.channel.row(simd, self.bytes, false, self.out);
+    }
+}
+
+/// Overwrites the box, or the part of it that lies inside the view.
+fn erase(step: &EraseStep, out: &mut [f32], size: usize) {
+    let mut rng = ChaCha8Rng::seed_from_u64(step.seed);
+    let rows = step.area.y.min(size)..step.area.y.saturating_add(step.area.height).min(size);
+    let columns = step.area.x.min(size)..step.area.x.saturating_add(step.area.width).min(size);
+    for plane in out.chunks_exact_mut(size * size) {
+        for row in plane.chunks_exact_mut(size).take(rows.end).skip(rows.start) {
+            for v in &mut row[columns.clone()] {
+                *v = match step.fill {
+                    EraseFill::Value(value) => value,
+                    EraseFill::Noise => StandardNormal.sample(&mut rng),
+                };
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The computation of one view.
+
+use crate::affine::Warper;
+use crate::blur::Blurrer;
+use crate::finish::{Finish, Output};
+use crate::resample::{Resampler, Source, Window};
+use crate::{CropBox, Error, Image, JitterStep, Result, ViewConfig, ViewParams, color, hue};
+
+/// Buffers that are reused from view to view, so that nothing is allocated per image.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    planes: Vec<u8>,
+    resampler: Resampler,
+    warper: Warper,
+    blurrer: Blurrer,
+}
+
+/// Checks what a view is computed from and into.
+pub(crate) fn check(image: &Image, crop: CropBox, channels: usize, size: usize, out: usize) -> Result<()> {
+    let (width, height) = (image.width(), image.height());
+    if image.channels() != channels {
+        return Err(Error::Channels { image: image.channels(), recipe: channels });
+    }
+    let inside = |start: usize, len: usize, limit: usize| {
+        len > 0 && start.checked_add(len).is_some_and(|end| end <= limit)
+    };
+    if !inside(crop.x, crop.width, width) || !inside(crop.y, crop.height, height) {
+        return Err(Error::CropBox { crop: format!("{crop:?}"), width, height });
+    }
+    let expected = channels * size * size;
+    if out != expected {
+        return Err(Error::Output { expected, got: out });
+    }
+    Ok(())
+}
+
+/// The computation of one view, compiled for the instruction sets that `pulp` chooses from at run time.
+/// The arithmetic is the same in all of them, so the bits are.
+pub(crate) struct Render<'a> {
+    pub(crate) config: &'a ViewConfig,
+    pub(crate) image: &'a Image,
+    pub(crate) params: &'a ViewParams,
+    pub(crate) finish: &'a Finish,
+    pub(crate) scratch: &'a mut Scratch,
+    pub(crate) out: &'a mut [f32],
+}
+
+impl pulp::WithSimd for Render<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
+        let Self { config, image, params, finish, scratch, out } = self;
+        let size = config.size;
+        let plane = size * size;
+        let channels = image.channels();
+        let Scratch { planes, resampler, warper, blurrer } = scratch;
+        planes.resize(channels * plane, 0);
+        let source = Source { data: image.data(), width: image.width(), channels };
+        let window = window(config, params.crop);
+        resampler.run(simd, source, params.crop, config.filter, window, planes);
+        if let Some(step) = &params.affine {
+            let (sampling, fill) = config.affine.map_or_else(Default::default, |a| (a.sampling, a.fill));
+            warper.run(planes, size, step, sampling, fill);
+        }
+
+        // The fourth channel is no colour; bands are all alike.
+        let colours = if channels == 4 { 3 } else { channels };
+        let rgb = colours == 3;
+        let colours = colours * plane;
+        for step in params.jitter.iter().flatten() {
+            let colours = &mut planes[..colours];
+            match *step {
+                JitterStep::Brightness(factor) if factor != 1.0 => color::brightness(simd, colours, factor),
+                JitterStep::Contrast(factor) if factor != 1.0 => color::contrast(simd, colours, plane, factor),
+                JitterStep::Saturation(factor) if factor != 1.0 && rgb => {
+                    color::saturation(simd, colours, plane, factor);
+                }
+                JitterStep::Hue(turns) if turns != 0.0 && rgb => hue::shift(simd, colours, plane, turns),
+                _ => {}
+            }
+        }
+        if params.grayscale && rgb {
+            color::grayscale(simd, &mut planes[..colours], plane);
+        }
+        if let Some(bits) = params.posterize {
+            color::posterize(&mut planes[..colours], bits);
+        }
+        if params.equalize {
+            color::equalize(&mut planes[..colours], plane);
+        }
+        if let Some(sigma) = params.blur {
+            blurrer.run(simd, planes, (size, size), sigma, config.blur.and_then(|b| b.kernel));
+        }
+        if let Some(threshold) = params.solarize {
+            color::solarize(&mut planes[..colours], threshold);
+        }
+        finish.run(simd, planes, params, Output { out, size });
+    }
+}
+
+/// The part of the resized crop that is the view: all of it, or its centre.
+fn window(config: &ViewConfig, crop: CropBox) -> Window {
+    let size = config.size;
+    let Some(short) = config.resize else {
+        return Window { full: (size, size), offset: (0, 0), size };
+    };
+    // torchvision's `Resize` cuts off the longer side to an integer, and `CenterCrop` rounds half to even.
+    let (w, h) = (crop.width, crop.height);
+    let long = |long: usize, other: usize| (short as f64 * long as f64 / other as f64) as usize;
+    let full = if w <= h { (short, long(h, w)) } else { (long(w, h), short) };
+    let centre = |n: usize| (n.saturating_sub(size) as f64 / 2.0).round_ties_even() as usize;
+    Window { full, offset: (centre(full.0), centre(full.1)), size }
+}

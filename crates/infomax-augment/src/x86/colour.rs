@@ -1,0 +1,67 @@
+//! Changes of colour, 32 pixels at once.
+
+use super::{Block, V3, all, floats, narrow};
+use core::arch::x86_64::__m256;
+
+/// `degenerate + factor (v - degenerate)`; `narrow` cuts off and clamps what comes out.
+#[inline(always)]
+fn blend(simd: V3, degenerate: __m256, v: __m256, factor: __m256) -> __m256 {
+    let distance = simd.avx._mm256_sub_ps(v, degenerate);
+    simd.avx._mm256_add_ps(degenerate, simd.avx._mm256_mul_ps(factor, distance))
+}
+
+/// Blends every value with one level.
+#[inline(always)]
+pub(crate) fn blend_level(simd: V3, level: f32, factor: f32, block: &mut Block) {
+    let (level, factor) = (all(simd, level), all(simd, factor));
+    let mut out = [simd.avx._mm256_setzero_si256(); 4];
+    for (part, out) in out.iter_mut().enumerate() {
+        let mixed = blend(simd, level, floats(simd, block, part), factor);
+        *out = simd.avx._mm256_cvttps_epi32(mixed);
+    }
+    *block = narrow(simd, out);
+}
+
+/// The luma of eight pixels. Up to `255 * 65536 + 32768 < 2^24` single precision is exact.
+#[inline(always)]
+fn luma(simd: V3, r: __m256, g: __m256, b: __m256) -> __m256 {
+    let mul = |v, w| simd.avx._mm256_mul_ps(v, all(simd, w));
+    let rg = simd.avx._mm256_add_ps(mul(r, 19595.0), mul(g, 38470.0));
+    let sum = simd.avx._mm256_add_ps(rg, simd.avx._mm256_add_ps(mul(b, 7471.0), all(simd, 32768.0)));
+    simd.avx._mm256_floor_ps(mul(sum, 1.0 / 65536.0))
+}
+
+/// Blends every pixel with its luma.
+#[inline(always)]
+pub(crate) fn saturation(simd: V3, factor: f32, r: &mut Block, g: &mut Block, b: &mut Block) {
+    let factor = all(simd, factor);
+    let zero = simd.avx._mm256_setzero_si256();
+    let (mut nr, mut ng, mut nb) = ([zero; 4], [zero; 4], [zero; 4]);
+    for part in 0..4 {
+        let (fr, fg, fb) = (floats(simd, r, part), floats(simd, g, part), floats(simd, b, part));
+        let grey = luma(simd, fr, fg, fb);
+        nr[part] = simd.avx._mm256_cvttps_epi32(blend(simd, grey, fr, factor));
+        ng[part] = simd.avx._mm256_cvttps_epi32(blend(simd, grey, fg, factor));
+        nb[part] = simd.avx._mm256_cvttps_epi32(blend(simd, grey, fb, factor));
+    }
+    (*r, *g, *b) = (narrow(simd, nr), narrow(simd, ng), narrow(simd, nb));
+}
+
+/// The luma of every pixel.
+#[inline(always)]
+pub(crate) fn grey(simd: V3, r: &Block, g: &Block, b: &Block) -> Block {
+    let mut out = [simd.avx._mm256_setzero_si256(); 4];
+    for (part, out) in out.iter_mut().enumerate() {
+        let grey = luma(simd, floats(simd, r, part), floats(simd, g, part), floats(simd, b, part));
+        *out = simd.avx._mm256_cvttps_epi32(grey);
+    }
+    narrow(simd, out)
+}
+
+/// The sum of bytes.
+#[inline(always)]
+pub(crate) fn sum(simd: V3, block: &Block) -> u64 {
+    let zero = simd.avx._mm256_setzero_si256();
+    let sums: [u64; 4] = pulp::cast(simd.avx2._mm256_sad_epu8(pulp::cast(*block), zero));
+    sums[0] + sums[1] + sums[2] + sums[3]
+}
