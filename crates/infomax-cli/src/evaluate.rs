@@ -141,7 +141,7 @@ pub(crate) fn evaluate(
 
     let no_probe = images.no_probe();
     let test = images.test.as_ref().filter(|_| no_probe.is_none());
-    let per_subject = images.train.len() + test.map_or(0, |t| t.len());
+    let per_subject = images.labelled.len() + test.map_or(0, |t| t.len());
     let bar = ProgressBar::new((per_subject * subjects.len()) as u64);
     if quiet {
         bar.set_draw_target(ProgressDrawTarget::hidden());
@@ -153,7 +153,7 @@ pub(crate) fn evaluate(
     let mut rows = Vec::new();
     for (what, f) in &subjects {
         bar.set_message(what.clone());
-        let train = bank(&images.train, &transform, config.eval.batch, &bar, f)?;
+        let train = bank(&images.labelled, &transform, config.eval.batch, &bar, f)?;
         let spectrum = spectrum(&train.features)?;
         let mut row = Row {
             what: what.clone(),
@@ -187,9 +187,9 @@ pub(crate) fn evaluate(
     bar.finish_and_clear();
     Ok(Evaluation {
         step,
-        train_images: images.train.len(),
+        train_images: images.labelled.len(),
         test_images: images.test.as_ref().map_or(0, |t| t.len()),
-        classes: images.train.classes().len(),
+        classes: images.labelled.classes().len(),
         protocol,
         no_probe,
         rows,

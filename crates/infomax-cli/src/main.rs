@@ -4,6 +4,7 @@
 
 mod args;
 mod config;
+mod data_cmd;
 mod dataset;
 mod evaluate;
 mod objective;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Pretrain(args) => threads(&args.output).and_then(|()| pretrain::run(&args)),
         Command::Evaluate(args) => threads(&args.output).and_then(|()| evaluate::run(&args)),
+        Command::Data(args) => data_cmd::run(&args),
         Command::Config(args) => match args.command {
             ConfigCommand::Show { source, json } => show(&source, json),
         },
