@@ -3,7 +3,7 @@
 use crate::config::{DataConfig, Source};
 use anyhow::{Context as _, Result, bail};
 use infomax_core::Key;
-use infomax_data::{Dataset, OpenOptions, Shapes, ShapesConfig, Split, Subset};
+use infomax_data::{Damaged, Dataset, OpenOptions, Shapes, ShapesConfig, Split, Subset};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,6 +61,15 @@ impl Images {
             lines.push(format!("test:  {}", test.describe()));
         }
         lines
+    }
+}
+
+/// What happens to a sample that turns out unreadable during a run.
+pub(crate) fn damaged(config: &DataConfig, samples: usize) -> Damaged {
+    match config.strict {
+        true => Damaged::Stop,
+        // One in a hundred is a bad download; more is a bad disk.
+        false => Damaged::Replace { most: (samples / 100).max(10) },
     }
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use candle_core::Device;
 use infomax_augment::Augmenter;
 use infomax_core::{BatchSource as _, Key, Learner};
-use infomax_data::{Damaged, DamagedSamples, Loader, LoaderConfig};
+use infomax_data::{DamagedSamples, Loader, LoaderConfig};
 use infomax_models::JointEmbedding;
 use infomax_train::{HealthState, Outcome, RunDir, Trainer};
 use std::path::{Path, PathBuf};
@@ -54,11 +54,7 @@ pub(crate) fn run(args: &PretrainArgs) -> Result<Status> {
             workers: args.output.threads.unwrap_or(0),
             prefetch: config.train.prefetch,
             device: Device::Cpu,
-            damaged: match config.data.strict {
-                true => Damaged::Stop,
-                // One in a hundred is a bad download; more is a bad disk.
-                false => Damaged::Replace { most: (images.train.len() / 100).max(10) },
-            },
+            damaged: dataset::damaged(&config.data, images.train.len()),
             ..LoaderConfig::default()
         },
     )?;

@@ -44,6 +44,7 @@ mod shapes;
 mod shards;
 mod split;
 mod verify;
+mod zip_member;
 
 pub use arrays::ArrayImages;
 pub use dataset::{Dataset, Part, SizeRange, Subset};
@@ -58,3 +59,4 @@ pub use options::{FolderOptions, Labels, OpenOptions, Skipped, Verify};
 pub use shards::ParquetShards;
 pub use shards::TarShards;
 pub use shapes::{Shape, Shapes, ShapesConfig, Split};
+pub use zip_member::read_member;

@@ -290,6 +290,23 @@ fn evaluation_is_in_order_and_complete() {
     let results: Vec<_> = EvalLoader::new(broken, transform, 5, &Device::Cpu).unwrap().collect();
     assert_eq!(results.len(), 2, "nothing follows an error");
     assert!(results[1].as_ref().unwrap_err().to_string().contains("seven.jpg"));
+    // Left out, counted and named.
+    let broken = Arc::new(Faulty { inner: shapes(), broken: AtomicBool::new(true), panics: false });
+    let transform = EvalTransform::new(16, &[0.5; 3], &[0.25; 3]).unwrap();
+    let pass = EvalLoader::new(broken.clone(), transform.clone(), 1, &Device::Cpu).unwrap();
+    let pass = pass.with_damaged(Damaged::Replace { most: 1 });
+    let damaged = pass.damaged();
+    let parts: Vec<_> = pass.map(|b| b.unwrap().0).collect();
+    assert_eq!((parts.len(), damaged.count(), damaged.list()[0].0), (LEN - 1, 1, 7));
+    let joined = candle_core::Tensor::cat(&parts, 0).unwrap();
+    let wide = EvalLoader::new(broken.clone(), transform.clone(), LEN, &Device::Cpu).unwrap();
+    let wide = wide.with_damaged(Damaged::Replace { most: 1 }).next().unwrap().unwrap().0;
+    assert_eq!(flat(&joined), flat(&wide));
+    assert_eq!(flat(&joined)[..7 * 768], flat(&all)[..7 * 768]);
+    assert_eq!(flat(&joined)[7 * 768..], flat(&all)[8 * 768..]);
+    let none = EvalLoader::new(broken, transform, 5, &Device::Cpu).unwrap();
+    let message = none.with_damaged(Damaged::Replace { most: 0 }).find_map(|b| b.err()).unwrap().to_string();
+    assert!(message.contains("seven.jpg"), "{message}");
     // Grey output from RGB images.
     let grey = EvalTransform::new(8, &[0.0], &[1.0]).unwrap();
     assert_eq!(eval_tensors(shapes(), &grey).unwrap().0.dims(), [LEN, 1, 8, 8]);

@@ -3,7 +3,7 @@
 //! Nothing is written outside of the target folder: a member with an absolute path or `..`, and one that is
 //! neither a file nor a folder, is an error. Nor more than the set is known to hold.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use flate2::read::GzDecoder;
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -30,16 +30,17 @@ impl Target<'_> {
         Ok(place)
     }
 
-    fn file(&mut self, name: &Path, from: &mut dyn Read) -> Result<()> {
+    /// Makes a file that `fill` writes: at most so many bytes, and it returns how many.
+    fn file(&mut self, name: &Path, fill: impl FnOnce(&mut File, u64) -> Result<u64>) -> Result<()> {
         let place = self.place(name)?;
         if let Some(parent) = place.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        // A member that comes twice is an error, too: the second could follow a link that the first one made.
+        // A member that comes twice is an error, too.
         let mut file =
             File::create_new(&place).with_context(|| format!("cannot write {}", place.display()))?;
-        let written = std::io::copy(&mut from.take(self.left + 1), &mut file)
-            .with_context(|| format!("cannot unpack {}", name.display()))?;
+        let written =
+            fill(&mut file, self.left + 1).with_context(|| format!("cannot unpack {}", name.display()))?;
         if written > self.left {
             bail!("more than {} bytes unpacked: this is not the data set that it claims to be", self.limit);
         }
@@ -62,7 +63,9 @@ pub(super) fn tar_gz(archive: &Path, folder: &Path, limit: u64, progress: &dyn F
         let mut entry = entry.context("damaged archive")?;
         let name = entry.path().context("damaged archive")?.into_owned();
         match entry.header().entry_type() {
-            tar::EntryType::Regular | tar::EntryType::Continuous => target.file(&name, &mut entry)?,
+            tar::EntryType::Regular | tar::EntryType::Continuous => {
+                target.file(&name, |file, most| Ok(std::io::copy(&mut entry.take(most), file)?))?;
+            }
             tar::EntryType::Directory => target.folder(&name)?,
             tar::EntryType::XGlobalHeader => {}
             other => bail!("the member `{}` is neither a file nor a folder ({other:?})", name.display()),
@@ -80,14 +83,18 @@ pub(super) fn zip(archive: &Path, folder: &Path, limit: u64, progress: &dyn Fn(u
     let mut zip = zip::ZipArchive::new(BufReader::new(file)).context("damaged archive")?;
     let mut target = Target { folder, left: limit, limit };
     for i in 0..zip.len() {
-        let mut member = zip.by_index(i).context("damaged archive")?;
+        let member = zip.by_index_raw(i).context("damaged archive")?;
         let name = PathBuf::from(member.name().context("damaged archive")?.replace('\\', "/"));
         if member.is_symlink() {
             bail!("the member `{}` is neither a file nor a folder", name.display());
         }
-        match member.is_dir() {
+        let is_folder = member.is_dir();
+        drop(member);
+        match is_folder {
             true => target.folder(&name)?,
-            false => target.file(&name, &mut member)?,
+            false => target.file(&name, |file, most| {
+                infomax_data::read_member(&mut zip, i, most, file).map_err(|e| anyhow!("damaged archive: {e}"))
+            })?,
         }
         progress(i as u64 + 1);
     }

@@ -4,12 +4,12 @@ use super::npy::{self, Number};
 use super::{ArrayImages, Arrays, Label, Layout, Order, Place, Scalar, Segment};
 use crate::options::{OpenOptions, Skipped};
 use crate::split::split_of;
+use crate::zip_member::{is_stored, read_member};
 use crate::{Error, Result};
 use safetensors::Dtype;
 use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use zip::{CompressionMethod, ZipArchive};
+use zip::ZipArchive;
 
 /// What is unpacked from one compressed archive at most.
 const MAX_UNPACKED: u64 = 8 << 30;
@@ -165,31 +165,27 @@ fn npz(path: &Path, arrays: &mut Vec<Array>) -> Result<()> {
     let mut archive = ZipArchive::new(file).map_err(|e| damaged(format!("damaged .npz: {e}")))?;
     let mut unpacked = 0u64;
     for i in 0..archive.len() {
-        let mut member = archive.by_index(i).map_err(|e| damaged(format!("damaged .npz: {e}")))?;
-        let name = member.name().map_err(|e| damaged(format!("damaged .npz: {e}")))?.into_owned();
+        let broken = |e: String| damaged(format!("damaged .npz: {e}"));
+        let member = archive.by_index_raw(i).map_err(|e| broken(e.to_string()))?;
+        let name = member.name().map_err(|e| broken(e.to_string()))?.into_owned();
+        let (stored, start, size) = (is_stored(&member), member.data_start(), member.size());
+        drop(member);
         let Some(short) = name.strip_suffix(".npy") else { continue };
         let mut head = Vec::new();
-        member
-            .by_ref()
-            .take(npy::MAX_HEADER + 12)
-            .read_to_end(&mut head)
-            .map_err(|e| damaged(format!("damaged .npz: {name}: {e}")))?;
+        let most = size.min(npy::MAX_HEADER + 12);
+        read_member(&mut archive, i, most, &mut head).map_err(|e| broken(format!("{name}: {e}")))?;
         // Arrays that are not read (objects, text) are no reason to refuse the others.
         let Ok(header) = npy::header(&head) else { continue };
-        let (place, offset) = match (member.compression(), member.data_start()) {
-            (CompressionMethod::Stored, Some(start)) => (Place::open(path)?, start + header.offset),
+        let (place, offset) = match (stored, start) {
+            (true, Some(start)) => (Place::open(path)?, start + header.offset),
             _ => {
-                unpacked = unpacked.saturating_add(member.size());
+                unpacked = unpacked.saturating_add(size);
                 if unpacked > MAX_UNPACKED {
-                    return Err(damaged(format!("more than {MAX_UNPACKED} bytes unpacked; save it with numpy.savez")));
+                    let reason = format!("more than {MAX_UNPACKED} bytes unpacked; save it with numpy.savez");
+                    return Err(damaged(reason));
                 }
-                let size = member.size();
-                let mut bytes = head;
-                // The checksum is verified at the end of the member.
-                member
-                    .take(size)
-                    .read_to_end(&mut bytes)
-                    .map_err(|e| damaged(format!("damaged .npz: {name}: {e}")))?;
+                let mut bytes = Vec::new();
+                read_member(&mut archive, i, size, &mut bytes).map_err(|e| broken(format!("{name}: {e}")))?;
                 (Place::memory(path, bytes), header.offset)
             }
         };

@@ -36,7 +36,7 @@ impl DamagedSamples {
         found.iter().map(|(index, reason)| (*index, reason.clone())).collect()
     }
 
-    pub(super) fn add(&self, index: usize, place: &str, error: &Error, most: usize) -> Result<()> {
+    pub(crate) fn add(&self, index: usize, place: &str, error: &Error, most: usize) -> Result<()> {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let text = error.to_string();
         let text = if text.contains(place) { text } else { format!("{place}: {text}") };

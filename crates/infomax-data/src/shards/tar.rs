@@ -176,9 +176,10 @@ impl Index {
                 _ => {}
             }
         }
-        // A whole archive ends with two blocks of zeros.
-        if end > 0 && len < end.next_multiple_of(512) {
-            self.skipped.push(Skipped::new(path, format!("cut behind {last}; all images before are used")));
+        // A whole archive ends with two blocks of zeros: without them, members may be missing.
+        if len < end.next_multiple_of(512).saturating_add(512) {
+            let reason = format!("no end mark behind {last}: probably cut; what comes before it is used");
+            self.skipped.push(Skipped::new(path, reason));
         }
         self.shards.push(place);
         Ok(())
