@@ -69,7 +69,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 fn npy(descr: &str, shape: &str, data: usize) -> Vec<u8> {
     let dict = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}\n");
-    [&b"\x93NUMPY\x01\x00"[..], &(dict.len() as u16).to_le_bytes(), dict.as_bytes(), &vec![1; data]].concat()
+    [&b"\x93NUMPY\x01\x00"[..], &(dict.len() as u16).to_le_bytes(), dict.as_bytes(), &vec![0; data]].concat()
 }
 
 fn seeds() -> Vec<Seed> {

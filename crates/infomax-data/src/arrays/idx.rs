@@ -92,7 +92,7 @@ pub(crate) fn idx(path: &Path, options: &OpenOptions) -> Result<ArrayImages> {
         _ => return Err(damaged(path, format!("dimensions {dims:?}; images have (count, rows, columns)"))),
     };
     let stride = height.checked_mul(width).and_then(|n| n.checked_mul(channels)).filter(|n| *n > 0);
-    let stride = stride.ok_or_else(|| damaged(path, format!("dimensions {dims:?} hold no pixel")))?;
+    let stride = stride.ok_or_else(|| damaged(path, format!("dimensions {dims:?} hold no pixel, or too many")))?;
     let mut skipped = Vec::new();
     let mut count = (place.len().saturating_sub(offset) / stride).min(promised);
     if count < promised {

@@ -7,6 +7,7 @@ use crate::split::split_of;
 use crate::zip_member::{is_stored, read_member};
 use crate::{Error, Result};
 use safetensors::Dtype;
+use safetensors::tensor::Metadata;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use zip::ZipArchive;
@@ -203,9 +204,10 @@ fn safetensors(path: &Path, arrays: &mut Vec<Array>) -> Result<()> {
     if length > 100_000_000 || length.saturating_add(8) > place.len() {
         return Err(damaged(format!("damaged safetensors: a header of {length} bytes")));
     }
-    let head = place.take(0, length + 8).map_err(io)?;
-    let (_, metadata) = safetensors::SafeTensors::read_metadata(&head)
-        .map_err(|e| damaged(format!("damaged safetensors: {e}")))?;
+    // `SafeTensors::read_metadata` wants the whole file in memory.
+    let head = place.take(8, length).map_err(io)?;
+    let metadata: Metadata =
+        serde_json::from_slice(&head).map_err(|e| damaged(format!("damaged safetensors: {e}")))?;
     let mut tensors: Vec<_> = metadata.tensors().into_iter().collect();
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
     for (name, info) in tensors {
@@ -223,9 +225,10 @@ fn safetensors(path: &Path, arrays: &mut Vec<Array>) -> Result<()> {
             _ => continue,
         };
         let shape = info.shape.iter().map(|d| *d as u64).collect();
-        let offset = length + 8 + info.data_offsets.0 as u64;
+        let offset = (length + 8).saturating_add(info.data_offsets.0 as u64);
         let array = Array { name, number, shape, place: Place::open(path)?, offset };
-        if array.bytes() != Some((info.data_offsets.1 - info.data_offsets.0) as u64) {
+        let size = info.data_offsets.1.checked_sub(info.data_offsets.0);
+        if size.is_none() || array.bytes() != size.map(|s| s as u64) {
             return Err(damaged(format!("damaged safetensors: {} has another size than its shape", array.name)));
         }
         arrays.push(array);
