@@ -138,7 +138,8 @@ fn folder(config: &DataConfig, path: &Path) -> Result<Images> {
     let all = wanted
         .cloned()
         .with_context(|| format!("data.part = `{}`: there are {}", config.part, names.join(", ")))?;
-    let labelled = if all.classes().is_empty() { opened.train().unwrap_or(&all).clone() } else { all.clone() };
+    let labelled =
+        if all.classes().is_empty() { opened.train().unwrap_or(&all).clone() } else { all.clone() };
     let held_out = opened.held_out().filter(|data| !Arc::ptr_eq(data, &all)).cloned();
     let whole = Arc::ptr_eq(&all, &labelled);
     let (train, test) = if held_out.is_some() || all.classes().is_empty() || config.test_fraction == 0.0 {

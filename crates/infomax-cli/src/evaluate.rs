@@ -160,7 +160,8 @@ pub(crate) fn evaluate(
     for (what, f) in &subjects {
         bar.set_message(what.clone());
         let damaged = |data: &Arc<dyn Dataset>| dataset::damaged(&config.data, data.len());
-        let train = bank(&images.labelled, &transform, config.eval.batch, damaged(&images.labelled), &bar, f)?;
+        let train =
+            bank(&images.labelled, &transform, config.eval.batch, damaged(&images.labelled), &bar, f)?;
         let spectrum = spectrum(&train.features)?;
         let mut row = Row {
             what: what.clone(),

@@ -200,7 +200,11 @@ fn log_damaged(dir: &mut RunDir, damaged: &DamagedSamples) -> Result<()> {
     }
     if !list.is_empty() {
         let log = dir.path().join("log.txt");
-        eprintln!("warning: {} samples could not be read and were replaced by others ({}):", list.len(), log.display());
+        eprintln!(
+            "warning: {} samples could not be read and were replaced by others ({}):",
+            list.len(),
+            log.display()
+        );
         list.iter().take(5).for_each(|(_, reason)| eprintln!("  {reason}"));
     }
     Ok(())

@@ -26,7 +26,8 @@ fn measure(files: usize, root: &std::path::Path) -> Result<(), Box<dyn std::erro
     for class in 0..files.div_ceil(1000) {
         let folder = root.join(format!("class-{class:04}"));
         std::fs::create_dir_all(&folder)?;
-        let image = image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([x as u8 * 8, y as u8 * 8, class as u8]));
+        let image =
+            image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([x as u8 * 8, y as u8 * 8, class as u8]));
         let first = folder.join("image-0000000.jpg");
         image.save(&first)?;
         for i in 1..1000.min(files - class * 1000) {

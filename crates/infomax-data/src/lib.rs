@@ -55,8 +55,8 @@ pub use folder::ImageFolder;
 pub use loader::{Damaged, DamagedSamples, Loader, LoaderConfig};
 pub use open::{Opened, open};
 pub use options::{FolderOptions, Labels, OpenOptions, Skipped, Verify};
+pub use shapes::{Shape, Shapes, ShapesConfig, Split};
 #[cfg(feature = "parquet")]
 pub use shards::ParquetShards;
 pub use shards::TarShards;
-pub use shapes::{Shape, Shapes, ShapesConfig, Split};
 pub use zip_member::read_member;

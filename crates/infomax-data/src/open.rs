@@ -100,9 +100,10 @@ fn file(path: &Path, options: &OpenOptions) -> Result<Opened> {
         "txt" | "csv" | "tsv" | "lst" => Ok(Opened::one(part, ImageFolder::open_list(path, options)?)),
         _ => Err(Error::Decode {
             path: path.to_path_buf(),
-            reason: "not a data set; give a folder of images, a list of images (.txt, .csv, .tsv, .lst), .npy, \
+            reason:
+                "not a data set; give a folder of images, a list of images (.txt, .csv, .tsv, .lst), .npy, \
                      .npz, .safetensors, .tar, .parquet or an IDX file"
-                .into(),
+                    .into(),
         }),
     }
 }
@@ -243,7 +244,9 @@ fn arrays_of(root: &Path, files: &[PathBuf], options: &OpenOptions) -> Result<Op
         if parts.iter().any(|(p, _)| *p == part) {
             return Err(Error::Decode {
                 path: root.to_path_buf(),
-                reason: format!("two arrays of images for `{part}`; name them apart by `train`, `test`, `val`"),
+                reason: format!(
+                    "two arrays of images for `{part}`; name them apart by `train`, `test`, `val`"
+                ),
             });
         }
         parts.push((part, Arc::new(data)));
@@ -313,7 +316,11 @@ fn names(path: &Path) -> Result<Names> {
             continue;
         }
         let kind = entry.file_type().map_err(|e| open_error(path, e))?;
-        let kind = if kind.is_symlink() { std::fs::metadata(entry.path()).map(|m| m.file_type()).ok() } else { Some(kind) };
+        let kind = if kind.is_symlink() {
+            std::fs::metadata(entry.path()).map(|m| m.file_type()).ok()
+        } else {
+            Some(kind)
+        };
         match kind {
             Some(kind) if kind.is_dir() => names.folders.push(entry.path()),
             Some(kind) if kind.is_file() => names.files.push(entry.path()),

@@ -94,11 +94,7 @@ pub(crate) fn accept(
     if strict && !skipped.is_empty() {
         let list: Vec<_> =
             skipped.iter().take(5).map(|s| format!("{}: {}", s.path.display(), s.reason)).collect();
-        return Err(Error::Damaged {
-            path: root.to_path_buf(),
-            count: skipped.len(),
-            list: list.join("; "),
-        });
+        return Err(Error::Damaged { path: root.to_path_buf(), count: skipped.len(), list: list.join("; ") });
     }
     if samples == 0 {
         let example = skipped.first().map(|s| format!(" (first: {}: {})", s.path.display(), s.reason));

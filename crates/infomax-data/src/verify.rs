@@ -18,7 +18,12 @@ pub(crate) struct Checked<S> {
 /// Above this number of images [`Verify::Auto`] checks nothing, so that opening stays a matter of seconds.
 const AUTO_LIMIT: usize = 100_000;
 
-pub(crate) fn verify<S: Store>(mut store: S, level: Verify, limits: Limits, cache_bytes: usize) -> Checked<S> {
+pub(crate) fn verify<S: Store>(
+    mut store: S,
+    level: Verify,
+    limits: Limits,
+    cache_bytes: usize,
+) -> Checked<S> {
     let never = level == Verify::Never || (level == Verify::Auto && store.len() > AUTO_LIMIT);
     if never {
         let cache = ImageCache::new(store.len(), cache_bytes);

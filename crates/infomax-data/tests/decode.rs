@@ -44,9 +44,14 @@ fn corners_and_edges() {
         for extension in ["jpg", "png"] {
             let bytes = golden(&format!("{kind}.{extension}"));
             let all = whole(&bytes);
-            for (x, y, width, height) in
-                [(0, 0, 1, 1), (82, 60, 1, 1), (0, 0, 83, 61), (82, 0, 1, 61), (0, 60, 83, 1), (31, 15, 33, 18)]
-            {
+            for (x, y, width, height) in [
+                (0, 0, 1, 1),
+                (82, 60, 1, 1),
+                (0, 0, 83, 61),
+                (82, 0, 1, 61),
+                (0, 60, 83, 1),
+                (31, 15, 33, 18),
+            ] {
                 same(&bytes, &all, CropBox { x, y, width, height });
             }
         }
@@ -81,7 +86,9 @@ fn a_part_is_smaller_than_the_whole() {
 #[test]
 fn boxes_beyond_the_image_are_refused() {
     let bytes = golden("420.jpg");
-    for (x, y, width, height) in [(0, 0, 84, 1), (83, 0, 1, 1), (0, 0, 0, 1), (usize::MAX, 0, 2, 1), (0, 61, 1, 1)] {
+    for (x, y, width, height) in
+        [(0, 0, 84, 1), (83, 0, 1, 1), (0, 0, 0, 1), (usize::MAX, 0, 2, 1), (0, 61, 1, 1)]
+    {
         let message = decode_part(&bytes, Limits::default(), CropBox { x, y, width, height }).unwrap_err();
         assert!(message.contains("83x61"), "{message}");
     }

@@ -184,7 +184,11 @@ fn stl_10() {
     fs::write(dir.path().join("test_X.bin"), image(2)).unwrap();
     fs::write(dir.path().join("test_y.bin"), [11]).unwrap();
     fs::write(dir.path().join("unlabeled_X.bin"), [image(3), image(4), vec![0; 99]].concat()).unwrap();
-    fs::write(dir.path().join("class_names.txt"), "airplane\nbird\ncar\ncat\ndeer\ndog\nhorse\nmonkey\nship\ntruck\n").unwrap();
+    fs::write(
+        dir.path().join("class_names.txt"),
+        "airplane\nbird\ncar\ncat\ndeer\ndog\nhorse\nmonkey\nship\ntruck\n",
+    )
+    .unwrap();
     // The only test image has a label that does not exist, so that part is empty: an error that names it.
     let text = message(dir.path());
     assert!(text.contains("no usable image") && text.contains("the label 10 is not in 0..10"), "{text}");

@@ -81,13 +81,20 @@ fn seeds() -> Vec<Seed> {
         header.set_size(bytes.len() as u64);
         tar.append_data(&mut header, name, &bytes[..]).unwrap();
     }
-    let view = |shape, data| safetensors::tensor::TensorView::new(safetensors::Dtype::U8, shape, data).unwrap();
+    let view =
+        |shape, data| safetensors::tensor::TensorView::new(safetensors::Dtype::U8, shape, data).unwrap();
     let tensors = [("x", view(vec![2, 5, 4], &[3; 40])), ("y", view(vec![2], &[1, 0]))];
     let file = |name, path, bytes| Seed { name, files: vec![(path, bytes)], file: true };
     let folder = |name, files| Seed { name, files, file: false };
     let seeds = vec![
-        folder("idx", vec![("train-images-idx3-ubyte", idx.clone()), ("train-labels-idx1-ubyte", idx_labels.clone())]),
-        folder("idx labels", vec![("train-labels-idx1-ubyte", idx_labels), ("train-images-idx3-ubyte", idx.clone())]),
+        folder(
+            "idx",
+            vec![("train-images-idx3-ubyte", idx.clone()), ("train-labels-idx1-ubyte", idx_labels.clone())],
+        ),
+        folder(
+            "idx labels",
+            vec![("train-labels-idx1-ubyte", idx_labels), ("train-images-idx3-ubyte", idx.clone())],
+        ),
         file("idx.gz", "train-images-idx3-ubyte.gz", gzip(&idx)),
         file("npy", "x.npy", npy("|u1", "2, 5, 4", 40)),
         file("npy f4", "x.npy", npy("<f4", "2, 5, 4", 160)),
@@ -99,8 +106,18 @@ fn seeds() -> Vec<Seed> {
         folder("cifar-10", vec![("data_batch_1.bin", [&[3][..], &[9; 3072], &[4], &[9; 3072]].concat())]),
         folder("cifar-100", vec![("train.bin", [&[3, 50][..], &[9; 3072]].concat())]),
         folder("pickle", vec![("data_batch_1", include_bytes!("fixtures/batch_protocol2.pickle").to_vec())]),
-        folder("pickle 4", vec![("data_batch_1", include_bytes!("fixtures/batch_protocol4.pickle").to_vec())]),
-        folder("list", vec![("list.txt", b"a.png 1\nb.png 0\n# c\na.png\t2\n".to_vec()), ("a.png", png()), ("b.png", png())]),
+        folder(
+            "pickle 4",
+            vec![("data_batch_1", include_bytes!("fixtures/batch_protocol4.pickle").to_vec())],
+        ),
+        folder(
+            "list",
+            vec![
+                ("list.txt", b"a.png 1\nb.png 0\n# c\na.png\t2\n".to_vec()),
+                ("a.png", png()),
+                ("b.png", png()),
+            ],
+        ),
         folder("images", vec![("a.png", png()), ("b.png", png())]),
     ];
     #[cfg(feature = "parquet")]
@@ -117,11 +134,15 @@ fn parquet() -> Vec<u8> {
         .set_compression(parquet::basic::Compression::SNAPPY)
         .build();
     let mut bytes = Vec::new();
-    let mut writer = parquet::file::writer::SerializedFileWriter::new(&mut bytes, schema, properties.into()).unwrap();
+    let mut writer =
+        parquet::file::writer::SerializedFileWriter::new(&mut bytes, schema, properties.into()).unwrap();
     for _ in 0..2 {
         let mut group = writer.next_row_group().unwrap();
         let mut column = group.next_column().unwrap().unwrap();
-        column.typed::<ByteArrayType>().write_batch(&[ByteArray::from(png()), ByteArray::from(png())], None, None).unwrap();
+        column
+            .typed::<ByteArrayType>()
+            .write_batch(&[ByteArray::from(png()), ByteArray::from(png())], None, None)
+            .unwrap();
         column.close().unwrap();
         let mut column = group.next_column().unwrap().unwrap();
         column.typed::<Int64Type>().write_batch(&[1, 0], None, None).unwrap();
@@ -137,7 +158,11 @@ fn walk(data: &dyn Dataset, limit: usize) {
     assert!(!data.is_empty());
     for index in (0..data.len()).take(6).chain([data.len() - 1]) {
         if let Some(label) = data.label(index) {
-            assert!((label as usize) < data.classes().len(), "label {label} of {} classes", data.classes().len());
+            assert!(
+                (label as usize) < data.classes().len(),
+                "label {label} of {} classes",
+                data.classes().len()
+            );
         }
         if let Ok(image) = data.image(index) {
             assert!(image.width() * image.height() <= limit);
@@ -161,7 +186,8 @@ fn no_parser_panics_on_mutated_files() {
         let target = if seed.file || seed.name == "list" { path.clone() } else { dir.path().to_path_buf() };
         let (_, whole) = open(&target, &options).unwrap().parts[0].clone();
         walk(&*whole, options.max_pixels);
-        for iteration in 0..iterations() {
+        // 1733: the parquet crate panics.
+        for iteration in (0..iterations()).chain([1733]) {
             let mut bytes = original.clone();
             mutate(&mut bytes, &mut Key::new(7).fold_named(seed.name).fold_in(iteration).rng());
             fs::write(&path, &bytes).unwrap();
@@ -187,9 +213,11 @@ fn no_decoder_panics_on_mutated_images() {
             mutate(&mut bytes, &mut rng);
             let run = AssertUnwindSafe(|| {
                 let Ok(header) = probe(&bytes, limits) else { return };
-                let (x, y) = (rng.random_range(0..header.width as u64), rng.random_range(0..header.height as u64));
+                let (x, y) =
+                    (rng.random_range(0..header.width as u64), rng.random_range(0..header.height as u64));
                 let (x, y) = (x as usize, y as usize);
-                let wanted = CropBox { x, y, width: (header.width - x).min(20), height: (header.height - y).min(9) };
+                let wanted =
+                    CropBox { x, y, width: (header.width - x).min(20), height: (header.height - y).min(9) };
                 let part = decode_part(&bytes, limits, wanted);
                 if let Ok(part) = &part {
                     assert!(part.x <= x && part.x + part.image.width() >= x + wanted.width);

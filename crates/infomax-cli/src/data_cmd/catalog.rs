@@ -102,10 +102,26 @@ pub(super) const SETS: &[Set] = &[
         about: "70,000 grey images of 28x28 of handwritten digits, 10,000 of them for testing",
         base_url: "https://ossci-datasets.s3.amazonaws.com/mnist/",
         files: &[
-            Remote { name: "train-images-idx3-ubyte.gz", size: 9_912_422, md5: "f68b3c2dcbeaaa9fbdd348bbdeb94873" },
-            Remote { name: "train-labels-idx1-ubyte.gz", size: 28_881, md5: "d53e105ee54ea40749a09fcbcd1e9432" },
-            Remote { name: "t10k-images-idx3-ubyte.gz", size: 1_648_877, md5: "9fb629c4189551a2d022fa330f9573f3" },
-            Remote { name: "t10k-labels-idx1-ubyte.gz", size: 4_542, md5: "ec29112dd5afa0611ce80d1b7f02629c" },
+            Remote {
+                name: "train-images-idx3-ubyte.gz",
+                size: 9_912_422,
+                md5: "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            },
+            Remote {
+                name: "train-labels-idx1-ubyte.gz",
+                size: 28_881,
+                md5: "d53e105ee54ea40749a09fcbcd1e9432",
+            },
+            Remote {
+                name: "t10k-images-idx3-ubyte.gz",
+                size: 1_648_877,
+                md5: "9fb629c4189551a2d022fa330f9573f3",
+            },
+            Remote {
+                name: "t10k-labels-idx1-ubyte.gz",
+                size: 4_542,
+                md5: "ec29112dd5afa0611ce80d1b7f02629c",
+            },
         ],
         pack: Pack::None,
         unpacked: 0,
@@ -117,10 +133,26 @@ pub(super) const SETS: &[Set] = &[
         about: "70,000 grey images of 28x28 of clothes, 10,000 of them for testing",
         base_url: "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         files: &[
-            Remote { name: "train-images-idx3-ubyte.gz", size: 26_421_880, md5: "8d4fb7e6c68d591d4c3dfef9ec88bf0d" },
-            Remote { name: "train-labels-idx1-ubyte.gz", size: 29_515, md5: "25c81989df183df01b3e8a0aad5dffbe" },
-            Remote { name: "t10k-images-idx3-ubyte.gz", size: 4_422_102, md5: "bef4ecab320f06d8554ea6380940ec79" },
-            Remote { name: "t10k-labels-idx1-ubyte.gz", size: 5_148, md5: "bb300cfdad3c16e7a12a480ee83cd310" },
+            Remote {
+                name: "train-images-idx3-ubyte.gz",
+                size: 26_421_880,
+                md5: "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            },
+            Remote {
+                name: "train-labels-idx1-ubyte.gz",
+                size: 29_515,
+                md5: "25c81989df183df01b3e8a0aad5dffbe",
+            },
+            Remote {
+                name: "t10k-images-idx3-ubyte.gz",
+                size: 4_422_102,
+                md5: "bef4ecab320f06d8554ea6380940ec79",
+            },
+            Remote {
+                name: "t10k-labels-idx1-ubyte.gz",
+                size: 5_148,
+                md5: "bb300cfdad3c16e7a12a480ee83cd310",
+            },
         ],
         pack: Pack::None,
         unpacked: 0,

@@ -48,7 +48,12 @@ pub(super) fn agent() -> Agent {
 
 /// Downloads a file, or what is missing of it. What was received lies beside it as `NAME.part` until size and
 /// checksum are right. `progress` is told the number of bytes that are there.
-pub(super) fn download(agent: &Agent, job: Job<'_>, patience: Patience, progress: &dyn Fn(u64)) -> Result<()> {
+pub(super) fn download(
+    agent: &Agent,
+    job: Job<'_>,
+    patience: Patience,
+    progress: &dyn Fn(u64),
+) -> Result<()> {
     let Job { url, to, size, md5 } = job;
     if to.is_file() {
         if checksum(to)? == md5 {
@@ -111,7 +116,8 @@ pub(super) fn download(agent: &Agent, job: Job<'_>, patience: Patience, progress
         );
     }
     drop(file);
-    std::fs::rename(&part, to).with_context(|| format!("cannot rename {} to {}", part.display(), to.display()))?;
+    std::fs::rename(&part, to)
+        .with_context(|| format!("cannot rename {} to {}", part.display(), to.display()))?;
     Ok(())
 }
 
@@ -152,7 +158,9 @@ fn receive(
         other => Stop::Again(other.to_string()),
     })?;
     let wrong_size = |there: u64| {
-        Stop::Fatal(anyhow::anyhow!("{url}: the file has {there} bytes, not {size}; it was changed at the source"))
+        Stop::Fatal(anyhow::anyhow!(
+            "{url}: the file has {there} bytes, not {size}; it was changed at the source"
+        ))
     };
     match response.status() {
         StatusCode::OK => {

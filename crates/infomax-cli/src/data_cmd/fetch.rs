@@ -109,7 +109,8 @@ fn unpack_beside(set: &Set, archive: &Path, plan: &Plan<'_>) -> Result<()> {
     let temporary: PathBuf = plan.to.join(".unpacking");
     // Left over from a run that was killed.
     if temporary.exists() {
-        std::fs::remove_dir_all(&temporary).with_context(|| format!("cannot remove {}", temporary.display()))?;
+        std::fs::remove_dir_all(&temporary)
+            .with_context(|| format!("cannot remove {}", temporary.display()))?;
     }
     std::fs::create_dir(&temporary).with_context(|| format!("cannot make {}", temporary.display()))?;
     let bytes = std::fs::metadata(archive)?.len();
@@ -128,7 +129,10 @@ fn unpack_beside(set: &Set, archive: &Path, plan: &Plan<'_>) -> Result<()> {
             let entry = entry?;
             let place = plan.to.join(entry.file_name());
             if place.exists() {
-                bail!("{} exists already; move it away, or fetch into another folder with --to", place.display());
+                bail!(
+                    "{} exists already; move it away, or fetch into another folder with --to",
+                    place.display()
+                );
             }
             std::fs::rename(entry.path(), &place)
                 .with_context(|| format!("cannot move to {}", place.display()))?;

@@ -44,9 +44,7 @@ struct DamagedFile {
 }
 
 pub(super) fn run(args: &InfoArgs) -> Result<Status> {
-    // Nothing is kept: every image is looked at once at most.
-    let options =
-        OpenOptions { verify: args.verify, strict: args.strict, cache_bytes: 0, ..OpenOptions::default() };
+    let options = OpenOptions { verify: args.verify, strict: args.strict, ..OpenOptions::default() };
     let opened = infomax_data::open(&args.path, &options)?;
     let parts = opened.parts.iter().map(|(name, data)| part(name, &**data)).collect();
     let info = Info { path: args.path.clone(), format: opened.format, parts };
@@ -67,11 +65,12 @@ fn part(name: &'static str, data: &dyn Dataset) -> Part {
             None => unlabelled += 1,
         }
     }
-    let classes = data.classes().iter().zip(counts).map(|(name, images)| Class { name: name.clone(), images });
-    let damaged = data.skipped().iter().map(|s| DamagedFile {
-        path: s.path.display().to_string(),
-        reason: s.reason.clone(),
-    });
+    let classes =
+        data.classes().iter().zip(counts).map(|(name, images)| Class { name: name.clone(), images });
+    let damaged = data
+        .skipped()
+        .iter()
+        .map(|s| DamagedFile { path: s.path.display().to_string(), reason: s.reason.clone() });
     Part {
         name,
         images: data.len(),

@@ -38,7 +38,8 @@ pub(crate) struct InfoArgs {
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
-    /// How much of every encoded image is checked: `auto`, `never`, `header` or `decode`.
+    /// How much of every encoded image is checked: `never`, `header`, `decode`, or `auto`: everything if all
+    /// images fit into 1 GiB, else the headers, and above 100,000 images nothing.
     #[arg(long, default_value = "auto", value_parser = parse_verify)]
     pub(crate) verify: infomax_data::Verify,
     /// End with an error when anything is damaged.

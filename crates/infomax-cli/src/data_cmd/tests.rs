@@ -38,8 +38,11 @@ impl Server {
     fn start(files: Vec<(&'static str, Vec<u8>)>, manners: Manners) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/sets/", listener.local_addr().unwrap());
-        let (requests, ranges, stop) =
-            (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let (requests, ranges, stop) = (
+            Arc::new(AtomicUsize::new(0)),
+            Arc::new(Mutex::new(Vec::new())),
+            Arc::new(AtomicBool::new(false)),
+        );
         let (count, seen, stopped) = (requests.clone(), ranges.clone(), stop.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -82,7 +85,10 @@ fn answer(
             && name.eq_ignore_ascii_case("range")
         {
             seen.lock().unwrap().push(value.trim().to_owned());
-            range = value.trim().strip_prefix("bytes=").and_then(|r| r.trim_end_matches('-').parse::<usize>().ok());
+            range = value
+                .trim()
+                .strip_prefix("bytes=")
+                .and_then(|r| r.trim_end_matches('-').parse::<usize>().ok());
         }
     }
     if number < manners.busy {
@@ -99,7 +105,9 @@ fn answer(
     }
     let (head, from) = match start {
         Some(start) if start >= total => {
-            let head = format!("HTTP/1.1 416 No\r\nContent-Range: bytes */{total}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            let head = format!(
+                "HTTP/1.1 416 No\r\nContent-Range: bytes */{total}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
             return stream.write_all(head.as_bytes());
         }
         Some(start) => {
@@ -118,8 +126,10 @@ fn hash(bytes: &[u8]) -> &'static str {
 }
 
 fn set(name: &'static str, files: &[(&'static str, Vec<u8>)], pack: Pack) -> Set {
-    let remotes: Vec<Remote> =
-        files.iter().map(|(name, bytes)| Remote { name, size: bytes.len() as u64, md5: hash(bytes) }).collect();
+    let remotes: Vec<Remote> = files
+        .iter()
+        .map(|(name, bytes)| Remote { name, size: bytes.len() as u64, md5: hash(bytes) })
+        .collect();
     Set {
         name,
         about: "a set of the test",
@@ -174,7 +184,10 @@ fn files_come_whole_and_only_once() {
     let set = set("mnist", &files, Pack::None);
     let server = Server::start(files.clone(), Manners::default());
     let lines = run(&set, &server, dir.path()).unwrap().join("\n");
-    assert!(lines.contains("train:") && lines.contains("2 images of 30x30") && lines.contains("licence: none"), "{lines}");
+    assert!(
+        lines.contains("train:") && lines.contains("2 images of 30x30") && lines.contains("licence: none"),
+        "{lines}"
+    );
     for (name, bytes) in &files {
         assert_eq!(&std::fs::read(dir.path().join(name)).unwrap(), bytes);
         assert!(!part_path(&dir.path().join(name)).exists());
@@ -189,7 +202,8 @@ fn files_come_whole_and_only_once() {
 fn cut_connections_are_taken_up_where_they_ended() {
     let (files, dir) = (mnist(), TempDir::new().unwrap());
     let set = set("mnist", &files, Pack::None);
-    let server = Server::start(files.clone(), Manners { cut_after: Some(500), busy: 2, ..Manners::default() });
+    let server =
+        Server::start(files.clone(), Manners { cut_after: Some(500), busy: 2, ..Manners::default() });
     run(&set, &server, dir.path()).unwrap();
     assert_eq!(std::fs::read(dir.path().join(files[0].0)).unwrap(), files[0].1);
     let ranges = server.ranges.lock().unwrap().clone();
@@ -217,7 +231,10 @@ fn a_run_that_was_killed_goes_on() {
 
 #[test]
 fn servers_without_ranges_and_with_wrong_ones() {
-    for manners in [Manners { no_ranges: true, ..Manners::default() }, Manners { wrong_range: true, ..Manners::default() }] {
+    for manners in [
+        Manners { no_ranges: true, ..Manners::default() },
+        Manners { wrong_range: true, ..Manners::default() },
+    ] {
         let (files, dir) = (mnist(), TempDir::new().unwrap());
         let path = dir.path().join(files[0].0);
         std::fs::write(part_path(&path), &[9; 1000]).unwrap();
@@ -233,9 +250,13 @@ fn a_server_that_never_gets_further_is_given_up() {
     let set = set("mnist", &files, Pack::None);
     let server = Server::start(files.clone(), Manners { cut_after: Some(0), ..Manners::default() });
     let message = error(&set, &server, dir.path());
-    assert!(message.contains("3 tries without a new byte") && message.contains("0 of 1816 bytes"), "{message}");
+    assert!(
+        message.contains("3 tries without a new byte") && message.contains("0 of 1816 bytes"),
+        "{message}"
+    );
     // Without ranges every connection starts over, which is no progress either.
-    let server = Server::start(files, Manners { cut_after: Some(700), no_ranges: true, ..Manners::default() });
+    let server =
+        Server::start(files, Manners { cut_after: Some(700), no_ranges: true, ..Manners::default() });
     let message = error(&set, &server, dir.path());
     assert!(message.contains("tries without a new byte"), "{message}");
     assert!(!dir.path().join(MARK).exists());
@@ -278,7 +299,9 @@ fn archives_are_unpacked_all_at_once() {
     zip.start_file(inner, zip::write::SimpleFileOptions::default()).unwrap();
     zip.write_all(&record).unwrap();
     let zip = zip.finish().unwrap().into_inner();
-    for (name, bytes, pack) in [("c.tar.gz", tar_gz(&[(inner, &record)]), Pack::TarGz), ("c.zip", zip, Pack::Zip)] {
+    for (name, bytes, pack) in
+        [("c.tar.gz", tar_gz(&[(inner, &record)]), Pack::TarGz), ("c.zip", zip, Pack::Zip)]
+    {
         let (files, dir) = (vec![(name, bytes)], TempDir::new().unwrap());
         let server = Server::start(files.clone(), Manners::default());
         // Left over from a run that was killed while it unpacked.
@@ -286,7 +309,8 @@ fn archives_are_unpacked_all_at_once() {
         let lines = run(&set("cifar10", &files, pack), &server, dir.path()).unwrap().join("\n");
         assert!(lines.contains("1 images of 32x32, 10 classes"), "{lines}");
         assert_eq!(std::fs::read(dir.path().join(inner)).unwrap(), record);
-        let mut left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let mut left: Vec<_> =
+            std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["cifar-10-batches-bin", MARK], "the archive is gone");
     }

@@ -60,7 +60,7 @@ pub(super) fn tar_gz(archive: &Path, folder: &Path, limit: u64, progress: &dyn F
     let mut tar = tar::Archive::new(GzDecoder::new(counted));
     let mut target = Target { folder, left: limit, limit };
     for entry in tar.entries()? {
-        let mut entry = entry.context("damaged archive")?;
+        let entry = entry.context("damaged archive")?;
         let name = entry.path().context("damaged archive")?.into_owned();
         match entry.header().entry_type() {
             tar::EntryType::Regular | tar::EntryType::Continuous => {
@@ -93,7 +93,8 @@ pub(super) fn zip(archive: &Path, folder: &Path, limit: u64, progress: &dyn Fn(u
         match is_folder {
             true => target.folder(&name)?,
             false => target.file(&name, |file, most| {
-                infomax_data::read_member(&mut zip, i, most, file).map_err(|e| anyhow!("damaged archive: {e}"))
+                infomax_data::read_member(&mut zip, i, most, file)
+                    .map_err(|e| anyhow!("damaged archive: {e}"))
             })?,
         }
         progress(i as u64 + 1);

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 const PIXELS: u64 = 3072;
 
-const LAYOUT: Layout = Layout { width: 32, height: 32, channels: 3, order: Order::Planar, scalar: Scalar::U8 };
+const LAYOUT: Layout =
+    Layout { width: 32, height: 32, channels: 3, order: Order::Planar, scalar: Scalar::U8 };
 
 const CLASSES: [&str; 10] =
     ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
@@ -72,7 +73,9 @@ pub(crate) fn cifar(folder: &Path, part: &str, options: &OpenOptions) -> Result<
             let over = place.len() % stride;
             skipped.push(Skipped::new(
                 &path,
-                format!("record {count}: cut, {over} of {stride} bytes; the {count} records before it are used"),
+                format!(
+                    "record {count}: cut, {over} of {stride} bytes; the {count} records before it are used"
+                ),
             ));
         }
         // The labels lie between the images, so the file is read once, in pieces.

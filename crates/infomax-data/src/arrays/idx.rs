@@ -75,9 +75,14 @@ fn dims(head: &[u8]) -> std::result::Result<Vec<u64>, String> {
             if rest.len() < 4 * n {
                 return Err("damaged IDX: it ends within its header".into());
             }
-            Ok(rest[..4 * n].chunks_exact(4).map(|b| b.iter().fold(0, |v, b| v << 8 | u64::from(*b))).collect())
+            Ok(rest[..4 * n]
+                .chunks_exact(4)
+                .map(|b| b.iter().fold(0, |v, b| v << 8 | u64::from(*b)))
+                .collect())
         }
-        [0, 0, kind, ..] if *kind != 8 => Err(format!("IDX of the type 0x{kind:02x}; only bytes (0x08) are read")),
+        [0, 0, kind, ..] if *kind != 8 => {
+            Err(format!("IDX of the type 0x{kind:02x}; only bytes (0x08) are read"))
+        }
         _ => Err("not an IDX file".into()),
     }
 }
@@ -92,11 +97,13 @@ pub(crate) fn idx(path: &Path, options: &OpenOptions) -> Result<ArrayImages> {
         _ => return Err(damaged(path, format!("dimensions {dims:?}; images have (count, rows, columns)"))),
     };
     let stride = height.checked_mul(width).and_then(|n| n.checked_mul(channels)).filter(|n| *n > 0);
-    let stride = stride.ok_or_else(|| damaged(path, format!("dimensions {dims:?} hold no pixel, or too many")))?;
+    let stride =
+        stride.ok_or_else(|| damaged(path, format!("dimensions {dims:?} hold no pixel, or too many")))?;
     let mut skipped = Vec::new();
     let mut count = (place.len().saturating_sub(offset) / stride).min(promised);
     if count < promised {
-        skipped.push(Skipped::new(path, format!("cut: {count} of {promised} images are there, and are used")));
+        skipped
+            .push(Skipped::new(path, format!("cut: {count} of {promised} images are there, and are used")));
     }
     let mut labels = Vec::new();
     if let Some(beside) = labels_of(path) {
@@ -106,7 +113,8 @@ pub(crate) fn idx(path: &Path, options: &OpenOptions) -> Result<ArrayImages> {
             return Err(damaged(&beside, format!("labels of dimensions {dims:?} for {promised} images")));
         }
         if there < count {
-            let reason = format!("cut: {there} labels for {count} images; the images without one are left out");
+            let reason =
+                format!("cut: {there} labels for {count} images; the images without one are left out");
             skipped.push(Skipped::new(&beside, reason));
             count = there;
         }

@@ -143,16 +143,17 @@ impl ArrayImages {
             });
         }
         let count: usize = segments.iter().map(|s| s.count).sum();
+        if labels.is_empty() {
+            classes.clear();
+        }
         if !labels.is_empty() && labels.len() != count {
             return Err(Error::Decode {
                 path: root.to_path_buf(),
                 reason: format!("{count} images but {} labels", labels.len()),
             });
         }
-        let mut places = segments
-            .iter()
-            .zip(0u32..)
-            .flat_map(|(s, i)| (0..s.count as u32).map(move |record| (i, record)));
+        let mut places =
+            segments.iter().zip(0u32..).flat_map(|(s, i)| (0..s.count as u32).map(move |record| (i, record)));
         let wrong = labels.iter().any(|l| matches!(l, Label::Wrong(_)));
         let (mut kept, mut plain) = (Vec::new(), Vec::with_capacity(labels.len()));
         for label in &labels {

@@ -137,7 +137,9 @@ mod tests {
         let message = |dict: &str| header(&npy(1, dict)).unwrap_err();
         assert!(message("{'descr': '|u1', 'fortran_order': True, 'shape': (2,), }").contains("Fortran"));
         assert!(message("{'descr': '|O', 'fortran_order': False, 'shape': (2,), }").contains("|O"));
-        assert!(message("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,)}").contains("records"));
+        assert!(
+            message("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,)}").contains("records")
+        );
         assert!(message("{'descr': '|u1', 'fortran_order': False, 'shape': (-2,), }").contains("shape"));
         assert!(header(b"\x93NUMPY\x01\x00\xff\xff{").unwrap_err().contains("within its header"));
         assert!(header(b"PK").is_err());

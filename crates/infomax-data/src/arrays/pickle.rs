@@ -36,7 +36,8 @@ pub(super) fn batch(bytes: &[u8]) -> Result<(Vec<u8>, Vec<i64>), String> {
     let pixels = array(data).ok_or("`data` is not an array of bytes")?;
     let labels = field(&root, "fine_labels").or_else(|| field(&root, "labels")).ok_or("no `labels`")?;
     let Value::List(labels) = labels else { return Err("`labels` is not a list".into()) };
-    let labels: Option<Vec<i64>> = labels.iter().map(|v| if let Value::Int(i) = v { Some(*i) } else { None }).collect();
+    let labels: Option<Vec<i64>> =
+        labels.iter().map(|v| if let Value::Int(i) = v { Some(*i) } else { None }).collect();
     let labels = labels.ok_or("`labels` holds something else than whole numbers")?;
     if pixels.len() != labels.len() * 3072 {
         return Err(format!("{} bytes of pixels for {} labels of 3072", pixels.len(), labels.len()));
@@ -183,7 +184,8 @@ impl<'a> Machine<'a> {
                 return Err("too many instructions".into());
             }
             let code = self.take(1)?[0];
-            self.groups += usize::from(matches!(code, b't' | 0x85..=0x87 | b'a' | b'e' | b's' | b'u' | b'R' | b'b'));
+            self.groups +=
+                usize::from(matches!(code, b't' | 0x85..=0x87 | b'a' | b'e' | b's' | b'u' | b'R' | b'b'));
             if self.groups > MOST_GROUPS {
                 return Err("too many groups of values".into());
             }

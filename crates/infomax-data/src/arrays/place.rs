@@ -28,7 +28,10 @@ impl Place {
         let file = File::open(path).map_err(|e| open_error(path, e))?;
         let meta = file.metadata().map_err(|e| open_error(path, e))?;
         if meta.is_dir() {
-            return Err(open_error(path, io::Error::new(io::ErrorKind::IsADirectory, "a folder, not a file")));
+            return Err(open_error(
+                path,
+                io::Error::new(io::ErrorKind::IsADirectory, "a folder, not a file"),
+            ));
         }
         #[cfg(not(any(unix, windows)))]
         let file = std::sync::Mutex::new(file);

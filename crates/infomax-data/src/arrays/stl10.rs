@@ -30,7 +30,8 @@ pub(crate) fn stl10(folder: &Path, part: &str, options: &OpenOptions) -> Result<
     let (mut count, mut skipped) = (place.len() / stride, Vec::new());
     if place.len() % stride != 0 {
         let over = place.len() % stride;
-        let reason = format!("record {count}: cut, {over} of {stride} bytes; the {count} records before it are used");
+        let reason =
+            format!("record {count}: cut, {over} of {stride} bytes; the {count} records before it are used");
         skipped.push(Skipped::new(&path, reason));
     }
     let beside = folder.join(format!("{part}_y.bin"));

@@ -44,7 +44,13 @@ impl Array {
             _ => return None,
         };
         let size = |v: u64| usize::try_from(v).ok().filter(|v| (1..=1 << 20).contains(v));
-        Some(Layout { width: size(width)?, height: size(height)?, channels: channels as usize, order, scalar })
+        Some(Layout {
+            width: size(width)?,
+            height: size(height)?,
+            channels: channels as usize,
+            order,
+            scalar,
+        })
     }
 
     fn is_labels(&self) -> bool {
@@ -54,9 +60,9 @@ impl Array {
 
 /// Whether a file is one of these, by its name.
 pub(crate) fn is_array_file(path: &Path) -> bool {
-    path.extension().and_then(|e| e.to_str()).is_some_and(|e| {
-        ["npy", "npz", "safetensors"].iter().any(|known| e.eq_ignore_ascii_case(known))
-    })
+    path.extension()
+        .and_then(|e| e.to_str())
+        .is_some_and(|e| ["npy", "npz", "safetensors"].iter().any(|known| e.eq_ignore_ascii_case(known)))
 }
 
 /// Opens the image arrays of some files, each with the part of a data set that its name tells.
@@ -89,7 +95,9 @@ pub(crate) fn open_arrays(
     for array in images {
         let part = split_of(&array.name);
         let labels = others.iter().find(|o| {
-            o.is_labels() && (alone || split_of(&o.name) == part) && (is_label_name(&o.name) || others.len() == 1)
+            o.is_labels()
+                && (alone || split_of(&o.name) == part)
+                && (is_label_name(&o.name) || others.len() == 1)
         });
         parts.push((part.unwrap_or("train"), images_of(root, array, labels, options)?));
     }
@@ -104,11 +112,19 @@ pub(crate) fn is_label_file(path: &Path) -> bool {
 fn is_label_name(name: &str) -> bool {
     let name = name.to_lowercase();
     let last = name.rsplit('/').next().unwrap_or(&name);
-    last.contains("label") || last.contains("target") || last.contains("class") || last.starts_with('y')
+    last.contains("label")
+        || last.contains("target")
+        || last.contains("class")
+        || last.starts_with('y')
         || last.ends_with("_y")
 }
 
-fn images_of(root: &Path, array: Array, labels: Option<&Array>, options: &OpenOptions) -> Result<ArrayImages> {
+fn images_of(
+    root: &Path,
+    array: Array,
+    labels: Option<&Array>,
+    options: &OpenOptions,
+) -> Result<ArrayImages> {
     let damaged = |reason: String| Error::Decode { path: array.place.path().to_path_buf(), reason };
     let layout = array.layout().ok_or_else(|| damaged(format!("{} holds no images", array.name)))?;
     let (stride, promised) = (layout.bytes() as u64, array.shape[0]);
@@ -154,8 +170,7 @@ fn npy_file(path: &Path) -> Result<Array> {
     let head = place
         .take(0, place.len().min(npy::MAX_HEADER + 12))
         .map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
-    let header =
-        npy::header(&head).map_err(|reason| Error::Decode { path: path.to_path_buf(), reason })?;
+    let header = npy::header(&head).map_err(|reason| Error::Decode { path: path.to_path_buf(), reason })?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     Ok(Array { name, number: header.number, shape: header.shape, place, offset: header.offset })
 }
@@ -190,7 +205,13 @@ fn npz(path: &Path, arrays: &mut Vec<Array>) -> Result<()> {
                 (Place::memory(path, bytes), header.offset)
             }
         };
-        arrays.push(Array { name: short.to_owned(), number: header.number, shape: header.shape, place, offset });
+        arrays.push(Array {
+            name: short.to_owned(),
+            number: header.number,
+            shape: header.shape,
+            place,
+            offset,
+        });
     }
     Ok(())
 }
@@ -199,7 +220,8 @@ fn safetensors(path: &Path, arrays: &mut Vec<Array>) -> Result<()> {
     let damaged = |reason: String| Error::Decode { path: path.to_path_buf(), reason };
     let io = |source: std::io::Error| Error::Io { path: path.to_path_buf(), source };
     let place = Place::open(path)?;
-    let length = place.take(0, 8).map_err(|_| damaged("damaged safetensors: it ends within its header".into()))?;
+    let length =
+        place.take(0, 8).map_err(|_| damaged("damaged safetensors: it ends within its header".into()))?;
     let length = length.iter().rev().fold(0u64, |v, b| v << 8 | u64::from(*b));
     if length > 100_000_000 || length.saturating_add(8) > place.len() {
         return Err(damaged(format!("damaged safetensors: a header of {length} bytes")));
@@ -229,7 +251,10 @@ fn safetensors(path: &Path, arrays: &mut Vec<Array>) -> Result<()> {
         let array = Array { name, number, shape, place: Place::open(path)?, offset };
         let size = info.data_offsets.1.checked_sub(info.data_offsets.0);
         if size.is_none() || array.bytes() != size.map(|s| s as u64) {
-            return Err(damaged(format!("damaged safetensors: {} has another size than its shape", array.name)));
+            return Err(damaged(format!(
+                "damaged safetensors: {} has another size than its shape",
+                array.name
+            )));
         }
         arrays.push(array);
     }

@@ -53,7 +53,8 @@ pub(super) fn decode(
     wanted: CropBox,
 ) -> Result<Part, String> {
     let damaged = |e: libjpeg_turbo_rs::JpegError| format!("damaged JPEG: {e}");
-    let budget = DecodeLimits { max_pixels: limits.max_pixels as u64, max_scans: 200, ..DecodeLimits::default() };
+    let budget =
+        DecodeLimits { max_pixels: limits.max_pixels as u64, max_scans: 200, ..DecodeLimits::default() };
     let mut decoder = Decoder::new_with_limits(bytes, budget).map_err(damaged)?;
     let frame = decoder.header();
     if frame.dimensions() != (width, height) {
@@ -68,7 +69,8 @@ pub(super) fn decode(
     // Chroma is interpolated across the borders of blocks: one block more on each side makes what is inside
     // independent of where the part ends. Four inks have no partial path.
     let block = 8 * usize::from(most);
-    let (mut x, mut y) = (wanted.x.saturating_sub(block) / block * block, wanted.y.saturating_sub(block) / block * block);
+    let (mut x, mut y) =
+        (wanted.x.saturating_sub(block) / block * block, wanted.y.saturating_sub(block) / block * block);
     let mut right = (wanted.x + wanted.width + block).min(width);
     let mut bottom = (wanted.y + wanted.height + block).min(height);
     if ink {

@@ -74,7 +74,10 @@ pub fn decode_part(bytes: &[u8], limits: Limits, wanted: CropBox) -> Result<Part
         len > 0 && start.checked_add(len).is_some_and(|end| end <= limit)
     };
     if !inside(wanted.x, wanted.width, header.width) || !inside(wanted.y, wanted.height, header.height) {
-        return Err(format!("{wanted:?} is empty or reaches beyond {}x{} pixels", header.width, header.height));
+        return Err(format!(
+            "{wanted:?} is empty or reaches beyond {}x{} pixels",
+            header.width, header.height
+        ));
     }
     decode_known(bytes, limits, header, wanted)
 }
@@ -119,6 +122,6 @@ fn check_size(width: usize, height: usize, limits: Limits) -> Result<(), String>
 }
 
 /// Turns a panic of a decoder on a damaged file into an error, so that one file cannot end a run.
-fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("damaged: the decoder gave up".into()))
 }

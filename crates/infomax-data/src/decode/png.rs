@@ -48,8 +48,7 @@ pub(super) fn decode(bytes: &[u8], limits: Limits, wanted: CropBox) -> Result<Pa
             raw.extend_from_slice(row.data().get(columns).ok_or("damaged PNG: a short row")?);
         }
     }
-    let image =
-        Image::new(wanted.width, wanted.height, 3, rgb(color, raw)).map_err(|e| e.to_string())?;
+    let image = Image::new(wanted.width, wanted.height, 3, rgb(color, raw)).map_err(|e| e.to_string())?;
     Ok(Part { image, x: wanted.x, y: wanted.y })
 }
 

@@ -68,9 +68,8 @@ pub(super) fn read(path: &Path) -> Result<Walked> {
 /// Parts a line into path and label.
 fn split(line: &str) -> (&str, Option<&str>) {
     let parts = line.rsplit_once('\t').or_else(|| line.rsplit_once(','));
-    let parts = parts.or_else(|| {
-        line.trim_end().rsplit_once(' ').filter(|(_, label)| label.parse::<i64>().is_ok())
-    });
+    let parts =
+        parts.or_else(|| line.trim_end().rsplit_once(' ').filter(|(_, label)| label.parse::<i64>().is_ok()));
     match parts {
         Some((file, label)) => (file.trim(), Some(label.trim())),
         None => (line.trim(), None),

@@ -99,7 +99,8 @@ impl Loader {
             let (len, name) = (data.len(), data.name());
             return Err(Error::BatchTooLarge { batch, ranks, len, most: len / ranks, name });
         }
-        let maker = Maker::new(data, augmenter, key, batch, (rank, ranks), workers, prefetch.max(1), damaged)?;
+        let maker =
+            Maker::new(data, augmenter, key, batch, (rank, ranks), workers, prefetch.max(1), damaged)?;
         let position = Position::default();
         Ok(Self { maker: Arc::new(maker), device, position, producer: None, samples: 0, wait_s: 0.0 })
     }

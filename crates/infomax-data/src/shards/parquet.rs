@@ -1,6 +1,7 @@
 //! Parquet files with encoded images, as Hugging Face's `datasets` writes them.
 
 use crate::arrays::Place;
+use crate::decode::guarded;
 use crate::encoded::{Encoded, Found, Store, delegate_dataset};
 use crate::folder::MAX_LABEL;
 use crate::options::{OpenOptions, Skipped};
@@ -153,8 +154,9 @@ impl Groups {
     fn add(&mut self, path: &Path, skipped: &mut Vec<Skipped>) -> Result<Vec<String>> {
         let damaged = |reason: String| Error::Decode { path: path.to_path_buf(), reason };
         let place = AtPlace { place: Arc::new(Place::open(path)?), at: 0 };
-        let reader =
-            SerializedFileReader::new(place).map_err(|e| damaged(format!("damaged parquet file: {e}")))?;
+        // The reader panics on some damaged files.
+        let reader = guarded(|| SerializedFileReader::new(place).map_err(|e| e.to_string()))
+            .map_err(|e| damaged(format!("damaged parquet file: {e}")))?;
         let metadata = reader.metadata();
         let (column, labels) = columns(metadata).map_err(&damaged)?;
         let names = class_names(metadata);
@@ -169,7 +171,8 @@ impl Groups {
                 skipped.push(Skipped::new(path, reason));
                 continue;
             }
-            let values = match labels.map(|c| whole_numbers(&shard, number, c, count)).transpose() {
+            let values = match labels.map(|c| guarded(|| whole_numbers(&shard, number, c, count))).transpose()
+            {
                 Ok(values) => values,
                 Err(reason) => {
                     skipped.push(Skipped::new(path, format!("row group {number}: labels: {reason}")));
@@ -183,8 +186,9 @@ impl Groups {
                     Some(v) => match u32::try_from(v) {
                         Ok(label) if label <= MAX_LABEL => label,
                         _ => {
-                            let reason =
-                                format!("row group {number}, row {row}: the label {v} is not in 0..={MAX_LABEL}");
+                            let reason = format!(
+                                "row group {number}, row {row}: the label {v} is not in 0..={MAX_LABEL}"
+                            );
                             skipped.push(Skipped::new(path, reason));
                             continue;
                         }
@@ -213,7 +217,7 @@ impl Groups {
             return Ok(Arc::clone(images));
         }
         let Group { file, number } = &self.groups[group];
-        let images = Arc::new(byte_arrays(file, *number).map_err(std::io::Error::other)?);
+        let images = Arc::new(guarded(|| byte_arrays(file, *number)).map_err(std::io::Error::other)?);
         *unpacked = Some(Arc::clone(&images));
         Ok(images)
     }
@@ -291,7 +295,9 @@ fn columns(metadata: &ParquetMetaData) -> std::result::Result<(usize, Option<usi
         .collect();
     let find = |names: &[&str], fits: &dyn Fn(Type) -> bool| {
         names.iter().find_map(|name| {
-            leaves.iter().position(|(path, kind, flat)| *flat && fits(*kind) && path.eq_ignore_ascii_case(name))
+            leaves
+                .iter()
+                .position(|(path, kind, flat)| *flat && fits(*kind) && path.eq_ignore_ascii_case(name))
         })
     };
     let binary = |kind| kind == Type::BYTE_ARRAY;
@@ -313,7 +319,9 @@ fn class_names(metadata: &ParquetMetaData) -> Vec<String> {
     let json: Option<serde_json::Value> = text.and_then(|t| serde_json::from_str(t).ok());
     let features = json.as_ref().and_then(|j| j.get("info")?.get("features"));
     let names = features.and_then(|f| {
-        ["label", "labels", "fine_label", "cls", "class", "target"].iter().find_map(|k| f.get(k)?.get("names"))
+        ["label", "labels", "fine_label", "cls", "class", "target"]
+            .iter()
+            .find_map(|k| f.get(k)?.get("names"))
     });
     let names = names.and_then(|n| n.as_array()).map(Vec::as_slice).unwrap_or_default();
     names.iter().filter_map(|n| n.as_str().map(str::to_owned)).collect()
@@ -355,7 +363,9 @@ fn whole_numbers(
     macro_rules! all {
         ($column:expr) => {{
             let mut values = Vec::new();
-            while $column.read_records(count.max(1), Some(&mut levels), None, &mut values).map_err(words)?.0 > 0 {}
+            while $column.read_records(count.max(1), Some(&mut levels), None, &mut values).map_err(words)?.0
+                > 0
+            {}
             values
         }};
     }
