@@ -89,6 +89,16 @@ pub(crate) fn cells(crates: &[String]) -> Vec<Cell> {
         ),
     ]);
     cells.extend(crates.iter().map(|name| alone_full(name)));
+    cells.push(Cell {
+        name: "fuzz".to_owned(),
+        what: "parsers of data sets on many more mutated files than `test` tries".to_owned(),
+        stage: Stage::Full,
+        steps: vec![Step::CargoEnv(
+            "INFOMAX_FUZZ_ITERATIONS",
+            "5000",
+            owned(&["test", "--workspace", "--test", "fuzz"]),
+        )],
+    });
     cells
 }
 

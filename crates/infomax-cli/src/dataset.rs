@@ -3,7 +3,7 @@
 use crate::config::{DataConfig, Source};
 use anyhow::{Context as _, Result, bail};
 use infomax_core::Key;
-use infomax_data::{Dataset, FolderOptions, ImageFolder, Shapes, ShapesConfig, Split, Subset};
+use infomax_data::{Damaged, Dataset, OpenOptions, Shapes, ShapesConfig, Split, Subset};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,10 @@ use std::sync::Arc;
 /// The images of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Images {
+    /// What is trained on.
     pub(crate) train: Arc<dyn Dataset>,
+    /// What the probes are trained on: the same images, unless those have no labels.
+    pub(crate) labelled: Arc<dyn Dataset>,
     /// Held-out images; none for a folder without labels and without a `test/`.
     pub(crate) test: Option<Arc<dyn Dataset>>,
     /// A short name for the run's folder.
@@ -23,15 +26,18 @@ pub(crate) struct Images {
 impl Images {
     /// Why no probe is possible, if so.
     pub(crate) fn no_probe(&self) -> Option<String> {
-        let classes = self.train.classes();
+        let classes = self.labelled.classes();
         match (&self.test, classes.len()) {
-            (_, 0) => Some(format!(
+            (_, 0) if self.labelled.format() == "image folder" => Some(format!(
                 "{} has no class sub-folders, so there are no labels to probe with",
-                self.train.name()
+                self.labelled.name()
             )),
+            (_, 0) => {
+                Some(format!("{} has no classes, so there are no labels to probe with", self.labelled.name()))
+            }
             (_, 1) => Some(format!(
                 "{} has one class only (`{}`); a probe needs at least two class sub-folders",
-                self.train.name(),
+                self.labelled.name(),
                 classes[0]
             )),
             (None, _) => {
@@ -41,7 +47,7 @@ impl Images {
                 "the classes of {} ({}) are not those of {} ({})",
                 test.name(),
                 list(test.classes()),
-                self.train.name(),
+                self.labelled.name(),
                 list(classes)
             )),
             _ => None,
@@ -55,6 +61,15 @@ impl Images {
             lines.push(format!("test:  {}", test.describe()));
         }
         lines
+    }
+}
+
+/// What happens to a sample that turns out unreadable during a run.
+pub(crate) fn damaged(config: &DataConfig, samples: usize) -> Damaged {
+    match config.strict {
+        true => Damaged::Stop,
+        // One in a hundred is a bad download; more is a bad disk.
+        false => Damaged::Replace { most: (samples / 100).max(10) },
     }
 }
 
@@ -92,8 +107,10 @@ fn shapes(config: &DataConfig) -> Result<Images> {
             cache_bytes: config.cache_mib << 19,
         })?))
     };
+    let train = part(Split::Train, config.train_images).context("[data] train_images")?;
     Ok(Images {
-        train: part(Split::Train, config.train_images).context("[data] train_images")?,
+        labelled: train.clone(),
+        train,
         test: match config.test_images {
             0 => None,
             len => Some(part(Split::Test, len)?),
@@ -103,43 +120,44 @@ fn shapes(config: &DataConfig) -> Result<Images> {
     })
 }
 
+/// Whatever lies at a path.
 fn folder(config: &DataConfig, path: &Path) -> Result<Images> {
-    let options = FolderOptions {
+    let options = OpenOptions {
         strict: config.strict,
         max_pixels: usize::try_from(config.max_pixels).unwrap_or(usize::MAX),
         cache_bytes: config.cache_mib << 19,
-        ..FolderOptions::default()
+        ..OpenOptions::default()
     };
-    let mut skipped = Vec::new();
-    let mut open = |path: &Path| -> Result<Arc<dyn Dataset>> {
-        let folder = ImageFolder::open(path, &options)?;
-        skipped.extend(folder.skipped().iter().map(|s| (s.path.clone(), s.reason.clone())));
-        Ok(Arc::new(folder))
+    let opened = infomax_data::open(path, &options)?;
+    let skipped = opened.skipped().map(|s| (s.path.clone(), s.reason.clone())).collect();
+    let names: Vec<_> = opened.parts.iter().map(|(name, _)| *name).collect();
+    let wanted = match &*config.part {
+        "train" => opened.train(),
+        other => opened.part(other),
     };
-    let train_path = path.join("train");
-    let (train, test) = if train_path.is_dir() {
-        let test_path = ["test", "val", "validation"].iter().map(|name| path.join(name)).find(|p| p.is_dir());
-        (open(&train_path)?, test_path.map(|p| open(&p)).transpose()?)
+    let all = wanted
+        .cloned()
+        .with_context(|| format!("data.part = `{}`: there are {}", config.part, names.join(", ")))?;
+    let labelled =
+        if all.classes().is_empty() { opened.train().unwrap_or(&all).clone() } else { all.clone() };
+    let held_out = opened.held_out().filter(|data| !Arc::ptr_eq(data, &all)).cloned();
+    let whole = Arc::ptr_eq(&all, &labelled);
+    let (train, test) = if held_out.is_some() || all.classes().is_empty() || config.test_fraction == 0.0 {
+        (all, held_out)
     } else {
-        let all = open(path)?;
-        if all.classes().is_empty() || config.test_fraction == 0.0 {
+        let (train, test) = split(&*all, config.test_fraction, config.seed);
+        if train.is_empty() || test.is_empty() {
             (all, None)
         } else {
-            let (train, test) = split(&*all, config.test_fraction, config.seed);
-            if train.is_empty() || test.is_empty() {
-                (all, None)
-            } else {
-                (
-                    Arc::new(Subset::new(all.clone(), train)?) as _,
-                    Some(Arc::new(Subset::new(all, test)?) as _),
-                )
-            }
+            (Arc::new(Subset::new(all.clone(), train)?) as _, Some(Arc::new(Subset::new(all, test)?) as _))
         }
     };
+    let train = first_of_each_class(train, config.train_images, "data.train_images")?;
     let name = path.file_name().map_or_else(|| "images".into(), |n| n.to_string_lossy().to_lowercase());
     let name = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     Ok(Images {
-        train: first_of_each_class(train, config.train_images, "data.train_images")?,
+        labelled: if whole { train.clone() } else { labelled },
+        train,
         test: test
             .map(|test| first_of_each_class(test, config.test_images, "data.test_images"))
             .transpose()?,

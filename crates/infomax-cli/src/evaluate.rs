@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use infomax_augment::EvalTransform;
 use infomax_core::{Key, Learner, Params};
-use infomax_data::{Dataset, EvalLoader};
+use infomax_data::{Damaged, Dataset, EvalLoader};
 use infomax_eval::{KnnConfig, LinearProbeConfig, knn, linear_probe, spectrum};
 use infomax_models::JointEmbedding;
 use infomax_train::RunDir;
@@ -103,15 +103,21 @@ fn bank(
     images: &Arc<dyn Dataset>,
     transform: &EvalTransform,
     batch: usize,
+    damaged: Damaged,
     bar: &ProgressBar,
     f: &dyn Fn(&Tensor) -> Result<Tensor>,
 ) -> Result<Bank> {
     let (mut features, mut labels) = (Vec::new(), Vec::new());
-    for part in EvalLoader::new(images.clone(), transform.clone(), batch, &Device::Cpu)? {
+    let pass = EvalLoader::new(images.clone(), transform.clone(), batch, &Device::Cpu)?.with_damaged(damaged);
+    let left_out = pass.damaged();
+    for part in pass {
         let (xs, ys) = part?;
         bar.inc(ys.len() as u64);
         features.push(f(&xs)?);
         labels.extend(ys);
+    }
+    for (_, reason) in left_out.list() {
+        bar.suspend(|| eprintln!("warning: left out of the evaluation: {reason}"));
     }
     Ok(Bank { features: Tensor::cat(&features, 0)?, labels: labels.into_iter().collect() })
 }
@@ -141,7 +147,7 @@ pub(crate) fn evaluate(
 
     let no_probe = images.no_probe();
     let test = images.test.as_ref().filter(|_| no_probe.is_none());
-    let per_subject = images.train.len() + test.map_or(0, |t| t.len());
+    let per_subject = images.labelled.len() + test.map_or(0, |t| t.len());
     let bar = ProgressBar::new((per_subject * subjects.len()) as u64);
     if quiet {
         bar.set_draw_target(ProgressDrawTarget::hidden());
@@ -153,7 +159,9 @@ pub(crate) fn evaluate(
     let mut rows = Vec::new();
     for (what, f) in &subjects {
         bar.set_message(what.clone());
-        let train = bank(&images.train, &transform, config.eval.batch, &bar, f)?;
+        let damaged = |data: &Arc<dyn Dataset>| dataset::damaged(&config.data, data.len());
+        let train =
+            bank(&images.labelled, &transform, config.eval.batch, damaged(&images.labelled), &bar, f)?;
         let spectrum = spectrum(&train.features)?;
         let mut row = Row {
             what: what.clone(),
@@ -166,7 +174,7 @@ pub(crate) fn evaluate(
             participation_ratio: spectrum.participation_ratio,
         };
         if let (Some(test), Some(train_labels)) = (test, &train.labels) {
-            let held_out = bank(test, &transform, config.eval.batch, &bar, f)?;
+            let held_out = bank(test, &transform, config.eval.batch, damaged(test), &bar, f)?;
             let test_labels = held_out.labels.context("the held-out images have no labels")?;
             bar.set_message(format!("{what}: probes"));
             let neighbours = KnnConfig { k: config.eval.knn_k, temperature: config.eval.knn_temperature };
@@ -187,9 +195,9 @@ pub(crate) fn evaluate(
     bar.finish_and_clear();
     Ok(Evaluation {
         step,
-        train_images: images.train.len(),
+        train_images: images.labelled.len(),
         test_images: images.test.as_ref().map_or(0, |t| t.len()),
-        classes: images.train.classes().len(),
+        classes: images.labelled.classes().len(),
         protocol,
         no_probe,
         rows,

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use candle_core::Device;
 use infomax_augment::Augmenter;
 use infomax_core::{BatchSource as _, Key, Learner};
-use infomax_data::{Loader, LoaderConfig};
+use infomax_data::{DamagedSamples, Loader, LoaderConfig};
 use infomax_models::JointEmbedding;
 use infomax_train::{HealthState, Outcome, RunDir, Trainer};
 use std::path::{Path, PathBuf};
@@ -54,9 +54,11 @@ pub(crate) fn run(args: &PretrainArgs) -> Result<Status> {
             workers: args.output.threads.unwrap_or(0),
             prefetch: config.train.prefetch,
             device: Device::Cpu,
+            damaged: dataset::damaged(&config.data, images.train.len()),
             ..LoaderConfig::default()
         },
     )?;
+    let damaged = loader.damaged();
     let batches = loader.batches_per_epoch();
     let total = config.train.run.total_steps(batches);
     let schedule = config.optim.schedule.schedule(batches, total)?;
@@ -110,6 +112,7 @@ pub(crate) fn run(args: &PretrainArgs) -> Result<Status> {
     let mut progress = Progress::new(config.train.run.epochs, total, config.train.batch, quiet);
     let outcome = trainer.run(&stop, &mut progress);
     progress.finish();
+    log_damaged(trainer.run_dir_mut(), &damaged)?;
     let health = match outcome? {
         Outcome::Interrupted { checkpoint, step } => {
             eprintln!(
@@ -185,6 +188,24 @@ fn log_images(dir: &mut RunDir, images: &Images, note: &dyn Fn(&str)) -> Result<
         for (path, reason) in images.skipped.iter().take(5) {
             note(&format!("  {}: {reason}", path.display()));
         }
+    }
+    Ok(())
+}
+
+/// Says which samples could not be read while the run went on, and were replaced by others.
+fn log_damaged(dir: &mut RunDir, damaged: &DamagedSamples) -> Result<()> {
+    let list = damaged.list();
+    for (_, reason) in &list {
+        dir.log(&format!("replaced a sample that could not be read: {reason}"))?;
+    }
+    if !list.is_empty() {
+        let log = dir.path().join("log.txt");
+        eprintln!(
+            "warning: {} samples could not be read and were replaced by others ({}):",
+            list.len(),
+            log.display()
+        );
+        list.iter().take(5).for_each(|(_, reason)| eprintln!("  {reason}"));
     }
     Ok(())
 }

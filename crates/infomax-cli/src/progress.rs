@@ -11,6 +11,8 @@ pub(crate) struct Progress {
     batch: usize,
     /// Where the rate is measured from: a resumed run does not count what others did.
     start: Option<(Instant, u64)>,
+    /// Seconds of waiting for batches since then.
+    waited: f64,
     plain: bool,
 }
 
@@ -26,7 +28,7 @@ impl Progress {
             bar.set_style(style.progress_chars("=> "));
         }
         let plain = !quiet && bar.is_hidden();
-        Self { bar, epochs, batch, start: None, plain }
+        Self { bar, epochs, batch, start: None, waited: 0.0, plain }
     }
 
     /// Prints a line above the bar.
@@ -41,6 +43,11 @@ impl Progress {
     /// Removes the bar.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
+    }
+
+    /// The part of the time in which training waited for the loader, in per cent.
+    fn wait(&self) -> f64 {
+        self.start.map_or(0.0, |(time, _)| 100.0 * self.waited / time.elapsed().as_secs_f64().max(1e-9))
     }
 
     fn rate(&self, step: u64) -> f64 {
@@ -59,9 +66,10 @@ fn loss(metrics: &StepMetrics) -> String {
 
 impl Observer for Progress {
     fn on_step(&mut self, metrics: &StepMetrics) {
-        if self.start.is_none() {
+        match self.start {
             // The first step carries the start of the loader, so it is not part of the rate.
-            self.start = Some((Instant::now(), metrics.step));
+            None => self.start = Some((Instant::now(), metrics.step)),
+            Some(_) => self.waited += metrics.time.data_wait_s,
         }
         let rate = self.rate(metrics.step);
         self.bar.set_position(metrics.step);
@@ -71,11 +79,12 @@ impl Observer for Progress {
             let per_epoch = metrics.total_steps.div_ceil(self.epochs.max(1)).max(1);
             if metrics.step.is_multiple_of(per_epoch) {
                 eprintln!(
-                    "epoch {}/{}  step {}/{}  {rate:.0} images/s  {}",
+                    "epoch {}/{}  step {}/{}  {rate:.0} images/s  {:.0} % waiting for data  {}",
                     metrics.epoch + 1,
                     self.epochs,
                     metrics.step,
                     metrics.total_steps,
+                    self.wait(),
                     loss(metrics)
                 );
             }

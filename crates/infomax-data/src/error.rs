@@ -107,6 +107,18 @@ pub enum Error {
         /// What went wrong.
         source: Box<Error>,
     },
+    /// More samples are damaged than may be replaced.
+    #[error(
+        "{count} samples could not be read, more than the {most} that may be replaced; is a disk failing? {list}"
+    )]
+    TooManyDamaged {
+        /// The number of different damaged samples so far.
+        count: usize,
+        /// The largest number that is accepted.
+        most: usize,
+        /// The first of them with their reasons.
+        list: String,
+    },
     /// A worker thread ended without a result.
     #[error("a loader thread stopped unexpectedly ({0}); this is a defect, please report it")]
     Worker(String),

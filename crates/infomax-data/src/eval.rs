@@ -1,6 +1,6 @@
 //! Every image of a data set once, in order, without randomness.
 
-use crate::{Dataset, Error, Result};
+use crate::{Damaged, DamagedSamples, Dataset, Error, Result};
 use candle_core::{Device, Tensor};
 use infomax_augment::{EvalTransform, Scratch};
 use rayon::prelude::*;
@@ -18,6 +18,8 @@ pub struct EvalLoader {
     batch: usize,
     device: Device,
     at: usize,
+    policy: Damaged,
+    damaged: DamagedSamples,
 }
 
 impl EvalLoader {
@@ -34,7 +36,20 @@ impl EvalLoader {
         if batch == 0 {
             return Err(Error::config("batch", 0, "a batch has at least one sample"));
         }
-        Ok(Self { data, transform, batch, device: device.clone(), at: 0 })
+        let (policy, damaged) = (Damaged::Stop, DamagedSamples::default());
+        Ok(Self { data, transform, batch, device: device.clone(), at: 0, policy, damaged })
+    }
+
+    /// What happens when a sample cannot be read. There is no stand-in here: under [`Damaged::Replace`] the
+    /// sample is left out, counted and named in [`EvalLoader::damaged`].
+    pub fn with_damaged(mut self, policy: Damaged) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// What was left out so far; the handle stays connected to this pass.
+    pub fn damaged(&self) -> DamagedSamples {
+        self.damaged.clone()
     }
 
     fn make(&self, from: usize, to: usize) -> Result<EvalBatch> {
@@ -49,11 +64,25 @@ impl EvalLoader {
             })
             .flatten_iter()
             .collect();
-        if let Some((index, source)) = failures.into_iter().min_by_key(|(index, _)| *index) {
-            return Err(Error::Sample { index, name: self.data.name(), source: Box::new(source) });
+        let mut left_out = Vec::new();
+        for (index, source) in failures {
+            match (self.policy, &source) {
+                (Damaged::Replace { most }, Error::Decode { .. } | Error::Io { .. }) => {
+                    self.damaged.add(index, &self.data.place(index), &source, most)?;
+                    left_out.push(index);
+                }
+                _ => return Err(Error::Sample { index, name: self.data.name(), source: Box::new(source) }),
+            }
         }
-        let labels = (from..to).map(|i| self.data.label(i)).collect();
-        Ok((Tensor::from_vec(pixels, (to - from, c, h, w), &self.device)?, labels))
+        let kept: Vec<usize> = (from..to).filter(|i| !left_out.contains(i)).collect();
+        let n = c * h * w;
+        for (row, index) in kept.iter().enumerate() {
+            let start = (index - from) * n;
+            pixels.copy_within(start..start + n, row * n);
+        }
+        pixels.truncate(kept.len() * n);
+        let labels = kept.iter().map(|i| self.data.label(*i)).collect();
+        Ok((Tensor::from_vec(pixels, (kept.len(), c, h, w), &self.device)?, labels))
     }
 
     fn fill(&self, index: usize, scratch: &mut Scratch, out: &mut [f32]) -> Result<()> {
@@ -68,15 +97,19 @@ impl Iterator for EvalLoader {
     type Item = Result<EvalBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let from = self.at;
-        if from >= self.data.len() {
-            return None;
+        loop {
+            let from = self.at;
+            if from >= self.data.len() {
+                return None;
+            }
+            let to = from.saturating_add(self.batch).min(self.data.len());
+            let made = self.make(from, to);
+            // After an error there is nothing more: a caller that goes on would silently lose samples.
+            self.at = if made.is_ok() { to } else { self.data.len() };
+            if !matches!(&made, Ok((_, labels)) if labels.is_empty()) {
+                return Some(made);
+            }
         }
-        let to = from.saturating_add(self.batch).min(self.data.len());
-        let made = self.make(from, to);
-        // After an error there is nothing more: a caller that goes on would silently lose samples.
-        self.at = if made.is_ok() { to } else { self.data.len() };
-        Some(made)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -3,8 +3,11 @@
 //! | item | what it is |
 //! |---|---|
 //! | [`Dataset`] | images by index, with labels where they are known |
+//! | [`open`] | recognises what lies at a path and opens it, whatever the format |
 //! | [`Shapes`] | a procedural data set that needs no file: shapes under random pose, colour, texture, clutter |
 //! | [`ImageFolder`] | JPEG and PNG files below a folder, labelled by sub-folder |
+//! | [`ArrayImages`] | CIFAR, STL-10, MNIST's IDX, NumPy and safetensors arrays, read by position |
+//! | [`TarShards`], `ParquetShards` | WebDataset and Hugging Face shards (feature `parquet`), with random access |
 //! | [`Subset`] | a seeded, class-balanced choice of another data set |
 //! | [`Loader`] | shuffled, augmented batches, made in parallel ahead of their use: an [`infomax_core::BatchSource`] |
 //! | [`EvalLoader`], [`eval_tensors`] | every image once, in order, without randomness |
@@ -26,19 +29,34 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod arrays;
 mod cache;
 mod dataset;
 mod decode;
+mod encoded;
 mod error;
 mod eval;
 mod folder;
 mod loader;
+mod open;
+mod options;
 mod shapes;
+mod shards;
+mod split;
+mod verify;
+mod zip_member;
 
-pub use dataset::{Dataset, Subset};
-pub use decode::{Format, Header, Limits, decode, probe};
+pub use arrays::ArrayImages;
+pub use dataset::{Dataset, Part, SizeRange, Subset};
+pub use decode::{Format, Header, Limits, decode, decode_part, probe};
 pub use error::{Error, Result};
 pub use eval::{EvalBatch, EvalLoader, eval_tensors};
-pub use folder::{FolderOptions, ImageFolder, Labels, Skipped, Verify};
-pub use loader::{Loader, LoaderConfig};
+pub use folder::ImageFolder;
+pub use loader::{Damaged, DamagedSamples, Loader, LoaderConfig};
+pub use open::{Opened, open};
+pub use options::{FolderOptions, Labels, OpenOptions, Skipped, Verify};
 pub use shapes::{Shape, Shapes, ShapesConfig, Split};
+#[cfg(feature = "parquet")]
+pub use shards::ParquetShards;
+pub use shards::TarShards;
+pub use zip_member::read_member;

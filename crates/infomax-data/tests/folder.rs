@@ -50,7 +50,7 @@ fn classes_are_sub_folders_in_order_of_name() {
     let data = open(&dir);
     assert_eq!(data.classes(), ["ant", "cat", "dog"]);
     let paths: Vec<_> = (0..data.len())
-        .map(|i| data.path(i).unwrap().strip_prefix(dir.path()).unwrap().to_str().unwrap())
+        .map(|i| data.path(i).unwrap().strip_prefix(dir.path()).unwrap().to_str().unwrap().to_owned())
         .collect();
     assert_eq!(paths, ["ant/z.png", "cat/1.jpg", "dog/b.jpg", "dog/a/deep/x.JPEG"]);
     assert_eq!((0..4).map(|i| data.label(i)).collect::<Vec<_>>(), [Some(0), Some(1), Some(2), Some(2)]);

@@ -5,7 +5,8 @@ use candle_core::Device;
 use infomax_augment::{Augmenter, EvalTransform, Image, Recipe};
 use infomax_core::{Batch, BatchSource as _, Key, Position};
 use infomax_data::{
-    Dataset, Error, EvalLoader, Loader, LoaderConfig, Result, Shapes, ShapesConfig, eval_tensors,
+    Damaged, Dataset, Error, EvalLoader, ImageFolder, Loader, LoaderConfig, OpenOptions, Result, Shapes,
+    ShapesConfig, Verify, eval_tensors,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -173,6 +174,90 @@ fn errors_travel_with_the_name_and_the_batch_can_be_tried_again() {
 }
 
 #[test]
+fn a_damaged_sample_is_replaced_counted_and_named() {
+    let make = |workers, most| {
+        let data = Arc::new(Faulty { inner: shapes(), broken: AtomicBool::new(true), panics: false });
+        let config = LoaderConfig { damaged: Damaged::Replace { most }, ..config(workers) };
+        Loader::new(data, augmenter(), config).unwrap()
+    };
+    let mut loader = make(3, 1);
+    let damaged = loader.damaged();
+    let got = stream(&mut loader, 6);
+    let whole = stream(&mut self::loader(1), 6);
+    let mut replaced = 0;
+    for (got, whole) in got.iter().zip(&whole) {
+        assert!(!got.2.contains(&7));
+        for (at, (g, w)) in got.2.iter().zip(&whole.2).enumerate() {
+            let n = got.0[0].len() / got.2.len();
+            if g == w {
+                assert_eq!(got.0[0][at * n..][..n], whole.0[0][at * n..][..n]);
+            } else {
+                assert_eq!(*w, 7);
+                replaced += 1;
+            }
+        }
+    }
+    assert!(replaced >= 1);
+    let list = damaged.list();
+    assert_eq!((damaged.count(), list.len(), list[0].0), (1, 1, 7));
+    assert!(list[0].1.contains("seven.jpg"), "{list:?}");
+    // The stand-in depends on key and position alone.
+    assert_eq!(got, stream(&mut make(1, 1), 6));
+    // Too many are an error that names them.
+    let mut strict = make(2, 0);
+    let message = (0..3).find_map(|_| strict.next_batch().err()).unwrap().to_string();
+    assert!(message.contains("seven.jpg") && message.contains("more than the 0"), "{message}");
+}
+
+/// Files that vanish between the start and their use, as on a disk that fails.
+#[test]
+fn a_disk_error_in_an_epoch_is_counted_and_named() {
+    let dir = tempfile::TempDir::new().unwrap();
+    for i in 0..40u8 {
+        let image = image::RgbImage::from_pixel(16, 16, image::Rgb([i, 0, 0]));
+        image.save(dir.path().join(format!("{i:02}.png"))).unwrap();
+    }
+    let options = OpenOptions { cache_bytes: 0, verify: Verify::Never, ..OpenOptions::default() };
+    let open = |damaged| {
+        let data = Arc::new(ImageFolder::open(dir.path(), &options).unwrap());
+        Loader::new(data, augmenter(), LoaderConfig { batch: 8, damaged, ..config(2) }).unwrap()
+    };
+    let mut stops = open(Damaged::Stop);
+    let mut goes_on = open(Damaged::Replace { most: 4 });
+    for name in ["03.png", "17.png"] {
+        std::fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    let message = (0..5).find_map(|_| stops.next_batch().err()).unwrap().to_string();
+    assert!(message.contains("03.png") || message.contains("17.png"), "{message}");
+    let batches = stream(&mut goes_on, 5);
+    assert!(batches.iter().all(|b| b.2.len() == 8 && !b.2.contains(&3) && !b.2.contains(&17)));
+    let named: Vec<_> = goes_on.damaged().list();
+    assert_eq!(named.iter().map(|d| d.0).collect::<Vec<_>>(), [3, 17]);
+    assert!(named[1].1.contains("17.png"), "{named:?}");
+}
+
+/// Views of large JPEG and PNG files: decoded in part, and whole where there is a cache.
+#[test]
+fn decoding_in_part_changes_no_bit() {
+    let dir = tempfile::TempDir::new().unwrap();
+    for i in 0..12u32 {
+        let image = image::RgbImage::from_fn(97 + i, 70 + 2 * i, |x, y| {
+            image::Rgb([(x * 5 + i) as u8, (y * 3) as u8, (x * y / 9) as u8])
+        });
+        let extension = if i % 3 == 0 { "png" } else { "jpg" };
+        image.save(dir.path().join(format!("{i:02}.{extension}"))).unwrap();
+    }
+    let views = |cache_bytes, verify| {
+        let options = OpenOptions { cache_bytes, verify, ..OpenOptions::default() };
+        let data = Arc::new(ImageFolder::open(dir.path(), &options).unwrap());
+        stream(&mut Loader::new(data, augmenter(), LoaderConfig { batch: 4, ..config(2) }).unwrap(), 6)
+    };
+    let part = views(0, Verify::Never);
+    assert_eq!(part, views(1 << 30, Verify::Never));
+    assert_eq!(part, views(1 << 30, Verify::Auto));
+}
+
+#[test]
 fn a_panic_becomes_an_error() {
     let data = Arc::new(Faulty { inner: shapes(), broken: AtomicBool::new(true), panics: true });
     let mut loader = Loader::new(data, augmenter(), config(2)).unwrap();
@@ -205,6 +290,23 @@ fn evaluation_is_in_order_and_complete() {
     let results: Vec<_> = EvalLoader::new(broken, transform, 5, &Device::Cpu).unwrap().collect();
     assert_eq!(results.len(), 2, "nothing follows an error");
     assert!(results[1].as_ref().unwrap_err().to_string().contains("seven.jpg"));
+    // Left out, counted and named.
+    let broken = Arc::new(Faulty { inner: shapes(), broken: AtomicBool::new(true), panics: false });
+    let transform = EvalTransform::new(16, &[0.5; 3], &[0.25; 3]).unwrap();
+    let pass = EvalLoader::new(broken.clone(), transform.clone(), 1, &Device::Cpu).unwrap();
+    let pass = pass.with_damaged(Damaged::Replace { most: 1 });
+    let damaged = pass.damaged();
+    let parts: Vec<_> = pass.map(|b| b.unwrap().0).collect();
+    assert_eq!((parts.len(), damaged.count(), damaged.list()[0].0), (LEN - 1, 1, 7));
+    let joined = candle_core::Tensor::cat(&parts, 0).unwrap();
+    let wide = EvalLoader::new(broken.clone(), transform.clone(), LEN, &Device::Cpu).unwrap();
+    let wide = wide.with_damaged(Damaged::Replace { most: 1 }).next().unwrap().unwrap().0;
+    assert_eq!(flat(&joined), flat(&wide));
+    assert_eq!(flat(&joined)[..7 * 768], flat(&all)[..7 * 768]);
+    assert_eq!(flat(&joined)[7 * 768..], flat(&all)[8 * 768..]);
+    let none = EvalLoader::new(broken, transform, 5, &Device::Cpu).unwrap();
+    let message = none.with_damaged(Damaged::Replace { most: 0 }).find_map(|b| b.err()).unwrap().to_string();
+    assert!(message.contains("seven.jpg"), "{message}");
     // Grey output from RGB images.
     let grey = EvalTransform::new(8, &[0.0], &[1.0]).unwrap();
     assert_eq!(eval_tensors(shapes(), &grey).unwrap().0.dims(), [LEN, 1, 8, 8]);

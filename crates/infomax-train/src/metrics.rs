@@ -60,6 +60,12 @@ pub struct StepTime {
     pub data_wait_s: f64,
     /// Samples of this step by its seconds.
     pub images_per_s: f64,
+    /// Seconds of the loader's threads for reading and decoding, since the start or the resumption, added up.
+    #[serde(default)]
+    pub decode_s: f64,
+    /// The same for augmentation.
+    #[serde(default)]
+    pub augment_s: f64,
 }
 
 /// The length of the part of a metrics file that a run resumed at `step` keeps: all whole lines before the

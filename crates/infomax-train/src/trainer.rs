@@ -299,11 +299,14 @@ impl Trainer {
             account = self.objective.account(&embeddings).ok().flatten();
         }
         let step_s = began.elapsed().as_secs_f64();
+        let source = self.source.stats();
         let time = StepTime {
             elapsed_s: start.elapsed().as_secs_f64(),
             step_s,
             data_wait_s,
             images_per_s: samples as f64 / step_s.max(1e-9),
+            decode_s: source.decode_s,
+            augment_s: source.augment_s,
         };
         let metrics = StepMetrics {
             step: self.step,

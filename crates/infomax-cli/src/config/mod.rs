@@ -3,7 +3,7 @@
 mod layers;
 mod show;
 
-pub(crate) use layers::Layers;
+pub(crate) use layers::{Layers, suggestion};
 pub(crate) use show::show;
 
 use crate::args::ConfigSource;
@@ -38,7 +38,7 @@ pub(crate) struct RunConfig {
 pub(crate) struct DataConfig {
     /// The embedded data set or a folder.
     pub(crate) source: Source,
-    /// The folder, for `source = "folder"`.
+    /// The folder or file, for `source = "folder"`: whatever `infomax data info` recognises.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) path: Option<PathBuf>,
     /// How many training images (0: all of the folder), the same number of each class.
@@ -49,6 +49,9 @@ pub(crate) struct DataConfig {
     pub(crate) test_fraction: f64,
     /// Whether an unreadable image is an error.
     pub(crate) strict: bool,
+    /// The part to train on, where there are several, for example `unlabeled` of STL-10.
+    #[serde(default = "default_part")]
+    pub(crate) part: String,
     /// Images of more pixels are refused.
     pub(crate) max_pixels: u64,
     /// Decoded images are kept in memory up to this many MiB.
@@ -57,6 +60,10 @@ pub(crate) struct DataConfig {
     pub(crate) seed: u64,
     /// How hard the embedded data set is.
     pub(crate) shapes: ShapesSection,
+}
+
+fn default_part() -> String {
+    "train".to_owned()
 }
 
 /// `[data.shapes]`: the settings of the embedded data set, see `infomax_data::ShapesConfig`.

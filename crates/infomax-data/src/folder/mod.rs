@@ -1,93 +1,22 @@
-//! JPEG and PNG files below a folder.
+//! JPEG and PNG files below a folder, or named by a list.
 
-mod verify;
+mod list;
 mod walk;
 
-use crate::cache::ImageCache;
-use crate::dataset::{Dataset, index_error};
-use crate::decode::{self, Limits};
+pub(crate) use list::MAX_LABEL;
+
+use crate::encoded::{Encoded, Found, Store, delegate_dataset};
+use crate::options::{OpenOptions, Skipped};
 use crate::{Error, Result};
-use infomax_augment::Image;
-use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
-
-/// Where labels come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Labels {
-    /// The first sub-folder below the root is the class; files in the root itself have none.
-    #[default]
-    Folders,
-    /// No labels.
-    None,
-}
-
-/// How much of every file is checked when a folder is opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verify {
-    /// Everything where all images fit into the cache, else the headers, and above 100,000 files nothing.
-    #[default]
-    Auto,
-    /// Nothing: a damaged file is found when it is used.
-    Never,
-    /// Format and size.
-    Header,
-    /// Every file is decoded once.
-    Decode,
-}
-
-/// How a folder is read.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct FolderOptions {
-    /// Where labels come from.
-    pub labels: Labels,
-    /// Whether a damaged file is an error instead of being left out.
-    pub strict: bool,
-    /// How much is checked at the start.
-    pub verify: Verify,
-    /// The largest number of pixels of an image.
-    pub max_pixels: usize,
-    /// Bytes of memory in which decoded images may be kept.
-    pub cache_bytes: usize,
-}
-
-impl Default for FolderOptions {
-    fn default() -> Self {
-        Self {
-            labels: Labels::Folders,
-            strict: false,
-            verify: Verify::Auto,
-            max_pixels: Limits::default().max_pixels,
-            cache_bytes: 1 << 30,
-        }
-    }
-}
-
-/// A file that was left out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skipped {
-    /// The file.
-    pub path: PathBuf,
-    /// Why.
-    pub reason: String,
-}
 
 /// The images below a folder, in the order of their paths.
 #[derive(Debug)]
 pub struct ImageFolder {
-    root: PathBuf,
-    files: Vec<walk::Entry>,
-    classes: Vec<String>,
-    skipped: Vec<Skipped>,
-    sizes: Option<((usize, usize), (usize, usize))>,
-    limits: Limits,
-    cache: ImageCache,
+    inner: Encoded<Files>,
 }
-
-/// Above this number of files [`Verify::Auto`] checks nothing, so that opening stays a matter of seconds.
-const AUTO_VERIFY_LIMIT: usize = 100_000;
 
 impl ImageFolder {
     /// Finds the images below `path` and checks them as far as the options ask.
@@ -99,99 +28,134 @@ impl ImageFolder {
     /// # Errors
     /// A path that is missing, is no folder or cannot be read; no usable image; damaged files under
     /// `strict`.
-    pub fn open(path: impl AsRef<Path>, options: &FolderOptions) -> Result<Self> {
-        let root = path.as_ref().to_path_buf();
-        let found = walk::walk(&root, options.labels)?;
-        let limits = Limits { max_pixels: options.max_pixels };
-        let level = match options.verify {
-            Verify::Auto if found.files.len() > AUTO_VERIFY_LIMIT => Verify::Never,
-            level => level,
-        };
-        let mut skipped = found.unreadable;
-        let checked = verify::verify(found.files, level, limits, options.cache_bytes);
-        skipped.extend(checked.skipped);
-        if options.strict && !skipped.is_empty() {
-            let list: Vec<_> =
-                skipped.iter().take(5).map(|s| format!("{}: {}", s.path.display(), s.reason)).collect();
-            return Err(Error::Damaged { path: root, count: skipped.len(), list: list.join("; ") });
-        }
-        if checked.files.is_empty() {
-            let example = skipped.first().map(|s| format!(" (first: {}: {})", s.path.display(), s.reason));
-            return Err(Error::Empty {
-                path: root,
-                files: found.seen,
-                damaged: skipped.len(),
-                example: example.unwrap_or_default(),
-            });
-        }
-        Ok(Self {
-            root,
-            files: checked.files,
-            classes: found.classes,
-            skipped,
-            sizes: checked.sizes,
-            limits,
-            cache: checked.cache,
-        })
+    pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        let root = path.as_ref();
+        let found = walk::walk(root, options.labels)?;
+        Self::of(root, found, "image folder", options)
+    }
+
+    /// Reads a list of images: a text file with one image a line, `path` or `path,label` (a comma or a tab;
+    /// also a space before a label that is a whole number). Paths are relative to the folder of the list.
+    /// Labels are whole numbers from 0, or names, which become classes in the order of the alphabet. Empty
+    /// lines and lines that start with `#` are passed over.
+    ///
+    /// # Errors
+    /// A list that cannot be read; no usable image; lines with a wrong label, missing or damaged files under
+    /// `strict`, otherwise they are left out and listed by [`ImageFolder::skipped`].
+    pub fn open_list(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        let root = path.as_ref();
+        Self::of(root, list::read(root)?, "image list", options)
+    }
+
+    /// Tiny-ImageNet's validation images: a folder `images` and the file `val_annotations.txt`.
+    pub(crate) fn open_annotated(root: &Path, classes: &[String], options: &OpenOptions) -> Result<Self> {
+        Self::of(root, list::annotations(root, classes)?, "Tiny-ImageNet", options)
+    }
+
+    pub(crate) fn of(
+        root: &Path,
+        found: walk::Walked,
+        format: &'static str,
+        options: &OpenOptions,
+    ) -> Result<Self> {
+        let walk::Walked { store, classes, unreadable, seen } = found;
+        let found = Found { store, classes, skipped: unreadable, files: seen, format };
+        Ok(Self { inner: Encoded::new(root, found, options)? })
     }
 
     /// The files that were left out, with the reason.
     pub fn skipped(&self) -> &[Skipped] {
-        &self.skipped
+        &self.inner.skipped
     }
 
     /// The path of a sample.
-    pub fn path(&self, index: usize) -> Option<&Path> {
-        self.files.get(index).map(|f| f.path.as_path())
+    pub fn path(&self, index: usize) -> Option<PathBuf> {
+        (index < self.inner.store.len()).then(|| self.inner.store.place(index))
     }
 
-    /// The least and the largest width and height, where the files were checked.
-    pub fn sizes(&self) -> Option<((usize, usize), (usize, usize))> {
-        self.sizes
+    /// Other names for the classes, as many as there are.
+    pub(crate) fn rename_classes(&mut self, name: impl Fn(&str) -> String) {
+        self.inner.classes.iter_mut().for_each(|class| *class = name(class));
     }
 }
 
-fn read(path: &Path, limits: Limits) -> Result<Image> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
-    decode::decode(&bytes, limits).map_err(|reason| Error::Decode { path: path.to_path_buf(), reason })
+delegate_dataset!(ImageFolder);
+
+/// Paths of files, stored as a number of a folder and a name: a million of them take some 60 MB.
+#[derive(Debug, Default)]
+pub(crate) struct Files {
+    folders: Vec<PathBuf>,
+    entries: Vec<Entry>,
 }
 
-impl Dataset for ImageFolder {
+#[derive(Debug)]
+struct Entry {
+    name: Box<OsStr>,
+    folder: u32,
+    label: u32,
+}
+
+/// The label of a file without a class.
+const NONE: u32 = u32::MAX;
+
+impl Files {
+    /// Starts a folder: the next files lie in it.
+    fn enter(&mut self, folder: PathBuf) {
+        self.folders.push(folder);
+    }
+
+    fn push(&mut self, name: Box<OsStr>, label: Option<u32>) {
+        let folder = (self.folders.len() - 1) as u32;
+        self.entries.push(Entry { name, folder, label: label.unwrap_or(NONE) });
+    }
+
+    /// Labels all files from the one of this number on.
+    fn label_from(&mut self, first: usize, label: u32) {
+        self.entries.iter_mut().skip(first).for_each(|entry| entry.label = label);
+    }
+
+    fn open(&self, index: usize) -> std::io::Result<std::fs::File> {
+        std::fs::File::open(self.place(index))
+    }
+}
+
+impl Store for Files {
     fn len(&self) -> usize {
-        self.files.len()
+        self.entries.len()
     }
 
-    fn image(&self, index: usize) -> Result<Image> {
-        let file = self.files.get(index).ok_or_else(|| index_error(self, index))?;
-        self.cache.get_or_make(index, || read(&file.path, self.limits))
+    fn read(&self, index: usize) -> std::io::Result<Vec<u8>> {
+        std::fs::read(self.place(index))
+    }
+
+    fn head(&self, index: usize, most: usize) -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.open(index)?.take(most as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn label(&self, index: usize) -> Option<u32> {
-        self.files.get(index)?.label
+        self.entries.get(index).map(|entry| entry.label).filter(|label| *label != NONE)
     }
 
-    fn classes(&self) -> &[String] {
-        &self.classes
+    fn place(&self, index: usize) -> PathBuf {
+        let Some(entry) = self.entries.get(index) else { return PathBuf::new() };
+        match self.folders.get(entry.folder as usize) {
+            Some(folder) => folder.join(&*entry.name),
+            None => PathBuf::from(&entry.name),
+        }
     }
 
-    fn name(&self) -> String {
-        self.root.display().to_string()
+    fn retain(&mut self, keep: &[bool]) {
+        let mut keep = keep.iter();
+        self.entries.retain(|_| *keep.next().unwrap_or(&true));
     }
+}
 
-    fn describe(&self) -> String {
-        let sizes = match self.sizes {
-            Some((low, high)) if low == high => format!(" of {}x{}", low.0, low.1),
-            Some((low, high)) => format!(" of {}x{} to {}x{}", low.0, low.1, high.0, high.1),
-            None => String::new(),
-        };
-        let classes = match self.classes.len() {
-            0 => "no labels".to_owned(),
-            n => format!("{n} classes"),
-        };
-        let skipped = match self.skipped.len() {
-            0 => String::new(),
-            n => format!(", {n} damaged files left out"),
-        };
-        format!("{}: {} images{sizes}, {classes}{skipped}", self.name(), self.len())
+/// Tells a path that does not exist from one that cannot be read.
+pub(crate) fn open_error(path: &Path, source: std::io::Error) -> Error {
+    match source.kind() {
+        std::io::ErrorKind::NotFound => Error::NotFound { path: path.to_path_buf() },
+        _ => Error::Io { path: path.to_path_buf(), source },
     }
 }

@@ -1,8 +1,9 @@
 //! Makes the batch of a position.
 
-use crate::dataset::shuffle;
+use super::damage::{Damaged, DamagedSamples};
+use super::order;
 use crate::{Dataset, Error, Result};
-use infomax_augment::{Augmenter, Scratch};
+use infomax_augment::{Augmenter, CropBox, Scratch, ViewParams};
 use infomax_core::{Key, Position};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,6 +33,8 @@ pub(super) struct Maker {
     scratch: Vec<Mutex<Scratch>>,
     decode_ns: AtomicU64,
     augment_ns: AtomicU64,
+    policy: Damaged,
+    damaged: DamagedSamples,
 }
 
 impl Maker {
@@ -43,6 +46,7 @@ impl Maker {
         (rank, ranks): (usize, usize),
         workers: usize,
         prefetch: usize,
+        policy: Damaged,
     ) -> Result<Self> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(workers)
@@ -51,7 +55,27 @@ impl Maker {
             .map_err(|e| Error::config("workers", workers, format!("threads could not be started: {e}")))?;
         let scratch = (0..pool.current_num_threads()).map(|_| Mutex::default()).collect();
         let (decode_ns, augment_ns) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Self { data, augmenter, key, batch, rank, ranks, prefetch, pool, scratch, decode_ns, augment_ns })
+        let damaged = DamagedSamples::default();
+        Ok(Self {
+            data,
+            augmenter,
+            key,
+            batch,
+            rank,
+            ranks,
+            prefetch,
+            pool,
+            scratch,
+            decode_ns,
+            augment_ns,
+            policy,
+            damaged,
+        })
+    }
+
+    /// What was found damaged so far.
+    pub(super) fn damaged(&self) -> &DamagedSamples {
+        &self.damaged
     }
 
     pub(super) fn dataset(&self) -> &Arc<dyn Dataset> {
@@ -90,16 +114,15 @@ impl Maker {
     }
 
     /// The order of an epoch.
-    pub(super) fn order(&self, epoch: u64) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.data.len()).collect();
-        shuffle(&mut order, &mut self.key.fold_named("order").fold_in(epoch).rng());
-        order
+    pub(super) fn order(&self, epoch: u64) -> Vec<u32> {
+        let mut rng = self.key.fold_named("order").fold_in(epoch).rng();
+        order::order(self.data.len(), self.data.blocks(), &mut rng)
     }
 
     /// The batch at a position of an epoch with this order; `None` if `stop` was set meanwhile.
     pub(super) fn make(
         &self,
-        order: &[usize],
+        order: &[u32],
         position: Position,
         stop: &AtomicBool,
     ) -> Result<Option<RawBatch>> {
@@ -122,49 +145,100 @@ impl Maker {
         for _ in 0..self.batch {
             places.extend(chunks.iter_mut().filter_map(Iterator::next));
         }
-        let failures: Vec<(usize, Error)> = self.pool.install(|| {
+        let filled: Vec<Option<Result<usize>>> = self.pool.install(|| {
             places
                 .par_chunks_mut(lengths.len())
                 .zip(samples)
-                .enumerate()
-                .filter_map(|(at, (places, index))| {
-                    if stop.load(Ordering::Relaxed) {
-                        return None;
-                    }
-                    self.fill(*index, key.fold_in(*index as u64), places).err().map(|e| (at, e))
+                .map(|(places, index)| {
+                    let going = !stop.load(Ordering::Relaxed);
+                    going.then(|| self.fill_or_replace(*index as usize, key, places))
                 })
                 .collect()
         });
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        // Of several failures, the same one is told at any number of threads.
-        if let Some((at, source)) = failures.into_iter().min_by_key(|(at, _)| *at) {
-            return Err(Error::Sample {
-                index: samples[at],
+        // Of several failures, the first one of the batch is told, at any number of threads.
+        let mut indices = Vec::with_capacity(self.batch);
+        for (filled, index) in filled.into_iter().flatten().zip(samples) {
+            indices.push(filled.map_err(|source| Error::Sample {
+                index: *index as usize,
                 name: self.data.name(),
                 source: Box::new(source),
-            });
+            })?);
         }
-        let labels = samples.iter().map(|i| self.data.label(*i)).collect();
-        let indices = samples.iter().map(|i| *i as u64).collect();
+        let labels = indices.iter().map(|i| self.data.label(*i)).collect();
+        let indices = indices.into_iter().map(|i| i as u64).collect();
         Ok(Some(RawBatch { views, labels, indices }))
     }
 
+    /// Makes the views of a sample, or of the one that takes its place, and returns which one that is.
+    fn fill_or_replace(&self, index: usize, key: Key, places: &mut [&mut [f32]]) -> Result<usize> {
+        let error = match self.fill(index, key.fold_in(index as u64), places) {
+            Ok(()) => return Ok(index),
+            Err(error) => error,
+        };
+        let Damaged::Replace { most } = self.policy else { return Err(error) };
+        // A wrong recipe is wrong for every sample; replacing would only hide it.
+        if !matches!(error, Error::Decode { .. } | Error::Io { .. }) {
+            return Err(error);
+        }
+        self.damaged.add(index, &self.data.place(index), &error, most)?;
+        // Which sample stands in is a function of key and position, like everything else.
+        let mut rng = key.fold_named("replace").fold_in(index as u64).rng();
+        for _ in 0..TRIES {
+            let other = order::below(self.data.len(), &mut rng);
+            match self.fill(other, key.fold_in(other as u64), places) {
+                Ok(()) => return Ok(other),
+                Err(e @ (Error::Decode { .. } | Error::Io { .. })) => {
+                    self.damaged.add(other, &self.data.place(other), &e, most)?;
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Err(error)
+    }
+
+    /// Draws the parameters of all views first, so that only what they see is decoded.
     fn fill(&self, index: usize, key: Key, places: &mut [&mut [f32]]) -> Result<()> {
         let start = Instant::now();
-        let mut image = self.data.image(index)?;
+        let mut params: Vec<ViewParams> = Vec::with_capacity(places.len());
+        let part = self.data.image_part(index, &mut |width, height| {
+            params.clear();
+            for v in 0..places.len() {
+                params.push(self.augmenter.draw(v, width, height, &mut key.fold_in(v as u64).rng())?);
+            }
+            Ok(hull(&params))
+        })?;
+        let mut image = part.image;
         if image.channels() != self.augmenter.channels() {
             image = image.to_channels(self.augmenter.channels())?;
         }
         let decoded = Instant::now();
         let worker = rayon::current_thread_index().unwrap_or(0) % self.scratch.len();
         let mut scratch = self.scratch[worker].lock().unwrap_or_else(PoisonError::into_inner);
-        for (v, out) in places.iter_mut().enumerate() {
-            self.augmenter.apply(v, &image, &mut key.fold_in(v as u64).rng(), &mut scratch, out)?;
+        for (v, (out, params)) in places.iter_mut().zip(&mut params).enumerate() {
+            params.crop.x -= part.x;
+            params.crop.y -= part.y;
+            self.augmenter.render(v, &image, params, &mut scratch, out)?;
         }
         self.decode_ns.fetch_add((decoded - start).as_nanos() as u64, Ordering::Relaxed);
         self.augment_ns.fetch_add(decoded.elapsed().as_nanos() as u64, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// How many samples are tried in place of a damaged one.
+const TRIES: usize = 16;
+
+/// The least box that holds the crops of all views.
+fn hull(params: &[ViewParams]) -> CropBox {
+    let crops = params.iter().map(|p| p.crop);
+    let joined = crops.reduce(|a, b| {
+        let (x, y) = (a.x.min(b.x), a.y.min(b.y));
+        let right = (a.x + a.width).max(b.x + b.width);
+        let bottom = (a.y + a.height).max(b.y + b.height);
+        CropBox { x, y, width: right - x, height: bottom - y }
+    });
+    joined.unwrap_or(CropBox { x: 0, y: 0, width: 1, height: 1 })
 }

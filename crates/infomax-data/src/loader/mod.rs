@@ -1,7 +1,11 @@
 //! Shuffled, augmented batches, made in parallel ahead of their use.
 
 mod batch;
+mod damage;
+mod order;
 mod producer;
+
+pub use damage::{Damaged, DamagedSamples};
 
 use crate::{Dataset, Error, Result};
 use batch::Maker;
@@ -30,11 +34,22 @@ pub struct LoaderConfig {
     pub rank: usize,
     /// The number of processes; each gets its own part of every global batch.
     pub ranks: usize,
+    /// What happens when a sample cannot be read.
+    pub damaged: Damaged,
 }
 
 impl Default for LoaderConfig {
     fn default() -> Self {
-        Self { batch: 256, key: Key::new(0), workers: 0, prefetch: 2, device: Device::Cpu, rank: 0, ranks: 1 }
+        Self {
+            batch: 256,
+            key: Key::new(0),
+            workers: 0,
+            prefetch: 2,
+            device: Device::Cpu,
+            rank: 0,
+            ranks: 1,
+            damaged: Damaged::Stop,
+        }
     }
 }
 
@@ -46,7 +61,14 @@ impl Default for LoaderConfig {
 /// number of workers changes it.
 ///
 /// An error of a sample ends the batch that needs it: it is returned by [`BatchSource::next_batch`], with
-/// the name of the file, and the position stays at that batch.
+/// the name of the file, and the position stays at that batch. Under [`Damaged::Replace`] another sample takes
+/// its place, and the damaged one is counted and named in [`Loader::damaged`].
+///
+/// Where a data set has [`Dataset::blocks`], an epoch visits them in random order and shuffles the samples of
+/// a few of them at a time, so that shards are read nearly one after the other.
+///
+/// Of an image that is not kept in memory, only the part that some view sees is decoded, where the data set
+/// can ([`Dataset::image_part`]); the views are the same, bit for bit.
 #[derive(Debug)]
 pub struct Loader {
     maker: Arc<Maker>,
@@ -63,18 +85,22 @@ impl Loader {
     /// # Errors
     /// A batch of 0 or larger than the data set, a rank that is not below the number of ranks.
     pub fn new(data: Arc<dyn Dataset>, augmenter: Augmenter, config: LoaderConfig) -> Result<Self> {
-        let LoaderConfig { batch, key, workers, prefetch, device, rank, ranks } = config;
+        let LoaderConfig { batch, key, workers, prefetch, device, rank, ranks, damaged } = config;
         if batch == 0 {
             return Err(Error::config("batch", 0, "a batch has at least one sample"));
         }
         if ranks == 0 || rank >= ranks {
             return Err(Error::config("rank", rank, format!("a rank lies in 0..{ranks}")));
         }
+        if u32::try_from(data.len()).is_err() {
+            return Err(Error::config("data", data.len(), "a data set has at most 2^32 - 1 samples"));
+        }
         if batch.checked_mul(ranks).is_none_or(|all| all > data.len()) {
             let (len, name) = (data.len(), data.name());
             return Err(Error::BatchTooLarge { batch, ranks, len, most: len / ranks, name });
         }
-        let maker = Maker::new(data, augmenter, key, batch, (rank, ranks), workers, prefetch.max(1))?;
+        let maker =
+            Maker::new(data, augmenter, key, batch, (rank, ranks), workers, prefetch.max(1), damaged)?;
         let position = Position::default();
         Ok(Self { maker: Arc::new(maker), device, position, producer: None, samples: 0, wait_s: 0.0 })
     }
@@ -87,6 +113,11 @@ impl Loader {
     /// The augmentation.
     pub fn augmenter(&self) -> &Augmenter {
         self.maker.augmenter()
+    }
+
+    /// What was found damaged and replaced so far; the handle stays connected to this loader.
+    pub fn damaged(&self) -> DamagedSamples {
+        self.maker.damaged().clone()
     }
 
     fn receive(&mut self) -> Result<Batch> {

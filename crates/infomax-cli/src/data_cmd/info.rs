@@ -1,0 +1,118 @@
+//! `infomax data info`.
+
+use super::InfoArgs;
+use crate::table::table;
+use crate::{Status, print};
+use anyhow::Result;
+use infomax_data::{Dataset, OpenOptions, SizeRange};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// What is at a path.
+#[derive(Debug, Serialize)]
+struct Info {
+    path: PathBuf,
+    format: &'static str,
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, Serialize)]
+struct Part {
+    name: &'static str,
+    images: usize,
+    /// The least and the largest size, where it is known without decoding.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sizes: Option<SizeRange>,
+    /// The channels of the first image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channels: Option<usize>,
+    unlabelled: usize,
+    classes: Vec<Class>,
+    damaged: Vec<DamagedFile>,
+}
+
+#[derive(Debug, Serialize)]
+struct Class {
+    name: String,
+    images: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct DamagedFile {
+    path: String,
+    reason: String,
+}
+
+pub(super) fn run(args: &InfoArgs) -> Result<Status> {
+    let options = OpenOptions { verify: args.verify, strict: args.strict, ..OpenOptions::default() };
+    let opened = infomax_data::open(&args.path, &options)?;
+    let parts = opened.parts.iter().map(|(name, data)| part(name, &**data)).collect();
+    let info = Info { path: args.path.clone(), format: opened.format, parts };
+    if args.json {
+        print(&serde_json::to_string_pretty(&info)?)?;
+    } else {
+        print(&text(&info, &args.path, args.list))?;
+    }
+    Ok(Status::Done)
+}
+
+fn part(name: &'static str, data: &dyn Dataset) -> Part {
+    let mut counts = vec![0usize; data.classes().len()];
+    let mut unlabelled = 0;
+    for index in 0..data.len() {
+        match data.label(index).and_then(|label| counts.get_mut(label as usize)) {
+            Some(count) => *count += 1,
+            None => unlabelled += 1,
+        }
+    }
+    let classes =
+        data.classes().iter().zip(counts).map(|(name, images)| Class { name: name.clone(), images });
+    let damaged = data
+        .skipped()
+        .iter()
+        .map(|s| DamagedFile { path: s.path.display().to_string(), reason: s.reason.clone() });
+    Part {
+        name,
+        images: data.len(),
+        sizes: data.sizes(),
+        channels: data.image(0).ok().map(|image| image.channels()),
+        unlabelled,
+        classes: classes.collect(),
+        damaged: damaged.collect(),
+    }
+}
+
+fn text(info: &Info, path: &Path, list: usize) -> String {
+    let header = ["part", "images", "size", "classes", "images a class", "unlabelled", "damaged"];
+    let mut rows = Vec::new();
+    for part in &info.parts {
+        let counts = part.classes.iter().map(|c| c.images);
+        let range = match (counts.clone().min(), counts.max()) {
+            (Some(low), Some(high)) if low == high => low.to_string(),
+            (Some(low), Some(high)) => format!("{low} to {high}"),
+            _ => "-".into(),
+        };
+        let sizes = part.sizes.map_or_else(|| "not looked at".to_owned(), |s| s.to_string());
+        let channels = part.channels.map_or_else(String::new, |c| format!(", {c} channels"));
+        rows.push(vec![
+            part.name.to_owned(),
+            part.images.to_string(),
+            format!("{sizes}{channels}"),
+            part.classes.len().to_string(),
+            range,
+            part.unlabelled.to_string(),
+            part.damaged.len().to_string(),
+        ]);
+    }
+    let mut out = format!("{}: {}\n{}", path.display(), info.format, table(&header, &rows));
+    for part in info.parts.iter().filter(|p| !p.damaged.is_empty()) {
+        out += &format!("\n{} left out of {}:", part.damaged.len(), part.name);
+        for file in part.damaged.iter().take(list) {
+            out += &format!("\n  {}: {}", file.path, file.reason);
+        }
+        if part.damaged.len() > list {
+            out += &format!("\n  ... and {} more (--list N, --json)", part.damaged.len() - list);
+        }
+    }
+    out
+}

@@ -1,0 +1,95 @@
+//! JPEG files, by a port of libjpeg-turbo that gives the pixels of the original.
+
+use super::Limits;
+use crate::dataset::Part;
+use infomax_augment::{CropBox, Image};
+use libjpeg_turbo_rs::{ColorSpace, DecodeLimits, Decoder, PixelFormat};
+
+/// Width and height out of the frame header.
+///
+/// The markers before it are walked here, so that the first kilobytes of a file are enough, and no byte of
+/// the scans is looked at.
+pub(super) fn size(bytes: &[u8]) -> Result<(usize, usize), String> {
+    const CUT: &str = "damaged JPEG header: it ends before the size of the image";
+    let mut at = 2;
+    loop {
+        // Any number of 0xff may stand before the code of a marker.
+        while bytes.get(at).ok_or(CUT)? != &0xff {
+            at += 1;
+        }
+        while bytes.get(at).ok_or(CUT)? == &0xff {
+            at += 1;
+        }
+        let code = bytes[at];
+        at += 1;
+        match code {
+            // Markers without a length.
+            0x00 | 0x01 | 0xd0..=0xd8 => continue,
+            0xd9 | 0xda => return Err("damaged JPEG header: pixels before the size of the image".into()),
+            _ => {}
+        }
+        let word = |at: usize| match bytes.get(at..at + 2) {
+            Some(&[high, low]) => Ok(usize::from(high) << 8 | usize::from(low)),
+            _ => Err(CUT),
+        };
+        let length = word(at)?;
+        if length < 2 {
+            return Err("damaged JPEG header: a marker without a length".into());
+        }
+        // Start of frame: all of 0xc0..=0xcf but the tables 0xc4, 0xc8 and 0xcc.
+        if matches!(code, 0xc0..=0xcf) && !matches!(code, 0xc4 | 0xc8 | 0xcc) {
+            let (height, width) = (word(at + 3)?, word(at + 5)?);
+            return Ok((width, height));
+        }
+        at += length;
+    }
+}
+
+/// Decodes the wanted box, and a margin around it that is thrown away by whoever uses it.
+pub(super) fn decode(
+    bytes: &[u8],
+    limits: Limits,
+    (width, height): (usize, usize),
+    wanted: CropBox,
+) -> Result<Part, String> {
+    let damaged = |e: libjpeg_turbo_rs::JpegError| format!("damaged JPEG: {e}");
+    let budget =
+        DecodeLimits { max_pixels: limits.max_pixels as u64, max_scans: 200, ..DecodeLimits::default() };
+    let mut decoder = Decoder::new_with_limits(bytes, budget).map_err(damaged)?;
+    let frame = decoder.header();
+    if frame.dimensions() != (width, height) {
+        return Err(format!("damaged JPEG: two sizes, {width}x{height} and {:?}", frame.dimensions()));
+    }
+    let sampling = frame.components.iter();
+    let most = sampling.map(|c| c.horizontal_sampling.max(c.vertical_sampling)).max().unwrap_or(1);
+    let ink = frame.components.len() == 4;
+    // RGB is asked for where the decoder has a conversion to it.
+    let grey = decoder.jpeg_color_space() == ColorSpace::Grayscale;
+    decoder.set_output_format(if grey { PixelFormat::Grayscale } else { PixelFormat::Rgb });
+    // Chroma is interpolated across the borders of blocks: one block more on each side makes what is inside
+    // independent of where the part ends. Four inks have no partial path.
+    let block = 8 * usize::from(most);
+    let (mut x, mut y) =
+        (wanted.x.saturating_sub(block) / block * block, wanted.y.saturating_sub(block) / block * block);
+    let mut right = (wanted.x + wanted.width + block).min(width);
+    let mut bottom = (wanted.y + wanted.height + block).min(height);
+    if ink {
+        (x, y, right, bottom) = (0, 0, width, height);
+    }
+    if (x, y, right, bottom) != (0, 0, width, height) {
+        // The merged path interpolates differently; the whole image does not take it either.
+        decoder.set_merged_upsample(false);
+        decoder.set_crop_region(x, y, right - x, bottom - y);
+    }
+    let image = decoder.decode_image().map_err(damaged)?;
+    let (w, h) = (image.width, image.height);
+    if image.precision != 8 || (w, h) != (right - x, bottom - y) {
+        return Err(format!("a JPEG of {} bits, {w}x{h}: this kind is not supported", image.precision));
+    }
+    let data = match image.pixel_format {
+        PixelFormat::Grayscale => image.data.iter().flat_map(|v| [*v; 3]).collect(),
+        _ => image.data,
+    };
+    let image = Image::new(w, h, 3, data).map_err(|e| e.to_string())?;
+    Ok(Part { image, x, y })
+}
