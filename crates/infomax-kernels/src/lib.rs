@@ -22,7 +22,7 @@ mod norm;
 pub mod pairwise;
 pub mod reference;
 #[allow(unsafe_code)]
-mod rows;
+mod objective_rows;
 #[allow(unsafe_code)]
 mod simd;
 mod storage;
@@ -38,6 +38,6 @@ pub use reference::{
     avg_pool2d, cross_entropy, gelu, global_avg_pool, group_norm, l2_normalize, layer_norm, linear,
     log_softmax, max_pool2d, relu, rms_norm, silu, softmax,
 };
-pub use rows::{squared_error, unit_rows};
+pub use objective_rows::{squared_error, unit_rows};
 pub use simd::Isa;
 pub use types::{Activation, BatchNormOutput, Conv2dConfig, Pool2dConfig};
