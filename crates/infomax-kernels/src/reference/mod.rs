@@ -5,10 +5,15 @@
 
 mod conv;
 mod dense;
+mod fused;
 mod norm;
 mod pool;
 
 pub use conv::conv2d;
 pub use dense::{cross_entropy, gelu, l2_normalize, linear, log_softmax, relu, silu, softmax};
+pub use fused::{
+    attention, cross_entropy_soft, depthwise_conv2d_last, elementwise, feed_forward, linear_with,
+    self_attention,
+};
 pub use norm::{batch_norm_eval, batch_norm_train, group_norm, layer_norm, rms_norm};
 pub use pool::{avg_pool2d, global_avg_pool, max_pool2d};
