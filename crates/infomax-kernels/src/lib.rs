@@ -21,6 +21,7 @@ mod linear;
 #[allow(unsafe_code)]
 mod mat;
 mod math;
+mod mean_pool;
 #[allow(unsafe_code)]
 mod memory;
 #[allow(unsafe_code)]
@@ -43,9 +44,10 @@ pub use cross_entropy::{cross_entropy, cross_entropy_soft};
 pub use elementwise::{Elementwise, elementwise, gelu, relu, silu};
 pub use error::{Error, Result};
 pub use linear::{linear, linear_with};
+pub use mean_pool::{avg_pool2d, global_avg_pool};
 pub use memory::keep_freed_memory;
 pub use norm::{batch_norm_eval, batch_norm_train};
-pub use reference::{avg_pool2d, global_avg_pool, max_pool2d};
+pub use reference::max_pool2d;
 pub use row_norm::{group_norm, layer_norm, rms_norm};
 pub use rows::{l2_normalize, log_softmax, softmax};
 pub use simd::Isa;

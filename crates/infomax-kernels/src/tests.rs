@@ -158,6 +158,25 @@ fn cases(n: usize, d: usize, k: usize) -> Vec<Case> {
             move |t| reference::group_norm(&t[0], groups, Some(&t[1]), Some(&t[2]), 1e-3),
         ));
     }
+    let planes: &[usize] = &[n, 2, k, d + 1];
+    all.push(case(
+        "global_avg_pool",
+        &[planes],
+        |t, _| crate::global_avg_pool(&t[0]),
+        |t| reference::global_avg_pool(&t[0]),
+    ));
+    for (kernel, stride, padding) in [(1, 2, 0), (2, 1, 1), (3, 2, 1)] {
+        let pool = crate::Pool2dConfig { kernel, stride, padding };
+        if k + 2 * padding < kernel {
+            continue;
+        }
+        all.push(case(
+            format!("avg_pool2d {kernel} {stride} {padding}"),
+            &[planes],
+            move |t, _| crate::avg_pool2d(&t[0], pool),
+            move |t| reference::avg_pool2d(&t[0], pool),
+        ));
+    }
     for causal in [false, true] {
         let cfg = AttentionConfig { scale: None, causal };
         // More queries than keys, and fewer.
@@ -392,5 +411,24 @@ fn extreme_rows() {
     let nan = Tensor::new(&[[f32::NAN, 1.0, 2.0]], &Device::Cpu).unwrap();
     for y in [crate::softmax(&nan), crate::log_softmax(&nan), crate::layer_norm(&nan, None, None, 1e-5)] {
         assert!(y.unwrap().to_vec2::<f32>().unwrap()[0].iter().all(|y| y.is_nan()));
+    }
+}
+
+/// Small shapes through every raw pointer of the rows, pooling and depthwise convolution, and with `gemm` outside
+/// of Miri through those of attention and the blocks: for Miri and valgrind (`cargo xtask ci --only memory`).
+#[test]
+fn memory_small() {
+    let cfg = Conv2dConfig { stride: 2, padding: 1, ..Default::default() };
+    let all_cases = cases(2, 5, 2).into_iter().chain([depthwise(1, (3, 4, 5), (3, 3), cfg)]);
+    let products = ["linear", "attention", "feed_forward", "self_attention"];
+    for case in all_cases {
+        // The crate `gemm` asks the processor for its caches in assembly, which Miri does not run.
+        if cfg!(miri) && products.iter().any(|p| case.name.starts_with(p)) {
+            continue;
+        }
+        for isa in Isa::available() {
+            let got = all(&inputs(&case, DType::F32), |t| (case.fused)(t, *isa));
+            assert!(!got.is_empty());
+        }
     }
 }
