@@ -292,7 +292,7 @@ impl<T: Real> Task for Merge<'_, T> {
                 let keep = (*m - shift).exp::<A>();
                 *l = A::fma(*l, keep, total);
                 for o in o {
-                    *o = *o * keep;
+                    *o *= keep;
                 }
             }
             *m = shift;

@@ -407,7 +407,7 @@ impl<T: Real, F: Function> Task for PullAct<'_, T, F> {
             for (((z, y), dz), s) in z.iter().zip(y).zip(dz).zip(self.sums.iter_mut()) {
                 let (value, slope) = F::both::<A, T>(*z);
                 *y = value;
-                *dz = *dz * slope;
+                *dz *= slope;
                 *s += *dz;
             }
         }

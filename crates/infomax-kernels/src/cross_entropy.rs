@@ -112,7 +112,7 @@ impl<T: Real> Task for Softmax<'_, T> {
             *log = shift + total.ln();
             let scale = T::ONE / total;
             for y in y {
-                *y = *y * scale;
+                *y *= scale;
             }
         }
     }
@@ -212,7 +212,7 @@ impl Labels {
         let scale = grad / T::of(n as f64);
         let everywhere = T::of(self.smoothing / k as f64);
         for (row, label) in dx.chunks_exact_mut(k).zip(&self.labels) {
-            row[*label as usize] = row[*label as usize] - T::of(1.0 - self.smoothing);
+            row[*label as usize] -= T::of(1.0 - self.smoothing);
             for d in row {
                 *d = (*d - everywhere) * scale;
             }

@@ -75,7 +75,9 @@ pub(crate) fn run<K: Task>(isa: Isa, task: K) -> K::Out {
 }
 
 /// f32 or f64, with the functions of one element.
-pub(crate) trait Real: Float + std::ops::Neg<Output = Self> {
+pub(crate) trait Real:
+    Float + std::ops::Neg<Output = Self> + std::ops::MulAssign + std::ops::SubAssign
+{
     const ZERO: Self;
     const ONE: Self;
     fn mul_add(self, b: Self, c: Self) -> Self;

@@ -202,7 +202,7 @@ impl Row for Softmax {
         let (_, total) = shifted_exp::<A, T>(xs, ys);
         let scale = T::ONE / total;
         for y in ys {
-            *y = *y * scale;
+            *y *= scale;
         }
     }
 

@@ -131,16 +131,28 @@ impl Side {
     }
 }
 
-/// Copies the channels of a plane into `buffer`, `lanes` for each pixel, the rest zero.
+/// Copies the channels of a plane into `buffer`, `LANES` for each pixel, the rest zero.
+///
+/// # Safety
+/// The instruction set of `S` must be present.
 #[inline(always)]
-fn stage<T: Float>(buffer: &mut [T], lanes: usize, source: &[T], plane: Plane, rows: Side, cols: Side) {
-    buffer.fill(T::default());
+unsafe fn stage<S: Simd>(buffer: &mut [S::T], source: &[S::T], plane: Plane, rows: Side, cols: Side) {
+    let lanes = S::LANES;
+    buffer.fill(S::T::default());
     for (y, i) in rows.places(plane.h) {
         let row = &mut buffer[y * cols.size * lanes..][..cols.size * lanes];
         if plane.channel == 1 {
+            let from = &source[plane.first + i * plane.w * plane.pixel..];
             for (x, j) in cols.places(plane.w) {
-                let from = &source[plane.first + (i * plane.w + j) * plane.pixel..][..plane.channels];
-                row[x * lanes..][..plane.channels].copy_from_slice(from);
+                let from = &from[j * plane.pixel..][..plane.channels];
+                let to = &mut row[x * lanes..][..lanes];
+                if plane.channels == lanes {
+                    // SAFETY: both slices have the length of a vector. A copy of a length that is not known
+                    // before would be a call for each pixel.
+                    unsafe { S::store(to.as_mut_ptr(), S::load(from.as_ptr())) };
+                } else {
+                    to[..plane.channels].copy_from_slice(from);
+                }
             }
         } else {
             for l in 0..plane.channels {
@@ -185,9 +197,6 @@ struct Slide<'a, T> {
     line: &'a mut Vec<T>,
 }
 
-/// Pixels of a register tile.
-const TILE: usize = 8;
-
 impl<T: Float> Kernel<T> for Slide<'_, T> {
     type Out = ();
 
@@ -197,7 +206,8 @@ impl<T: Float> Kernel<T> for Slide<'_, T> {
         let lanes = S::LANES;
         let width = self.cols.size;
         let buffer = &mut grow(self.buffer, self.rows.size * width * lanes)[..self.rows.size * width * lanes];
-        stage(buffer, lanes, self.source, self.from, self.rows, self.cols);
+        // SAFETY: the instruction set is present.
+        unsafe { stage::<S>(buffer, self.source, self.from, self.rows, self.cols) };
         let packed = &mut grow(self.packed, (r * s + 1) * lanes)[..(r * s + 1) * lanes];
         pack(packed, lanes, self.weight, self.from.channels, r * s, self.flip);
         let start = &mut packed[r * s * lanes..];
@@ -212,35 +222,32 @@ impl<T: Float> Kernel<T> for Slide<'_, T> {
         for p in 0..to.h {
             let mut q = 0;
             while q < to.w {
-                let pixels = TILE.min(to.w - q);
                 // SAFETY: the windows of these pixels are within the buffer, by the assertions above, and the
                 // weights and the line hold whole vectors.
                 unsafe {
                     let base = buffer.as_ptr().add((p * self.stride * width + q * self.stride) * lanes);
                     let geometry = (r, s, width, self.stride, self.dilation);
                     let line = line.as_mut_ptr().add(q * lanes);
-                    match pixels {
-                        8 => tile::<S, 8>(base, packed.as_ptr(), geometry, line),
-                        4..=7 => {
-                            tile::<S, 4>(base, packed.as_ptr(), geometry, line);
-                            q += 4;
-                            continue;
-                        }
-                        _ => {
-                            tile::<S, 1>(base, packed.as_ptr(), geometry, line);
-                            q += 1;
-                            continue;
-                        }
-                    }
+                    q += match to.w - q {
+                        8.. => tile::<S, 8>(base, packed.as_ptr(), geometry, line),
+                        6..8 => tile::<S, 6>(base, packed.as_ptr(), geometry, line),
+                        4..6 => tile::<S, 4>(base, packed.as_ptr(), geometry, line),
+                        2..4 => tile::<S, 2>(base, packed.as_ptr(), geometry, line),
+                        _ => tile::<S, 1>(base, packed.as_ptr(), geometry, line),
+                    };
                 }
-                q += pixels;
             }
-            for q in 0..to.w {
-                for l in 0..to.channels {
-                    // SAFETY: elements of this task in the output.
-                    unsafe {
-                        *self.out.add(to.first + (p * to.w + q) * to.pixel + l * to.channel) =
-                            line[q * lanes + l];
+            let row = to.first + p * to.w * to.pixel;
+            for (q, values) in line.chunks_exact(lanes).enumerate() {
+                // SAFETY: elements of this task in the output; a whole vector where its channels lie together.
+                unsafe {
+                    let out = self.out.add(row + q * to.pixel);
+                    if to.channel == 1 && to.channels == lanes {
+                        S::store(out, S::load(values.as_ptr()));
+                    } else {
+                        for (l, value) in values[..to.channels].iter().enumerate() {
+                            *out.add(l * to.channel) = *value;
+                        }
                     }
                 }
             }
@@ -248,14 +255,14 @@ impl<T: Float> Kernel<T> for Slide<'_, T> {
     }
 }
 
-/// `N` pixels side by side: the accumulators stay in registers over all taps.
+/// `N` pixels side by side, and their number: the accumulators stay in registers over all taps.
 #[inline(always)]
 unsafe fn tile<S: Simd, const N: usize>(
     base: *const S::T,
     packed: *const S::T,
     (r, s, width, stride, dilation): (usize, usize, usize, usize, usize),
     out: *mut S::T,
-) {
+) -> usize {
     // SAFETY: by the caller.
     unsafe {
         let mut sums = [S::load(packed.add(r * s * S::LANES)); N];
@@ -276,6 +283,7 @@ unsafe fn tile<S: Simd, const N: usize>(
             S::store(out.add(n * S::LANES), *sum);
         }
     }
+    N
 }
 
 /// The gradients of weight and bias of one block of channels over some images.
@@ -308,10 +316,12 @@ impl<T: Float> Kernel<T> for Collect<'_, T> {
         for (from, to) in self.from.iter().zip(&self.to) {
             let size = self.rows.size * width * lanes;
             let buffer = &mut grow(self.buffer, size)[..size];
-            stage(buffer, lanes, self.source, *from, self.rows, self.cols);
+            // SAFETY: the instruction set is present.
+            unsafe { stage::<S>(buffer, self.source, *from, self.rows, self.cols) };
             let grads = &mut grow(self.grads, to.h * to.w * lanes)[..to.h * to.w * lanes];
             let whole = |size| Side { size, offset: 0, step: 1 };
-            stage(grads, lanes, self.grad, *to, whole(to.h), whole(to.w));
+            // SAFETY: the instruction set is present.
+            unsafe { stage::<S>(grads, self.grad, *to, whole(to.h), whole(to.w)) };
             assert!((to.h - 1) * self.stride + (r - 1) * self.dilation < self.rows.size);
             assert!((to.w - 1) * self.stride + (s - 1) * self.dilation < width);
             for i in 0..r {
