@@ -42,6 +42,7 @@ if __name__ == "__main__":
     layer_norm = lambda x, w, b: F.layer_norm(x, (d,), w, b, 1e-6)
     report("layer norm 8320x192", layer_norm, [rand(8320, d), rand(d), rand(d)], args.seconds)
     report("gelu 8320x768", F.gelu, [rand(8320, 768)], args.seconds)
+    report("copy 8320x768", torch.clone, [rand(8320, 768)], args.seconds)
     report("softmax 4096x1024", lambda x: F.softmax(x, -1), [rand(4096, 1024)], args.seconds)
     for shape in [(128, 3, 65, 64), (8, 12, 197, 64)]:
         name = "attention " + "x".join(map(str, shape))

@@ -7,7 +7,8 @@
 
 use candle_core::{Device, Result, Tensor, Var};
 use infomax_kernels::{
-    AttentionConfig, Conv2dConfig, attention, conv2d, depthwise_conv2d_last, gelu, layer_norm, softmax,
+    AttentionConfig, Conv2dConfig, Elementwise, attention, conv2d, depthwise_conv2d_last, elementwise, gelu,
+    layer_norm, softmax,
 };
 use std::time::Instant;
 
@@ -89,6 +90,9 @@ fn main() -> Result<()> {
     })?;
     let x = [noise(&[rows, 4 * d], 1)?];
     report("gelu 8320x768", moved(rows * 4 * d), &x, |t| Ok(gelu(&t[0])?))?;
+    // A copy: what Candle's own passes of `backward` cost at this size.
+    let x = [noise(&[rows, 4 * d], 1)?];
+    report("copy 8320x768", moved(rows * 4 * d), &x, |t| Ok(elementwise(&t[0], Elementwise::Identity)?))?;
     let x = [noise(&[4096, 1024], 1)?];
     report("softmax 4096x1024", moved(4096 * 1024), &x, |t| Ok(softmax(&t[0])?))?;
     for (b, h, n, d) in [(128, 3, 65, 64), (8, 12, 197, 64)] {
