@@ -23,6 +23,8 @@ pub(crate) enum Step {
     Tidy,
     /// A program that an earlier step built, from the dev profile's folder, in an empty folder.
     Built(&'static str, Vec<String>),
+    /// The unsafe code under the tools of `memory`, inside this process.
+    Memory,
 }
 
 /// One cell: a name to ask for, what it shows, and how.
@@ -98,6 +100,12 @@ pub(crate) fn cells(crates: &[String]) -> Vec<Cell> {
             "5000",
             owned(&["test", "--workspace", "--test", "fuzz"]),
         )],
+    });
+    cells.push(Cell {
+        name: "memory".to_owned(),
+        what: "the unsafe code under Miri, AddressSanitizer and valgrind, whichever is there".to_owned(),
+        stage: Stage::Full,
+        steps: vec![Step::Memory],
     });
     cells
 }

@@ -9,6 +9,7 @@ mod bench;
 mod cells;
 mod ci;
 mod golden;
+mod memory;
 mod peers;
 mod report;
 mod run;

@@ -41,6 +41,20 @@ const PEERS: &[Peer] = &[
         files: false,
     },
     Peer {
+        name: "ops_layers",
+        package: "infomax-kernels",
+        example: "ops_layers",
+        needs: &["torch"],
+        files: false,
+    },
+    Peer {
+        name: "vision_step",
+        package: "infomax-models",
+        example: "vision_step",
+        needs: &["torch", "torchvision"],
+        files: false,
+    },
+    Peer {
         name: "augment",
         package: "infomax-augment",
         example: "throughput",

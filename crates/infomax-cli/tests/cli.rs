@@ -105,6 +105,23 @@ fn pretrains_and_reports() {
 }
 
 #[test]
+fn a_small_vision_transformer_and_a_convnext_train() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, sets) in [
+        ("vit", &["model.vit.image=16", "model.vit.width=16", "model.vit.heads=2", "model.vit.depth=2"][..]),
+        ("convnext", &["model.convnext.blocks=[1, 1]", "model.convnext.widths=[8, 16]"]),
+    ] {
+        let mut args = vec!["--epochs", "1", "--run", name, "--set", "data.train_images=80"];
+        args.extend(sets.iter().flat_map(|set| ["--set", set]));
+        ok(&pretrain(dir.path(), &args));
+        let lines = metrics(&dir.path().join(name));
+        assert_eq!(lines.len(), 2, "{name}");
+        assert!(lines.iter().all(|line| line["total"].as_f64().unwrap().is_finite()), "{name}");
+        assert!(dir.path().join(name).join("evaluation.json").is_file(), "{name}");
+    }
+}
+
+#[test]
 fn same_seed_same_bits_whatever_the_threads() {
     let dir = tempfile::tempdir().unwrap();
     for (run, threads) in [("a", "1"), ("b", "2")] {

@@ -4,40 +4,64 @@
 #![doc = include_str!("../README.md")]
 
 #[allow(unsafe_code)]
+mod attention;
+#[allow(unsafe_code)]
+mod block;
+#[allow(unsafe_code)]
 mod characteristic;
 mod check;
 #[allow(unsafe_code)]
 pub mod columns;
 #[allow(unsafe_code)]
 mod conv;
+mod cross_entropy;
 mod elementary;
+mod elementwise;
 mod error;
+#[allow(unsafe_code)]
+mod lanes;
 pub mod linalg;
+#[allow(unsafe_code)]
+mod linear;
 mod log_det;
+#[allow(unsafe_code)]
+mod mat;
+mod math;
+mod mean_pool;
 #[allow(unsafe_code)]
 mod memory;
 #[allow(unsafe_code)]
 mod norm;
 #[allow(unsafe_code)]
+mod objective_rows;
+#[allow(unsafe_code)]
 pub mod pairwise;
 pub mod reference;
-#[allow(unsafe_code)]
-mod objective_rows;
+mod row_norm;
+mod rows;
 #[allow(unsafe_code)]
 mod simd;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod types;
+mod wide;
 
+pub use attention::{AttentionConfig, attention};
+pub use block::{FeedForward, SelfAttention, feed_forward, self_attention};
 pub use characteristic::characteristic_error;
-pub use conv::conv2d;
+pub use conv::{conv2d, depthwise_conv2d_last};
+pub use cross_entropy::{cross_entropy, cross_entropy_soft};
+pub use elementwise::{Elementwise, elementwise, gelu, relu, silu};
 pub use error::{Error, Result};
+pub use linear::{linear, linear_with};
 pub use log_det::{Normalise, half_log_det_gram};
+pub use mean_pool::{avg_pool2d, global_avg_pool};
 pub use memory::keep_freed_memory;
 pub use norm::{batch_norm_eval, batch_norm_train};
-pub use reference::{
-    avg_pool2d, cross_entropy, gelu, global_avg_pool, group_norm, l2_normalize, layer_norm, linear,
-    log_softmax, max_pool2d, relu, rms_norm, silu, softmax,
-};
 pub use objective_rows::{squared_error, unit_rows};
+pub use reference::max_pool2d;
+pub use row_norm::{group_norm, layer_norm, rms_norm};
+pub use rows::{l2_normalize, log_softmax, softmax};
 pub use simd::Isa;
 pub use types::{Activation, BatchNormOutput, Conv2dConfig, Pool2dConfig};

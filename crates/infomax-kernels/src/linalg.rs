@@ -93,7 +93,36 @@ pub fn eigh(a: &Tensor) -> Result<(Tensor, Tensor)> {
     Ok((home(values, a)?, home(vectors, a)?))
 }
 
-/// The singular values of a matrix `(N, D)`, descending. Not differentiable: see [`eigvalsh`].
+/// The singular values of a matrix `(N, D)`, descending, shape `(min(N, D))`.
+///
+/// # Gradient
+/// `U diag(g) V^T`. Exact for any symmetric function of the singular values (nuclear norm, entropies), equal
+/// ones included; the gradient of a single one within a group of equal ones depends on the choice of basis, and
+/// at 0 it is one of the subgradients.
+///
+/// # Errors
+/// A tensor that is not a matrix, or not finite.
+pub fn svdvals(a: &Tensor) -> Result<Tensor> {
+    let (values, u, v) = thin_svd("svdvals", a)?;
+    let ys = on_host(a)?.apply_op1(Svdvals { values, u, v })?;
+    home(ys, a)
+}
+
+/// The thin singular value decomposition of a matrix `(N, D)`, with `K = min(N, D)`: `U` `(N, K)`, the singular
+/// values `(K)`, descending, and `V` `(D, K)`, so that `A = U diag(S) V^T`.
+///
+/// # Gradient
+/// None: all three are detached; [`svdvals`] has the gradient of the values.
+///
+/// # Errors
+/// As [`svdvals`].
+pub fn svd(a: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
+    let (values, u, v) = thin_svd("svd", a)?;
+    let k = values.len();
+    Ok((home(u, a)?, home(Tensor::from_vec(values, k, &Device::Cpu)?, a)?, home(v, a)?))
+}
+
+/// The singular values of a matrix `(N, D)`, descending. Not differentiable: see [`svdvals`].
 ///
 /// # Errors
 /// A tensor that is not a matrix, or not finite.
@@ -102,6 +131,19 @@ pub fn singular_values(a: &Tensor) -> Result<Vec<f64>> {
     let (rows, cols) = check::dims2(OP, "a", a)?;
     check::not_empty(OP, "a", a)?;
     finite(OP, a, rows, cols)?.singular_values().map_err(|_| Error::NoConvergence { op: OP, rows, cols })
+}
+
+/// The singular values, `U` `(N, K)` and `V` `(D, K)`.
+fn thin_svd(op: &'static str, a: &Tensor) -> Result<(Vec<f64>, Tensor, Tensor)> {
+    let (rows, cols) = check::dims2(op, "a", a)?;
+    check::not_empty(op, "a", a)?;
+    let mat = finite(op, a, rows, cols)?;
+    let svd = mat.thin_svd().map_err(|_| Error::NoConvergence { op, rows, cols })?;
+    let values: Vec<f64> = svd.S().column_vector().iter().copied().collect();
+    let k = values.len();
+    let u = Tensor::from_vec(row_major(svd.U()), (rows, k), &Device::Cpu)?;
+    let v = Tensor::from_vec(row_major(svd.V()), (cols, k), &Device::Cpu)?;
+    Ok((values, u, v))
 }
 
 fn square(op: &'static str, a: &Tensor) -> Result<usize> {
@@ -263,5 +305,26 @@ impl CustomOp1 for Eigvalsh {
         let vectors = Tensor::from_vec(row_major(self.vectors.as_ref().as_ref()), (d, d), arg.device())?;
         let scaled = vectors.broadcast_mul(&grad.reshape((1, d))?)?;
         Ok(Some(scaled.matmul(&vectors.t()?)?))
+    }
+}
+
+struct Svdvals {
+    values: Vec<f64>,
+    u: Tensor,
+    v: Tensor,
+}
+
+impl CustomOp1 for Svdvals {
+    fn name(&self) -> &'static str {
+        "svdvals"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        Ok((CpuStorage::F64(self.values.clone()), Shape::from(self.values.len())))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let scaled = self.u.broadcast_mul(&grad.reshape((1, self.values.len()))?)?;
+        Ok(Some(scaled.matmul(&self.v.t()?)?))
     }
 }

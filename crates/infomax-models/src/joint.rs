@@ -1,16 +1,25 @@
 //! The joint-embedding model: an encoder and its heads, with a momentum teacher where the method has one.
 
-use crate::{Error, Predictor, Projector, ProjectorConfig, ResNet, ResNetConfig, Result, Scope};
+use crate::{
+    ConvNext, ConvNextConfig, Error, Predictor, Projector, ProjectorConfig, ResNet, ResNetConfig, Result,
+    Scope, Vit, VitConfig,
+};
 use candle_core::{Tensor, Var};
-use infomax_core::{Context, Embeddings, Encoder as _, Learner, Mode, Params, Views};
+use infomax_core::{Context, Embeddings, Encoder, Learner, Mode, Params, Views};
 use serde::{Deserialize, Serialize};
 
 /// The `[model]` section of a configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
-    /// The encoder.
+    /// The encoder: a residual network, unless `vit` or `convnext` names another one.
     pub encoder: ResNetConfig,
+    /// A vision transformer in place of the residual network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vit: Option<VitConfig>,
+    /// A ConvNeXt in place of the residual network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub convnext: Option<ConvNextConfig>,
     /// The widths of the projector's linear layers; empty: the features are the embeddings.
     pub projector: Vec<usize>,
     /// Whether the projector's last layer has a bias (the official VICReg code: no).
@@ -29,6 +38,8 @@ impl Default for ModelConfig {
     fn default() -> Self {
         Self {
             encoder: ResNetConfig::default(),
+            vit: None,
+            convnext: None,
             projector: vec![512, 512, 512],
             projector_last_bias: false,
             projector_norm: true,
@@ -75,8 +86,8 @@ impl JointEmbedding {
     }
 
     /// The encoder.
-    pub fn encoder(&self) -> &ResNet {
-        &self.student.encoder
+    pub fn encoder(&self) -> &dyn Encoder {
+        self.student.encoder.as_ref()
     }
 
     /// The dimension of the embeddings.
@@ -133,13 +144,21 @@ impl Learner for JointEmbedding {
 /// Encoder and projector.
 #[derive(Debug)]
 struct Branch {
-    encoder: ResNet,
+    encoder: Box<dyn Encoder>,
     projector: Option<Projector>,
 }
 
 impl Branch {
     fn new(cfg: &ModelConfig, scope: &Scope) -> Result<Self> {
-        let encoder = ResNet::new(&cfg.encoder, scope.pp("encoder"))?;
+        let inner = scope.pp("encoder");
+        let encoder: Box<dyn Encoder> = match (&cfg.vit, &cfg.convnext) {
+            (None, None) => Box::new(ResNet::new(&cfg.encoder, inner)?),
+            (Some(vit), None) => Box::new(Vit::new(vit, inner)?),
+            (None, Some(convnext)) => Box::new(ConvNext::new(convnext, inner)?),
+            (Some(_), Some(_)) => {
+                return Err(Error::config("vit", "also set", "name either model.vit or model.convnext"));
+            }
+        };
         let projector = if cfg.projector.is_empty() {
             None
         } else {
@@ -163,7 +182,7 @@ impl Branch {
     }
 
     fn dim(&self) -> usize {
-        self.projector.as_ref().map_or(self.encoder.feature_dim(), Projector::dim)
+        self.projector.as_ref().map_or_else(|| self.encoder.feature_dim(), Projector::dim)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Encoders and heads for self-supervised learning: layers, ResNets of any width, projectors, and the
+//! Encoders and heads for self-supervised learning: layers, ResNets of any width, vision transformers, ConvNeXts, projectors, and the
 //! joint-embedding model that the trainer drives.
 //!
 //! ```
@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+mod convnext;
 mod error;
 mod joint;
 mod layers;
@@ -26,7 +27,10 @@ mod load;
 mod mlp;
 mod resnet;
 mod scope;
+mod transformer;
+mod vit;
 
+pub use convnext::{ConvNext, ConvNextConfig};
 pub use error::{Error, Result};
 pub use joint::{JointEmbedding, ModelConfig};
 pub use layers::{BatchNorm, Conv2d, Linear};
@@ -34,3 +38,4 @@ pub use load::load_encoder;
 pub use mlp::{Predictor, Projector, ProjectorConfig};
 pub use resnet::{ResNet, ResNetConfig, Stem};
 pub use scope::Scope;
+pub use vit::{Vit, VitConfig, VitPool};

@@ -5,9 +5,10 @@ use candle_core::Tensor;
 use infomax_core::{Error as CoreError, Params};
 use std::collections::BTreeMap;
 
-/// Sets the parameters below `prefix` (for example `encoder`) from tensors with torchvision's names.
+/// Sets the parameters below `prefix` (for example `encoder`) from tensors with the names of torchvision
+/// (ResNet, ConvNeXt) or timm (vision transformers).
 ///
-/// torchvision's classifier (`fc.*`) and counters (`*.num_batches_tracked`) are passed over. Every parameter
+/// Classifiers (`fc.*`, `head.*`, `classifier.2.*`) and counters (`*.num_batches_tracked`) are passed over. Every parameter
 /// below the prefix must be given, in its shape; other parameters of the model stay as they are.
 ///
 /// # Errors
@@ -34,7 +35,10 @@ pub fn load_encoder(params: &Params, prefix: &str, tensors: &BTreeMap<String, Te
             Some(_) => {}
         }
     }
-    let ignored = |name: &str| name.starts_with("fc.") || name.ends_with("num_batches_tracked");
+    let ignored = |name: &str| {
+        ["fc.", "head.", "classifier.2."].iter().any(|classifier| name.starts_with(classifier))
+            || name.ends_with("num_batches_tracked")
+    };
     let superfluous = tensors.keys().filter(|name| !wanted.contains_key(*name) && !ignored(name));
     wrong.extend(superfluous.map(|name| format!("`{name}` is not in the model")));
     if !wrong.is_empty() {

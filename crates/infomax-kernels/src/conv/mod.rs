@@ -1,5 +1,6 @@
 //! Two-dimensional convolution with its gradients.
 
+pub(crate) mod depthwise;
 mod gather;
 mod ops;
 mod stage;
@@ -7,4 +8,5 @@ mod stage;
 mod tests;
 mod wgrad;
 
+pub use depthwise::depthwise_conv2d_last;
 pub use ops::conv2d;

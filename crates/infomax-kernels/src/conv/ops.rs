@@ -46,6 +46,9 @@ pub(crate) fn conv2d_isa(
     if !on_cpu(xs) {
         return reference::conv2d(xs, weight, bias, cfg);
     }
+    if shape.groups == shape.c && shape.k == shape.c && shape.c > 1 {
+        return super::depthwise::depthwise_first(xs, weight, bias, shape, isa);
+    }
     let (xs, weight) = (contiguous(xs)?, contiguous(weight)?);
     let op = Conv { shape, isa };
     Ok(match bias {

@@ -7,6 +7,7 @@ mod characteristic;
 mod columns;
 mod conv;
 mod dense;
+mod fused;
 mod norm;
 mod pairwise;
 mod pool;
@@ -15,6 +16,10 @@ pub use characteristic::characteristic_error;
 pub use columns::{centre, gram, half_log_det_gram, second_moment, squared_error};
 pub use conv::conv2d;
 pub use dense::{cross_entropy, gelu, l2_normalize, linear, log_softmax, relu, silu, softmax};
+pub use fused::{
+    attention, cross_entropy_soft, depthwise_conv2d_last, elementwise, feed_forward, linear_with,
+    self_attention,
+};
 pub use norm::{batch_norm_eval, batch_norm_train, group_norm, layer_norm, rms_norm};
 pub use pairwise::{row_log_sum_exp, squared_distances};
 pub use pool::{avg_pool2d, global_avg_pool, max_pool2d};

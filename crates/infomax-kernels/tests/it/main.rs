@@ -1,4 +1,7 @@
-//! Gradients by central differences, and values by hand, of the operations without own kernels yet.
+//! Gradients by central differences, values by hand, and values of PyTorch, through the public functions.
+
+mod drawn;
+mod golden;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use infomax_kernels::{Error, Pool2dConfig, linalg};

@@ -1,0 +1,116 @@
+"""One SGD step of a vision transformer and of ConvNeXts in PyTorch on the CPU, in images per second.
+
+The peer of `crates/infomax-models/examples/vision_step.rs`: the same networks, loss and optimiser. f32 rows carry
+the name of ours, in the faster of the two memory layouts; bf16 autocast stands in rows of its own.
+Run: python benches/peers/vision_step.py [--threads 2] [--filter vit]
+"""
+import argparse
+import statistics
+import time
+
+import torch
+from torch import nn
+import torch.nn.functional as F
+from torchvision.models.convnext import CNBlock, LayerNorm2d, convnext_tiny
+
+
+class Layer(nn.Module):
+    def __init__(self, d, heads):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(d, 1e-6), nn.LayerNorm(d, 1e-6)
+        self.qkv, self.proj = nn.Linear(d, 3 * d), nn.Linear(d, d)
+        self.fc1, self.fc2 = nn.Linear(d, 4 * d), nn.Linear(4 * d, d)
+
+    def forward(self, x):
+        b, n, d = x.shape
+        q, k, v = self.qkv(self.norm1(x)).reshape(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d)
+        x = x + self.proj(y)
+        return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+
+
+class Vit(nn.Module):
+    def __init__(self, image, patch, d, depth, heads):
+        super().__init__()
+        self.cls = nn.Parameter(torch.zeros(1, 1, d))
+        self.pos = nn.Parameter(torch.randn(1, (image // patch) ** 2 + 1, d) * 0.02)
+        self.patches = nn.Conv2d(3, d, patch, patch)
+        self.layers = nn.Sequential(*[Layer(d, heads) for _ in range(depth)])
+        self.norm = nn.LayerNorm(d, 1e-6)
+        self.head = nn.Linear(d, 10)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls.expand(len(x), -1, -1), x], 1) + self.pos
+        return self.head(self.norm(self.layers(x))[:, 0])
+
+
+class Stack(nn.Module):
+    def __init__(self, count, width):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(width, width, 1), LayerNorm2d(width, eps=1e-6))
+        self.blocks = nn.Sequential(*[CNBlock(width, 1e-6, 0.0) for _ in range(count)])
+        self.norm = nn.LayerNorm(width, 1e-6)
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x):
+        return self.head(self.norm(self.blocks(self.stem(x)).mean((2, 3))))
+
+
+def tiny():
+    model = convnext_tiny(num_classes=10, stochastic_depth_prob=0.0)
+    return model
+
+
+CASES = {
+    "vit-tiny 4/32": (lambda: Vit(32, 4, 192, 12, 3), (128, 3, 32), False),
+    "convnext 3 blocks 96 56x56": (lambda: Stack(3, 96), (8, 96, 56), True),
+    "convnext 9 blocks 384 14x14": (lambda: Stack(9, 384), (16, 384, 14), True),
+    "convnext-tiny 224": (tiny, (8, 3, 224), True),
+}
+
+
+def measure(build, shape, mode, seconds):
+    torch.manual_seed(0)
+    model = build()
+    batch, channels, size = shape
+    x = torch.randn(batch, channels, size, size)
+    if mode != "nchw":
+        model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+    labels = torch.arange(batch) % 10
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-3)
+
+    def step():
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mode == "bf16"):
+            loss = F.cross_entropy(model(x), labels)
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    step()
+    times, start = [], time.perf_counter()
+    while len(times) < 3 or time.perf_counter() - start < seconds:
+        t = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - t)
+    return batch / statistics.median(times)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--filter", default="")
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--bf16", action="store_true", help="also bf16 autocast (slow without its instructions)")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    for name, (build, shape, layouts) in CASES.items():
+        if args.filter not in name:
+            continue
+        modes = ["nchw", "channels_last"] if layouts else ["nchw"]
+        rate = max(measure(build, shape, mode, args.seconds) for mode in modes)
+        print(f"{name} batch {shape[0]}: {rate:.2f} images/s", flush=True)
+        if args.bf16:
+            rate = measure(build, shape, "bf16", args.seconds)
+            print(f"{name} batch {shape[0]} bf16: {rate:.2f} images/s", flush=True)

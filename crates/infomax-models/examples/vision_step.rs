@@ -1,0 +1,82 @@
+//! One SGD step of a vision transformer and of ConvNeXts, in images per second. The peer is
+//! `benches/peers/vision_step.py`.
+//!
+//! `cargo run --release -p infomax-models --example vision_step [part of a name]`
+
+#![allow(clippy::print_stdout)]
+
+use candle_core::{DType, Device, Tensor};
+use infomax_core::{Encoder, Init, Key, Mode, ParamKind, Params};
+use infomax_kernels::{cross_entropy, linear};
+use infomax_models::{ConvNext, ConvNextConfig, Vit, VitConfig};
+use std::time::Instant;
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+fn measure(
+    name: &str,
+    images: (usize, usize, usize),
+    build: impl Fn(&Params) -> Outcome<Box<dyn Encoder>>,
+) -> Outcome<()> {
+    let (batch, channels, size) = images;
+    let params = Params::new(DType::F32, &Device::Cpu, Key::new(0));
+    let model = build(&params)?;
+    let d = model.feature_dim();
+    let head = params.root().pp("head");
+    let weight = head.get("weight", (10, d), ParamKind::Weight, Init::Normal { mean: 0.0, std: 0.02 })?;
+    let bias = head.get("bias", 10, ParamKind::Bias, Init::Const(0.0))?;
+    let xs = Key::new(1).normal(0.0, 1.0, (batch, channels, size, size), DType::F32, &Device::Cpu)?;
+    let labels: Vec<u32> = (0..batch as u32).map(|i| i % 10).collect();
+    let (mut times, mut forwards) = (Vec::new(), Vec::new());
+    let begin = Instant::now();
+    while times.len() < 4 || begin.elapsed().as_secs_f64() < 8.0 {
+        let start = Instant::now();
+        let logits: Tensor = linear(&model.forward(&xs, Mode::Train)?, &weight, Some(&bias))?;
+        let loss = cross_entropy(&logits, &labels, 0.0)?;
+        forwards.push(start.elapsed().as_secs_f64());
+        let grads = loss.backward()?;
+        for (name, param) in params.trainable() {
+            let grad = grads.get(&param.var).ok_or_else(|| format!("{name} has no gradient"))?;
+            param.var.set(&(param.var.as_tensor() - (grad * 1e-3)?)?)?;
+        }
+        times.push(start.elapsed().as_secs_f64());
+    }
+    let median = |mut times: Vec<f64>| {
+        // The first step maps the memory.
+        times.remove(0);
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    };
+    let (time, forward) = (median(times), median(forwards));
+    println!("{name} batch {batch}: {:.2} images/s", batch as f64 / time);
+    println!("  forward {:.0} ms of {:.0} ms", forward * 1e3, time * 1e3);
+    Ok(())
+}
+
+fn main() -> Outcome<()> {
+    infomax_kernels::keep_freed_memory();
+    let wanted = std::env::args().nth(1).filter(|a| !a.starts_with('-')).unwrap_or_default();
+    let selected = |name: &str| name.contains(&wanted);
+    if selected("vit-tiny 4/32") {
+        measure("vit-tiny 4/32", (128, 3, 32), |p| {
+            Ok(Box::new(Vit::new(&VitConfig::tiny(32, 4), p.root())?))
+        })?;
+    }
+    // Stages of ConvNeXt-Tiny at 224x224 by themselves: a map of the channels, the blocks, the mean.
+    for (count, width, size, batch) in [(3, 96, 56, 8), (9, 384, 14, 16)] {
+        let name = format!("convnext {count} blocks {width} {size}x{size}");
+        if selected(&name) {
+            measure(&name, (batch, width, size), |p| {
+                let (blocks, widths) = (vec![count], vec![width]);
+                let cfg = ConvNextConfig { blocks, widths, patch: 1, in_channels: width };
+                Ok(Box::new(ConvNext::new(&cfg, p.root())?))
+            })?;
+        }
+    }
+    if selected("convnext-tiny 224") {
+        measure("convnext-tiny 224", (8, 3, 224), |p| {
+            Ok(Box::new(ConvNext::new(&ConvNextConfig::default(), p.root())?))
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! The unsafe code of the kernels under tools that watch memory: Miri, AddressSanitizer, valgrind.
+//!
+//! Each tool sees something else. Miri knows the rules of the language, but neither vector instructions nor the
+//! assembly that the matrix products use to ask for the processor. AddressSanitizer and valgrind run the real
+//! machine code, vectors included. What is not there on a machine is named; at least one must be.
+
+use std::ffi::OsString;
+
+use anyhow::{Result, bail};
+
+use crate::run::Runner;
+use crate::workspace::{Workspace, cargo};
+
+/// The crate that holds the unsafe code.
+const CRATE: &str = "infomax-kernels";
+
+/// Tests that Miri can run in minutes: raw pointers of the rows, of pooling and of depthwise convolution,
+/// without the matrix products.
+const MIRI: &[&str] = &["--lib", "memory_small"];
+
+/// Runs every tool that is there.
+pub(crate) fn run(ws: &Workspace) -> Result<()> {
+    let nightly = |args: &[&str]| {
+        // Through rustup's own proxy: the cargo that started us is bound to its toolchain.
+        Runner::new(ws)
+            .silent(&OsString::from("rustup"), &[&["run", "nightly"], args].concat())
+            .unwrap_or(false)
+    };
+    let target = target_triple(ws)?;
+    let mut ran = Vec::new();
+    if nightly(&["cargo", "miri", "--version"]) {
+        let mut args = vec!["run", "nightly", "cargo", "miri", "test", "--package", CRATE];
+        args.extend(["--target-dir", "target/miri"]);
+        args.extend(MIRI);
+        // Files (proptest's seeds), clocks and `available_parallelism` are outside of Miri's machine.
+        Runner::new(ws).env("MIRIFLAGS", "-Zmiri-disable-isolation -Zmiri-ignore-leaks").program(
+            &OsString::from("rustup"),
+            "rustup",
+            &args,
+        )?;
+        ran.push("Miri");
+    } else {
+        println!("Miri: not here (`rustup toolchain install nightly --component miri,rust-src`)");
+    }
+    if target.contains("linux") && nightly(&["rustc", "--version"]) {
+        let args = [
+            &["run", "nightly", "cargo", "test", "--package", CRATE, "--lib", "--tests"][..],
+            &["--target-dir", "target/asan", "--target", &target],
+        ]
+        .concat();
+        Runner::new(ws)
+            .env("RUSTFLAGS", "-Zsanitizer=address")
+            // Threads of the pool keep their buffers until the process ends.
+            .env("ASAN_OPTIONS", "detect_leaks=0")
+            .program(&OsString::from("rustup"), "rustup", &args)?;
+        ran.push("AddressSanitizer");
+    } else {
+        println!("AddressSanitizer: not here (a nightly toolchain on Linux)");
+    }
+    if Runner::new(ws).silent(&OsString::from("valgrind"), &["--version"]).unwrap_or(false) {
+        valgrind(ws, &target)?;
+        ran.push("valgrind");
+    } else {
+        println!("valgrind: not here (a package of most distributions)");
+    }
+    if ran.is_empty() {
+        bail!("none of Miri, AddressSanitizer and valgrind is here: the unsafe code was not checked");
+    }
+    println!("checked by {}", ran.join(", "));
+    Ok(())
+}
+
+/// The unit tests of the shapes that fit, as machine code under memcheck.
+fn valgrind(ws: &Workspace, target: &str) -> Result<()> {
+    let runner = format!("CARGO_TARGET_{}_RUNNER", target.to_uppercase().replace('-', "_"));
+    Runner::new(ws)
+        .env(&runner, "valgrind --quiet --error-exitcode=9 --fair-sched=yes")
+        .env("PROPTEST_CASES", "2")
+        .program(
+            &cargo(),
+            "cargo",
+            &["test", "--package", CRATE, "--lib", "--", "memory_small", "--test-threads=1"],
+        )
+}
+
+/// The triple of this machine, as the compiler names it.
+fn target_triple(ws: &Workspace) -> Result<String> {
+    let printed = Runner::new(ws).capture(&OsString::from("rustc"), "rustc", &["-vV"])?;
+    match printed.lines().find_map(|l| l.strip_prefix("host: ")) {
+        Some(host) => Ok(host.to_owned()),
+        None => bail!("`rustc -vV` names no host"),
+    }
+}
