@@ -126,7 +126,7 @@ fn shards_are_read_by_many_threads() {
     let members: Vec<_> = names.iter().zip(0u8..).map(|(n, i)| (n.as_str(), png(i))).collect();
     fs::write(&path, tar(&members)).unwrap();
     let options = OpenOptions { cache_bytes: 0, verify: Verify::Never, ..OpenOptions::default() };
-    let data = TarShards::open(&path, &[path.clone()], &options).unwrap();
+    let data = TarShards::open(&path, std::slice::from_ref(&path), &options).unwrap();
     let wrong =
         (0..2000usize).into_par_iter().filter(|i| shade(&data, i * 7 % 200) != (i * 7 % 200) as u8).count();
     assert_eq!(wrong, 0);
@@ -246,8 +246,10 @@ mod parquet_shards {
 
     const SCHEMA: &str = "message schema { OPTIONAL group image { OPTIONAL BINARY bytes; OPTIONAL BINARY path (UTF8); } OPTIONAL INT64 label; }";
 
+    type Rows = Vec<(Option<Vec<u8>>, i64)>;
+
     /// Rows of (image, label) in groups, as `datasets` writes them; an image may be null.
-    fn write(path: &Path, groups: &[Vec<(Option<Vec<u8>>, i64)>], compression: Compression) {
+    fn write(path: &Path, groups: &[Rows], compression: Compression) {
         let names = r#"{"info": {"features": {"image": {"_type": "Image"}, "label": {"names": ["ant", "bee", "cow"], "_type": "ClassLabel"}}}}"#;
         let metadata = vec![KeyValue::new("huggingface".to_owned(), names.to_owned())];
         let properties =
@@ -275,7 +277,7 @@ mod parquet_shards {
         writer.close().unwrap();
     }
 
-    fn rows(range: std::ops::Range<u8>) -> Vec<(Option<Vec<u8>>, i64)> {
+    fn rows(range: std::ops::Range<u8>) -> Rows {
         range.map(|i| (Some(png(i)), i64::from(i % 3))).collect()
     }
 
@@ -340,7 +342,7 @@ mod parquet_shards {
         let groups: Vec<_> = (0..20u8).map(|g| rows(g * 10..g * 10 + 10)).collect();
         write(&path, &groups, Compression::SNAPPY);
         let options = OpenOptions { cache_bytes: 0, verify: Verify::Never, ..OpenOptions::default() };
-        let data = ParquetShards::open(&path, &[path.clone()], &options).unwrap();
+        let data = ParquetShards::open(&path, std::slice::from_ref(&path), &options).unwrap();
         let wrong = (0..2000usize)
             .into_par_iter()
             .filter(|i| shade(&data, i * 37 % 200) != (i * 37 % 200) as u8)

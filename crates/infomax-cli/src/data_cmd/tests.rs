@@ -237,7 +237,7 @@ fn servers_without_ranges_and_with_wrong_ones() {
     ] {
         let (files, dir) = (mnist(), TempDir::new().unwrap());
         let path = dir.path().join(files[0].0);
-        std::fs::write(part_path(&path), &[9; 1000]).unwrap();
+        std::fs::write(part_path(&path), [9; 1000]).unwrap();
         let server = Server::start(files.clone(), manners);
         run(&set("mnist", &files, Pack::None), &server, dir.path()).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), files[0].1, "{manners:?}");
