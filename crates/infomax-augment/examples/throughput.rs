@@ -16,15 +16,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let small = bilinear(Recipe::preset("vicreg-cifar")?);
     let mut large = bilinear(Recipe::preset("vicreg-imagenet-symmetric")?);
     large.views[0].blur = Some(Blur { p: 0.5, sigma: (0.1, 2.0), kernel: Some(23) });
-    if std::env::args().nth(1).as_deref() == Some("224") {
-        let n = 3000;
-        let augmenter = Augmenter::new(&large)?;
-        let image = picture(500, 375)?;
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let (mut out, mut scratch) = (vec![0f32; 3 * 224 * 224], Scratch::default());
-        for _ in 0..n { augmenter.apply(0, &image, &mut rng, &mut scratch, &mut out)?; }
-        return Ok(());
-    }
     // One measurement stands beside each of the two libraries.
     let rows = [
         ("VICReg 32x32 from 32x32", &small, 32, 32),

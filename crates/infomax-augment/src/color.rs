@@ -26,8 +26,7 @@ type Blocks<'a> = ([&'a mut [[u8; 32]]; 3], [&'a mut [u8]; 3]);
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(crate) fn blocks<'a>(r: &'a mut [u8], g: &'a mut [u8], b: &'a mut [u8]) -> Blocks<'a> {
-    let ((r, r_rest), (g, g_rest), (b, b_rest)) =
-        (r.as_chunks_mut(), g.as_chunks_mut(), b.as_chunks_mut());
+    let ((r, r_rest), (g, g_rest), (b, b_rest)) = (r.as_chunks_mut(), g.as_chunks_mut(), b.as_chunks_mut());
     ([r, g, b], [r_rest, g_rest, b_rest])
 }
 

@@ -40,13 +40,7 @@ impl Finish {
     }
 
     #[inline(always)]
-    pub(crate) fn run<S: pulp::Simd>(
-        &self,
-        simd: S,
-        planes: &[u8],
-        params: &ViewParams,
-        output: Output<'_>,
-    ) {
+    pub(crate) fn run<S: pulp::Simd>(&self, simd: S, planes: &[u8], params: &ViewParams, output: Output<'_>) {
         let Output { out, size } = output;
         let plane = size * size;
         let channels = self.channels.iter().zip(planes.chunks_exact(plane));

@@ -122,7 +122,9 @@ mod tests {
     #[test]
     fn refuses_sizes_that_do_not_fit() {
         assert!(Image::new(2, 2, 3, vec![0; 12]).is_ok());
-        for (w, h, c, n) in [(2, 2, 3, 11), (0, 2, 3, 0), (2, 2, 0, 0), (1, 1, 257, 257), (usize::MAX, 2, 1, 2)] {
+        for (w, h, c, n) in
+            [(2, 2, 3, 11), (0, 2, 3, 0), (2, 2, 0, 0), (1, 1, 257, 257), (usize::MAX, 2, 1, 2)]
+        {
             assert!(Image::new(w, h, c, vec![0; n]).is_err(), "{w} {h} {c} {n}");
         }
     }

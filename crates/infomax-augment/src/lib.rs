@@ -20,11 +20,12 @@
 //! ```
 //!
 //! # Exactness
-//! Resampling is the fixed-point algorithm of Pillow (with antialiasing), rows first; brightness, contrast,
-//! saturation, hue, grayscale and solarize are those of `torchvision.transforms` on PIL images, bit for
-//! bit. Gaussian blur is the one of torchvision to one grey level. Pillow 13 resizes some tall crops
-//! columns first, which moves bilinear values by at most one level. Random parameters have torchvision's
-//! distributions, but come from another generator.
+//! Resampling is the fixed-point algorithm of Pillow (with antialiasing), in the order of rows and columns
+//! that Pillow 13 chooses; it and brightness, contrast, saturation, hue, grayscale, solarize, posterize,
+//! equalize, flips, affine, normalisation and erasing are those of `torchvision.transforms` on PIL images,
+//! bit for bit. Gaussian blur is the one of torchvision to one grey level. Random parameters have
+//! torchvision's distributions, but come from another generator. `tests/golden` also compares torchvision's
+//! operations on tensors, whose arithmetic differs.
 //!
 //! # Channels
 //! Images have 1 (grey), 3 (RGB) or 4 channels (RGB and one more), or any number of bands. Operations on
@@ -66,6 +67,4 @@ pub use recipe::{
     ViewConfig,
 };
 pub use render::Scratch;
-pub use series::{
-    Mask, MaskAxis, MaskStep, Series, SeriesAugmenter, SeriesParams, SeriesRecipe, SeriesView,
-};
+pub use series::{Mask, MaskAxis, MaskStep, Series, SeriesAugmenter, SeriesParams, SeriesRecipe, SeriesView};

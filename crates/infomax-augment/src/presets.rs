@@ -57,25 +57,33 @@ const fn preset(
 
 const PRESETS: [Preset; 36] = [
     preset("vicreg-cifar", "solo-learn, CIFAR-10/100", Cifar10, || vicreg_small(32)),
-    preset("vicreg-tiny-imagenet", "solo-learn's CIFAR recipe at 64 pixels", TinyImageNet, || vicreg_small(64)),
+    preset("vicreg-tiny-imagenet", "solo-learn's CIFAR recipe at 64 pixels", TinyImageNet, || {
+        vicreg_small(64)
+    }),
     preset("vicreg-stl10", "solo-learn's ImageNet-100 recipe at 96 pixels", ImageNet, || vicreg_large(96)),
     preset("vicreg-imagenet", "official", ImageNet, || asymmetric(224)),
     preset("vicreg-imagenet-symmetric", "solo-learn, ImageNet-100", ImageNet, || vicreg_large(224)),
     preset("simclr-cifar", "solo-learn", Cifar10, || symmetric(32, STRONG)),
-    preset("simclr-tiny-imagenet", "solo-learn's recipe at 64 pixels", TinyImageNet, || symmetric(64, STRONG)),
+    preset("simclr-tiny-imagenet", "solo-learn's recipe at 64 pixels", TinyImageNet, || {
+        symmetric(64, STRONG)
+    }),
     preset("simclr-stl10", "solo-learn's recipe at 96 pixels", ImageNet, || symmetric(96, STRONG)),
     preset("simclr-imagenet", "solo-learn", ImageNet, || symmetric(224, STRONG)),
     preset("symmetric-weak-cifar", "solo-learn, `symmetric_weak`", Cifar10, || symmetric(32, EVEN)),
     preset("symmetric-weak-imagenet", "solo-learn, `symmetric_weak`", ImageNet, || symmetric(224, EVEN)),
     preset("byol-cifar", "solo-learn", Cifar10, || asymmetric_small(32)),
-    preset("byol-tiny-imagenet", "solo-learn's CIFAR recipe at 64 pixels", TinyImageNet, || asymmetric_small(64)),
+    preset("byol-tiny-imagenet", "solo-learn's CIFAR recipe at 64 pixels", TinyImageNet, || {
+        asymmetric_small(64)
+    }),
     preset("byol-stl10", "solo-learn's ImageNet-100 recipe at 96 pixels", ImageNet, || asymmetric(96)),
     preset("byol-imagenet", "solo-learn, ImageNet-100", ImageNet, || asymmetric(224)),
     preset("barlow-twins-cifar", "solo-learn", Cifar10, || asymmetric_small(32)),
     preset("barlow-twins-tiny-imagenet", "solo-learn's CIFAR recipe at 64 pixels", TinyImageNet, || {
         asymmetric_small(64)
     }),
-    preset("barlow-twins-stl10", "solo-learn's ImageNet-100 recipe at 96 pixels", ImageNet, || asymmetric(96)),
+    preset("barlow-twins-stl10", "solo-learn's ImageNet-100 recipe at 96 pixels", ImageNet, || {
+        asymmetric(96)
+    }),
     preset("barlow-twins-imagenet", "solo-learn, ImageNet-100", ImageNet, || asymmetric(224)),
     preset("w-mse-cifar", "solo-learn", Cifar10, || vec![view(32, WEAK, STRONG).times(2)]),
     preset("swav-multicrop-cifar", "solo-learn", Cifar10, || {

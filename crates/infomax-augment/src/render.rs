@@ -72,7 +72,9 @@ impl pulp::WithSimd for Render<'_> {
             let colours = &mut planes[..colours];
             match *step {
                 JitterStep::Brightness(factor) if factor != 1.0 => color::brightness(simd, colours, factor),
-                JitterStep::Contrast(factor) if factor != 1.0 => color::contrast(simd, colours, plane, factor),
+                JitterStep::Contrast(factor) if factor != 1.0 => {
+                    color::contrast(simd, colours, plane, factor)
+                }
                 JitterStep::Saturation(factor) if factor != 1.0 && rgb => {
                     color::saturation(simd, colours, plane, factor);
                 }
@@ -111,4 +113,82 @@ fn window(config: &ViewConfig, crop: CropBox) -> Window {
     let full = if w <= h { (short, long(h, w)) } else { (long(w, h), short) };
     let centre = |n: usize| (n.saturating_sub(size) as f64 / 2.0).round_ties_even() as usize;
     Window { full, offset: (centre(full.0), centre(full.1)), size }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Affine, Augmenter, ColorJitter, Crop, Erase, EraseFill, Filter, Noise, Posterize, Recipe, Sampling,
+    };
+    use pulp::WithSimd as _;
+    use rand::{RngExt as _, SeedableRng as _};
+    use rand_chacha::ChaCha8Rng;
+
+    /// A view that uses everything, often.
+    pub(crate) fn everything(size: usize, filter: Filter) -> ViewConfig {
+        ViewConfig {
+            crop: Some(Crop { scale: (0.05, 1.0), ratio: (0.3, 3.0) }),
+            filter,
+            affine: Some(Affine {
+                p: 0.3,
+                degrees: (-30.0, 30.0),
+                translate: (0.1, 0.1),
+                scale: (0.8, 1.2),
+                shear: (-10.0, 10.0),
+                sampling: Sampling::Bilinear,
+                fill: 3,
+            }),
+            jitter: Some(ColorJitter { p: 0.9, brightness: 0.8, contrast: 0.8, saturation: 0.8, hue: 0.5 }),
+            grayscale: 0.2,
+            posterize: Some(Posterize { p: 0.2, bits: 4 }),
+            equalize: 0.2,
+            blur: Some(crate::Blur { p: 0.7, sigma: (0.1, 5.0), kernel: None }),
+            solarize: Some(crate::Solarize { p: 0.3, threshold: 100 }),
+            flip: 0.5,
+            vertical_flip: 0.5,
+            noise: Some(Noise { p: 0.3, sigma: (0.0, 0.2) }),
+            erase: Some(Erase { p: 0.3, scale: (0.02, 0.3), ratio: (0.3, 3.3), fill: EraseFill::Noise }),
+            ..ViewConfig::plain(size)
+        }
+    }
+
+    /// The vectors that this machine has give the bits of plain code, for sizes around their lengths and any
+    /// number of channels.
+    #[test]
+    fn vectors_give_the_bits_of_plain_code() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let (mut first, mut second) = (Scratch::default(), Scratch::default());
+        for case in 0..400 {
+            let channels = [1, 3, 3, 3, 4, 2, 5][case % 7];
+            let size = [1, 7, 16, 18, 31, 32, 33, 47, 64, 96][case % 10];
+            let filter = if case % 2 == 0 { Filter::Bilinear } else { Filter::Bicubic };
+            let (width, height) = (rng.random_range(1..150_usize), rng.random_range(1..150_usize));
+            let data = (0..width * height * channels).map(|_| rng.random::<u8>()).collect();
+            let image = Image::new(width, height, channels, data).unwrap();
+            let config = everything(size, filter);
+            let (mean, std) = (vec![0.45; channels], vec![0.22; channels]);
+            let recipe = Recipe { mean: mean.clone(), std: std.clone(), views: vec![config.clone()] };
+            let augmenter = Augmenter::new(&recipe).unwrap();
+            let params = augmenter.draw(0, width, height, &mut rng).unwrap();
+            let mut got = vec![f32::NAN; channels * size * size];
+            let mut want = got.clone();
+            augmenter.render(0, &image, &params, &mut first, &mut got).unwrap();
+            let finish = Finish::new(&mean, &std);
+            Render {
+                config: &config,
+                image: &image,
+                params: &params,
+                finish: &finish,
+                scratch: &mut second,
+                out: &mut want,
+            }
+            .with_simd(pulp::Scalar);
+            assert!(
+                got.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits()),
+                "{width}x{height}x{channels} to {size}: {params:?}"
+            );
+            assert!(got.iter().all(|v| v.is_finite()));
+        }
+    }
 }

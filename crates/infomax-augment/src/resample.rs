@@ -2,7 +2,9 @@
 //!
 //! A filter of radius `r` is stretched by `max(1, in / out)`; the output pixel `x` is the sum of the
 //! input pixels within reach of `(x + 0.5) in / out`, with weights that are normalised to 1 and rounded
-//! to 22 bits. Rows first, rounded to 8 bits, then columns, as in Pillow, so the result is the same.
+//! to 22 bits. One direction first, rounded to 8 bits, then the other, in the order that Pillow 13 chooses,
+//! so the result is the same: columns first where the height shrinks by more than twice as many pixels as the
+//! width.
 
 use crate::transpose::transpose;
 use crate::{CropBox, Filter};
@@ -99,6 +101,7 @@ pub(crate) struct Resampler {
     y: Taps,
     lanes: Vec<Lane>,
     rows: Vec<Block>,
+    columns: Vec<u8>,
 }
 
 /// One value of each of 16 rows.
@@ -141,6 +144,12 @@ impl Resampler {
             return self.horizontal(simd, source, rows, filter, window, Target { out, stride: size });
         }
         self.y.set(filter, crop.height, window.full.1, window.offset.1, size);
+        let shrinks = |from: usize, to: usize| from.saturating_sub(to);
+        if crop.width != window.full.0
+            && shrinks(crop.height, window.full.1) > 2 * shrinks(crop.width, window.full.0)
+        {
+            return self.columns_first(simd, source, crop, filter, window, out);
+        }
         let (first, end) = self.y.reach();
         let height = end - first;
         let mut rows = std::mem::take(&mut self.rows);
@@ -153,9 +162,9 @@ impl Resampler {
         for (plane, out) in rows.chunks_exact(height * stride).zip(out.chunks_exact_mut(size * size)) {
             for (y, out) in out.chunks_exact_mut(size).enumerate() {
                 let (start, weights) = self.y.at(y);
-                let rows = &plane[(start - first) * stride..];
+                let rows = plane[(start - first) * stride..].as_flattened();
                 for (x, out) in out.chunks_mut(BLOCK).enumerate() {
-                    let values = weigh_rows(simd, &rows[x..], stride, weights);
+                    let values = weigh_rows(simd, &rows[x * BLOCK..], stride * BLOCK, weights);
                     match out.first_chunk_mut::<BLOCK>() {
                         Some(out) => *out = values,
                         None => out.copy_from_slice(&values[..out.len()]),
@@ -164,6 +173,42 @@ impl Resampler {
             }
         }
         self.rows = rows;
+    }
+
+    /// Resizes the columns of the crop, as they lie in the image, and then the rows.
+    #[inline(always)]
+    fn columns_first<S: pulp::Simd>(
+        &mut self,
+        simd: S,
+        source: Source<'_>,
+        crop: CropBox,
+        filter: Filter,
+        window: Window,
+        out: &mut [u8],
+    ) {
+        let Source { data, width, channels } = source;
+        let (row_len, stride) = (crop.width * channels, width * channels);
+        let mut columns = std::mem::take(&mut self.columns);
+        columns.resize(row_len * window.size, 0);
+        for (y, out) in columns.chunks_exact_mut(row_len).enumerate() {
+            let (start, weights) = self.y.at(y);
+            let rows = &data[((crop.y + start) * width + crop.x) * channels..];
+            if row_len < BLOCK {
+                for (x, out) in out.iter_mut().enumerate() {
+                    let terms = rows[x..].iter().step_by(stride).zip(weights);
+                    *out = clip(terms.map(|(v, w)| i32::from(*v) * w).sum::<i32>() + (1 << (BITS - 1)));
+                }
+                continue;
+            }
+            // The last block overlaps the one before it, so that all have the same length.
+            for x in (0..row_len).step_by(BLOCK).map(|x| x.min(row_len - BLOCK)) {
+                out[x..x + BLOCK].copy_from_slice(&weigh_rows(simd, &rows[x..], stride, weights));
+            }
+        }
+        let source = Source { data: &columns, width: crop.width, channels };
+        let crop = CropBox { x: 0, y: 0, width: crop.width, height: window.size };
+        self.horizontal(simd, source, crop, filter, window, Target { out, stride: window.size });
+        self.columns = columns;
     }
 
     /// Resizes the rows of the crop into planes of `window.size` columns.
@@ -222,13 +267,7 @@ struct Tiles<'a> {
 impl Tiles<'_> {
     /// Resizes the rows of all channels, `N` together; with `N = 0`, one after the other.
     #[inline(always)]
-    fn run<const N: usize, S: pulp::Simd>(
-        &self,
-        simd: S,
-        target: Target<'_>,
-        width: usize,
-        height: usize,
-    ) {
+    fn run<const N: usize, S: pulp::Simd>(&self, simd: S, target: Target<'_>, width: usize, height: usize) {
         let Target { out, stride } = target;
         for x in (0..width).step_by(LANES) {
             let n = LANES.min(width - x);
@@ -238,7 +277,7 @@ impl Tiles<'_> {
                     for (i, values) in block.iter_mut().enumerate().take(n) {
                         let (start, weights) = self.taps.at(x + i);
                         let lanes = &self.lanes[(start - self.first) * self.channels + c..];
-                        *values = weigh(lanes, self.channels, weights);
+                        *values = weigh(lanes.iter().step_by(self.channels), weights);
                     }
                     self.write(simd, block, &mut out[c * height * stride..][..height * stride], stride, x);
                 }
@@ -260,14 +299,7 @@ impl Tiles<'_> {
 
     /// Turns the columns of a block into rows again.
     #[inline(always)]
-    fn write<S: pulp::Simd>(
-        &self,
-        simd: S,
-        block: [Lane; LANES],
-        plane: &mut [u8],
-        stride: usize,
-        x: usize,
-    ) {
+    fn write<S: pulp::Simd>(&self, simd: S, block: [Lane; LANES], plane: &mut [u8], stride: usize, x: usize) {
         let lines = &mut plane[self.top * stride..(self.top + self.count) * stride];
         for (line, values) in lines.chunks_exact_mut(stride).zip(transpose(simd, block)) {
             let line = &mut line[x..];
@@ -306,15 +338,15 @@ struct Target<'a> {
     stride: usize,
 }
 
-/// The weighted sum of blocks: the first, the one `stride` behind it, and so on.
+/// The weighted sum of the first bytes of rows of `stride` bytes.
 #[inline(always)]
-fn weigh_rows<S: pulp::Simd>(simd: S, rows: &[Block], stride: usize, weights: &[i32]) -> Block {
+fn weigh_rows<S: pulp::Simd>(simd: S, rows: &[u8], stride: usize, weights: &[i32]) -> Block {
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = v3(simd) {
         return x86::weigh_rows(simd, rows, stride, weights);
     }
     let _ = simd;
-    weigh(rows, stride, weights)
+    weigh(rows.chunks(stride).filter_map(<[u8]>::first_chunk), weights)
 }
 
 /// The weighted sums of lanes, for `N` channels: the first `N`, the `N` behind them, and so on.
@@ -327,15 +359,15 @@ fn weigh_lanes<const N: usize, S: pulp::Simd>(simd: S, lanes: &[Lane], weights: 
     let _ = simd;
     let mut out = [[0; LANES]; N];
     for (c, out) in out.iter_mut().enumerate() {
-        *out = weigh(&lanes[c..], N, weights);
+        *out = weigh(lanes[c..].iter().step_by(N), weights);
     }
     out
 }
 
 #[inline(always)]
-fn weigh<const N: usize>(rows: &[[u8; N]], stride: usize, weights: &[i32]) -> [u8; N] {
+fn weigh<'a, const N: usize>(rows: impl Iterator<Item = &'a [u8; N]>, weights: &[i32]) -> [u8; N] {
     let mut sum = [1i32 << (BITS - 1); N];
-    for (row, w) in rows.iter().step_by(stride).zip(weights) {
+    for (row, w) in rows.zip(weights) {
         let w = *w;
         for (s, v) in sum.iter_mut().zip(row) {
             *s += i32::from(*v) * w;

@@ -45,9 +45,8 @@ fn avx2(simd: pulp::x86::V3, block: Block) -> Block {
 fn portable(block: Block) -> Block {
     let mut out = [[0; 16]; 16];
     for (top, left) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
-        let words = std::array::from_fn(|i| {
-            u64::from_le_bytes(std::array::from_fn(|j| block[top + i][left + j]))
-        });
+        let words =
+            std::array::from_fn(|i| u64::from_le_bytes(std::array::from_fn(|j| block[top + i][left + j])));
         for (i, word) in eight(words).iter().enumerate() {
             out[left + i][top..top + 8].copy_from_slice(&word.to_le_bytes());
         }

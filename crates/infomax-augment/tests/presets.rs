@@ -131,7 +131,9 @@ fn every_preset_has_the_published_parameters() {
 #[test]
 fn presets_are_normalised_by_their_data() {
     let mean = |name: &str| Recipe::preset(name).unwrap().mean[0];
-    for (suffix, want) in [("cifar", 0.4914), ("tiny-imagenet", 0.4802), ("stl10", 0.485), ("imagenet", 0.485)] {
+    for (suffix, want) in
+        [("cifar", 0.4914), ("tiny-imagenet", 0.4802), ("stl10", 0.485), ("imagenet", 0.485)]
+    {
         for method in ["vicreg", "simclr", "byol", "barlow-twins"] {
             assert_eq!(mean(&format!("{method}-{suffix}")), want, "{method}-{suffix}");
         }

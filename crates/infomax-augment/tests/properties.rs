@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use infomax_augment::{
-    Augmenter, ColorJitter, Crop, CropBox, Error, EvalTransform, Filter, Image, JitterStep, Recipe, Scratch,
-    ViewConfig, ViewParams,
+    Affine, Augment, Augmenter, ColorJitter, Crop, CropBox, Erase, EraseFill, Error, EvalTransform, Filter,
+    Image, JitterStep, Noise, NoiseStep, Posterize, Recipe, Sampling, Scratch, ViewConfig, ViewParams,
 };
 use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
@@ -34,7 +34,7 @@ proptest! {
     #[test]
     fn any_image_and_preset_gives_finite_views(
         width in 1usize..70, height in 1usize..70, seed: u64, preset in 0usize..Recipe::preset_names().len(),
-        channels in prop_oneof![Just(1usize), Just(3), Just(4)],
+        channels in prop_oneof![Just(1usize), Just(2), Just(3), Just(4), Just(6)],
     ) {
         let name = Recipe::preset_names()[preset];
         let recipe = Recipe::preset(name).unwrap().with_size(20);
@@ -246,4 +246,137 @@ fn evaluation_takes_the_centre() {
     assert!(EvalTransform::new(0, &[0.0; 3], &[1.0; 3]).is_err());
     let recipe = Recipe::preset("swav-multicrop-cifar").unwrap();
     assert_eq!(EvalTransform::for_recipe(&recipe).unwrap().output(), (3, 32, 32));
+}
+
+/// The parameters of rotation, shift, scaling, shear, noise and erasing, at 20,000 draws and four standard
+/// errors.
+#[test]
+fn newer_parameters_have_their_distributions() {
+    let n = 20_000;
+    let affine = Affine {
+        p: 0.7,
+        degrees: (-30.0, 50.0),
+        translate: (0.1, 0.3),
+        scale: (0.8, 1.3),
+        shear: (-10.0, 5.0),
+        sampling: Sampling::Bilinear,
+        fill: 0,
+    };
+    let erase = Erase { p: 0.25, scale: (0.02, 0.33), ratio: (0.3, 3.3), fill: EraseFill::Value(0.0) };
+    let view = ViewConfig {
+        affine: Some(affine),
+        posterize: Some(Posterize { p: 0.4, bits: 3 }),
+        equalize: 0.15,
+        vertical_flip: 0.3,
+        noise: Some(Noise { p: 0.6, sigma: (0.02, 0.1) }),
+        erase: Some(erase),
+        ..ViewConfig::plain(100)
+    };
+    let augmenter = raw(view, 3);
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    let draws: Vec<ViewParams> = (0..n).map(|_| augmenter.draw(0, 80, 60, &mut rng).unwrap()).collect();
+    let near = |what: &str, values: Vec<f64>, want: f64, deviation: f64| {
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let z = (mean - want) / (deviation / (values.len() as f64).sqrt());
+        assert!(z.abs() < 4.0, "{what}: {mean} instead of {want} (z = {z})");
+    };
+    let share = |what: &str, p: f64, hit: &dyn Fn(&ViewParams) -> bool| {
+        near(what, draws.iter().map(|d| f64::from(u8::from(hit(d)))).collect(), p, (p * (1.0 - p)).sqrt());
+    };
+    share("affine", 0.7, &|d| d.affine.is_some());
+    share("posterize", 0.4, &|d| d.posterize == Some(3));
+    share("equalize", 0.15, &|d| d.equalize);
+    share("vertical flip", 0.3, &|d| d.vertical_flip);
+    share("noise", 0.6, &|d| d.noise.is_some());
+    share("erase", 0.25, &|d| d.erase.is_some());
+    let steps: Vec<_> = draws.iter().filter_map(|d| d.affine).collect();
+    let uniform = |what: &str, values: Vec<f64>, low: f64, high: f64| {
+        assert!(values.iter().all(|v| (low..=high).contains(v)), "{what}");
+        near(what, values, 0.5 * (low + high), (high - low) / 12f64.sqrt());
+    };
+    uniform("degrees", steps.iter().map(|s| s.degrees).collect(), -30.0, 50.0);
+    uniform("shift", steps.iter().map(|s| f64::from(s.translate.0)).collect(), -10.0, 10.0);
+    uniform("shift", steps.iter().map(|s| f64::from(s.translate.1)).collect(), -30.0, 30.0);
+    uniform("scale", steps.iter().map(|s| s.scale).collect(), 0.8, 1.3);
+    uniform("shear", steps.iter().map(|s| s.shear).collect(), -10.0, 5.0);
+    uniform("sigma", draws.iter().filter_map(|d| d.noise).map(|s| s.sigma).collect(), 0.02, 0.1);
+    // Seldom does a try not fit, so the area is close to uniform.
+    let boxes: Vec<_> = draws.iter().filter_map(|d| d.erase).map(|e| e.area).collect();
+    assert!(boxes.iter().all(|b| b.x + b.width <= 100 && b.y + b.height <= 100));
+    near("erased", boxes.iter().map(|b| (b.width * b.height) as f64 / 1e4).collect(), 0.175, 0.0895);
+    near("place", boxes.iter().map(|b| b.x as f64 / (100 - b.width) as f64).collect(), 0.5, 0.29);
+}
+
+#[test]
+fn noise_has_its_moments_and_its_seed() {
+    let augmenter = raw(ViewConfig::plain(100), 3);
+    let image = Image::new(100, 100, 3, vec![128; 30_000]).unwrap();
+    let noisy = |seed| {
+        let noise = Some(NoiseStep { sigma: 0.1, seed });
+        render(&augmenter, &image, &ViewParams { noise, ..ViewParams::plain(100, 100) })
+    };
+    let values = noisy(1);
+    let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / 3e4;
+    let var = values.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / 3e4;
+    assert!((mean - 128.0 / 255.0).abs() < 4.0 * 0.1 / 3e4f64.sqrt(), "{mean}");
+    assert!((var - 0.01).abs() < 4.0 * 0.01 * (2.0 / 3e4f64).sqrt(), "{var}");
+    assert!(values.iter().all(|v| (0.0..=1.0).contains(v)));
+    assert_eq!(noisy(1), values);
+    assert_ne!(noisy(2), values);
+}
+
+#[test]
+fn a_full_turn_of_the_hue_comes_back() {
+    let image = noise(16, 16, 3, 5);
+    let augmenter = raw(ViewConfig::plain(16), 3);
+    let plain = ViewParams::plain(16, 16);
+    let turned = |turns: f64| {
+        let steps =
+            [JitterStep::Hue(turns), JitterStep::Hue(0.0), JitterStep::Hue(0.0), JitterStep::Hue(0.0)];
+        render(&augmenter, &image, &ViewParams { jitter: Some(steps), ..plain })
+    };
+    // The hue has 8 bits: 256 / 255 of a turn is none, as a turn by nothing is through the same 8 bits.
+    assert_eq!(turned(256.5 / 255.0), turned(1e-9));
+    let straight = render(&augmenter, &image, &plain);
+    let off = turned(1e-9).into_iter().zip(straight).map(|(a, b)| (a - b).abs());
+    assert!(off.fold(0.0, f32::max) <= 8.5 / 255.0);
+}
+
+#[test]
+fn huge_and_thin_images_give_views() {
+    let view = ViewConfig {
+        crop: Some(Crop { scale: (0.2, 1.0), ratio: (0.75, 4.0 / 3.0) }),
+        filter: Filter::Bicubic,
+        ..ViewConfig::plain(32)
+    };
+    let augmenter = raw(view, 1);
+    for (width, height) in [(1, 1), (1, 70_000), (70_000, 1), (6_000, 4_000)] {
+        let image = Image::new(width, height, 1, vec![200; width * height]).unwrap();
+        let mut out = vec![f32::NAN; 1024];
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let params = augmenter.apply(0, &image, &mut rng, &mut Scratch::default(), &mut out).unwrap();
+        assert!(out.iter().all(|v| *v == 200.0 / 255.0), "{width}x{height}");
+        let CropBox { x, y, width: w, height: h } = params.crop;
+        assert_eq!(params.source_point(0.0, 0.0), (x as f64, y as f64));
+        assert_eq!(params.source_point(1.0, 1.0), ((x + w) as f64, (y + h) as f64));
+        let mirrored = ViewParams { flip: true, ..params };
+        assert_eq!(mirrored.source_point(0.0, 0.0), ((x + w) as f64, y as f64));
+    }
+}
+
+#[test]
+fn the_trait_gives_what_the_type_does() {
+    fn first<A: Augment>(augmenter: &A, sample: &A::Sample, seed: u64) -> Vec<f32> {
+        let mut out = vec![0.0; augmenter.shape(0).unwrap().iter().product()];
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        augmenter.apply(0, sample, &mut rng, &mut A::Scratch::default(), &mut out).unwrap();
+        out
+    }
+    let augmenter = Augmenter::new(&Recipe::preset("simclr-cifar").unwrap()).unwrap();
+    let image = noise(50, 40, 3, 6);
+    let mut out = vec![0.0; 3072];
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    augmenter.apply(0, &image, &mut rng, &mut Scratch::default(), &mut out).unwrap();
+    assert_eq!(first(&augmenter, &image, 7), out);
+    assert!(Augment::shape(&augmenter, 2).is_err());
 }

@@ -80,8 +80,7 @@ fn masks_cover_their_part() {
     let masked = |axis| {
         let mask = Some(Mask { p: 1.0, part: (0.3, 0.3), axis });
         let out = apply(&augmenter(50, SeriesView { mask, ..SeriesView::plain(100) }), &ones, 6);
-        let zeros: Vec<usize> =
-            out.chunks(100).map(|c| c.iter().filter(|v| **v == 0.0).count()).collect();
+        let zeros: Vec<usize> = out.chunks(100).map(|c| c.iter().filter(|v| **v == 0.0).count()).collect();
         (out, zeros)
     };
     let (out, zeros) = masked(MaskAxis::Time);
@@ -114,13 +113,7 @@ fn the_same_key_gives_the_same_bits_and_wrong_input_is_named() {
     assert!(message(Series::new(2, 2, vec![0.0; 3])).contains("channels x length"));
     assert!(message(Series::new(1, 2, vec![0.0, f32::NAN])).contains("channel 0 is NaN at step 1"));
     assert!(message(Series::vector(vec![])).contains("at least one"));
-    let wrong = augmenter.apply(
-        0,
-        &ramp(3, 30),
-        &mut ChaCha8Rng::seed_from_u64(0),
-        &mut (),
-        &mut [0.0; 16],
-    );
+    let wrong = augmenter.apply(0, &ramp(3, 30), &mut ChaCha8Rng::seed_from_u64(0), &mut (), &mut [0.0; 16]);
     assert!(wrong.unwrap_err().to_string().contains("3 channels"));
     for bad in ["crop = [0.0, 1.0]", "reverse = 2.0", "mask = { p = 1.0, part = [0.5, 1.5] }"] {
         let text = format!("channels = 1\nviews = [{{ length = 4, {bad} }}]");
@@ -144,10 +137,9 @@ fn mixtures_keep_their_share() {
     let mut rng = ChaCha8Rng::seed_from_u64(11);
     let (mut mixed_mean, mut cut_mean) = (0.0, 0.0);
     for _ in 0..2000 {
-        for (mix, mean) in [
-            (Mix::Mixup { alpha: 0.8 }, &mut mixed_mean),
-            (Mix::Cutmix { alpha: 1.0 }, &mut cut_mean),
-        ] {
+        for (mix, mean) in
+            [(Mix::Mixup { alpha: 0.8 }, &mut mixed_mean), (Mix::Cutmix { alpha: 1.0 }, &mut cut_mean)]
+        {
             let params = mix.draw(10, 12, &mut rng).unwrap();
             let mut out = a.clone();
             params.apply(&mut out, &b, 10, 12).unwrap();

@@ -7,8 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 fn infomax(dir: &Path, args: &[&str]) -> Output {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_infomax")).current_dir(dir).args(args).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_infomax")).current_dir(dir).args(args).output().unwrap();
     assert!(
         output.status.success() || args.contains(&"--fails"),
         "{}",
@@ -39,8 +38,19 @@ fn shows_views_and_what_was_drawn() {
     let dir = tempfile::tempdir().unwrap();
     photos(dir.path());
     let args = [
-        "data", "preview", "--data", "photos", "--preset", "swav-multicrop-cifar", "--rows", "4", "--seed",
-        "5", "--json", "--out", "views.png",
+        "data",
+        "preview",
+        "--data",
+        "photos",
+        "--preset",
+        "swav-multicrop-cifar",
+        "--rows",
+        "4",
+        "--seed",
+        "5",
+        "--json",
+        "--out",
+        "views.png",
     ];
     let first = infomax(dir.path(), &args);
     let sheet = json(&first);

@@ -185,9 +185,9 @@ impl Recipe {
     pub fn with_size(mut self, size: usize) -> Self {
         let largest = self.views.iter().map(|v| v.size).max().unwrap_or(1).max(1);
         for view in &mut self.views {
-            let scaled = |side: usize| ((side * size) as f64 / largest as f64).round().max(1.0) as usize;
-            view.size = scaled(view.size);
-            view.resize = view.resize.map(scaled);
+            for side in [Some(&mut view.size), view.resize.as_mut()].into_iter().flatten() {
+                *side = ((*side * size) as f64 / largest as f64).round().max(1.0) as usize;
+            }
         }
         self
     }

@@ -254,12 +254,7 @@ impl ColorJitter {
             )?;
         }
         let hue = self.hue;
-        within(
-            (0.0..=0.5).contains(&hue),
-            key("jitter.hue"),
-            hue,
-            "a shift of the hue lies in 0..=0.5 turns",
-        )
+        within((0.0..=0.5).contains(&hue), key("jitter.hue"), hue, "a shift of the hue lies in 0..=0.5 turns")
     }
 }
 
@@ -272,12 +267,7 @@ impl Posterize {
 impl Blur {
     pub(super) fn check(&self, key: impl Fn(&str) -> String) -> Result<()> {
         let reason = "two standard deviations in pixels, the smaller first, above 0 and at most 16";
-        within(
-            self.sigma.0 > 0.0 && is_range(self.sigma, 0.0, 16.0),
-            key("blur.sigma"),
-            self.sigma,
-            reason,
-        )?;
+        within(self.sigma.0 > 0.0 && is_range(self.sigma, 0.0, 16.0), key("blur.sigma"), self.sigma, reason)?;
         let odd = self.kernel.is_none_or(|k| k % 2 == 1 && k <= 801);
         within(odd, key("blur.kernel"), self.kernel, "the width of the kernel is odd and at most 801")
     }

@@ -11,7 +11,8 @@ const SIGN: [f32; 8] = [-0.0, 0.0, -0.0, 0.0, -0.0, 0.0, 0.0, 0.0];
 
 /// In which sextants of the new hue red, green and blue are the value and in which the middle one of the
 /// new channels; else they are the least. The seventh sextant is the first again.
-const VALUE: [[i8; 8]; 3] = [[-1, 0, 0, 0, 0, -1, -1, 0], [0, -1, -1, 0, 0, 0, 0, 0], [0, 0, 0, -1, -1, 0, 0, 0]];
+const VALUE: [[i8; 8]; 3] =
+    [[-1, 0, 0, 0, 0, -1, -1, 0], [0, -1, -1, 0, 0, 0, 0, 0], [0, 0, 0, -1, -1, 0, 0, 0]];
 const MIDDLE: [[i8; 8]; 3] =
     [[0, -1, 0, 0, -1, 0, 0, 0], [-1, 0, 0, -1, 0, 0, -1, 0], [0, 0, -1, 0, 0, -1, 0, 0]];
 
@@ -19,8 +20,7 @@ const MIDDLE: [[i8; 8]; 3] =
 #[inline(always)]
 pub(crate) fn shift(simd: V3, offset: u8, red: &mut Block, green: &mut Block, blue: &mut Block) {
     let avx2 = simd.avx2;
-    let (r, g, b): (__m256i, __m256i, __m256i) =
-        (pulp::cast(*red), pulp::cast(*green), pulp::cast(*blue));
+    let (r, g, b): (__m256i, __m256i, __m256i) = (pulp::cast(*red), pulp::cast(*green), pulp::cast(*blue));
     let constant = |x: i8| simd.avx._mm256_set1_epi8(x);
     let (high_rg, low_rg) = (avx2._mm256_max_epu8(r, g), avx2._mm256_min_epu8(r, g));
     let (value, least) = (avx2._mm256_max_epu8(high_rg, b), avx2._mm256_min_epu8(low_rg, b));
@@ -49,9 +49,8 @@ pub(crate) fn shift(simd: V3, offset: u8, red: &mut Block, green: &mut Block, bl
     let sextants: __m256i = pulp::cast(narrow(simd, sextants));
     let lowest: __m256i = pulp::cast(narrow(simd, lowest));
     let between: __m256i = pulp::cast(narrow(simd, between));
-    let mask = |table: [i8; 8]| {
-        avx2._mm256_shuffle_epi8(pulp::cast([table, [0; 8], table, [0; 8]]), sextants)
-    };
+    let mask =
+        |table: [i8; 8]| avx2._mm256_shuffle_epi8(pulp::cast([table, [0; 8], table, [0; 8]]), sextants);
     for (channel, out) in [red, green, blue].into_iter().enumerate() {
         let others = avx2._mm256_blendv_epi8(lowest, between, mask(MIDDLE[channel]));
         *out = pulp::cast(avx2._mm256_blendv_epi8(others, value, mask(VALUE[channel])));

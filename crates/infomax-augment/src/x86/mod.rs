@@ -41,12 +41,12 @@ fn all(simd: V3, x: f32) -> __m256 {
     simd.avx._mm256_set1_ps(x)
 }
 
-/// The weighted sum of rows of blocks: `first`, `first + stride` and so on, in 22-bit fixed point.
+/// The weighted sum of the first 32 bytes of rows of `stride` bytes, in 22-bit fixed point.
 #[inline(always)]
-pub(crate) fn weigh_rows(simd: V3, rows: &[Block], stride: usize, weights: &[i32]) -> Block {
+pub(crate) fn weigh_rows(simd: V3, rows: &[u8], stride: usize, weights: &[i32]) -> Block {
     let half = simd.avx._mm256_set1_epi32(1 << 21);
     let mut sums = [half; 4];
-    for (block, w) in rows.iter().step_by(stride).zip(weights) {
+    for (block, w) in rows.chunks(stride).filter_map(<[u8]>::first_chunk).zip(weights) {
         let w = simd.avx._mm256_set1_epi32(*w);
         for (part, sum) in sums.iter_mut().enumerate() {
             let product = simd.avx2._mm256_mullo_epi32(widen(simd, block, part), w);
@@ -101,9 +101,7 @@ pub(crate) fn blur_vertical(
         let [a, b]: [__m128i; 2] = pulp::cast(source[at + x]);
         [simd.avx2._mm256_cvtepu8_epi16(a), simd.avx2._mm256_cvtepu8_epi16(b)]
     };
-    let times = |v: __m256i, w: __m256i| {
-        simd.avx2._mm256_mulhi_epu16(simd.avx2._mm256_slli_epi16::<7>(v), w)
-    };
+    let times = |v: __m256i, w: __m256i| simd.avx2._mm256_mulhi_epu16(simd.avx2._mm256_slli_epi16::<7>(v), w);
     let w = simd.avx._mm256_set1_epi16(weights[0] as i16);
     let [a, b] = halves(lines[radius]);
     low = simd.avx2._mm256_add_epi16(low, times(a, w));

@@ -44,13 +44,8 @@ def on_pil(out, size, filter, params):
     if "resize" in params:
         out = F.center_crop(F.resize(out, params["resize"], FILTERS[filter]), [size, size])
     else:
-        # Rows first, then columns, as Pillow did up to version 12. Later versions choose the order by the
-        # sizes, which moves bilinear values by at most one level.
         x, y, w, h = params["crop"]
-        chosen = F.resized_crop(out, y, x, h, w, [size, size], FILTERS[filter])
-        resample = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[filter]
-        out = out.crop((x, y, x + w, y + h)).resize((size, h), resample).resize((size, size), resample)
-        assert filter == "bicubic" or np.abs(np.asarray(chosen).astype(int) - np.asarray(out)).max() <= 1
+        out = F.resized_crop(out, y, x, h, w, [size, size], FILTERS[filter])
     if "affine" in params:
         a = params["affine"]
         nearest = params["sampling"] == "nearest"
@@ -117,7 +112,7 @@ def case(name, image, size, crop=None, filter="bilinear", tolerance=0, tensor=Fa
 for filter in FILTERS:
     for w, h, size in [(32, 32, 32), (40, 31, 16), (53, 90, 24), (9, 7, 32), (1, 1, 8), (1, 17, 5), (200, 3, 20), (24, 50, 24), (50, 24, 24)]:
         case(f"resize {w}x{h} to {size}, {filter}", picture(w, h), size, filter=filter)
-    for crop, size in [([3, 2, 20, 15], 16), ([0, 5, 31, 7], 33), ([11, 0, 2, 30], 20)]:
+    for crop, size in [([3, 2, 20, 15], 16), ([0, 5, 31, 7], 33), ([11, 0, 2, 30], 20), ([4, 1, 25, 32], 20), ([4, 1, 25, 30], 20), ([4, 1, 25, 31], 20), ([20, 3, 17, 30], 16)]:
         case(f"crop {crop} to {size}, {filter}", picture(37, 33), size, crop=crop, filter=filter)
 case("grey, resized", picture(30, 20, 1), 17)
 
@@ -142,7 +137,7 @@ case("all with grayscale", picture(50, 37), 32, crop=[5, 3, 30, 28], grayscale=T
      jitter=[["hue", 0.09], ["contrast", 0.66], ["brightness", 1.37], ["saturation", 0.9]])
 
 for filter in FILTERS:
-    for w, h, resize, size in [(40, 31, 30, 24), (31, 47, 24, 24), (60, 20, 21, 16), (20, 20, 40, 33)]:
+    for w, h, resize, size in [(40, 31, 30, 24), (31, 47, 24, 24), (31, 90, 29, 24), (60, 20, 21, 16), (20, 20, 40, 33)]:
         case(f"{w}x{h} resized to {resize}, centre {size}, {filter}", picture(w, h), size, filter=filter, resize=resize)
 
 steps = {
@@ -176,7 +171,7 @@ for kind, values, tolerance in [("brightness", [0.35, 0.6, 1.4, 1.8], 0), ("cont
     for value in values:
         case(f"{kind} {value}", square, 24, jitter=[[kind, value]], tolerance=tolerance, tensor=True)
 for value in [-0.1, 0.05, 0.2]:
-    case(f"hue {value}", picture(40, 40), 40, jitter=[["hue", value]], tolerance=13, tensor=True)  # Pillow's hue has 8 bits.
+    case(f"hue {value}", picture(40, 40), 40, jitter=[["hue", value]], tolerance=16, tensor=True)  # Pillow's hue has 8 bits.
 case("grayscale", square, 24, grayscale=True, tolerance=1, tensor=True)
 case("posterize", square, 24, posterize=3, tensor=True)
 case("equalize", picture(40, 40), 40, equalize=True, tensor=True)
