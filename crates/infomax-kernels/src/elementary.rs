@@ -10,9 +10,9 @@ pub(crate) trait Elementary: Float {
     /// `e^x`, where `FMA` says that a fused multiply-add is one instruction. Relative error in f32 below
     /// 1.5e-7; `x < -87.3` gives 0, `x > 88.3` is cut there.
     fn exp<const FMA: bool>(self) -> Self;
-    /// `(cos x, sin x)`; absolute error in f32 below 1.5e-7 for `|x| <= 8192`, beyond that see [`Self::REACH`].
+    /// `(cos x, sin x)`; absolute error in f32 below 1.5e-7 for `|x| <= 8192`.
     fn cos_sin<const FMA: bool>(self) -> (Self, Self);
-    /// Arguments up to which [`Elementary::cos_sin`] holds its error.
+    /// Arguments up to which a product, rounded to this type, is an angle to nearly its precision.
     const REACH: f64;
 }
 
@@ -30,7 +30,7 @@ fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 const MAGIC: f32 = 12_582_912.0;
 
 impl Elementary for f32 {
-    const REACH: f64 = 8192.0;
+    const REACH: f64 = 32.0;
 
     #[inline(always)]
     fn exp<const FMA: bool>(self) -> Self {

@@ -7,6 +7,9 @@
 pub(crate) mod micro;
 pub(crate) mod moments;
 pub(crate) mod product;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 
 use crate::simd::{Float, Isa};
 use crate::storage::{contiguous, on_cpu, result, tensor};
