@@ -3,6 +3,8 @@
 //!
 #![doc = include_str!("../README.md")]
 
+#[allow(unsafe_code)]
+mod blocked;
 mod check;
 #[allow(unsafe_code)]
 mod conv;
@@ -18,6 +20,7 @@ mod simd;
 mod storage;
 mod types;
 
+pub use blocked::{BatchStats, Blocked, ConvNorm, Shortcut, UnitOutput};
 pub use conv::conv2d;
 pub use error::{Error, Result};
 pub use memory::keep_freed_memory;

@@ -1,0 +1,484 @@
+//! A residual unit as one operation: convolutions, their batch norms, the shortcut and all ReLUs.
+//!
+//! One operation instead of ten: only the outputs of the convolutions and the last activation are kept for
+//! the gradient, everything else is computed again while it is in the cache, and no gradient inside of the
+//! unit passes through Candle, which copies each of them twice.
+
+use super::buffer::Pooled;
+use super::conv::Conv;
+use super::layout::{Blocked, Dims};
+use super::norm::{Affine, Coefficients, Mask, Residual, apply, grad_apply, grad_sums, moments};
+use crate::simd::{Float, Isa, Shared, filled};
+use crate::storage::{contiguous, result, tensor};
+use crate::{Conv2dConfig, Error, Result, check};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Shape, Tensor, bail};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ThreadId;
+
+/// A convolution without bias, followed by batch norm.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvNorm<'a> {
+    /// `(K, C, R, S)`.
+    pub weight: &'a Tensor,
+    /// The scale of the norm, `(K)`.
+    pub scale: &'a Tensor,
+    /// The shift of the norm, `(K)`.
+    pub shift: &'a Tensor,
+    /// The geometry of the convolution; one group.
+    pub cfg: Conv2dConfig,
+    /// Mean and variance `(K)` to normalise with, constants for the gradient, as in evaluation. Absent: those
+    /// of this batch.
+    pub stats: Option<(&'a Tensor, &'a Tensor)>,
+}
+
+/// What is added to the branch of a residual unit before its last ReLU.
+#[derive(Clone, Copy, Debug)]
+pub enum Shortcut<'a> {
+    /// Nothing.
+    None,
+    /// The input.
+    Identity,
+    /// The input after a convolution and its norm.
+    Projection(ConvNorm<'a>),
+}
+
+/// The result of [`Blocked::residual`].
+#[derive(Clone, Debug)]
+pub struct UnitOutput {
+    /// The activations.
+    pub ys: Blocked,
+    /// The statistics of each norm of the branch, then of the projection.
+    pub stats: Vec<BatchStats>,
+}
+
+/// The statistics of one norm over a batch.
+#[derive(Clone, Debug)]
+pub struct BatchStats {
+    /// The mean of each channel `(K)`, detached from the graph.
+    pub mean: Tensor,
+    /// The biased variance of each channel `(K)`, detached from the graph.
+    pub var: Tensor,
+    /// The values of each channel that they were taken over.
+    pub count: usize,
+}
+
+impl Blocked {
+    /// `relu(norm(conv(.. relu(norm(conv(x)))))) + shortcut(x))`: the block of a residual network
+    /// (He et al., arXiv:1512.03385), or with one convolution and no shortcut its stem.
+    ///
+    /// # Gradient
+    /// Of the images, weights, scales and shifts; through the statistics where they are those of the batch.
+    /// As [`conv2d`](crate::conv2d), [`batch_norm_train`](crate::batch_norm_train) and
+    /// [`batch_norm_eval`](crate::batch_norm_eval).
+    ///
+    /// # Numerics
+    /// Convolutions as [`Blocked::conv2d`]; moments in two passes over runs of pixels, merged in f64.
+    ///
+    /// # Errors
+    /// Shapes or types that do not fit; no convolution; an `eps` that is not positive.
+    pub fn residual(&self, branch: &[ConvNorm<'_>], shortcut: Shortcut<'_>, eps: f64) -> Result<UnitOutput> {
+        self.residual_with(branch, shortcut, eps, Isa::detect(), true)
+    }
+
+    pub(super) fn residual_with(
+        &self,
+        branch: &[ConvNorm<'_>],
+        shortcut: Shortcut<'_>,
+        eps: f64,
+        isa: Isa,
+        fast: bool,
+    ) -> Result<UnitOutput> {
+        match self.data.dtype() {
+            DType::F64 => unit::<f64>(self, branch, shortcut, eps, isa, fast),
+            _ => unit::<f32>(self, branch, shortcut, eps, isa, fast),
+        }
+    }
+}
+
+const OP: &str = "blocked::residual";
+
+fn unit<T: Float>(
+    xs: &Blocked,
+    branch: &[ConvNorm<'_>],
+    shortcut: Shortcut<'_>,
+    eps: f64,
+    isa: Isa,
+    fast: bool,
+) -> Result<UnitOutput> {
+    check::positive(OP, "eps", eps)?;
+    let input = xs.sizes()?;
+    let mut layers = Vec::with_capacity(branch.len());
+    let mut dims = input;
+    for part in branch {
+        let layer = Layer::<T>::new(&xs.data, &dims, part, isa, fast)?;
+        dims = layer.conv.output();
+        layers.push(layer);
+    }
+    if layers.is_empty() {
+        let (name, value) = ("branch", "[]".to_string());
+        return Err(Error::Config { op: OP, name, value, reason: "must name at least one convolution" });
+    }
+    let projection = match shortcut {
+        Shortcut::Projection(part) => Some(Layer::<T>::new(&xs.data, &input, &part, isa, fast)?),
+        _ => None,
+    };
+    let identity = matches!(shortcut, Shortcut::Identity);
+    let sum = projection.as_ref().map_or(input, |p| p.conv.output());
+    if (identity || projection.is_some()) && sum != dims {
+        return Err(Error::Shape {
+            op: OP,
+            name: "shortcut",
+            expected: format!("of {} channels of {}x{}, as the branch", dims.c, dims.h, dims.w),
+            got: vec![sum.images, sum.c, sum.h, sum.w],
+        });
+    }
+    let mut op = Unit { layers, projection, identity, isa, eps, out: Mutex::new(Vec::new()) };
+    op.forward(&xs.data)?;
+    let device = xs.data.device();
+    let mut stats = Vec::new();
+    let mut token: Option<Tensor> = None;
+    for (layer, part) in op.all().zip(branch.iter().chain(match &shortcut {
+        Shortcut::Projection(part) => Some(part),
+        _ => None,
+    })) {
+        let column = |f: fn(&(f64, f64)) -> f64| -> Result<Tensor> {
+            let values: Vec<f64> = layer.moments.iter().map(f).collect();
+            Ok(Tensor::from_vec(values, layer.moments.len(), device)?.to_dtype(xs.data.dtype())?)
+        };
+        let d = layer.conv.output();
+        stats.push(BatchStats {
+            mean: column(|m| m.0)?,
+            var: column(|m| m.1)?,
+            count: d.images * d.h * d.w,
+        });
+        let params = Params { grads: layer.grads.clone() };
+        let own = part.weight.apply_op3(part.scale, part.shift, params)?;
+        token = Some(match token {
+            Some(token) => (token + own)?,
+            None => own,
+        });
+    }
+    // There is a layer, so there is a token.
+    let token = token.map_or_else(|| Tensor::zeros(1, T::DTYPE, device), Ok)?;
+    let data = contiguous(&xs.data)?.apply_op2(&token, op)?;
+    Ok(UnitOutput { ys: Blocked { data, images: xs.images }, stats })
+}
+
+/// The gradients of a layer's parameters, on their way from the unit to the parameters.
+///
+/// A custom operation of Candle has three arguments at most, and a unit has up to fourteen. So each layer has
+/// an operation of its own, from its parameters to a tensor of one element, and those are an argument of the
+/// unit: Candle calls the unit's gradient before theirs.
+type Grads<T> = Arc<Mutex<Vec<(ThreadId, [Vec<T>; 3])>>>;
+
+/// The operation of a layer's parameters.
+struct Params<T> {
+    grads: Grads<T>,
+}
+
+impl<T: Float> CustomOp3 for Params<T> {
+    fn name(&self) -> &'static str {
+        "blocked-parameters"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        Ok((T::to_cpu_storage_owned(vec![T::default()]), Shape::from(1)))
+    }
+
+    fn bwd(
+        &self,
+        weight: &Tensor,
+        scale: &Tensor,
+        shift: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let mut slots = self.grads.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = std::thread::current().id();
+        let Some(at) = slots.iter().position(|(thread, _)| *thread == own) else {
+            bail!("the gradient of a residual unit's parameters was asked for before that of the unit")
+        };
+        let (_, [dw, da, db]) = slots.swap_remove(at);
+        drop(slots);
+        let give = |values: Vec<T>, to: &Tensor| match to.track_op() && !values.is_empty() {
+            true => tensor(values, to.shape()).map(Some),
+            false => Ok(None),
+        };
+        Ok((give(dw, weight)?, give(da, scale)?, give(db, shift)?))
+    }
+}
+
+/// A convolution with its norm, and what its gradient needs.
+struct Layer<T: Float> {
+    conv: Conv,
+    weight: Tensor,
+    scale: Vec<f64>,
+    shift: Vec<f64>,
+    /// The statistics are those of the batch.
+    train: bool,
+    moments: Vec<(f64, f64)>,
+    /// The output of the convolution.
+    z: Vec<T>,
+    affine: Vec<Affine<T>>,
+    grads: Grads<T>,
+}
+
+impl<T: Float> Layer<T> {
+    fn new(xs: &Tensor, dims: &Dims, part: &ConvNorm<'_>, isa: Isa, fast: bool) -> Result<Self> {
+        let conv = Conv { fast, ..Conv::new(dims, part.weight.dims(), part.cfg, isa)? };
+        let k = conv.output().c;
+        check::same_dtype(OP, xs, "weight", Some(part.weight))?;
+        check::vector(OP, xs, "scale", Some(part.scale), k)?;
+        check::vector(OP, xs, "shift", Some(part.shift), k)?;
+        let values = |t: &Tensor| t.to_dtype(DType::F64)?.to_vec1::<f64>();
+        let moments = match part.stats {
+            Some((mean, var)) => {
+                check::vector(OP, xs, "stats.0", Some(mean), k)?;
+                check::vector(OP, xs, "stats.1", Some(var), k)?;
+                values(mean)?.into_iter().zip(values(var)?).collect()
+            }
+            None => Vec::new(),
+        };
+        Ok(Self {
+            conv,
+            weight: contiguous(part.weight)?,
+            scale: values(part.scale)?,
+            shift: values(part.shift)?,
+            train: part.stats.is_none(),
+            moments,
+            z: Vec::new(),
+            affine: Vec::new(),
+            grads: Grads::default(),
+        })
+    }
+
+    /// Convolves, and takes the statistics.
+    fn forward(&mut self, isa: Isa, eps: f64, source: &[T]) -> candle_core::Result<()> {
+        self.z = result(&[&self.weight], |v: &[&[T]]| self.conv.forward(source, v[0]))?;
+        if self.train {
+            self.moments = moments(isa, &self.conv.output(), &self.z);
+        }
+        let norm = |(k, m): (usize, &(f64, f64))| {
+            let scale = self.scale[k] / (m.1 + eps).sqrt();
+            Affine { scale: T::of(scale), shift: T::of(self.shift[k] - m.0 * scale) }
+        };
+        self.affine = self.moments.iter().enumerate().map(norm).collect();
+        Ok(())
+    }
+
+    /// The activation after this norm.
+    ///
+    /// # Safety
+    /// As [`apply`].
+    unsafe fn activation(&self, isa: Isa, residual: Residual<'_, T>, out: Shared<T>) {
+        // SAFETY: passed on.
+        unsafe { apply(isa, &self.conv.output(), &self.z, &self.affine, residual, out) }
+    }
+
+    /// The gradient of the convolution's output in `dz`, from the one of the activation in `grad`, which may be
+    /// the same; returns those of scale and shift.
+    ///
+    /// # Safety
+    /// As [`grad_apply`].
+    unsafe fn norm_grad(
+        &self,
+        isa: Isa,
+        eps: f64,
+        grad: Shared<T>,
+        mask: Mask<'_, T>,
+        dz: Shared<T>,
+        masked: Shared<T>,
+    ) -> (Vec<T>, Vec<T>) {
+        let d = self.conv.output();
+        let means: Vec<T> = self.moments.iter().map(|m| T::of(m.0)).collect();
+        // SAFETY: the caller's gradient is a whole map, and no one writes it meanwhile.
+        let sums = unsafe {
+            grad_sums(isa, &d, &self.z, &means, std::slice::from_raw_parts(grad.get(), d.len()), mask)
+        };
+        let count = (d.images * d.h * d.w) as f64;
+        let m = if self.train { count } else { f64::INFINITY };
+        let inverse: Vec<f64> = self.moments.iter().map(|m| 1.0 / (m.1 + eps).sqrt()).collect();
+        let coefficients: Vec<_> = (0..d.c)
+            .map(|k| {
+                let a = self.scale[k] * inverse[k];
+                Coefficients {
+                    mean: means[k],
+                    a: T::of(a),
+                    b: T::of(-a * inverse[k] * inverse[k] * sums[k].1 / m),
+                    c: T::of(-a * sums[k].0 / m),
+                }
+            })
+            .collect();
+        // SAFETY: passed on.
+        unsafe { grad_apply(isa, &d, &self.z, &coefficients, grad, mask, dz, masked) };
+        let scale = (0..d.c).map(|k| T::of(sums[k].1 * inverse[k])).collect();
+        (scale, sums.iter().map(|s| T::of(s.0)).collect())
+    }
+
+    /// Leaves the gradients for [`Params`].
+    fn put(&self, weight: Vec<T>, (scale, shift): (Vec<T>, Vec<T>)) {
+        let mut slots = self.grads.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = std::thread::current().id();
+        slots.retain(|(thread, _)| *thread != own);
+        slots.push((own, [weight, scale, shift]));
+    }
+
+    fn weight_grad(&self, source: &[T], dz: &[T]) -> Vec<T> {
+        if self.weight.track_op() { self.conv.weight_grad(source, dz) } else { Vec::new() }
+    }
+}
+
+struct Unit<T: Float> {
+    layers: Vec<Layer<T>>,
+    projection: Option<Layer<T>>,
+    identity: bool,
+    isa: Isa,
+    eps: f64,
+    /// The result, until Candle asks for it.
+    out: Mutex<Vec<T>>,
+}
+
+impl<T: Float> Unit<T> {
+    fn all(&self) -> impl Iterator<Item = &Layer<T>> {
+        self.layers.iter().chain(&self.projection)
+    }
+
+    fn forward(&mut self, xs: &Tensor) -> candle_core::Result<()> {
+        let (isa, eps) = (self.isa, self.eps);
+        let Self { layers, projection, .. } = self;
+        let out = result(&[xs], |v: &[&[T]]| {
+            let xs = v[0];
+            if let Some(projection) = projection {
+                projection.forward(isa, eps, xs)?;
+            }
+            for i in 0..layers.len() {
+                let (done, rest) = layers.split_at_mut(i);
+                match done.last() {
+                    None => rest[0].forward(isa, eps, xs)?,
+                    Some(before) => {
+                        let mut hidden = Pooled::take(before.z.len());
+                        // SAFETY: the buffer holds the map.
+                        unsafe {
+                            before.activation(isa, Residual::None, Shared::new(hidden.slice().as_mut_ptr()));
+                        }
+                        let hidden = &hidden.slice()[..before.z.len()];
+                        rest[0].forward(isa, eps, hidden)?;
+                    }
+                }
+            }
+            let last = &layers[layers.len() - 1];
+            let residual = match projection {
+                Some(p) => Residual::Normed(&p.z, &p.affine),
+                None if self.identity => Residual::Plain(xs),
+                None => Residual::None,
+            };
+            // SAFETY: every element is written.
+            Ok::<_, candle_core::Error>(unsafe {
+                filled(last.z.len(), |out| last.activation(isa, residual, out))
+            })
+        })??;
+        self.out = Mutex::new(out);
+        Ok(())
+    }
+
+    /// Leaves the gradients of the parameters in their slots, and returns that of the input.
+    fn backward(&self, xs: &[T], ys: &[T], grad: &[T], weights: &[&[T]], wanted: bool) -> Vec<T> {
+        let (isa, eps) = (self.isa, self.eps);
+        let null = Shared::new(std::ptr::null_mut());
+        let mask = Mask::Stored(ys);
+        let mut dx: Vec<T> = Vec::with_capacity(if wanted || self.identity { xs.len() } else { 0 });
+        let to = Shared::new(dx.as_mut_ptr());
+        let read = Shared::new(grad.as_ptr().cast_mut());
+        let count = self.layers.len();
+        // SAFETY: maps of the sizes of their layers; the gradient is only read; `dx` is written by the
+        // projection, the mask or the first convolution before anything is added to it.
+        unsafe {
+            if let Some(p) = &self.projection {
+                let mut dz = Pooled::take(p.z.len());
+                let at = Shared::new(dz.slice().as_mut_ptr());
+                let norm = p.norm_grad(isa, eps, read, mask, at, null);
+                let dz = &dz.slice()[..p.z.len()];
+                p.put(p.weight_grad(xs, dz), norm);
+                if wanted {
+                    p.conv.input_grad(weights[count], dz, to, false);
+                }
+            }
+            let last = &self.layers[count - 1];
+            let mut dz = Pooled::take(last.z.len());
+            let at = Shared::new(dz.slice().as_mut_ptr());
+            let masked = if self.identity { to } else { null };
+            let mut norm = last.norm_grad(isa, eps, read, mask, at, masked);
+            for i in (0..count).rev() {
+                let layer = &self.layers[i];
+                let len = layer.z.len();
+                if i == 0 {
+                    let dz = &dz.slice()[..len];
+                    layer.put(layer.weight_grad(xs, dz), norm);
+                    if wanted {
+                        let add = self.identity || self.projection.is_some();
+                        layer.conv.input_grad(weights[0], dz, to, add);
+                    }
+                    break;
+                }
+                let before = &self.layers[i - 1];
+                {
+                    let mut hidden = Pooled::take(before.z.len());
+                    before.activation(isa, Residual::None, Shared::new(hidden.slice().as_mut_ptr()));
+                    let hidden = &hidden.slice()[..before.z.len()];
+                    layer.put(layer.weight_grad(hidden, &dz.slice()[..len]), norm);
+                }
+                let mut next = Pooled::take(before.z.len());
+                let at = Shared::new(next.slice().as_mut_ptr());
+                layer.conv.input_grad(weights[i], &dz.slice()[..len], at, false);
+                norm = before.norm_grad(isa, eps, at, Mask::Own(&before.affine), at, null);
+                dz = next;
+            }
+            if wanted {
+                dx.set_len(xs.len());
+            }
+        }
+        dx
+    }
+}
+
+impl<T: Float> CustomOp2 for Unit<T> {
+    fn name(&self) -> &'static str {
+        "blocked-residual"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let out = std::mem::take(&mut *self.out.lock().unwrap_or_else(PoisonError::into_inner));
+        let shape = self.layers[self.layers.len() - 1].conv.output().shape();
+        Ok((T::to_cpu_storage_owned(out), shape))
+    }
+
+    fn bwd(
+        &self,
+        xs: &Tensor,
+        token: &Tensor,
+        ys: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let wanted = xs.track_op();
+        let mut all = vec![xs, ys, &grad];
+        all.extend(self.all().map(|l| &l.weight));
+        let dx = result(&all, |v: &[&[T]]| self.backward(v[0], v[1], v[2], &v[3..], wanted))?;
+        let dx = if wanted { Some(tensor(dx, xs.shape())?) } else { None };
+        Ok((dx, Some(token.zeros_like()?)))
+    }
+}
