@@ -9,6 +9,8 @@ mod check;
 #[allow(unsafe_code)]
 mod conv;
 mod error;
+#[allow(unsafe_code)]
+mod limits;
 pub mod linalg;
 #[allow(unsafe_code)]
 mod memory;
@@ -23,6 +25,7 @@ mod types;
 pub use blocked::{BatchStats, Blocked, ConvNorm, Shortcut, UnitOutput};
 pub use conv::conv2d;
 pub use error::{Error, Result};
+pub use limits::MachineLimits;
 pub use memory::keep_freed_memory;
 pub use norm::{batch_norm_eval, batch_norm_train};
 pub use reference::{

@@ -120,6 +120,31 @@ impl Conv {
     }
 }
 
+impl Conv {
+    fn grads<T: Float>(
+        &self,
+        xs: &Tensor,
+        weight: &Tensor,
+        grad: &Tensor,
+        images: bool,
+        weights: bool,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let mut grads = (None, None);
+        if images {
+            let dx = result(&[weight, grad], |v: &[&[T]]| {
+                // SAFETY: every pixel is written.
+                unsafe { filled(xs.elem_count(), |out| self.input_grad(v[0], v[1], out, false)) }
+            })?;
+            grads.0 = Some(tensor(dx, xs.shape())?);
+        }
+        if weights {
+            let dw = result(&[xs, grad], |v: &[&[T]]| self.weight_grad(v[0], v[1]))?;
+            grads.1 = Some(tensor(dw, weight.shape())?);
+        }
+        Ok(grads)
+    }
+}
+
 impl Blocked {
     /// Convolution with `weight` `(K, C, R, S)`, as [`conv2d`](crate::conv2d) without groups and bias.
     ///
@@ -133,6 +158,39 @@ impl Blocked {
     /// Shapes or types that do not fit; groups.
     pub fn conv2d(&self, weight: &Tensor, cfg: Conv2dConfig) -> Result<Self> {
         self.conv2d_with(weight, cfg, Isa::detect(), true)
+    }
+
+    /// The gradients of [`Blocked::conv2d`] on their own: of these images and of `weight`, each where it is
+    /// wanted, from the gradient `grad` of the result. Detached from the graph.
+    ///
+    /// # Errors
+    /// As [`Blocked::conv2d`]; a `grad` of another shape than the result.
+    pub fn conv2d_grads(
+        &self,
+        weight: &Tensor,
+        cfg: Conv2dConfig,
+        grad: &Self,
+        (images, weights): (bool, bool),
+    ) -> Result<(Option<Self>, Option<Tensor>)> {
+        const OP: &str = "blocked::conv2d_grads";
+        let conv = Conv::new(&self.sizes()?, weight.dims(), cfg, Isa::detect())?;
+        let (expected, got) = (conv.output(), grad.sizes()?);
+        if expected != got {
+            return Err(Error::Shape {
+                op: OP,
+                name: "grad",
+                expected: format!("({}, {}, {}, {})", expected.images, expected.c, expected.h, expected.w),
+                got: vec![got.images, got.c, got.h, got.w],
+            });
+        }
+        check::same_dtype(OP, &self.data, "weight", Some(weight))?;
+        check::same_dtype(OP, &self.data, "grad", Some(&grad.data))?;
+        let weight = contiguous(weight)?;
+        let (dx, dw) = match self.data.dtype() {
+            DType::F64 => conv.grads::<f64>(&self.data, &weight, &grad.data, images, weights)?,
+            _ => conv.grads::<f32>(&self.data, &weight, &grad.data, images, weights)?,
+        };
+        Ok((dx.map(|data| Self { data, images: self.images }), dw))
     }
 
     pub(super) fn conv2d_with(&self, weight: &Tensor, cfg: Conv2dConfig, isa: Isa, fast: bool) -> Result<Self> {
@@ -169,32 +227,10 @@ impl CustomOp2 for Conv {
         _: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        fn typed<T: Float>(
-            conv: &Conv,
-            xs: &Tensor,
-            weight: &Tensor,
-            grad: &Tensor,
-        ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-            let mut grads = (None, None);
-            if xs.track_op() {
-                let dx = result(&[weight, grad], |v: &[&[T]]| {
-                    // SAFETY: every pixel is written.
-                    unsafe {
-                        filled(xs.elem_count(), |out| conv.input_grad(v[0], v[1], out, false))
-                    }
-                })?;
-                grads.0 = Some(tensor(dx, xs.shape())?);
-            }
-            if weight.track_op() {
-                let dw = result(&[xs, grad], |v: &[&[T]]| conv.weight_grad(v[0], v[1]))?;
-                grads.1 = Some(tensor(dw, weight.shape())?);
-            }
-            Ok(grads)
-        }
         let grad = grad.contiguous()?;
         match xs.dtype() {
-            DType::F64 => typed::<f64>(self, xs, weight, &grad),
-            _ => typed::<f32>(self, xs, weight, &grad),
+            DType::F64 => self.grads::<f64>(xs, weight, &grad, xs.track_op(), weight.track_op()),
+            _ => self.grads::<f32>(xs, weight, &grad, xs.track_op(), weight.track_op()),
         }
     }
 }

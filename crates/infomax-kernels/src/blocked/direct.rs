@@ -283,7 +283,7 @@ impl<T: Float> DirectWeight<'_, T> {
     }
 }
 
-/// Runs [`super::tile::outer`] over pairs in runs that leave the sources in the cache.
+/// Runs [`super::tile::outer`].
 struct OuterTask<'a, T> {
     pairs: &'a [super::tile::Pair<T>],
     first: usize,
@@ -293,18 +293,15 @@ struct OuterTask<'a, T> {
     pitch: usize,
 }
 
-/// Pairs between two additions to the result in memory.
-const PAIRS: usize = 32;
-
 impl<T: Float> Kernel<T> for OuterTask<'_, T> {
     type Out = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd<T = T>>(self) {
-        for pairs in self.pairs.chunks(PAIRS) {
-            let Self { first, channels, lanes, out, pitch, .. } = self;
-            // SAFETY: passed on.
-            unsafe { super::tile::outer::<S>(&super::tile::Outer { pairs, first, channels, lanes, out, pitch, add: true }) };
+        let Self { pairs, first, channels, lanes, out, pitch } = self;
+        // SAFETY: passed on.
+        unsafe {
+            super::tile::outer::<S>(&super::tile::Outer { pairs, first, channels, lanes, out, pitch, add: true });
         }
     }
 }

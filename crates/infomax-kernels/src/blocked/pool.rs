@@ -146,6 +146,9 @@ impl Max {
         (0..self.from.blocks * 4).into_par_iter().for_each(|task| {
             let (block, c0) = (task / 4, task % 4 * split);
             let part = split.min(c.saturating_sub(c0)) * lanes;
+            if part == 0 {
+                return;
+            }
             let mut done = vec![false; part];
             for pixel in 0..pixels {
                 done.fill(false);

@@ -91,31 +91,28 @@ unsafe fn panels<S: Simd, const MR: usize>(s: &Sweep<'_, S::T>) {
         unsafe {
             let weights = s.weights.add(k / MR * s.panel);
             for cell in s.cells {
-                let mut acc = [[S::splat(S::T::default()); NV]; MR];
+                let zero = S::splat(S::T::default());
+                let (mut left, mut right) = ([zero; MR], [zero; MR]);
                 for seg in &s.segs[cell.from..cell.to] {
                     let mut weight = weights.add(seg.weight);
-                    let mut x = 0;
+                    let [mut x, mut y] = seg.xs;
                     for _ in 0..s.channels {
-                        let mut xs = [S::splat(S::T::default()); NV];
-                        for j in 0..NV {
-                            xs[j] = S::load(seg.xs[j].add(x));
-                        }
+                        let (a, b) = (S::load(x), S::load(y));
                         for i in 0..MR {
                             let w = S::splat(*weight.add(i));
-                            for j in 0..NV {
-                                acc[i][j] = S::fma(w, xs[j], acc[i][j]);
-                            }
+                            left[i] = S::fma(w, a, left[i]);
+                            right[i] = S::fma(w, b, right[i]);
                         }
                         weight = weight.add(MR);
-                        x += s.lanes;
+                        x = x.wrapping_add(s.lanes);
+                        y = y.wrapping_add(s.lanes);
                     }
                 }
                 for i in 0..MR {
                     if i < rows {
-                        for j in 0..NV {
+                        for (j, acc) in [left[i], right[i]].into_iter().enumerate() {
                             let to = cell.outs[j].add((k + i) * s.lanes);
-                            let value = if s.add { S::add(S::load(to), acc[i][j]) } else { acc[i][j] };
-                            S::store(to, value);
+                            S::store(to, if s.add { S::add(S::load(to), acc) } else { acc });
                         }
                     }
                 }
@@ -155,11 +152,17 @@ pub(super) struct Outer<'a, T> {
 /// `NV` vectors for each channel, and belong to this call.
 #[inline(always)]
 pub(super) unsafe fn outer<S: Simd>(o: &Outer<'_, S::T>) {
-    // SAFETY: passed on.
-    unsafe {
-        if S::WIDE { outer_rows::<S, 12>(o) } else { outer_rows::<S, 6>(o) }
+    for (i, pairs) in o.pairs.chunks(PAIRS).enumerate() {
+        let part = Outer { pairs, add: o.add || i > 0, ..*o };
+        // SAFETY: passed on.
+        unsafe {
+            if S::WIDE { outer_rows::<S, 12>(&part) } else { outer_rows::<S, 6>(&part) }
+        }
     }
 }
+
+/// Pairs whose gradients stay in the first-level cache while all channels pass: 16 KiB for 16 images.
+const PAIRS: usize = 16;
 
 #[inline(always)]
 unsafe fn outer_rows<S: Simd, const MR: usize>(o: &Outer<'_, S::T>) {
@@ -169,33 +172,29 @@ unsafe fn outer_rows<S: Simd, const MR: usize>(o: &Outer<'_, S::T>) {
         let rows = MR.min(end - c);
         // SAFETY: channels below `end`; the last one again where there is none.
         unsafe {
-            let mut acc = [[S::splat(S::T::default()); NV]; MR];
+            let zero = S::splat(S::T::default());
+            let (mut left, mut right) = ([zero; MR], [zero; MR]);
             for pair in o.pairs {
                 let mut xs = [pair.xs; MR];
                 for i in 0..MR {
                     xs[i] = pair.xs.add((c + i).min(end - 1) * o.lanes);
                 }
                 let mut grad = pair.grad;
-                for b in 0..o.lanes {
-                    let mut g = [S::splat(S::T::default()); NV];
-                    for j in 0..NV {
-                        g[j] = S::load(grad.add(j * S::LANES));
-                    }
+                for lane in 0..o.lanes {
+                    let (a, b) = (S::load(grad), S::load(grad.add(S::LANES)));
                     for i in 0..MR {
-                        let x = S::splat(*xs[i].add(b));
-                        for j in 0..NV {
-                            acc[i][j] = S::fma(x, g[j], acc[i][j]);
-                        }
+                        let x = S::splat(*xs[i].add(lane));
+                        left[i] = S::fma(x, a, left[i]);
+                        right[i] = S::fma(x, b, right[i]);
                     }
                     grad = grad.add(NV * S::LANES);
                 }
             }
             for i in 0..MR {
                 if i < rows {
-                    for j in 0..NV {
+                    for (j, acc) in [left[i], right[i]].into_iter().enumerate() {
                         let to = o.out.add((c + i) * o.pitch + j * S::LANES);
-                        let value = if o.add { S::add(S::load(to), acc[i][j]) } else { acc[i][j] };
-                        S::store(to, value);
+                        S::store(to, if o.add { S::add(S::load(to), acc) } else { acc });
                     }
                 }
             }
