@@ -7,7 +7,8 @@
 
 use candle_core::{Device, Result, Tensor, Var, backprop::GradStore};
 use infomax_kernels::{
-    Blocked, Conv2dConfig, ConvNorm, Pool2dConfig, Shortcut, cross_entropy, keep_freed_memory, linear,
+    Blocked, Conv2dConfig, ConvNorm, Pool2dConfig, ResidualUnit, Shortcut, cross_entropy, keep_freed_memory,
+    linear,
 };
 use std::time::Instant;
 
@@ -98,19 +99,21 @@ impl ResNet {
 
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         const EPS: f64 = 1e-5;
-        let mut xs = Blocked::from_images(xs)?.residual(&[self.stem.part()], Shortcut::None, EPS)?.ys;
+        let mut xs = Blocked::from_images(xs)?;
+        let mut units = vec![ResidualUnit { branch: vec![self.stem.part()], shortcut: Shortcut::None }];
         if self.pool {
-            xs = xs.max_pool2d(Pool2dConfig { kernel: 3, stride: 2, padding: 1 })?;
+            xs = xs.residual(&units, EPS)?.ys.max_pool2d(Pool2dConfig { kernel: 3, stride: 2, padding: 1 })?;
+            units.clear();
         }
-        for block in &self.blocks {
-            let branch: Vec<_> = block.branch.iter().map(Layer::part).collect();
-            let shortcut = match &block.short {
+        units.extend(self.blocks.iter().map(|block| ResidualUnit {
+            branch: block.branch.iter().map(Layer::part).collect(),
+            shortcut: match &block.short {
                 Some(short) => Shortcut::Projection(short.part()),
                 None => Shortcut::Identity,
-            };
-            xs = xs.residual(&branch, shortcut, EPS)?.ys;
-        }
-        Ok(linear(&xs.global_avg_pool()?, &self.weight, Some(&self.bias))?)
+            },
+        }));
+        let ys = xs.residual(&units, EPS)?.ys;
+        Ok(linear(&ys.global_avg_pool()?, &self.weight, Some(&self.bias))?)
     }
 
     fn step(&self, grads: &GradStore, lr: f64) -> Result<()> {

@@ -22,7 +22,7 @@ mod simd;
 mod storage;
 mod types;
 
-pub use blocked::{BatchStats, Blocked, ConvNorm, Shortcut, UnitOutput};
+pub use blocked::{BatchStats, Blocked, ConvNorm, ResidualOutput, ResidualUnit, Shortcut};
 pub use conv::conv2d;
 pub use error::{Error, Result};
 pub use limits::MachineLimits;

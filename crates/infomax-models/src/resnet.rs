@@ -4,7 +4,7 @@ use crate::{BatchNorm, Conv2d, Error, Result, Scope};
 use candle_core::Tensor;
 use infomax_core::{Encoder, Mode};
 use infomax_kernels::{
-    Activation, Blocked, Conv2dConfig, Pool2dConfig, Shortcut, global_avg_pool, max_pool2d,
+    Activation, Blocked, Conv2dConfig, Pool2dConfig, ResidualUnit, Shortcut, global_avg_pool, max_pool2d,
 };
 use serde::{Deserialize, Serialize};
 
@@ -181,27 +181,28 @@ impl ResNet {
         Ok(ys)
     }
 
-    /// Block by block, each one operation.
+    /// All blocks as one operation; before a pooling the stem is another one.
     fn blocked_map(&self, xs: &Tensor, mode: Mode) -> Result<Blocked> {
         let kernel = || Error::kernel(&self.name);
-        let xs = Blocked::from_images(xs).map_err(kernel())?;
-        let stem = [(&self.conv1, &self.bn1)];
-        let mut ys = unit(&self.name, &xs, &stem, None, false, mode)?;
+        let mut xs = Blocked::from_images(xs).map_err(kernel())?;
+        let mut chain = vec![Fused { branch: vec![(&self.conv1, &self.bn1)], shortcut: None, residual: false }];
         if let Some(pool) = self.pool {
-            ys = ys.max_pool2d(pool).map_err(kernel())?;
+            xs = run(&self.name, &xs, &chain, mode)?.max_pool2d(pool).map_err(kernel())?;
+            chain.clear();
         }
-        for block in &self.blocks {
-            let branch: Vec<_> = block.branch.iter().map(|(conv, bn)| (conv, bn)).collect();
-            let shortcut = block.shortcut.as_ref().map(|(conv, bn)| (conv, bn));
-            ys = unit(&self.name, &ys, &branch, shortcut, true, mode)?;
-        }
-        Ok(ys)
+        chain.extend(self.blocks.iter().map(|block| Fused {
+            branch: block.branch.iter().map(|(conv, bn)| (conv, bn)).collect(),
+            shortcut: block.shortcut.as_ref().map(|(conv, bn)| (conv, bn)),
+            residual: true,
+        }));
+        run(&self.name, &xs, &chain, mode)
     }
 }
 
-/// True where the fused operations on blocks of images apply and pay: a block holds eight images at least.
+/// True where the fused operations on blocks of images apply and pay: a block holds eight images at least, and
+/// the time of a block does not depend on how many of them are real.
 fn blocked(xs: &Tensor) -> bool {
-    Blocked::supports(xs) && xs.dims()[0] >= 4
+    Blocked::supports(xs) && xs.dims()[0] >= 3
 }
 
 impl Encoder for ResNet {
@@ -270,30 +271,33 @@ impl Block {
     }
 }
 
-/// A chain of convolutions with their norms, and what is added to it, as one operation. The running statistics
-/// follow in training.
-fn unit(
-    name: &str,
-    xs: &Blocked,
-    branch: &[(&Conv2d, &BatchNorm)],
-    shortcut: Option<(&Conv2d, &BatchNorm)>,
+/// Convolutions with their norms, and whether and how their input is added to them.
+struct Fused<'a> {
+    branch: Vec<(&'a Conv2d, &'a BatchNorm)>,
+    shortcut: Option<(&'a Conv2d, &'a BatchNorm)>,
     residual: bool,
-    mode: Mode,
-) -> Result<Blocked> {
-    let layers: Vec<_> = branch.iter().chain(&shortcut).copied().collect();
+}
+
+/// A chain of units as one operation. The running statistics follow in training.
+fn run(name: &str, xs: &Blocked, chain: &[Fused<'_>], mode: Mode) -> Result<Blocked> {
+    let layers: Vec<_> = chain.iter().flat_map(|u| u.branch.iter().chain(&u.shortcut)).copied().collect();
     let running: Vec<_> = match mode.is_train() {
         true => vec![None; layers.len()],
         false => layers.iter().map(|(_, bn)| Some(bn.running())).collect(),
     };
-    let parts: Vec<_> =
-        layers.iter().zip(&running).map(|((conv, bn), stats)| bn.after(conv, stats.as_ref())).collect();
-    let (chain, rest) = parts.split_at(branch.len());
-    let shortcut = match rest.first() {
-        Some(projection) => Shortcut::Projection(*projection),
-        None if residual => Shortcut::Identity,
-        None => Shortcut::None,
-    };
-    let out = xs.residual(chain, shortcut, BatchNorm::EPS).map_err(Error::kernel(name))?;
+    let mut parts = layers.iter().zip(&running).map(|((conv, bn), stats)| bn.after(conv, stats.as_ref()));
+    let units: Vec<_> = chain
+        .iter()
+        .map(|unit| ResidualUnit {
+            branch: parts.by_ref().take(unit.branch.len()).collect(),
+            shortcut: match unit.shortcut.and_then(|_| parts.next()) {
+                Some(projection) => Shortcut::Projection(projection),
+                None if unit.residual => Shortcut::Identity,
+                None => Shortcut::None,
+            },
+        })
+        .collect();
+    let out = xs.residual(&units, BatchNorm::EPS).map_err(Error::kernel(name))?;
     if mode.is_train() {
         let norms = || layers.iter().map(|(_, bn)| bn).zip(&out.stats);
         norms().try_for_each(|(bn, s)| bn.at_least_two(s.count, &[s.count, s.mean.elem_count()]))?;

@@ -8,10 +8,13 @@ const KEPT: usize = 6;
 
 /// A buffer of values of any kind, given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Pooled<T: Float>(Vec<T>);
+pub(crate) struct Pooled<T: Float> {
+    values: Vec<T>,
+    len: usize,
+}
 
 impl<T: Float> Pooled<T> {
-    /// At least `len` elements, with any contents.
+    /// `len` elements, with any contents.
     pub(super) fn take(len: usize) -> Self {
         let mut spare = T::spare().lock().unwrap_or_else(PoisonError::into_inner);
         // The smallest one that is large enough, else the largest one.
@@ -26,18 +29,18 @@ impl<T: Float> Pooled<T> {
             values = Vec::new();
             values.resize(len, T::default());
         }
-        Self(values)
+        Self { values, len }
     }
 
     pub(super) fn slice(&mut self) -> &mut [T] {
-        &mut self.0
+        &mut self.values[..self.len]
     }
 }
 
 impl<T: Float> Drop for Pooled<T> {
     fn drop(&mut self) {
         let mut spare = T::spare().lock().unwrap_or_else(PoisonError::into_inner);
-        spare.push(std::mem::take(&mut self.0));
+        spare.push(std::mem::take(&mut self.values));
         if spare.len() > KEPT {
             let smallest = (0..spare.len()).min_by_key(|i| spare[*i].len());
             if let Some(i) = smallest {

@@ -1,7 +1,7 @@
 //! Convolution of any kernel, stride, padding and dilation, and the gradient of its input: for each pixel of
 //! the result, a list of the source pixels that reach it.
 
-use super::tile::{Cell, NV, Seg, Sweep, fit, geometry, sweep};
+use super::tile::{Cell, NV, Outer, PAIRS, Pair, Seg, Sweep, fit, geometry, outer, sweep};
 use crate::check::ConvShape;
 use crate::simd::{Float, Isa, Kernel, Shared, Simd};
 use rayon::prelude::*;
@@ -233,7 +233,7 @@ impl<T: Float> DirectWeight<'_, T> {
         let round = total.div_ceil(total.div_ceil(round));
         let mut turned: Vec<T> = vec![T::default(); round.min(total) * panel_row * lanes];
         // Channels of one task: few enough for every thread to have work.
-        let split = (12 * d.c.div_ceil(12 * 16.min(1 + 32 / (taps * panels)))).min(d.c);
+        let split = d.c.div_ceil(16usize.div_ceil(taps)).next_multiple_of(12).min(d.c);
         let splits = d.c.div_ceil(split);
         for begin in (0..total).step_by(round) {
             let end = (begin + round).min(total);
@@ -247,28 +247,27 @@ impl<T: Float> DirectWeight<'_, T> {
             });
             let out = Shared::new(sums.as_mut_ptr());
             let turned = &turned;
-            (0..taps * panels * splits).into_par_iter().for_each(|task| {
-                let (tap, panel, part) = (task / splits / panels, task / splits % panels, task % splits);
+            (0..taps * splits).into_par_iter().for_each(|task| {
+                let (tap, part) = (task / splits, task % splits);
                 let mut pairs = Vec::with_capacity(count);
                 for i in 0..count {
                     let (block, pixel) = ((begin + i) / pixels, (begin + i) % pixels);
                     if let Some(source) = reach.at(pixel, tap) {
-                        // SAFETY: pixels of the source and rows of the panel.
+                        // SAFETY: pixels of the source and rows of the first panel.
                         unsafe {
-                            pairs.push(super::tile::Pair {
+                            pairs.push(Pair {
                                 xs: self.source.as_ptr().add((block * d.h * d.w + source) * d.c * lanes),
-                                grad: turned.as_ptr().add((panel * count + i) * lanes * width),
+                                grad: turned.as_ptr().add(i * lanes * width),
                             });
                         }
                     }
                 }
                 let first = part * split;
-                // SAFETY: each task writes its tap, panel and channels.
-                unsafe {
-                    let out = out.get().add(tap * d.c * panel_row + panel * width);
-                    let channels = split.min(d.c - first);
-                    T::dispatch(isa, OuterTask { pairs: &pairs, first, channels, lanes, out, pitch: panel_row });
-                }
+                // SAFETY: each task writes its tap and channels.
+                let out = unsafe { Shared::new(out.get().add(tap * d.c * panel_row)) };
+                let channels = split.min(d.c - first);
+                let panel = count * lanes * width;
+                T::dispatch(isa, OuterTask { pairs: &pairs, first, channels, lanes, panels, panel, out });
             });
         }
         let mut weight = vec![T::default(); d.k * d.c * taps];
@@ -283,14 +282,17 @@ impl<T: Float> DirectWeight<'_, T> {
     }
 }
 
-/// Runs [`super::tile::outer`].
+/// All panels of some channels of one tap.
 struct OuterTask<'a, T> {
-    pairs: &'a [super::tile::Pair<T>],
+    /// With the gradients of the first panel.
+    pairs: &'a [Pair<T>],
     first: usize,
     channels: usize,
     lanes: usize,
-    out: *mut T,
-    pitch: usize,
+    panels: usize,
+    /// Elements between the gradients of two panels.
+    panel: usize,
+    out: Shared<T>,
 }
 
 impl<T: Float> Kernel<T> for OuterTask<'_, T> {
@@ -298,10 +300,27 @@ impl<T: Float> Kernel<T> for OuterTask<'_, T> {
 
     #[inline(always)]
     unsafe fn run<S: Simd<T = T>>(self) {
-        let Self { pairs, first, channels, lanes, out, pitch } = self;
-        // SAFETY: passed on.
-        unsafe {
-            super::tile::outer::<S>(&super::tile::Outer { pairs, first, channels, lanes, out, pitch, add: true });
+        let Self { first, channels, lanes, .. } = self;
+        let width = NV * S::LANES;
+        let mut shifted = Vec::with_capacity(PAIRS);
+        // The sources of one run stay in the cache while all panels pass.
+        for pairs in self.pairs.chunks(PAIRS) {
+            for panel in 0..self.panels {
+                shifted.clear();
+                // SAFETY: the panels follow each other; the result has a row of all of them for each channel.
+                unsafe {
+                    shifted.extend(pairs.iter().map(|p| Pair { grad: p.grad.add(panel * self.panel), ..*p }));
+                    outer::<S>(&Outer {
+                        pairs: &shifted,
+                        first,
+                        channels,
+                        lanes,
+                        out: self.out.get().add(panel * width),
+                        pitch: self.panels * width,
+                        add: true,
+                    });
+                }
+            }
         }
     }
 }

@@ -13,4 +13,4 @@ mod unit;
 mod winograd;
 
 pub use layout::Blocked;
-pub use unit::{BatchStats, ConvNorm, Shortcut, UnitOutput};
+pub use unit::{BatchStats, ConvNorm, ResidualOutput, ResidualUnit, Shortcut};

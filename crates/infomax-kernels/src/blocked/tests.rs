@@ -1,6 +1,6 @@
 //! Against the composed form in value and gradient, over drawn shapes and every instruction set.
 
-use super::{Blocked, ConvNorm, Shortcut};
+use super::{Blocked, ConvNorm, ResidualUnit, Shortcut};
 use crate::{Activation, Conv2dConfig, Error, Isa, Pool2dConfig, reference};
 use candle_core::{DType, Device, Tensor, Var};
 use infomax_testing::{GradCheck, Tolerance, assert_close, gradcheck, spread};
@@ -213,7 +213,8 @@ impl Case {
             Short::Identity => (&parts[..], Shortcut::Identity),
             Short::Projection => (&parts[..parts.len() - 1], Shortcut::Projection(parts[parts.len() - 1])),
         };
-        let out = Blocked::from_images(&v[0])?.residual_with(branch, shortcut, EPS, isa, fast)?;
+        let units = [ResidualUnit { branch: branch.to_vec(), shortcut }];
+        let out = Blocked::from_images(&v[0])?.residual_with(&units, EPS, isa, fast)?;
         let stats = out.stats.into_iter().map(|s| (s.mean, s.var)).collect();
         Ok((out.ys.to_images()?, stats))
     }
@@ -290,6 +291,44 @@ fn central_differences() {
             Ok(case.fused(v, isa, true)?.0)
         })
         .unwrap();
+    }
+}
+
+#[test]
+fn a_chain_is_its_units_one_by_one() {
+    let [first, second] = [&cases()[1], &cases()[2]];
+    let inputs: Vec<Tensor> =
+        first.tensors(DType::F64).into_iter().chain(second.tensors(DType::F64).into_iter().skip(1)).collect();
+    let run = |together: bool| {
+        let vars: Vec<Var> = inputs.iter().map(|t| Var::from_tensor(t).unwrap()).collect();
+        let part = |i: usize, stride| ConvNorm {
+            weight: &vars[i],
+            scale: &vars[i + 1],
+            shift: &vars[i + 2],
+            cfg: cfg(stride, vars[i].dims()[2] / 2, 1),
+            stats: None,
+        };
+        let units = [
+            ResidualUnit { branch: vec![part(1, 1), part(4, 1)], shortcut: Shortcut::Identity },
+            ResidualUnit {
+                branch: vec![part(7, 2), part(10, 1)],
+                shortcut: Shortcut::Projection(part(13, 2)),
+            },
+        ];
+        let xs = Blocked::from_images(&vars[0]).unwrap();
+        let ys = match together {
+            true => xs.residual(&units, EPS).unwrap().ys,
+            false => xs.residual(&units[..1], EPS).unwrap().ys.residual(&units[1..], EPS).unwrap().ys,
+        };
+        let ys = ys.to_images().unwrap();
+        let readout = spread(ys.dims(), 9, 1.0);
+        let grads = (&ys * readout).unwrap().sum_all().unwrap().backward().unwrap();
+        let mut all = vec![ys];
+        all.extend(vars.iter().map(|v| grads.get(v).unwrap().clone()));
+        all
+    };
+    for (together, apart) in run(true).iter().zip(&run(false)) {
+        assert_close("chain", together, apart, Tolerance::of(DType::F64));
     }
 }
 
@@ -372,12 +411,16 @@ fn what_does_not_fit_is_an_error() {
     assert!(matches!(run(&[3, 1, 3, 3], groups), Error::Config { name: "groups", .. }));
     let (w, one) = (zeros(&[4, 3, 1, 1]), zeros(&[4]));
     let part = ConvNorm { weight: &w, scale: &one, shift: &one, cfg: cfg(1, 0, 1), stats: None };
-    let e = xs.residual(&[part], Shortcut::Identity, 1e-5).unwrap_err();
+    let run = |branch: &[ConvNorm<'_>], shortcut, eps| {
+        xs.residual(&[ResidualUnit { branch: branch.to_vec(), shortcut }], eps).unwrap_err()
+    };
+    let e = run(&[part], Shortcut::Identity, 1e-5);
     assert!(matches!(e, Error::Shape { name: "shortcut", .. }));
-    assert!(matches!(xs.residual(&[], Shortcut::None, 1e-5).unwrap_err(), Error::Config { .. }));
-    assert!(matches!(xs.residual(&[part], Shortcut::None, 0.0).unwrap_err(), Error::Config { .. }));
+    assert!(matches!(run(&[], Shortcut::None, 1e-5), Error::Config { .. }));
+    assert!(matches!(xs.residual(&[], 1e-5).unwrap_err(), Error::Config { .. }));
+    assert!(matches!(run(&[part], Shortcut::None, 0.0), Error::Config { .. }));
     let narrow = zeros(&[3]);
     let part = ConvNorm { scale: &narrow, ..part };
-    let e = xs.residual(&[part], Shortcut::None, 1e-5).unwrap_err();
+    let e = run(&[part], Shortcut::None, 1e-5);
     assert!(matches!(e, Error::Shape { name: "scale", .. }));
 }

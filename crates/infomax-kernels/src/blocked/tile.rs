@@ -162,7 +162,7 @@ pub(super) unsafe fn outer<S: Simd>(o: &Outer<'_, S::T>) {
 }
 
 /// Pairs whose gradients stay in the first-level cache while all channels pass: 16 KiB for 16 images.
-const PAIRS: usize = 16;
+pub(super) const PAIRS: usize = 16;
 
 #[inline(always)]
 unsafe fn outer_rows<S: Simd, const MR: usize>(o: &Outer<'_, S::T>) {
@@ -174,10 +174,14 @@ unsafe fn outer_rows<S: Simd, const MR: usize>(o: &Outer<'_, S::T>) {
         unsafe {
             let zero = S::splat(S::T::default());
             let (mut left, mut right) = ([zero; MR], [zero; MR]);
+            let mut offsets = [0; MR];
+            for i in 0..MR {
+                offsets[i] = (c + i).min(end - 1) * o.lanes;
+            }
             for pair in o.pairs {
                 let mut xs = [pair.xs; MR];
                 for i in 0..MR {
-                    xs[i] = pair.xs.add((c + i).min(end - 1) * o.lanes);
+                    xs[i] = pair.xs.add(offsets[i]);
                 }
                 let mut grad = pair.grad;
                 for lane in 0..o.lanes {

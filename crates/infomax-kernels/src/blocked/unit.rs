@@ -1,8 +1,8 @@
-//! A residual unit as one operation: convolutions, their batch norms, the shortcut and all ReLUs.
+//! A chain of residual units as one operation: convolutions, their batch norms, shortcuts and all ReLUs.
 //!
-//! One operation instead of ten: only the outputs of the convolutions and the last activation are kept for
-//! the gradient, everything else is computed again while it is in the cache, and no gradient inside of the
-//! unit passes through Candle, which copies each of them twice.
+//! One operation instead of ten for each unit: only the outputs of the convolutions and the last activation of
+//! a unit are kept for the gradient, everything else is computed again while it is in the cache, and no
+//! gradient inside of the chain passes through Candle, which copies each of them twice.
 
 use super::buffer::Pooled;
 use super::conv::Conv;
@@ -42,12 +42,21 @@ pub enum Shortcut<'a> {
     Projection(ConvNorm<'a>),
 }
 
+/// A block of a residual network: `relu(branch(x) + shortcut(x))`.
+#[derive(Clone, Debug)]
+pub struct ResidualUnit<'a> {
+    /// Convolutions with their norms, one after the other, with a ReLU between them; one at least.
+    pub branch: Vec<ConvNorm<'a>>,
+    /// What is added to the branch.
+    pub shortcut: Shortcut<'a>,
+}
+
 /// The result of [`Blocked::residual`].
 #[derive(Clone, Debug)]
-pub struct UnitOutput {
+pub struct ResidualOutput {
     /// The activations.
     pub ys: Blocked,
-    /// The statistics of each norm of the branch, then of the projection.
+    /// The statistics of every norm, unit by unit: those of the branch, then the one of the projection.
     pub stats: Vec<BatchStats>,
 }
 
@@ -63,8 +72,8 @@ pub struct BatchStats {
 }
 
 impl Blocked {
-    /// `relu(norm(conv(.. relu(norm(conv(x)))))) + shortcut(x))`: the block of a residual network
-    /// (He et al., arXiv:1512.03385), or with one convolution and no shortcut its stem.
+    /// A chain of units, each `relu(norm(conv(.. relu(norm(conv(x)))))) + shortcut(x))`: blocks of a residual
+    /// network (He et al., arXiv:1512.03385); a unit of one convolution without shortcut is its stem.
     ///
     /// # Gradient
     /// Of the images, weights, scales and shifts; through the statistics where they are those of the batch.
@@ -75,84 +84,61 @@ impl Blocked {
     /// Convolutions as [`Blocked::conv2d`]; moments in two passes over runs of pixels, merged in f64.
     ///
     /// # Errors
-    /// Shapes or types that do not fit; no convolution; an `eps` that is not positive.
-    pub fn residual(&self, branch: &[ConvNorm<'_>], shortcut: Shortcut<'_>, eps: f64) -> Result<UnitOutput> {
-        self.residual_with(branch, shortcut, eps, Isa::detect(), true)
+    /// Shapes or types that do not fit; no unit, or one without convolution; an `eps` that is not positive.
+    pub fn residual(&self, units: &[ResidualUnit<'_>], eps: f64) -> Result<ResidualOutput> {
+        self.residual_with(units, eps, Isa::detect(), true)
     }
 
     pub(super) fn residual_with(
         &self,
-        branch: &[ConvNorm<'_>],
-        shortcut: Shortcut<'_>,
+        units: &[ResidualUnit<'_>],
         eps: f64,
         isa: Isa,
         fast: bool,
-    ) -> Result<UnitOutput> {
+    ) -> Result<ResidualOutput> {
         match self.data.dtype() {
-            DType::F64 => unit::<f64>(self, branch, shortcut, eps, isa, fast),
-            _ => unit::<f32>(self, branch, shortcut, eps, isa, fast),
+            DType::F64 => chain::<f64>(self, units, eps, isa, fast),
+            _ => chain::<f32>(self, units, eps, isa, fast),
         }
     }
 }
 
 const OP: &str = "blocked::residual";
 
-fn unit<T: Float>(
+fn chain<T: Float>(
     xs: &Blocked,
-    branch: &[ConvNorm<'_>],
-    shortcut: Shortcut<'_>,
+    specs: &[ResidualUnit<'_>],
     eps: f64,
     isa: Isa,
     fast: bool,
-) -> Result<UnitOutput> {
+) -> Result<ResidualOutput> {
     check::positive(OP, "eps", eps)?;
-    let input = xs.sizes()?;
-    let mut layers = Vec::with_capacity(branch.len());
-    let mut dims = input;
-    for part in branch {
-        let layer = Layer::<T>::new(&xs.data, &dims, part, isa, fast)?;
-        dims = layer.conv.output();
-        layers.push(layer);
+    let mut dims = xs.sizes()?;
+    let mut units = Vec::with_capacity(specs.len());
+    for spec in specs {
+        let unit = Unit::<T>::new(&xs.data, dims, spec, eps, isa, fast)?;
+        dims = unit.last.conv.output();
+        units.push(unit);
     }
-    if layers.is_empty() {
-        let (name, value) = ("branch", "[]".to_string());
-        return Err(Error::Config { op: OP, name, value, reason: "must name at least one convolution" });
+    if units.is_empty() {
+        return Err(nothing("units"));
     }
-    let projection = match shortcut {
-        Shortcut::Projection(part) => Some(Layer::<T>::new(&xs.data, &input, &part, isa, fast)?),
-        _ => None,
-    };
-    let identity = matches!(shortcut, Shortcut::Identity);
-    let sum = projection.as_ref().map_or(input, |p| p.conv.output());
-    if (identity || projection.is_some()) && sum != dims {
-        return Err(Error::Shape {
-            op: OP,
-            name: "shortcut",
-            expected: format!("of {} channels of {}x{}, as the branch", dims.c, dims.h, dims.w),
-            got: vec![sum.images, sum.c, sum.h, sum.w],
-        });
-    }
-    let mut op = Unit { layers, projection, identity, isa, eps, out: Mutex::new(Vec::new()) };
-    op.forward(&xs.data)?;
-    let device = xs.data.device();
+    let data = contiguous(&xs.data)?;
+    let mut op = Chain { units, kept: Vec::new(), out: Mutex::default(), dims };
+    op.forward(&data)?;
+    let device = data.device();
     let mut stats = Vec::new();
     let mut token: Option<Tensor> = None;
-    for (layer, part) in op.all().zip(branch.iter().chain(match &shortcut {
-        Shortcut::Projection(part) => Some(part),
-        _ => None,
-    })) {
+    for layer in op.units.iter().flat_map(Unit::all) {
         let column = |f: fn(&(f64, f64)) -> f64| -> Result<Tensor> {
             let values: Vec<f64> = layer.moments.iter().map(f).collect();
-            Ok(Tensor::from_vec(values, layer.moments.len(), device)?.to_dtype(xs.data.dtype())?)
+            Ok(Tensor::from_vec(values, layer.moments.len(), device)?.to_dtype(data.dtype())?)
         };
         let d = layer.conv.output();
-        stats.push(BatchStats {
-            mean: column(|m| m.0)?,
-            var: column(|m| m.1)?,
-            count: d.images * d.h * d.w,
-        });
+        let (mean, var) = (column(|m| m.0)?, column(|m| m.1)?);
+        stats.push(BatchStats { mean, var, count: d.images * d.h * d.w });
         let params = Params { grads: layer.grads.clone() };
-        let own = part.weight.apply_op3(part.scale, part.shift, params)?;
+        let own = layer.params[0].apply_op3(&layer.params[1], &layer.params[2], params)?;
         token = Some(match token {
             Some(token) => (token + own)?,
             None => own,
@@ -160,15 +146,19 @@ fn unit<T: Float>(
     }
     // There is a layer, so there is a token.
     let token = token.map_or_else(|| Tensor::zeros(1, T::DTYPE, device), Ok)?;
-    let data = contiguous(&xs.data)?.apply_op2(&token, op)?;
-    Ok(UnitOutput { ys: Blocked { data, images: xs.images }, stats })
+    let data = data.apply_op2(&token, op)?;
+    Ok(ResidualOutput { ys: Blocked { data, images: xs.images }, stats })
+}
+
+fn nothing(name: &'static str) -> Error {
+    Error::Config { op: OP, name, value: "[]".into(), reason: "must name one at least" }
 }
 
 /// The gradients of a layer's parameters, on their way from the unit to the parameters.
 ///
-/// A custom operation of Candle has three arguments at most, and a unit has up to fourteen. So each layer has
-/// an operation of its own, from its parameters to a tensor of one element, and those are an argument of the
-/// unit: Candle calls the unit's gradient before theirs.
+/// A custom operation of Candle has three arguments at most, and a chain has three for each convolution. So
+/// each layer has an operation of its own, from its parameters to a tensor of one element, and the sum of
+/// those is an argument of the chain: Candle calls the chain's gradient before theirs.
 type Grads<T> = Arc<Mutex<Vec<(ThreadId, [Vec<T>; 3])>>>;
 
 /// The operation of a layer's parameters.
@@ -219,6 +209,9 @@ impl<T: Float> CustomOp3 for Params<T> {
 /// A convolution with its norm, and what its gradient needs.
 struct Layer<T: Float> {
     conv: Conv,
+    /// Weight, scale and shift, as they were given.
+    params: [Tensor; 3],
+    /// The weight, contiguous.
     weight: Tensor,
     scale: Vec<f64>,
     shift: Vec<f64>,
@@ -249,6 +242,7 @@ impl<T: Float> Layer<T> {
         };
         Ok(Self {
             conv,
+            params: [part.weight, part.scale, part.shift].map(Tensor::clone),
             weight: contiguous(part.weight)?,
             scale: values(part.scale)?,
             shift: values(part.shift)?,
@@ -281,6 +275,14 @@ impl<T: Float> Layer<T> {
     unsafe fn activation(&self, isa: Isa, residual: Residual<'_, T>, out: Shared<T>) {
         // SAFETY: passed on.
         unsafe { apply(isa, &self.conv.output(), &self.z, &self.affine, residual, out) }
+    }
+
+    /// The activation after this norm, where nothing is added to it.
+    fn hidden(&self, isa: Isa) -> Pooled<T> {
+        let mut values = Pooled::take(self.z.len());
+        // SAFETY: the buffer holds the map.
+        unsafe { self.activation(isa, Residual::None, Shared::new(values.slice().as_mut_ptr())) };
+        values
     }
 
     /// The gradient of the convolution's output in `dz`, from the one of the activation in `grad`, which may be
@@ -332,64 +334,86 @@ impl<T: Float> Layer<T> {
     }
 
     fn weight_grad(&self, source: &[T], dz: &[T]) -> Vec<T> {
-        if self.weight.track_op() { self.conv.weight_grad(source, dz) } else { Vec::new() }
+        if self.params[0].track_op() { self.conv.weight_grad(source, dz) } else { Vec::new() }
     }
 }
 
 struct Unit<T: Float> {
-    layers: Vec<Layer<T>>,
+    /// All convolutions of the branch but the last one.
+    first: Vec<Layer<T>>,
+    last: Layer<T>,
     projection: Option<Layer<T>>,
     identity: bool,
     isa: Isa,
     eps: f64,
-    /// The result, until Candle asks for it.
-    out: Mutex<Vec<T>>,
 }
 
 impl<T: Float> Unit<T> {
+    fn new(
+        xs: &Tensor,
+        input: Dims,
+        spec: &ResidualUnit<'_>,
+        eps: f64,
+        isa: Isa,
+        fast: bool,
+    ) -> Result<Self> {
+        let mut first = Vec::with_capacity(spec.branch.len());
+        let mut dims = input;
+        for part in &spec.branch {
+            let layer = Layer::<T>::new(xs, &dims, part, isa, fast)?;
+            dims = layer.conv.output();
+            first.push(layer);
+        }
+        let Some(last) = first.pop() else { return Err(nothing("branch")) };
+        let projection = match &spec.shortcut {
+            Shortcut::Projection(part) => Some(Layer::<T>::new(xs, &input, part, isa, fast)?),
+            _ => None,
+        };
+        let identity = matches!(spec.shortcut, Shortcut::Identity);
+        let sum = projection.as_ref().map_or(input, |p| p.conv.output());
+        if (identity || projection.is_some()) && sum != dims {
+            return Err(Error::Shape {
+                op: OP,
+                name: "shortcut",
+                expected: format!("of {} channels of {}x{}, as the branch", dims.c, dims.h, dims.w),
+                got: vec![sum.images, sum.c, sum.h, sum.w],
+            });
+        }
+        Ok(Self { first, last, projection, identity, isa, eps })
+    }
+
+    /// The layers of the branch, then the projection.
     fn all(&self) -> impl Iterator<Item = &Layer<T>> {
-        self.layers.iter().chain(&self.projection)
+        self.first.iter().chain([&self.last]).chain(&self.projection)
     }
 
-    fn forward(&mut self, xs: &Tensor) -> candle_core::Result<()> {
+    fn forward(&mut self, xs: &[T]) -> candle_core::Result<Vec<T>> {
         let (isa, eps) = (self.isa, self.eps);
-        let Self { layers, projection, .. } = self;
-        let out = result(&[xs], |v: &[&[T]]| {
-            let xs = v[0];
-            if let Some(projection) = projection {
-                projection.forward(isa, eps, xs)?;
+        if let Some(projection) = &mut self.projection {
+            projection.forward(isa, eps, xs)?;
+        }
+        let mut hidden: Option<Pooled<T>> = None;
+        for i in 0..=self.first.len() {
+            let layer = self.first.get_mut(i).unwrap_or(&mut self.last);
+            match &mut hidden {
+                Some(hidden) => layer.forward(isa, eps, hidden.slice())?,
+                None => layer.forward(isa, eps, xs)?,
             }
-            for i in 0..layers.len() {
-                let (done, rest) = layers.split_at_mut(i);
-                match done.last() {
-                    None => rest[0].forward(isa, eps, xs)?,
-                    Some(before) => {
-                        let mut hidden = Pooled::take(before.z.len());
-                        // SAFETY: the buffer holds the map.
-                        unsafe {
-                            before.activation(isa, Residual::None, Shared::new(hidden.slice().as_mut_ptr()));
-                        }
-                        let hidden = &hidden.slice()[..before.z.len()];
-                        rest[0].forward(isa, eps, hidden)?;
-                    }
-                }
+            if i < self.first.len() {
+                hidden = Some(self.first[i].hidden(isa));
             }
-            let last = &layers[layers.len() - 1];
-            let residual = match projection {
-                Some(p) => Residual::Normed(&p.z, &p.affine),
-                None if self.identity => Residual::Plain(xs),
-                None => Residual::None,
-            };
-            // SAFETY: every element is written.
-            Ok::<_, candle_core::Error>(unsafe {
-                filled(last.z.len(), |out| last.activation(isa, residual, out))
-            })
-        })??;
-        self.out = Mutex::new(out);
-        Ok(())
+        }
+        let residual = match &self.projection {
+            Some(p) => Residual::Normed(&p.z, &p.affine),
+            None if self.identity => Residual::Plain(xs),
+            None => Residual::None,
+        };
+        // SAFETY: every element is written.
+        Ok(unsafe { filled(self.last.z.len(), |out| self.last.activation(isa, residual, out)) })
     }
 
-    /// Leaves the gradients of the parameters in their slots, and returns that of the input.
+    /// Leaves the gradients of the parameters in their slots, and returns that of the input; `weights` are in
+    /// the order of [`Unit::all`].
     fn backward(&self, xs: &[T], ys: &[T], grad: &[T], weights: &[&[T]], wanted: bool) -> Vec<T> {
         let (isa, eps) = (self.isa, self.eps);
         let null = Shared::new(std::ptr::null_mut());
@@ -397,7 +421,7 @@ impl<T: Float> Unit<T> {
         let mut dx: Vec<T> = Vec::with_capacity(if wanted || self.identity { xs.len() } else { 0 });
         let to = Shared::new(dx.as_mut_ptr());
         let read = Shared::new(grad.as_ptr().cast_mut());
-        let count = self.layers.len();
+        let count = self.first.len() + 1;
         // SAFETY: maps of the sizes of their layers; the gradient is only read; `dx` is written by the
         // projection, the mask or the first convolution before anything is added to it.
         unsafe {
@@ -405,39 +429,30 @@ impl<T: Float> Unit<T> {
                 let mut dz = Pooled::take(p.z.len());
                 let at = Shared::new(dz.slice().as_mut_ptr());
                 let norm = p.norm_grad(isa, eps, read, mask, at, null);
-                let dz = &dz.slice()[..p.z.len()];
-                p.put(p.weight_grad(xs, dz), norm);
+                p.put(p.weight_grad(xs, dz.slice()), norm);
                 if wanted {
-                    p.conv.input_grad(weights[count], dz, to, false);
+                    p.conv.input_grad(weights[count], dz.slice(), to, false);
                 }
             }
-            let last = &self.layers[count - 1];
-            let mut dz = Pooled::take(last.z.len());
+            let mut dz = Pooled::take(self.last.z.len());
             let at = Shared::new(dz.slice().as_mut_ptr());
             let masked = if self.identity { to } else { null };
-            let mut norm = last.norm_grad(isa, eps, read, mask, at, masked);
+            let mut norm = self.last.norm_grad(isa, eps, read, mask, at, masked);
             for i in (0..count).rev() {
-                let layer = &self.layers[i];
-                let len = layer.z.len();
+                let layer = self.first.get(i).unwrap_or(&self.last);
                 if i == 0 {
-                    let dz = &dz.slice()[..len];
-                    layer.put(layer.weight_grad(xs, dz), norm);
+                    layer.put(layer.weight_grad(xs, dz.slice()), norm);
                     if wanted {
                         let add = self.identity || self.projection.is_some();
-                        layer.conv.input_grad(weights[0], dz, to, add);
+                        layer.conv.input_grad(weights[0], dz.slice(), to, add);
                     }
                     break;
                 }
-                let before = &self.layers[i - 1];
-                {
-                    let mut hidden = Pooled::take(before.z.len());
-                    before.activation(isa, Residual::None, Shared::new(hidden.slice().as_mut_ptr()));
-                    let hidden = &hidden.slice()[..before.z.len()];
-                    layer.put(layer.weight_grad(hidden, &dz.slice()[..len]), norm);
-                }
+                let before = &self.first[i - 1];
+                layer.put(layer.weight_grad(before.hidden(isa).slice(), dz.slice()), norm);
                 let mut next = Pooled::take(before.z.len());
                 let at = Shared::new(next.slice().as_mut_ptr());
-                layer.conv.input_grad(weights[i], &dz.slice()[..len], at, false);
+                layer.conv.input_grad(weights[i], dz.slice(), at, false);
                 norm = before.norm_grad(isa, eps, at, Mask::Own(&before.affine), at, null);
                 dz = next;
             }
@@ -449,7 +464,49 @@ impl<T: Float> Unit<T> {
     }
 }
 
-impl<T: Float> CustomOp2 for Unit<T> {
+struct Chain<T: Float> {
+    units: Vec<Unit<T>>,
+    /// The activations of all units but the last one.
+    kept: Vec<Vec<T>>,
+    /// Those of the last one, until Candle asks for them.
+    out: Mutex<Vec<T>>,
+    dims: Dims,
+}
+
+impl<T: Float> Chain<T> {
+    fn forward(&mut self, xs: &Tensor) -> candle_core::Result<()> {
+        let Self { units, kept, .. } = self;
+        let count = units.len();
+        let out = result(&[xs], |v: &[&[T]]| {
+            for (i, unit) in units.iter_mut().enumerate() {
+                let ys = unit.forward(kept.last().map_or(v[0], |before| before))?;
+                if i + 1 == count {
+                    return Ok::<_, candle_core::Error>(ys);
+                }
+                kept.push(ys);
+            }
+            bail!("a chain without units")
+        })??;
+        self.out = Mutex::new(out);
+        Ok(())
+    }
+
+    fn backward(&self, xs: &[T], ys: &[T], grad: &[T], weights: &[&[T]], wanted: bool) -> Vec<T> {
+        let mut rest = weights;
+        let mut own: Option<Vec<T>> = None;
+        for (i, unit) in self.units.iter().enumerate().rev() {
+            let (before, weights) = rest.split_at(rest.len() - unit.all().count());
+            rest = before;
+            let xs = if i == 0 { xs } else { &self.kept[i - 1] };
+            let ys = self.kept.get(i).map_or(ys, |kept| kept);
+            let grad = own.as_deref().unwrap_or(grad);
+            own = Some(unit.backward(xs, ys, grad, weights, wanted || i > 0));
+        }
+        own.unwrap_or_default()
+    }
+}
+
+impl<T: Float> CustomOp2 for Chain<T> {
     fn name(&self) -> &'static str {
         "blocked-residual"
     }
@@ -462,8 +519,7 @@ impl<T: Float> CustomOp2 for Unit<T> {
         _: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let out = std::mem::take(&mut *self.out.lock().unwrap_or_else(PoisonError::into_inner));
-        let shape = self.layers[self.layers.len() - 1].conv.output().shape();
-        Ok((T::to_cpu_storage_owned(out), shape))
+        Ok((T::to_cpu_storage_owned(out), self.dims.shape()))
     }
 
     fn bwd(
@@ -476,7 +532,7 @@ impl<T: Float> CustomOp2 for Unit<T> {
         let grad = grad.contiguous()?;
         let wanted = xs.track_op();
         let mut all = vec![xs, ys, &grad];
-        all.extend(self.all().map(|l| &l.weight));
+        all.extend(self.units.iter().flat_map(Unit::all).map(|l| &l.weight));
         let dx = result(&all, |v: &[&[T]]| self.backward(v[0], v[1], v[2], &v[3..], wanted))?;
         let dx = if wanted { Some(tensor(dx, xs.shape())?) } else { None };
         Ok((dx, Some(token.zeros_like()?)))
