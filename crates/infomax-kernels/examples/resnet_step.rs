@@ -44,13 +44,7 @@ impl Layer {
     }
 
     fn part(&self) -> ConvNorm<'_> {
-        ConvNorm {
-            weight: &self.weight,
-            scale: &self.scale,
-            shift: &self.shift,
-            cfg: self.cfg,
-            stats: None,
-        }
+        ConvNorm { weight: &self.weight, scale: &self.scale, shift: &self.shift, cfg: self.cfg, stats: None }
     }
 }
 
@@ -102,7 +96,8 @@ impl ResNet {
         let mut xs = Blocked::from_images(xs)?;
         let mut units = vec![ResidualUnit { branch: vec![self.stem.part()], shortcut: Shortcut::None }];
         if self.pool {
-            xs = xs.residual(&units, EPS)?.ys.max_pool2d(Pool2dConfig { kernel: 3, stride: 2, padding: 1 })?;
+            xs =
+                xs.residual(&units, EPS)?.ys.max_pool2d(Pool2dConfig { kernel: 3, stride: 2, padding: 1 })?;
             units.clear();
         }
         units.extend(self.blocks.iter().map(|block| ResidualUnit {

@@ -20,7 +20,8 @@ impl MachineLimits {
         let mut limits = Self { gflops: 0.0, gigabytes: 0.0 };
         for _ in 0..5 {
             let start = Instant::now();
-            let work: f64 = (0..threads).into_par_iter().map(|_| f32::dispatch(Isa::detect(), Multiply)).sum();
+            let work: f64 =
+                (0..threads).into_par_iter().map(|_| f32::dispatch(Isa::detect(), Multiply)).sum();
             limits.gflops = limits.gflops.max(work / start.elapsed().as_secs_f64() * 1e-9);
         }
         const LEN: usize = 32 << 20;

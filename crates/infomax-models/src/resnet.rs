@@ -185,7 +185,8 @@ impl ResNet {
     fn blocked_map(&self, xs: &Tensor, mode: Mode) -> Result<Blocked> {
         let kernel = || Error::kernel(&self.name);
         let mut xs = Blocked::from_images(xs).map_err(kernel())?;
-        let mut chain = vec![Fused { branch: vec![(&self.conv1, &self.bn1)], shortcut: None, residual: false }];
+        let mut chain =
+            vec![Fused { branch: vec![(&self.conv1, &self.bn1)], shortcut: None, residual: false }];
         if let Some(pool) = self.pool {
             xs = run(&self.name, &xs, &chain, mode)?.max_pool2d(pool).map_err(kernel())?;
             chain.clear();

@@ -104,8 +104,12 @@ impl InplaceOp2 for Axpy {
         ly: &Layout,
     ) -> candle_core::Result<()> {
         match (x, y) {
-            (CpuStorage::F32(x), CpuStorage::F32(y)) => parts2(&mut x[range(lx)?], &y[range(ly)?], |x, y| self.run(x, y)),
-            (CpuStorage::F64(x), CpuStorage::F64(y)) => parts2(&mut x[range(lx)?], &y[range(ly)?], |x, y| self.run(x, y)),
+            (CpuStorage::F32(x), CpuStorage::F32(y)) => {
+                parts2(&mut x[range(lx)?], &y[range(ly)?], |x, y| self.run(x, y))
+            }
+            (CpuStorage::F64(x), CpuStorage::F64(y)) => {
+                parts2(&mut x[range(lx)?], &y[range(ly)?], |x, y| self.run(x, y))
+            }
             _ => bail!("optimiser pass: unequal dtypes"),
         }
         Ok(())
@@ -143,8 +147,12 @@ impl InplaceOp2 for Lerp {
         lg: &Layout,
     ) -> candle_core::Result<()> {
         match (m, g) {
-            (CpuStorage::F32(m), CpuStorage::F32(g)) => parts2(&mut m[range(lm)?], &g[range(lg)?], |x, y| self.run(x, y)),
-            (CpuStorage::F64(m), CpuStorage::F64(g)) => parts2(&mut m[range(lm)?], &g[range(lg)?], |x, y| self.run(x, y)),
+            (CpuStorage::F32(m), CpuStorage::F32(g)) => {
+                parts2(&mut m[range(lm)?], &g[range(lg)?], |x, y| self.run(x, y))
+            }
+            (CpuStorage::F64(m), CpuStorage::F64(g)) => {
+                parts2(&mut m[range(lm)?], &g[range(lg)?], |x, y| self.run(x, y))
+            }
             _ => bail!("optimiser pass: unequal dtypes"),
         }
         Ok(())

@@ -3,7 +3,8 @@
 use super::direct::{Direct, DirectWeight, Reach, pack};
 use super::layout::{Blocked, Dims};
 use super::tile::{fit, geometry};
-use super::winograd::{Winograd, WinogradWeight, suits};
+use super::winograd::{Winograd, suits};
+use super::winograd_weight::WinogradWeight;
 use crate::check::ConvShape;
 use crate::simd::{Float, Isa, Shared, filled};
 use crate::storage::{contiguous, result, slice, tensor};
@@ -27,7 +28,12 @@ impl Conv {
     pub(super) fn new(d: &Dims, weight: &[usize], cfg: Conv2dConfig, isa: Isa) -> Result<Self> {
         const OP: &str = "blocked::conv2d";
         let [k, c, r, s] = *weight else {
-            return Err(Error::Shape { op: OP, name: "weight", expected: "of rank 4".into(), got: weight.to_vec() });
+            return Err(Error::Shape {
+                op: OP,
+                name: "weight",
+                expected: "of rank 4".into(),
+                got: weight.to_vec(),
+            });
         };
         if cfg.groups != 1 {
             let (name, value) = ("groups", cfg.groups.to_string());
@@ -193,7 +199,13 @@ impl Blocked {
         Ok((dx.map(|data| Self { data, images: self.images }), dw))
     }
 
-    pub(super) fn conv2d_with(&self, weight: &Tensor, cfg: Conv2dConfig, isa: Isa, fast: bool) -> Result<Self> {
+    pub(super) fn conv2d_with(
+        &self,
+        weight: &Tensor,
+        cfg: Conv2dConfig,
+        isa: Isa,
+        fast: bool,
+    ) -> Result<Self> {
         check::same_dtype("blocked::conv2d", &self.data, "weight", Some(weight))?;
         let conv = Conv { fast, ..Conv::new(&self.sizes()?, weight.dims(), cfg, isa)? };
         Ok(Self { data: self.data.apply_op2(&contiguous(weight)?, conv)?, images: self.images })
@@ -214,7 +226,9 @@ impl CustomOp2 for Conv {
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let (xs, weight) = ((s1, l1), (s2, l2));
         let storage = match s1 {
-            CpuStorage::F64(_) => f64::to_cpu_storage_owned(self.forward(slice::<f64>(xs)?, slice::<f64>(weight)?)),
+            CpuStorage::F64(_) => {
+                f64::to_cpu_storage_owned(self.forward(slice::<f64>(xs)?, slice::<f64>(weight)?))
+            }
             _ => f32::to_cpu_storage_owned(self.forward(slice::<f32>(xs)?, slice::<f32>(weight)?)),
         };
         Ok((storage, self.output().shape()))

@@ -1,6 +1,7 @@
 //! Convolution of any kernel, stride, padding and dilation, and the gradient of its input: for each pixel of
 //! the result, a list of the source pixels that reach it.
 
+use super::buffer::Pooled;
 use super::tile::{Cell, NV, Outer, PAIRS, Pair, Seg, Sweep, fit, geometry, outer, sweep};
 use crate::check::ConvShape;
 use crate::simd::{Float, Isa, Kernel, Shared, Simd};
@@ -79,18 +80,47 @@ pub(super) fn pack<T: Float>(
     taps: usize,
     at: impl Fn(usize, usize, usize) -> T + Sync,
 ) -> Vec<T> {
+    // Panels side by side, so that a line of memory is read once where outputs are the inner dimension.
+    const GROUP: usize = 4;
     let panel = channels * taps * rows;
     let mut packed = vec![T::default(); outputs.div_ceil(rows) * panel];
-    packed.par_chunks_mut(panel).enumerate().for_each(|(p, to)| {
+    packed.par_chunks_mut(GROUP * panel).enumerate().for_each(|(group, to)| {
         for c in 0..channels {
-            for i in 0..rows.min(outputs - p * rows) {
-                for t in 0..taps {
-                    to[(t * channels + c) * rows + i] = at(p * rows + i, c, t);
+            for (p, to) in to.chunks_exact_mut(panel).enumerate() {
+                let first = (group * GROUP + p) * rows;
+                for i in 0..rows.min(outputs - first) {
+                    for t in 0..taps {
+                        to[(t * channels + c) * rows + i] = at(first + i, c, t);
+                    }
                 }
             }
         }
     });
     packed
+}
+
+/// The gradient of a weight, `(outputs, inner)`, from rows of `outputs` values, `pitch` apart; row `row(x)`
+/// belongs to the element `x` of the inner dimensions.
+pub(super) fn unturn<T: Float>(
+    outputs: usize,
+    inner: usize,
+    rows: &[T],
+    pitch: usize,
+    row: impl Fn(usize) -> usize + Sync,
+) -> Vec<T> {
+    // Outputs of one task: a line of memory.
+    const GROUP: usize = 16;
+    let mut weight = vec![T::default(); outputs * inner];
+    weight.par_chunks_mut(GROUP * inner).enumerate().for_each(|(group, to)| {
+        let count = to.len() / inner;
+        for x in 0..inner {
+            let from = &rows[row(x) * pitch + group * GROUP..][..count];
+            for (k, value) in from.iter().enumerate() {
+                to[k * inner + x] = *value;
+            }
+        }
+    });
+    weight
 }
 
 /// One pass over a batch.
@@ -227,11 +257,14 @@ impl<T: Float> DirectWeight<'_, T> {
         let panels = d.k.div_ceil(width);
         let panel_row = panels * width;
         // [tap][channel][k, padded]
-        let mut sums = vec![T::default(); taps * d.c * panel_row];
+        let mut sums = Pooled::<T>::take(taps * d.c * panel_row);
+        let sums = sums.slice();
+        sums.fill(T::default());
         let total = self.blocks * pixels;
         let round = (ROUND / (panel_row * lanes)).clamp(8, total.max(8));
         let round = total.div_ceil(total.div_ceil(round));
-        let mut turned: Vec<T> = vec![T::default(); round.min(total) * panel_row * lanes];
+        let mut turned = Pooled::<T>::take(round.min(total) * panel_row * lanes);
+        let turned = turned.slice();
         // Channels of one task: few enough for every thread to have work.
         let split = d.c.div_ceil(16usize.div_ceil(taps)).next_multiple_of(12).min(d.c);
         let splits = d.c.div_ceil(split);
@@ -243,10 +276,21 @@ impl<T: Float> DirectWeight<'_, T> {
             (0..count).into_par_iter().with_min_len(8).for_each(|i| {
                 let from = &self.grad[(begin + i) * d.k * lanes..][..d.k * lanes];
                 // SAFETY: each task writes the rows of its pixel in every panel.
-                unsafe { T::dispatch(isa, Turn { from, k: d.k, lanes, to: to.get().add(i * lanes * width), pitch: count * lanes * width }) };
+                unsafe {
+                    T::dispatch(
+                        isa,
+                        Turn {
+                            from,
+                            k: d.k,
+                            lanes,
+                            to: to.get().add(i * lanes * width),
+                            pitch: count * lanes * width,
+                        },
+                    )
+                };
             });
             let out = Shared::new(sums.as_mut_ptr());
-            let turned = &turned;
+            let turned = &*turned;
             (0..taps * splits).into_par_iter().for_each(|task| {
                 let (tap, part) = (task / splits, task % splits);
                 let mut pairs = Vec::with_capacity(count);
@@ -270,15 +314,7 @@ impl<T: Float> DirectWeight<'_, T> {
                 T::dispatch(isa, OuterTask { pairs: &pairs, first, channels, lanes, panels, panel, out });
             });
         }
-        let mut weight = vec![T::default(); d.k * d.c * taps];
-        weight.par_chunks_mut(d.c * taps).enumerate().for_each(|(k, to)| {
-            for c in 0..d.c {
-                for t in 0..taps {
-                    to[c * taps + t] = sums[(t * d.c + c) * panel_row + k];
-                }
-            }
-        });
-        weight
+        unturn(d.k, d.c * taps, sums, panel_row, |x| x % taps * d.c + x / taps)
     }
 }
 

@@ -149,7 +149,8 @@ impl<T: Float> Kernel<T> for Plane<T> {
         unsafe {
             for l in (0..self.lanes).step_by(S::LANES) {
                 for p in (0..whole).step_by(S::LANES) {
-                    let (image, block) = (self.images.add(l * self.image + p), self.blocked.add(p * self.pixel + l));
+                    let (image, block) =
+                        (self.images.add(l * self.image + p), self.blocked.add(p * self.pixel + l));
                     if self.inwards {
                         S::transpose(image, self.image, block, self.pixel);
                     } else {

@@ -61,9 +61,8 @@ pub(super) fn moments<T: Float>(isa: Isa, d: &Dims, xs: &[T]) -> Vec<(f64, f64)>
             let mut sums = vec![T::default(); 2 * line];
             let (first, second) = sums.split_at_mut(line);
             let count = (pixels * used) as f64;
-            let total = |line: &[T], c: usize| {
-                line[c * lanes..][..used].iter().fold(0.0, |sum, x| sum + x.f64())
-            };
+            let total =
+                |line: &[T], c: usize| line[c * lanes..][..used].iter().fold(0.0, |sum, x| sum + x.f64());
             // Two passes while the run is in the cache.
             // SAFETY: whole vectors of lines of equal length.
             unsafe {
@@ -256,9 +255,8 @@ pub(super) fn grad_sums<T: Float>(
                     }
                 }
             }
-            let total = |line: &[T], c: usize| {
-                line[c * lanes..][..used].iter().fold(0.0, |sum, x| sum + x.f64())
-            };
+            let total =
+                |line: &[T], c: usize| line[c * lanes..][..used].iter().fold(0.0, |sum, x| sum + x.f64());
             (0..c).map(|c| (total(first, c), total(second, c))).collect()
         }
     }
@@ -276,10 +274,8 @@ pub(super) fn grad_sums<T: Float>(
         }
     }
     let isa = fit::<T>(isa, d.lanes);
-    let parts: Vec<_> = runs(d)
-        .into_par_iter()
-        .map(|run| T::dispatch(isa, Sums { run, xs, means, grad, mask }))
-        .collect();
+    let parts: Vec<_> =
+        runs(d).into_par_iter().map(|run| T::dispatch(isa, Sums { run, xs, means, grad, mask })).collect();
     let mut all = vec![(0.0, 0.0); d.c];
     for part in parts {
         for (all, part) in all.iter_mut().zip(part) {

@@ -42,6 +42,7 @@ fn cfg(stride: usize, padding: usize, dilation: usize) -> Conv2dConfig {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too slow there")]
 fn the_shapes_of_the_networks() {
     for dtype in [DType::F32, DType::F64] {
         check([16, 3, 16, 16], [16, 3, 3, 3], cfg(1, 1, 1), dtype);
@@ -72,6 +73,7 @@ fn the_corners() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
+    #[cfg_attr(miri, ignore = "too slow there")]
     fn drawn_shapes(
         (n, c, k) in (1usize..20, 1usize..20, 1usize..20),
         (h, w) in (1usize..12, 1usize..12),
@@ -89,13 +91,10 @@ proptest! {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too slow there")]
 fn the_error_of_winograd_is_small_for_many_channels() {
     let inputs = [spread(&[8, 256, 8, 8], 1, 1.0), spread(&[32, 256, 3, 3], 2, 1.0)];
-    let exact = both(
-        |x, w| reference::conv2d(x, w, None, cfg(1, 1, 1)).unwrap(),
-        &inputs[0],
-        &inputs[1],
-    );
+    let exact = both(|x, w| reference::conv2d(x, w, None, cfg(1, 1, 1)).unwrap(), &inputs[0], &inputs[1]);
     let single = inputs.map(|t| t.to_dtype(DType::F32).unwrap());
     let got = both(
         |x, w| Blocked::from_images(x).unwrap().conv2d(w, cfg(1, 1, 1)).unwrap().to_images().unwrap(),
@@ -105,9 +104,8 @@ fn the_error_of_winograd_is_small_for_many_channels() {
     for (got, exact) in got.iter().zip(&exact) {
         let difference = (got.to_dtype(DType::F64).unwrap() - exact).unwrap();
         let norm = |t: &Tensor| t.sqr().unwrap().mean_all().unwrap().to_scalar::<f64>().unwrap().sqrt();
-        let largest = |t: &Tensor| {
-            t.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f64>().unwrap()
-        };
+        let largest =
+            |t: &Tensor| t.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f64>().unwrap();
         let (rms, worst) = (norm(&difference) / norm(exact), largest(&difference) / largest(exact));
         assert!(rms < 1e-5 && worst < 1e-4, "root mean square {rms:e}, largest {worst:e}");
     }
@@ -159,10 +157,9 @@ impl Case {
     fn composed(&self, v: &[Tensor]) -> (Tensor, Vec<(Tensor, Tensor)>) {
         let mut stats = Vec::new();
         let mut norm = |i: usize, xs: &Tensor, residual: Option<&Tensor>, act| {
-            let (w, stride, padding) = &self.layers[i];
-            let _ = w;
+            let (_, stride, padding) = self.layers[i];
             let (weight, scale, shift) = (&v[1 + 3 * i], &v[2 + 3 * i], &v[3 + 3 * i]);
-            let z = reference::conv2d(xs, weight, None, cfg(*stride, *padding, 1)).unwrap();
+            let z = reference::conv2d(xs, weight, None, cfg(stride, padding, 1)).unwrap();
             if self.train {
                 let out =
                     reference::batch_norm_train(&z, Some(scale), Some(shift), residual, EPS, act).unwrap();
@@ -177,20 +174,16 @@ impl Case {
         for i in 0..count - 1 {
             ys = norm(i, &ys, None, Activation::Relu);
         }
-        let mut last = |residual: Option<&Tensor>| norm(count - 1, &ys, residual, Activation::Relu);
-        let ys = match self.short {
-            Short::None => last(None),
-            Short::Identity => last(Some(&v[0])),
-            Short::Projection => {
-                // Statistics are listed with the projection last.
-                let plain = last(None);
-                drop(plain);
-                let projected = norm(count, &v[0], None, Activation::None);
-                let ys = norm(count - 1, &ys, Some(&projected), Activation::Relu);
-                stats.pop();
-                ys
-            }
+        let residual = match self.short {
+            Short::None => None,
+            Short::Identity => Some(v[0].clone()),
+            Short::Projection => Some(norm(count, &v[0], None, Activation::None)),
         };
+        let ys = norm(count - 1, &ys, residual.as_ref(), Activation::Relu);
+        if self.short == Short::Projection && self.train {
+            // The projection is listed last.
+            stats.swap(count - 1, count);
+        }
         (ys, stats)
     }
 
@@ -279,11 +272,13 @@ fn cases() -> Vec<Case> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too slow there")]
 fn units_are_the_composed_form() {
     cases().iter().for_each(|case| case.check(DType::F64));
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too slow there")]
 fn central_differences() {
     let isa = Isa::detect();
     for case in cases() {
@@ -295,6 +290,7 @@ fn central_differences() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too slow there")]
 fn a_chain_is_its_units_one_by_one() {
     let [first, second] = [&cases()[1], &cases()[2]];
     let inputs: Vec<Tensor> =
@@ -340,7 +336,8 @@ fn a_second_backward_gives_the_same_and_frozen_parameters_get_nothing() {
     let scale = Var::from_tensor(&inputs[2]).unwrap();
     v[2] = scale.as_tensor().clone();
     let loss = case.fused(&v, Isa::detect(), true).unwrap().0.sqr().unwrap().sum_all().unwrap();
-    let values = |grads: &candle_core::backprop::GradStore| grads.get(&scale).unwrap().to_vec1::<f32>().unwrap();
+    let values =
+        |grads: &candle_core::backprop::GradStore| grads.get(&scale).unwrap().to_vec1::<f32>().unwrap();
     let (first, second) = (loss.backward().unwrap(), loss.backward().unwrap());
     assert_eq!(values(&first), values(&second));
     assert!(first.get(&v[1]).is_none() && first.get(&v[0]).is_none());
@@ -374,6 +371,7 @@ fn pooling_is_the_composed_form() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too slow there")]
 fn the_same_bits_for_any_number_of_threads() {
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

@@ -76,9 +76,7 @@ pub(super) struct Sweep<'a, T> {
 #[inline(always)]
 pub(super) unsafe fn sweep<S: Simd>(s: &Sweep<'_, S::T>) {
     // SAFETY: passed on.
-    unsafe {
-        if S::WIDE { panels::<S, 12>(s) } else { panels::<S, 6>(s) }
-    }
+    unsafe { if S::WIDE { panels::<S, 12>(s) } else { panels::<S, 6>(s) } }
 }
 
 #[inline(always)]
@@ -155,9 +153,7 @@ pub(super) unsafe fn outer<S: Simd>(o: &Outer<'_, S::T>) {
     for (i, pairs) in o.pairs.chunks(PAIRS).enumerate() {
         let part = Outer { pairs, add: o.add || i > 0, ..*o };
         // SAFETY: passed on.
-        unsafe {
-            if S::WIDE { outer_rows::<S, 12>(&part) } else { outer_rows::<S, 6>(&part) }
-        }
+        unsafe { if S::WIDE { outer_rows::<S, 12>(&part) } else { outer_rows::<S, 6>(&part) } }
     }
 }
 
