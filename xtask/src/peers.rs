@@ -34,6 +34,13 @@ const PEERS: &[Peer] = &[
         files: false,
     },
     Peer {
+        name: "resnet_layers",
+        package: "infomax-kernels",
+        example: "conv_layers",
+        needs: &["torch"],
+        files: false,
+    },
+    Peer {
         name: "losses",
         package: "infomax-losses",
         example: "timing",

@@ -1,17 +1,22 @@
-//! The 3x3 convolutions of a ResNet-18, layer by layer: GFLOP/s forward, input gradient, weight gradient.
+//! The layers of a ResNet-18 (CIFAR stem) one by one, beside the limits of this machine: 3x3 convolutions
+//! forward, gradient of the input, gradient of the weight; batch norm with ReLU and residual sum. The peer is
+//! `benches/peers/resnet_layers.py`.
 //!
-//! `cargo run --release -p infomax-kernels --example conv_layers [width] [batch]`
+//! `cargo run --release -p infomax-kernels --example conv_layers [width batch]`
 
 #![allow(clippy::print_stdout)]
 
 use candle_core::{Device, Result, Tensor, Var};
-use infomax_kernels::{Conv2dConfig, conv2d};
+use infomax_kernels::{
+    Activation, Blocked, Conv2dConfig, MachineLimits, batch_norm_train, keep_freed_memory,
+};
 use std::time::Instant;
 
 fn median(mut f: impl FnMut() -> Result<()>) -> Result<f64> {
+    f()?;
     let mut times = Vec::new();
     let begin = Instant::now();
-    while times.len() < 5 || begin.elapsed().as_secs_f64() < 0.3 {
+    while times.len() < 7 || begin.elapsed().as_secs_f64() < 0.3 {
         let start = Instant::now();
         f()?;
         times.push(start.elapsed().as_secs_f64());
@@ -20,41 +25,60 @@ fn median(mut f: impl FnMut() -> Result<()>) -> Result<f64> {
     Ok(times[times.len() / 2])
 }
 
+fn values(shape: &[usize]) -> Result<Tensor> {
+    let n = shape.iter().product::<usize>();
+    let values: Vec<f32> = (0..n).map(|i| ((i * 7919 % 1009) as f32) / 1009.0 - 0.5).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu)
+}
+
 fn main() -> Result<()> {
+    keep_freed_memory();
     let mut args = std::env::args().skip(1).filter_map(|a| a.parse().ok());
-    let (width, batch) = (args.next().unwrap_or(16usize), args.next().unwrap_or(256usize));
-    let device = Device::Cpu;
-    for (c, k, size, kernel, stride) in [
-        (3, width, 32, 3, 1),
-        (width, width, 32, 3, 1),
-        (width, 2 * width, 32, 3, 2),
-        (width, 2 * width, 32, 1, 2),
-        (2 * width, 2 * width, 16, 3, 1),
-        (2 * width, 4 * width, 16, 3, 2),
-        (4 * width, 4 * width, 8, 3, 1),
-        (8 * width, 8 * width, 4, 3, 1),
+    let (width, batch) = (args.next().unwrap_or(64usize), args.next().unwrap_or(64usize));
+    let limits = MachineLimits::measure();
+    println!("limit of this machine, f32 arithmetic: {:.1} GFLOP/s", limits.gflops);
+    println!("limit of this machine, memory: {:.1} GB/s", limits.gigabytes);
+    // GFLOP/s count the products of the direct form; Winograd's form needs a quarter of them, and so may
+    // pass the limit.
+    for (c, k, side, stride) in [
+        (3, width, 32, 1),
+        (width, width, 32, 1),
+        (width, 2 * width, 32, 2),
+        (2 * width, 2 * width, 16, 1),
+        (2 * width, 4 * width, 16, 2),
+        (4 * width, 4 * width, 8, 1),
+        (4 * width, 8 * width, 8, 2),
+        (8 * width, 8 * width, 4, 1),
     ] {
-        let values = |n: usize| (0..n).map(|i| ((i * 7919 % 1009) as f32) / 1009.0 - 0.5).collect::<Vec<_>>();
-        let x = Tensor::from_vec(values(batch * c * size * size), (batch, c, size, size), &device)?;
-        let w = Tensor::from_vec(values(k * c * kernel * kernel), (k, c, kernel, kernel), &device)?;
-        let cfg = Conv2dConfig { stride, padding: kernel / 2, ..Default::default() };
-        let forward = median(|| conv2d(&x, &w, None, cfg).map(drop).map_err(Into::into))?;
-        let backward = |x: &Tensor, w: &Tensor| -> Result<f64> {
-            // The sum's own gradient costs a pass over the output, the same in both.
-            median(|| conv2d(x, w, None, cfg)?.sum_all()?.backward().map(drop))
+        let cfg = Conv2dConfig { stride, padding: 1, ..Default::default() };
+        let xs = Blocked::from_images(&values(&[batch, c, side, side])?)?;
+        let out = side / stride;
+        let grad = Blocked::from_images(&values(&[batch, k, out, out])?)?;
+        let w = values(&[k, c, 3, 3])?;
+        let gflop = 2e-9 * (batch * c * k * out * out * 9) as f64;
+        let name = format!("conv 3x3/{stride} {c} to {k}, {side}x{side}, batch {batch}");
+        let forward = median(|| Ok(drop(xs.conv2d(&w, cfg)?)))?;
+        println!("{name}, forward: {:.1} GFLOP/s", gflop / forward);
+        if c > 3 {
+            let time = median(|| Ok(drop(xs.conv2d_grads(&w, cfg, &grad, (true, false))?)))?;
+            println!("{name}, input gradient: {:.1} GFLOP/s", gflop / time);
+        }
+        let time = median(|| Ok(drop(xs.conv2d_grads(&w, cfg, &grad, (false, true))?)))?;
+        println!("{name}, weight gradient: {:.1} GFLOP/s", gflop / time);
+    }
+    for (c, side) in [(width, 32), (2 * width, 16), (4 * width, 8), (8 * width, 4)] {
+        let shape = [batch, c, side, side];
+        let (xs, residual) = (Var::from_tensor(&values(&shape)?)?, Var::from_tensor(&values(&shape)?)?);
+        let (scale, shift) = (Var::from_tensor(&values(&[c])?)?, Var::from_tensor(&values(&[c])?)?);
+        let forward = || -> Result<Tensor> {
+            let (scale, shift) = (Some(scale.as_tensor()), Some(shift.as_tensor()));
+            let residual = Some(residual.as_tensor());
+            Ok(batch_norm_train(&xs, scale, shift, residual, 1e-5, Activation::Relu)?.ys)
         };
-        let vx = Var::from_tensor(&x)?;
-        let vw = Var::from_tensor(&w)?;
-        let (dx, dw) = (backward(&vx, &w)?, backward(&x, &vw)?);
-        let pixels = size / stride;
-        let gflop = 2e-9 * (batch * c * k * pixels * pixels * kernel * kernel) as f64;
-        println!(
-            "{c:4} -> {k:4} {size:2}x{size:<2} {kernel}x{kernel}/{stride}: {gflop:6.2} GFLOP; forward {:6.1} ms {:6.1} GF/s; forward + input gradient {:6.1} ms; + weight gradient {:6.1} ms",
-            forward * 1e3,
-            gflop / forward,
-            dx * 1e3,
-            dw * 1e3,
-        );
+        let name = format!("batch norm + add + relu {c}, {side}x{side}, batch {batch}");
+        println!("{name}, forward: {:.3} ms", 1e3 * median(|| Ok(drop(forward()?)))?);
+        let both = median(|| Ok(drop(forward()?.sum_all()?.backward()?)))?;
+        println!("{name}, forward and backward: {:.3} ms", 1e3 * both);
     }
     Ok(())
 }

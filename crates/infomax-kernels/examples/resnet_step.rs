@@ -1,18 +1,19 @@
-//! One SGD step of a ResNet-18 (CIFAR stem, 32x32) built from the functions of this crate, in images per
-//! second. The peer is `benches/peers/resnet_step.py`.
+//! One SGD step of a residual network built from the functions of this crate: images per second, and the peak
+//! memory of the process. The peer is `benches/peers/resnet_step.py`.
 //!
-//! `cargo run --release -p infomax-kernels --example resnet_step [width batch]`
+//! `cargo run --release -p infomax-kernels --example resnet_step [depth width batch side]`
 
 #![allow(clippy::print_stdout)]
 
 use candle_core::{Device, Result, Tensor, Var, backprop::GradStore};
 use infomax_kernels::{
-    Activation, Conv2dConfig, batch_norm_train, conv2d, cross_entropy, global_avg_pool, linear,
+    Blocked, Conv2dConfig, ConvNorm, Pool2dConfig, ResidualUnit, Shortcut, cross_entropy, keep_freed_memory,
+    linear,
 };
 use std::time::Instant;
 
 /// A convolution and its batch norm.
-struct ConvNorm {
+struct Layer {
     weight: Var,
     scale: Var,
     shift: Var,
@@ -30,7 +31,7 @@ fn noise(shape: &[usize], scale: f32, seed: u64) -> Result<Tensor> {
     Tensor::from_vec(values, shape, &Device::Cpu)
 }
 
-impl ConvNorm {
+impl Layer {
     fn new(c: usize, k: usize, kernel: usize, stride: usize) -> Result<Self> {
         let scale = (6.0 / (c * kernel * kernel) as f32).sqrt();
         let ones = Tensor::ones(k, candle_core::DType::F32, &Device::Cpu)?;
@@ -42,58 +43,72 @@ impl ConvNorm {
         })
     }
 
-    fn forward(&self, xs: &Tensor, residual: Option<&Tensor>, act: Activation) -> Result<Tensor> {
-        let ys = conv2d(xs, &self.weight, None, self.cfg)?;
-        Ok(batch_norm_train(&ys, Some(&self.scale), Some(&self.shift), residual, 1e-5, act)?.ys)
-    }
-
-    fn vars(&self) -> [&Var; 3] {
-        [&self.weight, &self.scale, &self.shift]
+    fn part(&self) -> ConvNorm<'_> {
+        ConvNorm { weight: &self.weight, scale: &self.scale, shift: &self.shift, cfg: self.cfg, stats: None }
     }
 }
 
 struct Block {
-    first: ConvNorm,
-    second: ConvNorm,
-    short: Option<ConvNorm>,
+    branch: Vec<Layer>,
+    short: Option<Layer>,
 }
 
-struct ResNet18 {
-    stem: ConvNorm,
+struct ResNet {
+    stem: Layer,
+    pool: bool,
     blocks: Vec<Block>,
     weight: Var,
     bias: Var,
 }
 
-impl ResNet18 {
-    fn new(width: usize) -> Result<Self> {
+impl ResNet {
+    fn new(depth: usize, width: usize, side: usize) -> Result<Self> {
+        let (expansion, stages) = if depth == 50 { (4, [3, 4, 6, 3]) } else { (1, [2, 2, 2, 2]) };
         let mut blocks = Vec::new();
         let mut c = width;
-        for i in 0..4 {
-            let (k, stride) = (width << i, if i == 0 { 1 } else { 2 });
-            for (c, stride) in [(c, stride), (k, 1)] {
-                let short = if c != k { Some(ConvNorm::new(c, k, 1, stride)?) } else { None };
-                let (first, second) = (ConvNorm::new(c, k, 3, stride)?, ConvNorm::new(k, k, 3, 1)?);
-                blocks.push(Block { first, second, short });
+        for (i, count) in stages.into_iter().enumerate() {
+            let (planes, k) = (width << i, (width << i) * expansion);
+            for j in 0..count {
+                let stride = if i > 0 && j == 0 { 2 } else { 1 };
+                let short = if c != k || stride != 1 { Some(Layer::new(c, k, 1, stride)?) } else { None };
+                let branch = if expansion == 1 {
+                    vec![Layer::new(c, k, 3, stride)?, Layer::new(k, k, 3, 1)?]
+                } else {
+                    vec![
+                        Layer::new(c, planes, 1, 1)?,
+                        Layer::new(planes, planes, 3, stride)?,
+                        Layer::new(planes, k, 1, 1)?,
+                    ]
+                };
+                blocks.push(Block { branch, short });
+                c = k;
             }
-            c = k;
         }
         let weight = Var::from_tensor(&noise(&[10, c], 0.05, 1)?)?;
         let bias = Var::from_tensor(&noise(&[10], 0.05, 2)?)?;
-        Ok(Self { stem: ConvNorm::new(3, width, 3, 1)?, blocks, weight, bias })
+        let pool = side > 64;
+        let stem = if pool { Layer::new(3, width, 7, 2)? } else { Layer::new(3, width, 3, 1)? };
+        Ok(Self { stem, pool, blocks, weight, bias })
     }
 
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        let mut xs = self.stem.forward(xs, None, Activation::Relu)?;
-        for block in &self.blocks {
-            let ys = block.first.forward(&xs, None, Activation::Relu)?;
-            let residual = match &block.short {
-                Some(short) => short.forward(&xs, None, Activation::None)?,
-                None => xs,
-            };
-            xs = block.second.forward(&ys, Some(&residual), Activation::Relu)?;
+        const EPS: f64 = 1e-5;
+        let mut xs = Blocked::from_images(xs)?;
+        let mut units = vec![ResidualUnit { branch: vec![self.stem.part()], shortcut: Shortcut::None }];
+        if self.pool {
+            xs =
+                xs.residual(&units, EPS)?.ys.max_pool2d(Pool2dConfig { kernel: 3, stride: 2, padding: 1 })?;
+            units.clear();
         }
-        Ok(linear(&global_avg_pool(&xs)?, &self.weight, Some(&self.bias))?)
+        units.extend(self.blocks.iter().map(|block| ResidualUnit {
+            branch: block.branch.iter().map(Layer::part).collect(),
+            shortcut: match &block.short {
+                Some(short) => Shortcut::Projection(short.part()),
+                None => Shortcut::Identity,
+            },
+        }));
+        let ys = xs.residual(&units, EPS)?.ys;
+        Ok(linear(&ys.global_avg_pool()?, &self.weight, Some(&self.bias))?)
     }
 
     fn step(&self, grads: &GradStore, lr: f64) -> Result<()> {
@@ -103,43 +118,60 @@ impl ResNet18 {
                 None => candle_core::bail!("a parameter without gradient"),
             }
         };
-        let convs = self.blocks.iter().flat_map(|b| [&b.first, &b.second].into_iter().chain(&b.short));
-        for conv in std::iter::once(&self.stem).chain(convs) {
-            conv.vars().into_iter().try_for_each(update)?;
+        let layers = self.blocks.iter().flat_map(|b| b.branch.iter().chain(&b.short));
+        for layer in std::iter::once(&self.stem).chain(layers) {
+            [&layer.weight, &layer.scale, &layer.shift].into_iter().try_for_each(update)?;
         }
         [&self.weight, &self.bias].into_iter().try_for_each(update)
     }
 }
 
+/// The largest resident memory of this process so far, in MiB, where the system tells.
+fn peak_memory() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|l| l.starts_with("VmHWM"))?;
+    line.split_whitespace().nth(1)?.parse::<f64>().ok().map(|kib| kib / 1024.0)
+}
+
 fn main() -> Result<()> {
-    let mut args = std::env::args().skip(1).filter_map(|a| a.parse().ok());
-    let cases = match (args.next(), args.next()) {
-        (Some(width), Some(batch)) => vec![(width, batch)],
-        _ => vec![(16, 256), (64, 64)],
-    };
-    for (width, batch) in cases {
-        let model = ResNet18::new(width)?;
-        let xs = noise(&[batch, 3, 32, 32], 1.0, 7)?;
-        let labels: Vec<u32> = (0..batch as u32).map(|i| i % 10).collect();
-        let (mut times, mut forwards) = (Vec::new(), Vec::new());
-        let begin = Instant::now();
-        while times.len() < 4 || begin.elapsed().as_secs_f64() < 5.0 {
-            let start = Instant::now();
-            let loss = cross_entropy(&model.forward(&xs)?, &labels, 0.0)?;
-            forwards.push(start.elapsed().as_secs_f64());
-            let grads = loss.backward()?;
-            model.step(&grads, 1e-3)?;
-            times.push(start.elapsed().as_secs_f64());
-        }
-        times.sort_by(f64::total_cmp);
-        forwards.sort_by(f64::total_cmp);
-        let (time, forward) = (times[times.len() / 2], forwards[forwards.len() / 2]);
-        println!(
-            "resnet18 width {width} batch {batch}: {:.1} images/s (forward {:.0} ms of {:.0} ms)",
-            batch as f64 / time,
-            forward * 1e3,
-            time * 1e3
-        );
+    keep_freed_memory();
+    let args: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
+    if let [depth, width, batch, side] = args[..] {
+        return measure(depth, width, batch, side);
+    }
+    // A process for each case, so that the peak of memory is its own.
+    for (depth, width, batch, side) in [(18, 64, 64, 32), (18, 16, 512, 32), (50, 64, 8, 224)] {
+        let args = [depth, width, batch, side].map(|x| x.to_string());
+        std::process::Command::new(std::env::current_exe()?).args(args).status()?;
+    }
+    Ok(())
+}
+
+fn measure(depth: usize, width: usize, batch: usize, side: usize) -> Result<()> {
+    let before = peak_memory();
+    let model = ResNet::new(depth, width, side)?;
+    let xs = noise(&[batch, 3, side, side], 1.0, 7)?;
+    let labels: Vec<u32> = (0..batch as u32).map(|i| i % 10).collect();
+    let (mut times, mut forwards) = (Vec::new(), Vec::new());
+    let begin = Instant::now();
+    while times.len() < 5 || begin.elapsed().as_secs_f64() < 5.0 {
+        let start = Instant::now();
+        let loss = cross_entropy(&model.forward(&xs)?, &labels, 0.0)?;
+        forwards.push(start.elapsed().as_secs_f64());
+        let grads = loss.backward()?;
+        model.step(&grads, 1e-3)?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    forwards.sort_by(f64::total_cmp);
+    let (time, forward) = (times[times.len() / 2], forwards[forwards.len() / 2]);
+    let name = format!("resnet{depth} width {width} batch {batch} {side}x{side}");
+    let rate = batch as f64 / time;
+    println!("{name}, best f32: {rate:.1} images/s");
+    println!("{name}, f32 here and bf16 autocast there: {rate:.1} images/s");
+    println!("{name}, forward alone: {:.1} images/s", batch as f64 / forward);
+    if let (Some(before), Some(after)) = (before, peak_memory()) {
+        println!("{name}, peak memory: {:.0} MiB", after - before);
     }
     Ok(())
 }

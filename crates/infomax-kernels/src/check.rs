@@ -34,46 +34,72 @@ pub(crate) fn conv(
     const OP: &str = "conv2d";
     let (n, c, h, w) = dims4(OP, "xs", xs)?;
     let (k, cg, r, s) = dims4(OP, "weight", weight)?;
+    let shape = conv_sizes(OP, [n, c, h, w], [k, cg, r, s], cfg)?;
+    same_dtype(OP, xs, "weight", Some(weight))?;
+    vector(OP, xs, "bias", bias, k)?;
+    Ok(shape)
+}
+
+/// The sizes of a convolution of images `xs` with `weight`.
+pub(crate) fn conv_sizes(
+    op: &'static str,
+    xs: [usize; 4],
+    weight: [usize; 4],
+    cfg: Conv2dConfig,
+) -> Result<ConvShape> {
+    let ([n, c, h, w], [k, cg, r, s]) = (xs, weight);
     let Conv2dConfig { stride, padding, dilation, groups } = cfg;
     for (name, value) in [("stride", stride), ("dilation", dilation), ("groups", groups)] {
         if value == 0 {
-            return Err(Error::Config { op: OP, name, value: "0".into(), reason: "must be at least 1" });
+            return Err(Error::Config { op, name, value: "0".into(), reason: "must be at least 1" });
         }
     }
     if cg * groups != c || k % groups != 0 {
         return Err(Error::Shape {
-            op: OP,
+            op,
             name: "weight",
             expected: format!(
                 "(K, {c} / {groups} groups, R, S) with K divisible by the groups, for {c} input channels"
             ),
-            got: weight.dims().to_vec(),
+            got: weight.to_vec(),
         });
     }
-    not_empty(OP, "xs", xs)?;
-    not_empty(OP, "weight", weight)?;
+    for (name, dims) in [("xs", xs), ("weight", weight)] {
+        if dims.contains(&0) {
+            return Err(Error::Empty { op, name, got: dims.to_vec() });
+        }
+    }
     let out = |size: usize, taps: usize| {
         let (room, reach) = (size + 2 * padding, dilation * (taps - 1) + 1);
         (room >= reach).then(|| (room - reach) / stride + 1)
     };
     let (Some(p), Some(q)) = (out(h, r), out(w, s)) else {
         return Err(Error::Shape {
-            op: OP,
+            op,
             name: "xs",
             expected: format!(
                 "at least as large as the kernel {r}x{s} (dilation {dilation}) after padding by {padding}"
             ),
-            got: xs.dims().to_vec(),
+            got: xs.to_vec(),
         });
     };
-    same_dtype(OP, xs, "weight", Some(weight))?;
-    vector(OP, xs, "bias", bias, k)?;
     Ok(ConvShape { n, c, h, w, k, r, s, p, q, stride, padding, dilation, groups })
 }
 
 /// The output size of a pooling, after checking it.
 pub(crate) fn pool(op: &'static str, xs: &Tensor, cfg: Pool2dConfig) -> Result<(usize, usize)> {
     let (_, _, h, w) = dims4(op, "xs", xs)?;
+    let sizes = pool_sizes(op, (h, w), cfg)?;
+    not_empty(op, "xs", xs)?;
+    Ok(sizes)
+}
+
+/// The output size of a pooling of planes of `h` by `w`.
+pub(crate) fn pool_sizes(
+    op: &'static str,
+    (h, w): (usize, usize),
+    cfg: Pool2dConfig,
+) -> Result<(usize, usize)> {
     for (name, value) in [("kernel", cfg.kernel), ("stride", cfg.stride)] {
         if value == 0 {
             return Err(Error::Config { op, name, value: "0".into(), reason: "must be at least 1" });
@@ -87,7 +113,6 @@ pub(crate) fn pool(op: &'static str, xs: &Tensor, cfg: Pool2dConfig) -> Result<(
             reason: "must be at most half of the kernel, so that every window holds a pixel",
         });
     }
-    not_empty(op, "xs", xs)?;
     let out =
         |size: usize| (size + 2 * cfg.padding).checked_sub(cfg.kernel).map(|room| room / cfg.stride + 1);
     match (out(h), out(w)) {
@@ -96,7 +121,7 @@ pub(crate) fn pool(op: &'static str, xs: &Tensor, cfg: Pool2dConfig) -> Result<(
             op,
             name: "xs",
             expected: format!("at least {0}x{0} after padding by {1}", cfg.kernel, cfg.padding),
-            got: xs.dims().to_vec(),
+            got: vec![h, w],
         }),
     }
 }

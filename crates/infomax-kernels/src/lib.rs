@@ -8,6 +8,8 @@ mod attention;
 #[allow(unsafe_code)]
 mod block;
 #[allow(unsafe_code)]
+mod blocked;
+#[allow(unsafe_code)]
 mod characteristic;
 mod check;
 #[allow(unsafe_code)]
@@ -20,6 +22,8 @@ mod elementwise;
 mod error;
 #[allow(unsafe_code)]
 mod lanes;
+#[allow(unsafe_code)]
+mod limits;
 pub mod linalg;
 #[allow(unsafe_code)]
 mod linear;
@@ -49,12 +53,14 @@ mod wide;
 
 pub use attention::{AttentionConfig, attention};
 pub use block::{FeedForward, SelfAttention, feed_forward, self_attention};
+pub use blocked::{BatchStats, Blocked, ConvNorm, ResidualOutput, ResidualUnit, Shortcut};
 pub use characteristic::characteristic_error;
 pub use conv::{conv2d, depthwise_conv2d_last};
 pub use cross_entropy::{cross_entropy, cross_entropy_soft};
 pub use elementwise::{Elementwise, elementwise, gelu, relu, silu};
 pub use error::{Error, Result};
 pub use linear::{linear, linear_with};
+pub use limits::MachineLimits;
 pub use log_det::{Normalise, half_log_det_gram};
 pub use mean_pool::{avg_pool2d, global_avg_pool};
 pub use memory::keep_freed_memory;

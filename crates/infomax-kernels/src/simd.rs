@@ -58,6 +58,18 @@ pub(crate) unsafe trait Simd: Copy + 'static {
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    /// Writes the square of `LANES` rows at `from` as columns at `to`; rows are `from_pitch` and `to_pitch`
+    /// apart, and both squares must be valid.
+    #[inline(always)]
+    unsafe fn transpose(from: *const Self::T, from_pitch: usize, to: *mut Self::T, to_pitch: usize) {
+        for i in 0..Self::LANES {
+            for j in 0..Self::LANES {
+                // SAFETY: within the squares.
+                unsafe { *to.add(j * to_pitch + i) = *from.add(i * from_pitch + j) };
+            }
+        }
+    }
     /// `x` where `x > 0` or NaN, else 0.
     unsafe fn relu(x: Self::V) -> Self::V;
     /// `x` where `y > 0`, else 0.
@@ -97,6 +109,8 @@ pub(crate) trait Float:
     fn lanes(isa: Isa) -> usize;
     /// The buffers of this thread, kept between calls.
     fn with_scratch<R>(f: impl FnOnce(&mut Scratch<Self>) -> R) -> R;
+    /// Buffers between their users: see [`Pooled`](crate::blocked::Pooled).
+    fn spare() -> &'static std::sync::Mutex<Vec<Vec<Self>>>;
 }
 
 /// The buffers that a task fills and forgets; kept by each thread, so that their pages stay mapped.
@@ -168,6 +182,11 @@ macro_rules! float {
                 Self::dispatch(isa, Lanes)
             }
 
+            fn spare() -> &'static std::sync::Mutex<Vec<Vec<$t>>> {
+                static SPARE: std::sync::Mutex<Vec<Vec<$t>>> = std::sync::Mutex::new(Vec::new());
+                &SPARE
+            }
+
             fn with_scratch<R>(f: impl FnOnce(&mut Scratch<Self>) -> R) -> R {
                 thread_local! {
                     static SCRATCH: std::cell::RefCell<Scratch<$t>> = const {
@@ -231,6 +250,10 @@ macro_rules! portable {
                 std::array::from_fn(|i| a[i] - b[i])
             }
             #[inline(always)]
+            unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
+                std::array::from_fn(|i| a[i] * b[i])
+            }
+            #[inline(always)]
             unsafe fn relu(x: Self::V) -> Self::V {
                 std::array::from_fn(|i| if x[i] <= 0.0 { 0.0 } else { x[i] })
             }
@@ -262,8 +285,8 @@ mod x86 {
 
     macro_rules! vector {
         ($name:ident, $t:ty, $v:ty, $lanes:literal, $wide:literal, $splat:ident, $load:ident, $store:ident,
-         $fma:ident, $add:ident, $sub:ident, |$rx:ident| $relu:expr, |$kx:ident, $ky:ident| $keep:expr,
-         |$sx:ident| $sum:expr) => {
+         $fma:ident, $add:ident, $sub:ident, $mul:ident, |$rx:ident| $relu:expr, |$kx:ident, $ky:ident| $keep:expr,
+         |$sx:ident| $sum:expr $(, $transpose:ident)?) => {
             #[derive(Clone, Copy)]
             pub(crate) struct $name;
 
@@ -305,6 +328,18 @@ mod x86 {
                     unsafe { $sub(a, b) }
                 }
                 #[inline(always)]
+                unsafe fn mul(a: $v, b: $v) -> $v {
+                    // SAFETY: as for the whole implementation.
+                    unsafe { $mul(a, b) }
+                }
+                $(
+                    #[inline(always)]
+                    unsafe fn transpose(from: *const $t, from_pitch: usize, to: *mut $t, to_pitch: usize) {
+                        // SAFETY: as for the whole implementation; the squares are the caller's.
+                        unsafe { $transpose(from, from_pitch, to, to_pitch) }
+                    }
+                )?
+                #[inline(always)]
                 unsafe fn relu($rx: $v) -> $v {
                     // SAFETY: as for the whole implementation.
                     unsafe { $relu }
@@ -323,6 +358,39 @@ mod x86 {
         };
     }
 
+    /// A square of 8 floats: pairs, quadruples, halves.
+    ///
+    /// # Safety
+    /// AVX; rows of 8 floats at both places.
+    #[inline(always)]
+    unsafe fn transpose8(from: *const f32, from_pitch: usize, to: *mut f32, to_pitch: usize) {
+        // SAFETY: as the function requires.
+        unsafe {
+            let mut r = [_mm256_setzero_ps(); 8];
+            // The halves of rows i and i + 4 side by side: the last step of the usual network comes first,
+            // as a load.
+            for i in 0..4 {
+                let (low, high) = (from.add(i * from_pitch), from.add((i + 4) * from_pitch));
+                let half = |p: *const f32| _mm256_castps128_ps256(_mm_loadu_ps(p));
+                r[i] = _mm256_insertf128_ps::<1>(half(low), _mm_loadu_ps(high));
+                r[i + 4] = _mm256_insertf128_ps::<1>(half(low.add(4)), _mm_loadu_ps(high.add(4)));
+            }
+            for h in [0, 4] {
+                let (a, b) = (_mm256_unpacklo_ps(r[h], r[h + 1]), _mm256_unpackhi_ps(r[h], r[h + 1]));
+                let (c, d) = (_mm256_unpacklo_ps(r[h + 2], r[h + 3]), _mm256_unpackhi_ps(r[h + 2], r[h + 3]));
+                let lines = [
+                    _mm256_shuffle_ps::<0x44>(a, c),
+                    _mm256_shuffle_ps::<0xee>(a, c),
+                    _mm256_shuffle_ps::<0x44>(b, d),
+                    _mm256_shuffle_ps::<0xee>(b, d),
+                ];
+                for (i, line) in lines.into_iter().enumerate() {
+                    _mm256_storeu_ps(to.add((h + i) * to_pitch), line);
+                }
+            }
+        }
+    }
+
     // `max(0, x)` returns its second operand when one is NaN, so NaN stays.
     vector!(
         F32x16,
@@ -336,6 +404,7 @@ mod x86 {
         _mm512_fmadd_ps,
         _mm512_add_ps,
         _mm512_sub_ps,
+        _mm512_mul_ps,
         |x| _mm512_max_ps(_mm512_setzero_ps(), x),
         |x, y| _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(y, _mm512_setzero_ps()), x),
         |x| _mm512_reduce_add_ps(x)
@@ -352,6 +421,7 @@ mod x86 {
         _mm512_fmadd_pd,
         _mm512_add_pd,
         _mm512_sub_pd,
+        _mm512_mul_pd,
         |x| _mm512_max_pd(_mm512_setzero_pd(), x),
         |x, y| _mm512_maskz_mov_pd(_mm512_cmp_pd_mask::<_CMP_GT_OQ>(y, _mm512_setzero_pd()), x),
         |x| _mm512_reduce_add_pd(x)
@@ -368,13 +438,15 @@ mod x86 {
         _mm256_fmadd_ps,
         _mm256_add_ps,
         _mm256_sub_ps,
+        _mm256_mul_ps,
         |x| _mm256_max_ps(_mm256_setzero_ps(), x),
         |x, y| _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(y, _mm256_setzero_ps()), x),
         |x| {
             let q = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
             let d = _mm_add_ps(q, _mm_movehl_ps(q, q));
             _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)))
-        }
+        },
+        transpose8
     );
     vector!(
         F64x4,
@@ -388,6 +460,7 @@ mod x86 {
         _mm256_fmadd_pd,
         _mm256_add_pd,
         _mm256_sub_pd,
+        _mm256_mul_pd,
         |x| _mm256_max_pd(_mm256_setzero_pd(), x),
         |x, y| _mm256_and_pd(_mm256_cmp_pd::<_CMP_GT_OQ>(y, _mm256_setzero_pd()), x),
         |x| {

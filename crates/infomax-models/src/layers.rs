@@ -3,7 +3,7 @@
 use crate::{Error, Result, Scope};
 use candle_core::{Tensor, Var};
 use infomax_core::{Init, Mode, ParamKind};
-use infomax_kernels::{Activation, Conv2dConfig, batch_norm_eval, batch_norm_train};
+use infomax_kernels::{Activation, Conv2dConfig, ConvNorm, batch_norm_eval, batch_norm_train};
 
 /// A 2-D convolution without bias: `(N, C, H, W)` to `(N, K, P, Q)`.
 ///
@@ -153,18 +153,49 @@ impl BatchNorm {
                 .map_err(Error::kernel(&self.name));
         }
         let n = xs.elem_count() / self.channels;
-        if n == 1 {
-            return Err(Error::OneValue { layer: self.name.clone(), got: xs.dims().to_vec() });
-        }
+        self.at_least_two(n, xs.dims())?;
         let out = batch_norm_train(xs, weight, bias, residual, Self::EPS, act)
             .map_err(Error::kernel(&self.name))?;
-        let follow = |running: &Var, batch: &Tensor, scale: f64| -> Result<()> {
+        self.follow(&out.mean, &out.var, n)?;
+        Ok(out.ys)
+    }
+
+    /// Refuses a training batch of one value for each channel.
+    pub(crate) fn at_least_two(&self, n: usize, dims: &[usize]) -> Result<()> {
+        if n == 1 {
+            return Err(Error::OneValue { layer: self.name.clone(), got: dims.to_vec() });
+        }
+        Ok(())
+    }
+
+    /// Mixes the statistics of a batch of `n` values for each channel into the running ones.
+    pub(crate) fn follow(&self, mean: &Tensor, var: &Tensor, n: usize) -> Result<()> {
+        let mix = |running: &Var, batch: &Tensor, scale: f64| -> Result<()> {
             let kept = (running.as_detached_tensor() * (1.0 - Self::MOMENTUM))?;
             let batch = (batch.detach() * (Self::MOMENTUM * scale))?;
             Ok(running.set(&(kept + batch)?)?)
         };
-        follow(&self.running_mean, &out.mean, 1.0)?;
-        follow(&self.running_var, &out.var, n as f64 / (n as f64 - 1.0))?;
-        Ok(out.ys)
+        mix(&self.running_mean, mean, 1.0)?;
+        mix(&self.running_var, var, n as f64 / (n as f64 - 1.0))
+    }
+
+    /// The running mean and variance, as constants.
+    pub(crate) fn running(&self) -> (Tensor, Tensor) {
+        (self.running_mean.as_detached_tensor(), self.running_var.as_detached_tensor())
+    }
+
+    /// This normalisation after a convolution, as a part of one fused operation; `running` for evaluation.
+    pub(crate) fn after<'a>(
+        &'a self,
+        conv: &'a Conv2d,
+        running: Option<&'a (Tensor, Tensor)>,
+    ) -> ConvNorm<'a> {
+        ConvNorm {
+            weight: &conv.weight,
+            scale: &self.weight,
+            shift: &self.bias,
+            cfg: conv.cfg,
+            stats: running.map(|(mean, var)| (mean, var)),
+        }
     }
 }

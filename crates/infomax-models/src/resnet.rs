@@ -3,7 +3,9 @@
 use crate::{BatchNorm, Conv2d, Error, Result, Scope};
 use candle_core::Tensor;
 use infomax_core::{Encoder, Mode};
-use infomax_kernels::{Activation, Conv2dConfig, Pool2dConfig, global_avg_pool, max_pool2d};
+use infomax_kernels::{
+    Activation, Blocked, Conv2dConfig, Pool2dConfig, ResidualUnit, Shortcut, global_avg_pool, max_pool2d,
+};
 use serde::{Deserialize, Serialize};
 
 /// What comes before the residual stages.
@@ -149,6 +151,14 @@ impl ResNet {
     /// A tensor that is not `(B, C, H, W)` with the configured number of channels, or with images too small
     /// for the stem.
     pub fn feature_map(&self, xs: &Tensor, mode: Mode) -> Result<Tensor> {
+        self.check(xs)?;
+        if blocked(xs) {
+            return self.blocked_map(xs, mode)?.to_images().map_err(Error::kernel(&self.name));
+        }
+        self.plain_map(xs, mode)
+    }
+
+    fn check(&self, xs: &Tensor) -> Result<()> {
         if xs.rank() != 4 || xs.dims()[1] != self.in_channels || xs.elem_count() == 0 {
             return Err(Error::Shape {
                 layer: self.name.clone(),
@@ -156,6 +166,11 @@ impl ResNet {
                 got: xs.dims().to_vec(),
             });
         }
+        Ok(())
+    }
+
+    /// Layer by layer, on any device.
+    fn plain_map(&self, xs: &Tensor, mode: Mode) -> Result<Tensor> {
         let mut ys = self.bn1.forward(&self.conv1.forward(xs)?, None, Activation::Relu, mode)?;
         if let Some(pool) = self.pool {
             ys = max_pool2d(&ys, pool).map_err(Error::kernel(&self.name))?;
@@ -165,12 +180,41 @@ impl ResNet {
         }
         Ok(ys)
     }
+
+    /// All blocks as one operation; before a pooling the stem is another one.
+    fn blocked_map(&self, xs: &Tensor, mode: Mode) -> Result<Blocked> {
+        let kernel = || Error::kernel(&self.name);
+        let mut xs = Blocked::from_images(xs).map_err(kernel())?;
+        let mut chain =
+            vec![Fused { branch: vec![(&self.conv1, &self.bn1)], shortcut: None, residual: false }];
+        if let Some(pool) = self.pool {
+            xs = run(&self.name, &xs, &chain, mode)?.max_pool2d(pool).map_err(kernel())?;
+            chain.clear();
+        }
+        chain.extend(self.blocks.iter().map(|block| Fused {
+            branch: block.branch.iter().map(|(conv, bn)| (conv, bn)).collect(),
+            shortcut: block.shortcut.as_ref().map(|(conv, bn)| (conv, bn)),
+            residual: true,
+        }));
+        run(&self.name, &xs, &chain, mode)
+    }
+}
+
+/// True where the fused operations on blocks of images apply and pay: a block holds eight images at least, and
+/// the time of a block does not depend on how many of them are real.
+fn blocked(xs: &Tensor) -> bool {
+    Blocked::supports(xs) && xs.dims()[0] >= 3
 }
 
 impl Encoder for ResNet {
     fn forward(&self, xs: &Tensor, mode: Mode) -> infomax_core::Result<Tensor> {
-        let map = self.feature_map(xs, mode)?;
-        Ok(global_avg_pool(&map).map_err(Error::kernel(&self.name))?)
+        self.check(xs)?;
+        let pooled = if blocked(xs) {
+            self.blocked_map(xs, mode)?.global_avg_pool()
+        } else {
+            global_avg_pool(&self.plain_map(xs, mode)?)
+        };
+        Ok(pooled.map_err(Error::kernel(&self.name))?)
     }
 
     fn feature_dim(&self) -> usize {
@@ -226,4 +270,39 @@ impl Block {
         }
         Ok(ys)
     }
+}
+
+/// Convolutions with their norms, and whether and how their input is added to them.
+struct Fused<'a> {
+    branch: Vec<(&'a Conv2d, &'a BatchNorm)>,
+    shortcut: Option<(&'a Conv2d, &'a BatchNorm)>,
+    residual: bool,
+}
+
+/// A chain of units as one operation. The running statistics follow in training.
+fn run(name: &str, xs: &Blocked, chain: &[Fused<'_>], mode: Mode) -> Result<Blocked> {
+    let layers: Vec<_> = chain.iter().flat_map(|u| u.branch.iter().chain(&u.shortcut)).copied().collect();
+    let running: Vec<_> = match mode.is_train() {
+        true => vec![None; layers.len()],
+        false => layers.iter().map(|(_, bn)| Some(bn.running())).collect(),
+    };
+    let mut parts = layers.iter().zip(&running).map(|((conv, bn), stats)| bn.after(conv, stats.as_ref()));
+    let units: Vec<_> = chain
+        .iter()
+        .map(|unit| ResidualUnit {
+            branch: parts.by_ref().take(unit.branch.len()).collect(),
+            shortcut: match unit.shortcut.and_then(|_| parts.next()) {
+                Some(projection) => Shortcut::Projection(projection),
+                None if unit.residual => Shortcut::Identity,
+                None => Shortcut::None,
+            },
+        })
+        .collect();
+    let out = xs.residual(&units, BatchNorm::EPS).map_err(Error::kernel(name))?;
+    if mode.is_train() {
+        let norms = || layers.iter().map(|(_, bn)| bn).zip(&out.stats);
+        norms().try_for_each(|(bn, s)| bn.at_least_two(s.count, &[s.count, s.mean.elem_count()]))?;
+        norms().try_for_each(|(bn, s)| bn.follow(&s.mean, &s.var, s.count))?;
+    }
+    Ok(out.ys)
 }

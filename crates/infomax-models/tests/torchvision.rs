@@ -74,6 +74,11 @@ fn check(case: &str, cfg: &ResNetConfig, size: usize) {
     let factor = Tensor::new(&[1f64, 2.0, 3.0], &Device::Cpu).unwrap().reshape((3, 1, 1, 1)).unwrap();
     let xs = (wave(&shape, 7) + cube.broadcast_mul(&factor).unwrap()).unwrap();
     check_values(&format!("{case} eval"), &net.forward(&xs, Mode::Eval).unwrap(), &golden["eval"]);
+    // Two images run layer by layer, three as one fused operation.
+    let rows = golden["eval"].as_array().unwrap();
+    let two = Value::from(rows[..rows.len() / 3 * 2].to_vec());
+    let ys = net.forward(&xs.narrow(0, 0, 2).unwrap(), Mode::Eval).unwrap();
+    check_values(&format!("{case} eval, two images"), &ys, &two);
     let ys = net.forward(&xs, Mode::Train).unwrap();
     check_values(&format!("{case} train"), &ys, &golden["train"]);
 

@@ -1,14 +1,18 @@
 //! The passes over memory: in-place loops on contiguous f32 and f64 slices of the CPU, and the same
 //! formulas as composed Candle operations for every other device and dtype.
 //!
-//! All are sequential: an optimiser step is bound by memory, and one order gives one result.
+//! Elements are independent, so that long passes are split over threads: one thread does not fill the bus to
+//! memory. Sums stay sequential: one order gives one result.
 
 use crate::Result;
 use candle_core::{CpuStorage, DType, InplaceOp2, InplaceOp3, Layout, Storage, Tensor, bail};
+use rayon::prelude::*;
 
 /// A scalar type of the fast passes. Coefficients are computed in f64 and rounded once.
 trait Real:
     Copy
+    + Send
+    + Sync
     + std::ops::Add<Output = Self>
     + std::ops::Sub<Output = Self>
     + std::ops::Mul<Output = Self>
@@ -48,6 +52,26 @@ fn range(layout: &Layout) -> candle_core::Result<std::ops::Range<usize>> {
     }
 }
 
+/// Elements of one task.
+const TASK: usize = 1 << 16;
+
+/// `f` on parts of two slices of equal length.
+fn parts2<T: Real>(x: &mut [T], y: &[T], f: impl Fn(&mut [T], &[T]) + Sync) {
+    if x.len() <= TASK {
+        return f(x, y);
+    }
+    x.par_chunks_mut(TASK).zip(y.par_chunks(TASK)).for_each(|(x, y)| f(x, y));
+}
+
+/// `f` on parts of three slices of equal length.
+fn parts3<T: Real>(x: &mut [T], y: &[T], z: &[T], f: impl Fn(&mut [T], &[T], &[T]) + Sync) {
+    if x.len() <= TASK {
+        return f(x, y, z);
+    }
+    let yz = y.par_chunks(TASK).zip(z.par_chunks(TASK));
+    x.par_chunks_mut(TASK).zip(yz).for_each(|(x, (y, z))| f(x, y, z));
+}
+
 /// `x <- decay x + a y`, with `y` squared first if asked: momentum without weight decay, Adam's second
 /// moment, and the descent step (`decay = 1`).
 struct Axpy {
@@ -80,8 +104,12 @@ impl InplaceOp2 for Axpy {
         ly: &Layout,
     ) -> candle_core::Result<()> {
         match (x, y) {
-            (CpuStorage::F32(x), CpuStorage::F32(y)) => self.run(&mut x[range(lx)?], &y[range(ly)?]),
-            (CpuStorage::F64(x), CpuStorage::F64(y)) => self.run(&mut x[range(lx)?], &y[range(ly)?]),
+            (CpuStorage::F32(x), CpuStorage::F32(y)) => {
+                parts2(&mut x[range(lx)?], &y[range(ly)?], |x, y| self.run(x, y))
+            }
+            (CpuStorage::F64(x), CpuStorage::F64(y)) => {
+                parts2(&mut x[range(lx)?], &y[range(ly)?], |x, y| self.run(x, y))
+            }
             _ => bail!("optimiser pass: unequal dtypes"),
         }
         Ok(())
@@ -119,8 +147,12 @@ impl InplaceOp2 for Lerp {
         lg: &Layout,
     ) -> candle_core::Result<()> {
         match (m, g) {
-            (CpuStorage::F32(m), CpuStorage::F32(g)) => self.run(&mut m[range(lm)?], &g[range(lg)?]),
-            (CpuStorage::F64(m), CpuStorage::F64(g)) => self.run(&mut m[range(lm)?], &g[range(lg)?]),
+            (CpuStorage::F32(m), CpuStorage::F32(g)) => {
+                parts2(&mut m[range(lm)?], &g[range(lg)?], |x, y| self.run(x, y))
+            }
+            (CpuStorage::F64(m), CpuStorage::F64(g)) => {
+                parts2(&mut m[range(lm)?], &g[range(lg)?], |x, y| self.run(x, y))
+            }
             _ => bail!("optimiser pass: unequal dtypes"),
         }
         Ok(())
@@ -159,10 +191,10 @@ impl InplaceOp3 for Momentum {
     ) -> candle_core::Result<()> {
         match (m, p, g) {
             (CpuStorage::F32(m), CpuStorage::F32(p), CpuStorage::F32(g)) => {
-                self.run(&mut m[range(lm)?], &p[range(lp)?], &g[range(lg)?]);
+                parts3(&mut m[range(lm)?], &p[range(lp)?], &g[range(lg)?], |x, y, z| self.run(x, y, z));
             }
             (CpuStorage::F64(m), CpuStorage::F64(p), CpuStorage::F64(g)) => {
-                self.run(&mut m[range(lm)?], &p[range(lp)?], &g[range(lg)?]);
+                parts3(&mut m[range(lm)?], &p[range(lp)?], &g[range(lg)?], |x, y, z| self.run(x, y, z));
             }
             _ => bail!("optimiser pass: unequal dtypes"),
         }
@@ -204,10 +236,10 @@ impl InplaceOp3 for Nesterov {
     ) -> candle_core::Result<()> {
         match (p, m, g) {
             (CpuStorage::F32(p), CpuStorage::F32(m), CpuStorage::F32(g)) => {
-                self.run(&mut p[range(lp)?], &m[range(lm)?], &g[range(lg)?]);
+                parts3(&mut p[range(lp)?], &m[range(lm)?], &g[range(lg)?], |x, y, z| self.run(x, y, z));
             }
             (CpuStorage::F64(p), CpuStorage::F64(m), CpuStorage::F64(g)) => {
-                self.run(&mut p[range(lp)?], &m[range(lm)?], &g[range(lg)?]);
+                parts3(&mut p[range(lp)?], &m[range(lm)?], &g[range(lg)?], |x, y, z| self.run(x, y, z));
             }
             _ => bail!("optimiser pass: unequal dtypes"),
         }
@@ -249,10 +281,10 @@ impl InplaceOp3 for AdamStep {
     ) -> candle_core::Result<()> {
         match (p, m, v) {
             (CpuStorage::F32(p), CpuStorage::F32(m), CpuStorage::F32(v)) => {
-                self.run(&mut p[range(lp)?], &m[range(lm)?], &v[range(lv)?]);
+                parts3(&mut p[range(lp)?], &m[range(lm)?], &v[range(lv)?], |x, y, z| self.run(x, y, z));
             }
             (CpuStorage::F64(p), CpuStorage::F64(m), CpuStorage::F64(v)) => {
-                self.run(&mut p[range(lp)?], &m[range(lm)?], &v[range(lv)?]);
+                parts3(&mut p[range(lp)?], &m[range(lm)?], &v[range(lv)?], |x, y, z| self.run(x, y, z));
             }
             _ => bail!("optimiser pass: unequal dtypes"),
         }
@@ -426,6 +458,17 @@ mod tests {
         both(|x, y, z| momentum(x, 0.9, 0.3, 0.2, y, z));
         both(|x, y, z| nesterov(x, 0.5, 0.9, 0.3, 0.2, y, z));
         both(|x, y, z| adam_step(x, 0.9, 0.3, 0.8, 1e-3, y, z));
+    }
+
+    #[test]
+    fn long_passes_reach_every_element() {
+        let n = 3 * TASK + 5;
+        let ramp = Tensor::arange(0f32, n as f32, &Device::Cpu).unwrap();
+        let (x, m) = (ramp.copy().unwrap(), ramp.copy().unwrap());
+        axpy(&x, 1.0, -1.0, &ramp).unwrap();
+        momentum(&m, 0.0, 1.0, 1.0, &ramp, &ramp).unwrap();
+        assert!(x.to_vec1::<f32>().unwrap().iter().all(|x| *x == 0.0));
+        assert_eq!(m.to_vec1::<f32>().unwrap(), (ramp * 2.0).unwrap().to_vec1::<f32>().unwrap());
     }
 
     #[test]
