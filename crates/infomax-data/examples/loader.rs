@@ -46,7 +46,7 @@ fn decode_and_view() -> Result<(), Box<dyn std::error::Error>> {
         decode(&bytes, limits)?;
         Ok(())
     })?;
-    println!("JPEG 500x375 decoded (PIL): {whole:.1f} images/s");
+    println!("JPEG 500x375 decoded (PIL): {whole:.1} images/s");
     let mut part_of_view = |render: bool| {
         rate(&mut || {
             // What the loader does: the crop is drawn first, and only what it needs is decoded.
@@ -62,9 +62,9 @@ fn decode_and_view() -> Result<(), Box<dyn std::error::Error>> {
         })
     };
     let (part, view) = (part_of_view(false)?, part_of_view(true)?);
-    println!("JPEG 500x375 decoded as far as a VICReg view sees it (PIL): {part:.1f} images/s");
+    println!("JPEG 500x375 decoded as far as a VICReg view sees it (PIL): {part:.1} images/s");
     for library in ["torchvision", "albumentations"] {
-        println!("JPEG 500x375 decoded, one VICReg view 224x224 ({library}): {view:.1f} images/s");
+        println!("JPEG 500x375 decoded, one VICReg view 224x224 ({library}): {view:.1} images/s");
     }
     Ok(())
 }

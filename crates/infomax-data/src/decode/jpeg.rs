@@ -66,14 +66,13 @@ pub(super) fn decode(
     // RGB is asked for where the decoder has a conversion to it.
     let grey = decoder.jpeg_color_space() == ColorSpace::Grayscale;
     decoder.set_output_format(if grey { PixelFormat::Grayscale } else { PixelFormat::Rgb });
-    // Chroma is interpolated from the nearest neighbours, two pixels away where it has half the resolution: with
-    // them, what is inside does not depend on where the part ends. Columns start at whole blocks.
-    const MARGIN: usize = 2;
+    // Chroma is interpolated across the borders of blocks, and otherwise in very narrow images: one block more
+    // on each side makes what is inside independent of where the part ends.
     let block = 8 * usize::from(most);
-    let mut x = wanted.x.saturating_sub(MARGIN) / block * block;
-    let mut y = wanted.y.saturating_sub(MARGIN);
-    let mut right = (wanted.x + wanted.width + MARGIN).min(width);
-    let mut bottom = (wanted.y + wanted.height + MARGIN).min(height);
+    let mut x = wanted.x.saturating_sub(block) / block * block;
+    let mut y = wanted.y.saturating_sub(block) / block * block;
+    let mut right = (wanted.x + wanted.width + block).min(width);
+    let mut bottom = (wanted.y + wanted.height + block).min(height);
     // Four inks have no partial path.
     if ink {
         (x, y, right, bottom) = (0, 0, width, height);
