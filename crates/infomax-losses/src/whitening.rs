@@ -1,8 +1,7 @@
 //! Batch whitening with its exact gradient: the invariance term of W-MSE.
 
-use crate::{Error, Result, moments, op};
+use crate::{Error, Result, entropy::centred, moments, op};
 use candle_core::{DType, Device, Tensor};
-use infomax_kernels::columns::centre;
 
 /// `Y = Zc L^{-T}` with `(1 - eps) S + eps I = L L^T` and the unbiased covariance `S` of the rows of `z` `(n, d)`: at
 /// `eps = 0` the rows of `Y` have mean 0 and covariance `I` exactly. Differentiable, in f64 inside.
@@ -19,7 +18,7 @@ pub fn whiten(z: &Tensor, eps: f64) -> Result<Tensor> {
     let (n, d) = z.dims2()?;
     let dof = (n - 1) as f64;
     let data = z.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
-    let zc = centre(&data)?;
+    let zc = centred(&data)?.detach();
     let moment = (zc.t()?.matmul(&zc)? * ((1.0 - eps) / dof))?;
     let mut s = op::host(&moment)?;
     for i in 0..d {
@@ -46,7 +45,7 @@ pub fn whiten(z: &Tensor, eps: f64) -> Result<Tensor> {
             .collect();
         let both = Tensor::from_vec(both, (d, d), &Device::Cpu)?;
         let inner = (g - (y.matmul(&both)? * ((1.0 - eps) / dof))?)?;
-        let grad = centre(&inner.matmul(&root)?)?;
+        let grad = centred(&inner.matmul(&root)?)?;
         grad.to_dtype(dtype)?.to_device(&device)
     };
     if z.device().is_cpu() {

@@ -83,7 +83,7 @@ fn matrix_ssl() {
     };
     spectral("matrixssl_uniformity", &|z| term.uniformity(&z[0], &z[1]).unwrap());
     spectral("matrixssl_alignment", &|z| term.alignment(&z[0], &z[1]).unwrap());
-    // The first version of FroSSL: centred columns of unit length, without the squared error.
+    // Two scripts have run MMCR of the package: they agree.
     let mmcr = json("spectral/spectral.json")[A]["mmcr_lightly(online=momentum=[z1,z2])"]["value"].clone();
     assert_eq!(mmcr, json("methods/methods.json")[A]["mmcr_lightly"]["value"]);
 }

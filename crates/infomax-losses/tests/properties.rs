@@ -219,18 +219,14 @@ fn the_shape_of_visreg_holds_the_deviation_constant() {
             low
         })
         .collect();
-    let signs: Vec<f64> = {
-        // The same draws as the estimator's: their signs.
-        let term = VisReg { slices: 6, ..Default::default() };
-        let flipped = term.parts(&z.neg().unwrap(), Key::new(0)).unwrap().to_vec1::<f64>().unwrap();
-        let straight = term.parts(&z, Key::new(0)).unwrap().to_vec1::<f64>().unwrap();
-        // The quantiles are symmetric, so that the sign of a slice does not matter.
-        assert!((flipped[1] - straight[1]).abs() < 1e-12);
-        vec![1.0]
+    // The quantiles are symmetric, so that the sign of a slice does not matter.
+    let parts = |z: &Tensor| {
+        VisReg { slices: 6, ..Default::default() }.parts(z, Key::new(0)).unwrap().to_vec1::<f64>().unwrap()
     };
+    assert!((parts(&z)[1] - parts(&z.neg().unwrap())[1]).abs() < 1e-12);
     let shape = |x: &[f64]| {
         let mean = moments(x).0;
-        let mut sorted: Vec<f64> = x.iter().map(|v| signs[0] * (v - mean) / std).collect();
+        let mut sorted: Vec<f64> = x.iter().map(|v| (v - mean) / std).collect();
         sorted.sort_by(f64::total_cmp);
         sorted.iter().zip(&quantiles).map(|(a, b)| (a - b) * (a - b)).sum::<f64>() / n
     };
@@ -400,6 +396,67 @@ fn mixtures_are_bracketed() {
     }
 }
 
+/// The same bracket for components of different covariances.
+#[test]
+fn mixtures_of_full_covariances_are_bracketed() {
+    let (means, covariances) =
+        (common::tensor("methods/means.npy"), common::tensor("methods/covariances.npy"));
+    let (n, d) = means.dims2().unwrap();
+    let m = means.to_vec2::<f64>().unwrap();
+    let roots: Vec<Vec<Vec<f64>>> = covariances
+        .to_vec3::<f64>()
+        .unwrap()
+        .iter()
+        .map(|s| {
+            let mut l = vec![vec![0.0; d]; d];
+            for i in 0..d {
+                for j in 0..=i {
+                    let rest = s[i][j] - (0..j).map(|k| l[i][k] * l[j][k]).sum::<f64>();
+                    l[i][j] = if i == j { rest.sqrt() } else { rest / l[j][j] };
+                }
+            }
+            l
+        })
+        .collect();
+    let ln_density = |x: &[f64]| {
+        let sum: f64 = (0..n)
+            .map(|k| {
+                // Forward substitution: u = L^-1 (x - m).
+                let (l, mut u) = (&roots[k], vec![0.0; d]);
+                for i in 0..d {
+                    let rest = x[i] - m[k][i] - (0..i).map(|j| l[i][j] * u[j]).sum::<f64>();
+                    u[i] = rest / l[i][i];
+                }
+                let half: f64 = u.iter().map(|v| 0.5 * v * v).sum();
+                let volume: f64 = (0..d).map(|i| l[i][i].ln()).sum();
+                (-half - volume - 0.5 * d as f64 * (2.0 * std::f64::consts::PI).ln()).exp()
+            })
+            .sum();
+        (sum / n as f64).ln()
+    };
+    let draws = Key::new(4).normal(0.0, 1.0, (40_000, d), DType::F64, &candle_core::Device::Cpu).unwrap();
+    let logs: Vec<f64> = draws
+        .to_vec2::<f64>()
+        .unwrap()
+        .iter()
+        .enumerate()
+        .map(|(k, e)| {
+            let (l, own) = (&roots[k % n], &m[k % n]);
+            let x: Vec<f64> = (0..d).map(|i| own[i] + (0..=i).map(|j| l[i][j] * e[j]).sum::<f64>()).collect();
+            -ln_density(&x)
+        })
+        .collect();
+    let count = logs.len() as f64;
+    let truth = logs.iter().sum::<f64>() / count;
+    let error = 4.0 * (logs.iter().map(|l| (l - truth).powi(2)).sum::<f64>() / count / count).sqrt();
+    let bound = |divergence, alpha| number(&mixture_bound(&means, &covariances, divergence, alpha).unwrap());
+    assert!(bound(Divergence::Kl, 0.5) >= truth - error);
+    for alpha in [0.2, 0.4, 0.5, 0.7] {
+        assert!(bound(Divergence::Chernoff, alpha) <= truth + error, "alpha {alpha}");
+    }
+    assert!(bound(Divergence::Elk, 0.5) <= truth + error);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -409,18 +466,35 @@ proptest! {
         let scaled = (&z * scale).unwrap();
         let moved = (&z + 3.0).unwrap();
         let gain = 3.0 * scale.ln();
-        let estimators: [(&dyn Entropy, &dyn Entropy); 3] = [
-            (&Gaussian { eps: 0.0, weight: 1.0, corrected: false }, &Gaussian { eps: 0.0, weight: 1.0, corrected: false }),
-            (&KozachenkoLeonenko::default(), &KozachenkoLeonenko::default()),
-            (
-                &PairDist { variance: 0.5, ..Default::default() },
-                &PairDist { variance: 0.5 * scale * scale, ..Default::default() },
-            ),
+        let gaussian = Gaussian { eps: 0.0, ..Default::default() };
+        let hadamard = Hadamard { eps: 0.0, ..Default::default() };
+        let neighbours = KozachenkoLeonenko::default();
+        let pairdist = |variance| PairDist { variance, ..Default::default() };
+        let elk = |variance| PairDist { variance, divergence: Divergence::Elk, ..Default::default() };
+        let kde = |variance| Kde { variance, leave_one_out: true, ..Default::default() };
+        let full = |eps| PairDistFull { eps, divergence: Divergence::Bhattacharyya, ..Default::default() };
+        let (v, w) = (0.5, 0.5 * scale * scale);
+        // The second has the component that the first has after scaling.
+        let estimators: [(Box<dyn Entropy>, Box<dyn Entropy>); 7] = [
+            (Box::new(gaussian.clone()), Box::new(gaussian)),
+            (Box::new(hadamard.clone()), Box::new(hadamard)),
+            (Box::new(neighbours.clone()), Box::new(neighbours)),
+            (Box::new(pairdist(v)), Box::new(pairdist(w))),
+            (Box::new(elk(v)), Box::new(elk(w))),
+            (Box::new(kde(v)), Box::new(kde(w))),
+            (Box::new(full(v)), Box::new(full(w))),
         ];
+        // A rotation in the plane of the first and the last coordinate.
+        let (c, s) = (scale.cos(), scale.sin());
+        let rotation = Tensor::new(&[[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]], z.device()).unwrap();
+        let turned = z.matmul(&rotation).unwrap();
         for (estimator, of_scaled) in estimators {
+            let name = estimator.name();
             let h = estimator.estimate(&z).unwrap().nats;
-            prop_assert!((estimator.estimate(&moved).unwrap().nats - h).abs() < 1e-9);
-            prop_assert!((of_scaled.estimate(&scaled).unwrap().nats - h - gain).abs() < 1e-9);
+            prop_assert!((estimator.estimate(&moved).unwrap().nats - h).abs() < 1e-9, "{}", name);
+            prop_assert!((of_scaled.estimate(&scaled).unwrap().nats - h - gain).abs() < 1e-9, "{}", name);
+            let after = estimator.estimate(&turned).unwrap().nats;
+            prop_assert!(name == "hadamard" || (after - h).abs() < 1e-9, "{}: {} {}", name, h, after);
         }
     }
 

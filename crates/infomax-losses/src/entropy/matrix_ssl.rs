@@ -25,7 +25,7 @@ use infomax_core::{Bound, Context, Embeddings, Part, Role};
 pub struct MatrixSsl {
     /// The factor of both parts.
     pub weight: f64,
-    /// The factor of the uniformity part, and the target of its matrix (0.5).
+    /// The factor of the uniformity part (0.5).
     pub lambda: f64,
     /// Added to the diagonals (0.5).
     pub mu: f64,
