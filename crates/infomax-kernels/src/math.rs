@@ -227,7 +227,8 @@ mod tests {
     #[test]
     fn errors_in_ulp() {
         use candle_core::cpu::erf::{erf_f64, erfc_f64};
-        let functions: [(&str, fn(f64) -> f64, f64, f64); 4] = [
+        type Exact = fn(f64) -> f64;
+        let functions: [(&str, Exact, f64, f64); 4] = [
             ("exp", f64::exp, 1.5, 2.0),
             ("erf", erf_f64, 3.0, 4.0),
             ("tanh", f64::tanh, 3.0, 4.0),

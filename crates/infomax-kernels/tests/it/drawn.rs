@@ -1,6 +1,8 @@
 //! Gradients of every operation by central differences in f64, over drawn shapes: odd sizes, images of one
 //! pixel, kernels larger than the image, strides larger than the kernel, widths off every vector, batch 1.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests, where a failure should stop.
+
 use candle_core::Tensor;
 use infomax_kernels::{
     Activation, AttentionConfig, Conv2dConfig, Elementwise, FeedForward, Pool2dConfig, SelfAttention,

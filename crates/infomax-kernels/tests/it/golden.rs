@@ -1,6 +1,8 @@
 //! Value and gradients as PyTorch has them: `golden/ops.json`, written by `golden/make.py` (torch 2.15.0,
 //! float64).
 
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests, where a failure should stop.
+
 use candle_core::{DType, Device, Result, Tensor, Var};
 use infomax_kernels::{
     Activation, AttentionConfig, Conv2dConfig, Elementwise, Pool2dConfig, attention, avg_pool2d,
