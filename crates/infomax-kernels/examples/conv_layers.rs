@@ -12,7 +12,7 @@ use infomax_kernels::{
 };
 use std::time::Instant;
 
-fn median(mut f: impl FnMut() -> Result<()>) -> Result<f64> {
+fn median<R>(mut f: impl FnMut() -> Result<R>) -> Result<f64> {
     f()?;
     let mut times = Vec::new();
     let begin = Instant::now();
@@ -57,13 +57,13 @@ fn main() -> Result<()> {
         let w = values(&[k, c, 3, 3])?;
         let gflop = 2e-9 * (batch * c * k * out * out * 9) as f64;
         let name = format!("conv 3x3/{stride} {c} to {k}, {side}x{side}, batch {batch}");
-        let forward = median(|| Ok(drop(xs.conv2d(&w, cfg)?)))?;
+        let forward = median(|| Ok(xs.conv2d(&w, cfg)?))?;
         println!("{name}, forward: {:.1} GFLOP/s", gflop / forward);
         if c > 3 {
-            let time = median(|| Ok(drop(xs.conv2d_grads(&w, cfg, &grad, (true, false))?)))?;
+            let time = median(|| Ok(xs.conv2d_grads(&w, cfg, &grad, (true, false))?))?;
             println!("{name}, input gradient: {:.1} GFLOP/s", gflop / time);
         }
-        let time = median(|| Ok(drop(xs.conv2d_grads(&w, cfg, &grad, (false, true))?)))?;
+        let time = median(|| Ok(xs.conv2d_grads(&w, cfg, &grad, (false, true))?))?;
         println!("{name}, weight gradient: {:.1} GFLOP/s", gflop / time);
     }
     for (c, side) in [(width, 32), (2 * width, 16), (4 * width, 8), (8 * width, 4)] {
@@ -76,8 +76,8 @@ fn main() -> Result<()> {
             Ok(batch_norm_train(&xs, scale, shift, residual, 1e-5, Activation::Relu)?.ys)
         };
         let name = format!("batch norm + add + relu {c}, {side}x{side}, batch {batch}");
-        println!("{name}, forward: {:.3} ms", 1e3 * median(|| Ok(drop(forward()?)))?);
-        let both = median(|| Ok(drop(forward()?.sum_all()?.backward()?)))?;
+        println!("{name}, forward: {:.3} ms", 1e3 * median(&forward)?);
+        let both = median(|| forward()?.sum_all()?.backward())?;
         println!("{name}, forward and backward: {:.3} ms", 1e3 * both);
     }
     Ok(())

@@ -139,6 +139,9 @@ struct Case {
 
 const EPS: f64 = 1e-2;
 
+/// The output, and mean and variance of each norm.
+type Values = (Tensor, Vec<(Tensor, Tensor)>);
+
 impl Case {
     fn tensors(&self, dtype: DType) -> Vec<Tensor> {
         let mut all = vec![spread(&self.x, 1, 1.0).to_dtype(dtype).unwrap()];
@@ -154,7 +157,7 @@ impl Case {
     }
 
     /// From the composed forms.
-    fn composed(&self, v: &[Tensor]) -> (Tensor, Vec<(Tensor, Tensor)>) {
+    fn composed(&self, v: &[Tensor]) -> Values {
         let mut stats = Vec::new();
         let mut norm = |i: usize, xs: &Tensor, residual: Option<&Tensor>, act| {
             let (_, stride, padding) = self.layers[i];
@@ -187,7 +190,7 @@ impl Case {
         (ys, stats)
     }
 
-    fn fused(&self, v: &[Tensor], isa: Isa, fast: bool) -> crate::Result<(Tensor, Vec<(Tensor, Tensor)>)> {
+    fn fused(&self, v: &[Tensor], isa: Isa, fast: bool) -> crate::Result<Values> {
         let running: Vec<_> = (0..self.layers.len()).map(|i| self.running(i, v[0].dtype())).collect();
         let parts: Vec<ConvNorm<'_>> = self
             .layers
@@ -213,7 +216,7 @@ impl Case {
     }
 
     fn check(&self, dtype: DType) {
-        let run = |f: &dyn Fn(&[Tensor]) -> (Tensor, Vec<(Tensor, Tensor)>)| {
+        let run = |f: &dyn Fn(&[Tensor]) -> Values| {
             let vars: Vec<Var> = self.tensors(dtype).iter().map(|t| Var::from_tensor(t).unwrap()).collect();
             let v: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
             let (ys, stats) = f(&v);
