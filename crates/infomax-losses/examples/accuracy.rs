@@ -77,7 +77,7 @@ fn densities() -> Vec<Density> {
             + half * (digamma(half) - digamma(0.5 * nu))
     };
     let mut all = Vec::new();
-    for (n, d) in [(500, 2), (500, 8), (2000, 8)] {
+    for (n, d) in [(500, 2), (500, 8), (1000, 8)] {
         all.push(Density {
             name: "Gaussian, correlation 0.5",
             n,
