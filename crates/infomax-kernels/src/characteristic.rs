@@ -40,7 +40,12 @@ pub(crate) fn characteristic_error_isa(
     let (n, m) = matrix(OP, y)?;
     if targets.is_empty() || targets.len() != weights.len() {
         let expected = "as many numbers as targets, at least one".into();
-        return Err(Error::Shape { op: OP, name: "weights", expected, got: vec![targets.len(), weights.len()] });
+        return Err(Error::Shape {
+            op: OP,
+            name: "weights",
+            expected,
+            got: vec![targets.len(), weights.len()],
+        });
     }
     if !on_cpu(y) {
         return reference::characteristic_error(y, step, targets, weights);
@@ -216,9 +221,7 @@ impl<T: Elementary> Slopes<'_, T> {
                 slopes[g..g + GROUP].copy_from_slice(&slope);
             }
             // SAFETY: as the caller promises, in row `i`.
-            let out = unsafe {
-                std::slice::from_raw_parts_mut(self.out.add(i * m + self.first), self.width)
-            };
+            let out = unsafe { std::slice::from_raw_parts_mut(self.out.add(i * m + self.first), self.width) };
             out.copy_from_slice(&slopes[..self.width]);
         }
     }

@@ -57,7 +57,7 @@ impl Elementary for f32 {
         let n = t - MAGIC;
         let r = fma::<FMA>(n, -1.570_312_5, self);
         let r = fma::<FMA>(n, -4.837_513e-4, r);
-        let r = fma::<FMA>(n, -7.549_790e-8, r);
+        let r = fma::<FMA>(n, -7.549_79e-8, r);
         let s = r * r;
         let sine = fma::<FMA>(s, -0.000_195_15, 0.008_332_16);
         let sine = fma::<FMA>(s, sine, -0.166_666_55);
@@ -93,7 +93,11 @@ impl Elementary for f64 {
 /// `out_j = e^(x_j - shift_j)` for shifts that are above `x_j` but for rounding, which is large for large
 /// scores: what is not below is 1.
 #[inline(always)]
-pub(crate) fn exp_shifted<T: Elementary, const FMA: bool>(x: &[T], shift: impl Fn(usize) -> T, out: &mut [T]) {
+pub(crate) fn exp_shifted<T: Elementary, const FMA: bool>(
+    x: &[T],
+    shift: impl Fn(usize) -> T,
+    out: &mut [T],
+) {
     let len = out.len();
     let x = &x[..len];
     for j in 0..len {

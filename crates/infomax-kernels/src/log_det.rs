@@ -48,8 +48,7 @@ pub fn half_log_det_gram(z: &Tensor, s: f64, normalise: Normalise, rows: bool) -
         Normalise::Centre => Columns::centred(&z)?.0,
         Normalise::Standardise(eps) => {
             let (_, moments) = Columns::centred(&z)?;
-            let scale: Vec<f64> =
-                moments.squares.iter().map(|q| 1.0 / (q / n as f64 + eps).sqrt()).collect();
+            let scale: Vec<f64> = moments.squares.iter().map(|q| 1.0 / (q / n as f64 + eps).sqrt()).collect();
             finishing = (Some(vec![1.0 / n as f64; d]), Some(scale.clone()));
             Columns::new(&z, moments.mean, scale)?
         }

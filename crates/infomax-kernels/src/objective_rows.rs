@@ -197,9 +197,7 @@ impl CustomOp2 for SquaredError {
             CpuStorage::F64(_) => {
                 CpuStorage::F64(vec![Self::value(slice::<f64>((s1, l1))?, slice::<f64>((s2, l2))?)])
             }
-            _ => {
-                CpuStorage::F32(vec![Self::value(slice::<f32>((s1, l1))?, slice::<f32>((s2, l2))?) as f32])
-            }
+            _ => CpuStorage::F32(vec![Self::value(slice::<f32>((s1, l1))?, slice::<f32>((s2, l2))?) as f32]),
         };
         Ok((storage, Shape::from(())))
     }

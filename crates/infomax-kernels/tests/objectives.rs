@@ -16,7 +16,8 @@ type Op = Box<dyn Fn(&[Tensor]) -> Result<Tensor> + Send + Sync>;
 /// Every operation with its reference and the number of its arguments.
 fn operations() -> Vec<(String, usize, Op, Op)> {
     let mut all: Vec<(String, usize, Op, Op)> = Vec::new();
-    let mut add = |name: String, inputs: usize, fused: Op, composed: Op| all.push((name, inputs, fused, composed));
+    let mut add =
+        |name: String, inputs: usize, fused: Op, composed: Op| all.push((name, inputs, fused, composed));
     add("centre".into(), 1, Box::new(|x| centre(&x[0])), Box::new(|x| reference::centre(&x[0])));
     add("gram".into(), 1, Box::new(|x| gram(&x[0])), Box::new(|x| reference::gram(&x[0])));
     add(
@@ -140,7 +141,9 @@ fn same_bits_for_any_number_of_threads() {
                 let all: Vec<_> = std::iter::once(&value).chain(&grads).map(bits).collect();
                 match &seen {
                     None => seen = Some(all),
-                    Some(seen) => assert!(*seen == all, "{name} {shape:?}: {threads} threads change the bits"),
+                    Some(seen) => {
+                        assert!(*seen == all, "{name} {shape:?}: {threads} threads change the bits")
+                    }
                 }
             }
         }
@@ -246,7 +249,9 @@ fn what_is_left_out_or_not_finite() {
     let x = spread(&[4, 3], 1, 1.0);
     let message = |e: Error| e.to_string();
     assert!(message(half_log_det_gram(&x, 0.0, Normalise::Not, true).unwrap_err()).contains("positive"));
-    assert!(message(row_log_sum_exp(&x, Score::Distance(-1.0), Exclude::Own).unwrap_err()).contains("factor"));
+    assert!(
+        message(row_log_sum_exp(&x, Score::Distance(-1.0), Exclude::Own).unwrap_err()).contains("factor")
+    );
     assert!(message(gram(&x.get(0).unwrap()).unwrap_err()).contains("rank 2"));
     assert!(message(characteristic_error(&x, 0.1, &[1.0], &[]).unwrap_err()).contains("weights"));
 }

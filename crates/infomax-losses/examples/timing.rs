@@ -76,7 +76,9 @@ fn step(name: &str) -> Outcome<(u64, Step)> {
         (1, Box::new(move |z| Ok(f(z[0].as_tensor())?.backward().map(drop)?)))
     };
     let config = match name {
-        "pairdist" => return Ok(single(|z| entropy::PairDist { variance: 100.0, ..Default::default() }.entropy(z))),
+        "pairdist" => {
+            return Ok(single(|z| entropy::PairDist { variance: 100.0, ..Default::default() }.entropy(z)));
+        }
         "uniformity" => return Ok(single(|z| entropy::Uniformity::default().entropy(z))),
         "coding-rate" => return Ok(single(|z| entropy::CodingRate::default().entropy(z))),
         "sigreg" => ObjectiveConfig {

@@ -258,8 +258,7 @@ impl Columns {
             None => (self, Vec::new()),
         };
         let other_map = other.map::<T>();
-        let post: Option<Vec<T>> =
-            finishing.post.as_ref().map(|p| p.iter().map(|v| T::of(*v)).collect());
+        let post: Option<Vec<T>> = finishing.post.as_ref().map(|p| p.iter().map(|v| T::of(*v)).collect());
         let values = result(&[&m], |v: &[&[T]]| {
             let m = v[0];
             result(&[&self.z, &other.z], |v: &[&[Z]]| {

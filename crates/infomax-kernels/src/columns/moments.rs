@@ -78,10 +78,8 @@ pub(crate) fn by_rows<Z: Float>(
 /// The sum of `f` over chunks of a fixed size, in order.
 pub(crate) fn sum_chunks(len: usize, f: impl Fn(std::ops::Range<usize>) -> f64 + Send + Sync) -> f64 {
     const CHUNK: usize = 1 << 14;
-    let parts: Vec<f64> = (0..len.div_ceil(CHUNK))
-        .into_par_iter()
-        .map(|c| f(c * CHUNK..((c + 1) * CHUNK).min(len)))
-        .collect();
+    let parts: Vec<f64> =
+        (0..len.div_ceil(CHUNK)).into_par_iter().map(|c| f(c * CHUNK..((c + 1) * CHUNK).min(len))).collect();
     parts.iter().sum()
 }
 

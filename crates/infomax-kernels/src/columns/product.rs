@@ -17,7 +17,8 @@ const ROWS: usize = 192;
 const COLUMNS: usize = 384;
 const PACKED: usize = 256;
 // The tiles of every instruction set divide the blocks.
-const _: () = assert!(BLOCK % (ACROSS * 16) == 0 && BLOCK % 12 == 0 && BLOCK % 8 == 0 && BLOCK % DOTS == 0);
+const _: () =
+    assert!(BLOCK.is_multiple_of(ACROSS * 16) && BLOCK.is_multiple_of(24) && BLOCK.is_multiple_of(DOTS));
 /// Tasks into which a small product is split along its inner dimension.
 const TASKS: usize = 16;
 
@@ -303,8 +304,7 @@ impl<Z: Float, T: Float> Left<'_, Z, T> {
             let to = (from + PACKED).min(n);
             let k = to - from;
             let packed = grow(self.panel, room * k);
-            let count =
-                panels(self.x.z, self.x.d, (from, to), self.cols, across, Some(self.x.map), packed);
+            let count = panels(self.x.z, self.x.d, (from, to), self.cols, across, Some(self.x.map), packed);
             for i in (0..self.rows).step_by(MR) {
                 for panel in 0..count {
                     // SAFETY: rows of `m` are clamped; the panels and the tile have room for whole vectors.
@@ -494,12 +494,12 @@ impl<Z: Float, T: Float> Finished<'_, Z, T> {
                 let own = &self.own;
                 own.map.row(from, &own.z[i * own.d + from..][..count], &mut x[..count]);
                 for ((y, x), s) in row.iter_mut().zip(&x).zip(&sums) {
-                    *y = *y - *x * T::of(*s);
+                    *y -= *x * T::of(*s);
                 }
             }
             if let Some(post) = self.finish.post {
                 for (y, p) in row.iter_mut().zip(&post[from..]) {
-                    *y = *y * *p;
+                    *y *= *p;
                 }
             }
             // SAFETY: the caller's output has rows of `width` elements, and these are this task's.

@@ -73,8 +73,7 @@ fn sums_of_every_instruction_set() {
             let got = crate::pairwise::row_log_sum_exp_isa(&x, score, Exclude::Own, 16, *isa).unwrap();
             close("log-sum-exp", got, expected.clone());
             for (x, exact) in [(&x, &exact), (&far, &far_exact)] {
-                let got =
-                    crate::characteristic::characteristic_error_isa(x, 0.5, &targets, &weights, *isa);
+                let got = crate::characteristic::characteristic_error_isa(x, 0.5, &targets, &weights, *isa);
                 close("characteristic", got.unwrap(), wave(exact));
             }
         }

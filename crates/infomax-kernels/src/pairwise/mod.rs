@@ -307,9 +307,7 @@ impl CustomOp1 for LogSumExp {
     fn bwd(&self, x: &Tensor, _: &Tensor, g: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let g = g.contiguous()?;
         Ok(Some(match x.dtype() {
-            DType::F64 => {
-                tensor(result(&[x, &g], |v: &[&[f64]]| self.backward(v[0], v[1]))?, x.shape())?
-            }
+            DType::F64 => tensor(result(&[x, &g], |v: &[&[f64]]| self.backward(v[0], v[1]))?, x.shape())?,
             _ => tensor(result(&[x, &g], |v: &[&[f32]]| self.backward(v[0], v[1]))?, x.shape())?,
         }))
     }
@@ -341,9 +339,7 @@ impl CustomOp1 for SquaredDistances {
         }
         let n = self.gram.dim(0)?;
         let storage = match s {
-            CpuStorage::F64(_) => {
-                CpuStorage::F64(result(&[&self.gram], |v: &[&[f64]]| run(v[0], n))?)
-            }
+            CpuStorage::F64(_) => CpuStorage::F64(result(&[&self.gram], |v: &[&[f64]]| run(v[0], n))?),
             _ => CpuStorage::F32(result(&[&self.gram], |v: &[&[f32]]| run(v[0], n))?),
         };
         Ok((storage, Shape::from((n, n))))

@@ -132,7 +132,11 @@ impl<T: Elementary> Kernel<T> for Forward<'_, T> {
     unsafe fn run<S: Simd<T = T>>(mut self) {
         // SAFETY: the instruction set is that of the caller.
         unsafe {
-            if S::WIDE { self.block.scores::<S, 8>() } else { self.block.scores::<S, 4>() }
+            if S::WIDE {
+                self.block.scores::<S, 8>()
+            } else {
+                self.block.scores::<S, 4>()
+            }
             if fused::<S>() { self.reduce::<true>() } else { self.reduce::<false>() }
         }
     }
@@ -249,8 +253,16 @@ impl<T: Elementary> Kernel<T> for Backward<'_, T> {
     unsafe fn run<S: Simd<T = T>>(mut self) {
         // SAFETY: the instruction set is that of the caller.
         unsafe {
-            if S::WIDE { self.block.scores::<S, 8>() } else { self.block.scores::<S, 4>() }
-            if fused::<S>() { self.weigh::<true>() } else { self.weigh::<false>() }
+            if S::WIDE {
+                self.block.scores::<S, 8>()
+            } else {
+                self.block.scores::<S, 4>()
+            }
+            if fused::<S>() {
+                self.weigh::<true>()
+            } else {
+                self.weigh::<false>()
+            }
             if S::WIDE { self.products::<S, 12>() } else { self.products::<S, 6>() }
         }
     }
@@ -295,7 +307,9 @@ impl<T: Elementary> Backward<'_, T> {
         // W X_j into the rows i, and W^T X_i into the rows j: the strides of W change places.
         let ahead = (block.i.0, ni, block.j, nj, LARGEST, 1);
         let back = (block.j.0, nj, block.i, ni, 1, LARGEST);
-        for (first, count, source, k, row_step, step) in [ahead, back].into_iter().take(if same { 1 } else { 2 }) {
+        for (first, count, source, k, row_step, step) in
+            [ahead, back].into_iter().take(if same { 1 } else { 2 })
+        {
             for from in (0..rows.d).step_by(across) {
                 let cols = (from, (from + across).min(rows.d));
                 let panel = grow(block.b, LARGEST * across);

@@ -123,12 +123,13 @@ pub fn variance_covariance(z: &Tensor, gamma: f64, eps: f64, path: Path) -> Resu
         (s, off)
     };
     let covariance = off / (dof * dof * dim);
-    let value = Tensor::from_vec(vec![variance, covariance], 2, &candle_core::Device::Cpu)?
-        .to_dtype(z.dtype())?;
+    let value =
+        Tensor::from_vec(vec![variance, covariance], 2, &candle_core::Device::Cpu)?.to_dtype(z.dtype())?;
     let grad = move |g: &Tensor| {
         let g = op::host(g)?;
         let alpha = 4.0 * g[1] / (dof * dof * dim);
-        let product_of = |factors: Vec<f64>| Finishing { alpha, add: Some((&x, factors)), ..Default::default() };
+        let product_of =
+            |factors: Vec<f64>| Finishing { alpha, add: Some((&x, factors)), ..Default::default() };
         Ok(if gram {
             let pairs = hinge.iter().zip(&moments.squares);
             let factors = pairs.map(|(h, s)| g[0] * h - alpha * s).collect();
