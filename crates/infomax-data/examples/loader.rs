@@ -8,6 +8,7 @@ use infomax_core::{BatchSource as _, Key};
 use infomax_data::{
     FolderOptions, ImageFolder, Limits, Loader, LoaderConfig, Subset, Verify, decode, decode_part, probe,
 };
+use libjpeg_turbo_rs::{PixelFormat, Subsampling, compress};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,8 +35,8 @@ fn decode_and_view() -> Result<(), Box<dyn std::error::Error>> {
         let wave = |c: f64| (0.05 * (c + 1.0) * f64::from(x)).sin() + (0.07 * f64::from(y) + c).cos();
         image::Rgb([0.0, 1.0, 2.0].map(|c| (127.0 + 60.0 * wave(c)) as u8))
     });
-    let mut bytes = Vec::new();
-    image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 90).encode_image(&image)?;
+    // As Pillow saves it: quality 90, chroma at half the resolution.
+    let bytes = compress(image.as_raw(), 500, 375, PixelFormat::Rgb, 90, Subsampling::S420)?;
     let mut recipe = bilinear("vicreg-imagenet-symmetric")?;
     recipe.views[0].blur = Some(Blur { p: 0.5, sigma: (0.1, 2.0), kernel: Some(23) });
     let augmenter = Augmenter::new(&recipe)?;
