@@ -169,15 +169,20 @@ impl Frossl {
         }
         let plain = Columns::plain(&z)?;
         let norms: Vec<f64> = plain.dot_columns(&plain)?.into_iter().map(f64::sqrt).collect();
-        let scale: Vec<f64> = norms.iter().map(|norm| 1.0 / norm.max(1e-12)).collect();
-        // The gradient of a column below the floor does not see its length.
-        let project: Vec<f64> = norms.iter().map(|norm| f64::from(u8::from(*norm > 1e-12))).collect();
-        let trace: f64 = norms.iter().zip(&scale).map(|(norm, s)| norm * norm * s * s).sum();
+        let unit = |norm: &f64| 1.0 / norm.max(1e-12);
+        let trace: f64 = norms.iter().map(|norm| norm * norm * unit(norm) * unit(norm)).sum();
+        // Divided by the root of the trace, so that tiny columns below the floor have products within f32; the cap
+        // keeps the factor itself there.
+        let root = if trace > 0.0 { trace.sqrt().max(1e-25) } else { 1.0 };
+        let scale: Vec<f64> = norms.iter().map(|norm| unit(norm) / root).collect();
+        // The gradient of a column below the floor does not see its length, and none sees the trace.
+        let project: Vec<f64> =
+            norms.iter().map(|norm| if *norm > 1e-12 { root * root } else { 0.0 }).collect();
         let x = Columns::new(&z, vec![0.0; d], scale.clone())?;
         let product = if gram { x.gram(false)? } else { x.second_moment(false)? };
         let squares = inner_product(&product, &product)?;
-        let trace = trace.max(f64::MIN_POSITIVE);
-        let value = op::scalar(-(squares / (trace * trace)).max(1e-30).ln(), &z)?;
+        let share = if trace > 0.0 { root * root / trace } else { 0.0 };
+        let value = op::scalar(-(squares * share * share).max(1e-30).ln(), &z)?;
         let grad = move |g: &Tensor| {
             let alpha = if squares > 0.0 { -4.0 * op::number(g)? / squares } else { 0.0 };
             if gram {
