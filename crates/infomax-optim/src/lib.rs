@@ -10,7 +10,7 @@
 //! | [`grad_norm`], [`clip_grad_norm`] | the global norm of the gradients; a NaN names its parameter |
 //!
 //! All state is keyed by parameter name and is plain tensors, so that a run can be saved and continued
-//! with the same bits. No pass is parallel and no sum depends on the number of threads.
+//! with the same bits. Elementwise passes run over threads; no sum depends on their number.
 //!
 //! ```
 //! use infomax_core::candle_core::{DType, Device};
