@@ -38,6 +38,7 @@ mod memory;
 mod norm;
 #[allow(unsafe_code)]
 mod objective_rows;
+mod optional;
 #[allow(unsafe_code)]
 pub mod pairwise;
 pub mod reference;

@@ -5,11 +5,12 @@ use crate::elementwise::Function;
 use crate::elementwise::with_function;
 use crate::lanes::{Arith, Real, Task, add_rows, chunked, chunked2, run};
 use crate::mat::{Mat, product};
+use crate::optional::{self, Optional, Stored};
 use crate::simd::Isa;
 use crate::storage::{contiguous, on_cpu, result, slice, tensor};
 use crate::wide::{half, wide, wide_option};
 use crate::{Elementwise, Error, Result, check, reference};
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Shape, Tensor, bail};
+use candle_core::{CpuStorage, DType, Shape, Tensor, bail};
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
@@ -62,10 +63,7 @@ pub(crate) fn linear_with_isa(
     macro_rules! call {
         ($t:ty) => {{
             let op = Linear::<$t> { rows, inputs, outputs, act, isa, keep, kept: OnceLock::new() };
-            match bias {
-                Some(bias) => flat.apply_op3(&weight, &contiguous(bias)?, op)?,
-                None => flat.apply_op2(&weight, op)?,
-            }
+            optional::apply(&flat, &weight, bias, op)?
         }};
     }
     let ys = if flat.dtype() == DType::F64 { call!(f64) } else { call!(f32) };
@@ -188,18 +186,31 @@ impl<T: Real> Linear<T> {
         });
         Ok((Some(dz), add_rows(&parts, o)))
     }
+}
+
+impl<T: Real> Optional for Linear<T> {
+    const NAME: &'static str = "linear";
+
+    fn run(
+        &self,
+        xs: Stored<'_>,
+        weight: Stored<'_>,
+        bias: Option<Stored<'_>>,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let bias = bias.map(slice::<T>).transpose()?;
+        let ys = self.forward(slice::<T>(xs)?, slice::<T>(weight)?, bias);
+        Ok((T::to_cpu_storage_owned(ys), Shape::from((self.rows, self.outputs))))
+    }
 
     fn grads(
         &self,
-        xs: &Tensor,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
+        (xs, weight, bias): (&Tensor, &Tensor, Option<&Tensor>),
+        _: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<[Option<Tensor>; 3]> {
-        let grad = grad.contiguous()?;
         let (rows, i, o) = (self.rows, self.inputs, self.outputs);
         let (want_x, want_w) = (xs.track_op(), weight.track_op());
-        let (dx, dw, db) = result(&[xs, weight, &grad], |v: &[&[T]]| {
+        let (dx, dw, db) = result(&[xs, weight, grad], |v: &[&[T]]| {
             let (dz, db) = self.before(v[2], bias.is_some())?;
             let dz = Mat::new(dz.as_deref().unwrap_or(v[2]), rows, o);
             let dx = want_x.then(|| product(dz, Mat::new(v[1], o, i)));
@@ -210,65 +221,5 @@ impl<T: Real> Linear<T> {
         let dw = dw.map(|dw| tensor(dw, weight.shape())).transpose()?;
         let db = bias.map(|b| tensor(db, b.shape())).transpose()?;
         Ok([dx, dw, db])
-    }
-}
-
-impl<T: Real> CustomOp2 for Linear<T> {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let ys = self.forward(slice::<T>((s1, l1))?, slice::<T>((s2, l2))?, None);
-        Ok((T::to_cpu_storage_owned(ys), Shape::from((self.rows, self.outputs))))
-    }
-
-    fn bwd(
-        &self,
-        xs: &Tensor,
-        weight: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw, _] = self.grads(xs, weight, None, grad)?;
-        Ok((dx, dw))
-    }
-}
-
-impl<T: Real> CustomOp3 for Linear<T> {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let bias = slice::<T>((s3, l3))?;
-        let ys = self.forward(slice::<T>((s1, l1))?, slice::<T>((s2, l2))?, Some(bias));
-        Ok((T::to_cpu_storage_owned(ys), Shape::from((self.rows, self.outputs))))
-    }
-
-    fn bwd(
-        &self,
-        xs: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw, db] = self.grads(xs, weight, Some(bias), grad)?;
-        Ok((dx, dw, db))
     }
 }

@@ -4,11 +4,12 @@ use super::{AddRows, BiasAct, GROUP, Norm, Packed, PullNorm, Start, join_grads, 
 use crate::elementwise::{Function, with_function};
 use crate::lanes::{Arith, Real, Task, add_rows, run};
 use crate::mat::{Mat, multiply, product};
+use crate::optional::{self, Optional, Stored};
 use crate::simd::{Isa, Shared, filled, grow};
 use crate::storage::{contiguous, on_cpu, result, slice, tensor};
 use crate::wide::{half, wide, wide_option};
 use crate::{Elementwise, Result, check, reference};
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Shape, Tensor, bail};
+use candle_core::{CpuStorage, DType, Shape, Tensor, bail};
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
@@ -92,15 +93,11 @@ pub(crate) fn feed_forward_isa(
     ];
     let packed = Tensor::cat(&parameters, 0)?;
     let xs = contiguous(xs)?;
-    let residual = residual.map(contiguous).transpose()?;
     let keep = xs.track_op() || packed.track_op();
     macro_rules! call {
         ($t:ty) => {{
             let op = Dense::<$t> { d, h, eps: p.eps, act: p.act, isa, keep, hidden: OnceLock::new() };
-            match residual {
-                Some(residual) => xs.apply_op3(&packed, &residual, op)?,
-                None => xs.apply_op2(&packed, op)?,
-            }
+            optional::apply(&xs, &packed, residual, op)?
         }};
     }
     Ok(if xs.dtype() == DType::F64 { call!(f64) } else { call!(f32) })
@@ -278,77 +275,34 @@ impl<T: Real> Dense<T> {
         let products = product(Mat::new(grad, rows, d).t(), Mat::new(&active, rows, h));
         (dx, join_grads(&p, &add_rows(&sums, width), in_weight, &products))
     }
+}
+
+impl<T: Real> Optional for Dense<T> {
+    const NAME: &'static str = "feed-forward";
+
+    fn run(
+        &self,
+        xs: Stored<'_>,
+        packed: Stored<'_>,
+        residual: Option<Stored<'_>>,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let residual = residual.map(slice::<T>).transpose()?;
+        let ys = self.forward(slice::<T>(xs)?, slice::<T>(packed)?, residual);
+        Ok((T::to_cpu_storage_owned(ys), xs.1.shape().clone()))
+    }
 
     fn grads(
         &self,
-        xs: &Tensor,
-        packed: &Tensor,
+        (xs, packed, residual): (&Tensor, &Tensor, Option<&Tensor>),
+        _: &Tensor,
         grad: &Tensor,
-        own: bool,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+    ) -> candle_core::Result<[Option<Tensor>; 3]> {
         let Some(hidden) = self.hidden.get() else { bail!("feed_forward: backward before forward") };
+        // A residual takes the gradient itself; without one it goes to the input.
+        let own = residual.is_none();
         let (dx, dp) =
             result(&[xs, packed, grad], |v: &[&[T]]| self.backward(v[0], v[1], hidden, v[2], own))?;
-        Ok((Some(tensor(dx, xs.shape())?), Some(tensor(dp, packed.shape())?)))
-    }
-}
-
-impl<T: Real> CustomOp2 for Dense<T> {
-    fn name(&self) -> &'static str {
-        "feed-forward"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let ys = self.forward(slice::<T>((s1, l1))?, slice::<T>((s2, l2))?, None);
-        Ok((T::to_cpu_storage_owned(ys), l1.shape().clone()))
-    }
-
-    fn bwd(
-        &self,
-        xs: &Tensor,
-        packed: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        self.grads(xs, packed, &grad.contiguous()?, true)
-    }
-}
-
-impl<T: Real> CustomOp3 for Dense<T> {
-    fn name(&self) -> &'static str {
-        "feed-forward"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let residual = slice::<T>((s3, l3))?;
-        let ys = self.forward(slice::<T>((s1, l1))?, slice::<T>((s2, l2))?, Some(residual));
-        Ok((T::to_cpu_storage_owned(ys), l1.shape().clone()))
-    }
-
-    fn bwd(
-        &self,
-        xs: &Tensor,
-        packed: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let (dx, dp) = self.grads(xs, packed, &grad, false)?;
-        Ok((dx, dp, Some(grad)))
+        let dr = residual.map(|_| grad.clone());
+        Ok([Some(tensor(dx, xs.shape())?), Some(tensor(dp, packed.shape())?), dr])
     }
 }

@@ -7,11 +7,12 @@
 
 use crate::check::ConvShape;
 use crate::lanes::{Real, add_rows};
+use crate::optional::{self, Optional, Stored};
 use crate::simd::{Float, Isa, Kernel, Shared, Simd, filled, grow};
 use crate::storage::{contiguous, on_cpu, result, slice, tensor};
 use crate::wide::{half, wide, wide_option};
 use crate::{Conv2dConfig, Error, Result, check, reference};
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, DType, Shape, Tensor};
 use rayon::prelude::*;
 
 /// Depthwise convolution with channels last: `xs` `(N, H, W, C)`, `weight` `(C, 1, R, S)`, `bias` `(C)`, and
@@ -87,10 +88,7 @@ pub(crate) fn check_last(
 
 fn apply(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>, op: Depthwise) -> Result<Tensor> {
     let (xs, weight) = (contiguous(xs)?, contiguous(weight)?);
-    Ok(match bias {
-        Some(bias) => xs.apply_op3(&weight, &contiguous(bias)?, op)?,
-        None => xs.apply_op2(&weight, op)?,
-    })
+    optional::apply(&xs, &weight, bias, op)
 }
 
 #[derive(Clone, Copy)]
@@ -517,18 +515,22 @@ impl Depthwise {
         let weight = sums.chunks_exact(width).flat_map(|row| row[..width - 1].to_vec()).collect();
         (weight, sums.chunks_exact(width).map(|row| row[width - 1]).collect())
     }
+}
+
+impl Optional for Depthwise {
+    const NAME: &'static str = "depthwise-conv2d";
 
     fn run(
         &self,
-        xs: (&CpuStorage, &Layout),
-        weight: (&CpuStorage, &Layout),
-        bias: Option<(&CpuStorage, &Layout)>,
+        xs: Stored<'_>,
+        weight: Stored<'_>,
+        bias: Option<Stored<'_>>,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         fn typed<T: Real>(
             op: &Depthwise,
-            xs: (&CpuStorage, &Layout),
-            weight: (&CpuStorage, &Layout),
-            bias: Option<(&CpuStorage, &Layout)>,
+            xs: Stored<'_>,
+            weight: Stored<'_>,
+            bias: Option<Stored<'_>>,
         ) -> candle_core::Result<CpuStorage> {
             let bias = bias.map(|b| slice::<T>(b)).transpose()?;
             Ok(T::to_cpu_storage_owned(op.forward(slice::<T>(xs)?, slice::<T>(weight)?, bias)))
@@ -544,9 +546,8 @@ impl Depthwise {
 
     fn grads(
         &self,
-        xs: &Tensor,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
+        (xs, weight, bias): (&Tensor, &Tensor, Option<&Tensor>),
+        _: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<[Option<Tensor>; 3]> {
         fn typed<T: Real>(
@@ -564,67 +565,9 @@ impl Depthwise {
             let db = bias.map(|b| tensor(db, b.shape())).transpose()?;
             Ok([dx, Some(tensor(dw, weight.shape())?), db])
         }
-        let grad = grad.contiguous()?;
         match xs.dtype() {
-            DType::F64 => typed::<f64>(self, xs, weight, bias, &grad),
-            _ => typed::<f32>(self, xs, weight, bias, &grad),
+            DType::F64 => typed::<f64>(self, xs, weight, bias, grad),
+            _ => typed::<f32>(self, xs, weight, bias, grad),
         }
-    }
-}
-
-impl CustomOp2 for Depthwise {
-    fn name(&self) -> &'static str {
-        "depthwise-conv2d"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        self.run((s1, l1), (s2, l2), None)
-    }
-
-    fn bwd(
-        &self,
-        xs: &Tensor,
-        weight: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw, _] = self.grads(xs, weight, None, grad)?;
-        Ok((dx, dw))
-    }
-}
-
-impl CustomOp3 for Depthwise {
-    fn name(&self) -> &'static str {
-        "depthwise-conv2d"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        self.run((s1, l1), (s2, l2), Some((s3, l3)))
-    }
-
-    fn bwd(
-        &self,
-        xs: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw, db] = self.grads(xs, weight, Some(bias), grad)?;
-        Ok((dx, dw, db))
     }
 }

@@ -4,10 +4,11 @@ use super::gather::{Gather, Target, pack_weights, tile_rows};
 use super::stage::Windows;
 use super::wgrad::WeightGrad;
 use crate::check::ConvShape;
+use crate::optional::{self, Optional, Stored};
 use crate::simd::{Float, Isa, Shared, filled};
 use crate::storage::{contiguous, on_cpu, result, slice, tensor};
 use crate::{Conv2dConfig, Result, check, reference};
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, DType, Shape, Tensor};
 
 /// Convolution of images `xs` `(N, C, H, W)` with `weight` `(K, C / groups, R, S)`: `(N, K, P, Q)`.
 ///
@@ -51,10 +52,7 @@ pub(crate) fn conv2d_isa(
     }
     let (xs, weight) = (contiguous(xs)?, contiguous(weight)?);
     let op = Conv { shape, isa };
-    Ok(match bias {
-        Some(bias) => xs.apply_op3(&weight, &contiguous(bias)?, op)?,
-        None => xs.apply_op2(&weight, op)?,
-    })
+    optional::apply(&xs, &weight, bias, op)
 }
 
 #[derive(Clone, Copy)]
@@ -234,18 +232,22 @@ impl Conv {
     fn output(&self) -> Shape {
         Shape::from((self.shape.n, self.shape.k, self.shape.p, self.shape.q))
     }
+}
+
+impl Optional for Conv {
+    const NAME: &'static str = "conv2d";
 
     fn run(
         &self,
-        xs: (&CpuStorage, &Layout),
-        weight: (&CpuStorage, &Layout),
-        bias: Option<(&CpuStorage, &Layout)>,
+        xs: Stored<'_>,
+        weight: Stored<'_>,
+        bias: Option<Stored<'_>>,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         fn typed<T: Float>(
             op: &Conv,
-            xs: (&CpuStorage, &Layout),
-            weight: (&CpuStorage, &Layout),
-            bias: Option<(&CpuStorage, &Layout)>,
+            xs: Stored<'_>,
+            weight: Stored<'_>,
+            bias: Option<Stored<'_>>,
         ) -> candle_core::Result<CpuStorage> {
             let bias = bias.map(|b| slice::<T>(b)).transpose()?;
             Ok(T::to_cpu_storage_owned(op.forward(slice::<T>(xs)?, slice::<T>(weight)?, bias)))
@@ -259,10 +261,10 @@ impl Conv {
 
     fn grads(
         &self,
-        xs: &Tensor,
-        weight: &Tensor,
+        (xs, weight, bias): (&Tensor, &Tensor, Option<&Tensor>),
+        _: &Tensor,
         grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+    ) -> candle_core::Result<[Option<Tensor>; 3]> {
         fn typed<T: Float>(
             op: &Conv,
             xs: &Tensor,
@@ -283,67 +285,11 @@ impl Conv {
             };
             Ok((dx, dw))
         }
-        let grad = grad.contiguous()?;
-        match xs.dtype() {
-            DType::F64 => typed::<f64>(self, xs, weight, &grad),
-            _ => typed::<f32>(self, xs, weight, &grad),
-        }
-    }
-}
-
-impl CustomOp2 for Conv {
-    fn name(&self) -> &'static str {
-        "conv2d"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        self.run((s1, l1), (s2, l2), None)
-    }
-
-    fn bwd(
-        &self,
-        xs: &Tensor,
-        weight: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        self.grads(xs, weight, grad)
-    }
-}
-
-impl CustomOp3 for Conv {
-    fn name(&self) -> &'static str {
-        "conv2d"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        self.run((s1, l1), (s2, l2), Some((s3, l3)))
-    }
-
-    fn bwd(
-        &self,
-        xs: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (dx, dw) = self.grads(xs, weight, grad)?;
-        let db = if bias.track_op() { Some(grad.sum((0, 2, 3))?) } else { None };
-        Ok((dx, dw, db))
+        let (dx, dw) = match xs.dtype() {
+            DType::F64 => typed::<f64>(self, xs, weight, grad)?,
+            _ => typed::<f32>(self, xs, weight, grad)?,
+        };
+        let db = bias.filter(|bias| bias.track_op()).map(|_| grad.sum((0, 2, 3))).transpose()?;
+        Ok([dx, dw, db])
     }
 }

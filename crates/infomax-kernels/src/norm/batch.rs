@@ -1,10 +1,11 @@
 //! Batch normalisation, with the residual sum and the activation in the same pass.
 
 use super::batch_kernel::{Apply, GradApply, GradSums, Moments, Planes};
+use crate::optional::{self, Optional, Stored};
 use crate::simd::{Float, Isa, Shared, filled};
 use crate::storage::{contiguous, on_cpu, result, slice, tensor};
 use crate::{Activation, BatchNormOutput, Result, check, reference};
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, DType, Shape, Tensor};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -162,10 +163,7 @@ impl BatchNorm {
             None => Tensor::full(value, self.shape.c, xs.device())?.to_dtype(xs.dtype()),
         };
         let affine = Tensor::stack(&[default(weight, 1.0)?, default(bias, 0.0)?], 0)?;
-        Ok(match residual {
-            Some(residual) => xs.apply_op3(&affine, &contiguous(residual)?, self)?,
-            None => xs.apply_op2(&affine, self)?,
-        })
+        optional::apply(xs, &affine, residual, self)
     }
 
     fn inverse(&self, c: usize) -> f64 {
@@ -241,18 +239,22 @@ impl BatchNorm {
         let affine = sums.iter().map(|s| s.0).chain(sums.iter().map(|s| s.1)).collect();
         (dx, affine, dr)
     }
+}
+
+impl Optional for BatchNorm {
+    const NAME: &'static str = "batch-norm";
 
     fn run(
         &self,
-        xs: (&CpuStorage, &Layout),
-        affine: (&CpuStorage, &Layout),
-        residual: Option<(&CpuStorage, &Layout)>,
+        xs: Stored<'_>,
+        affine: Stored<'_>,
+        residual: Option<Stored<'_>>,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         fn typed<T: Float>(
             op: &BatchNorm,
-            xs: (&CpuStorage, &Layout),
-            affine: (&CpuStorage, &Layout),
-            residual: Option<(&CpuStorage, &Layout)>,
+            xs: Stored<'_>,
+            affine: Stored<'_>,
+            residual: Option<Stored<'_>>,
         ) -> candle_core::Result<CpuStorage> {
             let residual = residual.map(|r| slice::<T>(r)).transpose()?;
             Ok(T::to_cpu_storage_owned(op.forward(slice::<T>(xs)?, slice::<T>(affine)?, residual)))
@@ -266,11 +268,9 @@ impl BatchNorm {
 
     fn grads(
         &self,
-        xs: &Tensor,
-        affine: &Tensor,
+        (xs, affine, residual): (&Tensor, &Tensor, Option<&Tensor>),
         ys: &Tensor,
         grad: &Tensor,
-        with_residual: bool,
     ) -> candle_core::Result<[Option<Tensor>; 3]> {
         fn typed<T: Float>(
             op: &BatchNorm,
@@ -286,67 +286,10 @@ impl BatchNorm {
             let dr = with_residual.then(|| tensor(dr, xs.shape())).transpose()?;
             Ok([Some(tensor(dx, xs.shape())?), Some(tensor(da, affine.shape())?), dr])
         }
-        let grad = grad.contiguous()?;
+        let with_residual = residual.is_some();
         match xs.dtype() {
-            DType::F64 => typed::<f64>(self, xs, affine, ys, &grad, with_residual),
-            _ => typed::<f32>(self, xs, affine, ys, &grad, with_residual),
+            DType::F64 => typed::<f64>(self, xs, affine, ys, grad, with_residual),
+            _ => typed::<f32>(self, xs, affine, ys, grad, with_residual),
         }
-    }
-}
-
-impl CustomOp2 for BatchNorm {
-    fn name(&self) -> &'static str {
-        "batch-norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        self.run((s1, l1), (s2, l2), None)
-    }
-
-    fn bwd(
-        &self,
-        xs: &Tensor,
-        affine: &Tensor,
-        ys: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let [dx, da, _] = self.grads(xs, affine, ys, grad, false)?;
-        Ok((dx, da))
-    }
-}
-
-impl CustomOp3 for BatchNorm {
-    fn name(&self) -> &'static str {
-        "batch-norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        self.run((s1, l1), (s2, l2), Some((s3, l3)))
-    }
-
-    fn bwd(
-        &self,
-        xs: &Tensor,
-        affine: &Tensor,
-        _: &Tensor,
-        ys: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [dx, da, dr] = self.grads(xs, affine, ys, grad, true)?;
-        Ok((dx, da, dr))
     }
 }
