@@ -127,24 +127,46 @@ impl Layers {
         Ok(())
     }
 
+    /// The keys of the table at a dotted path; none where there is no table.
+    fn keys_at(&self, path: &str) -> impl Iterator<Item = &str> {
+        let mut parts = path.split('.');
+        let first = parts.next().and_then(|part| self.table.get(part));
+        let found = parts.fold(first, |value, part| value?.as_table()?.get(part));
+        found.and_then(Value::as_table).into_iter().flat_map(|table| table.keys().map(String::as_str))
+    }
+
     fn explain(&self, section: &str, message: &str, more: &[&str]) -> anyhow::Error {
         let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
         if let (true, Some((&unknown, valid))) =
             (message.contains("unknown field") || message.contains("unknown variant"), quoted.split_first())
         {
-            // Which path holds the key: serde tells its name only.
-            let origin = self
-                .origins
-                .iter()
-                .find(|(path, _)| {
-                    path.starts_with(&format!("{section}.")) && path.split('.').any(|part| part == unknown)
-                })
-                .map_or("default", |(_, origin)| origin);
             let valid: Vec<&str> = more.iter().chain(valid).copied().collect();
+            let inside = format!("{section}.");
+            let paths = || self.origins.keys().filter(|path| path.starts_with(&inside));
+            // Which path holds the key: serde tells its name only. Its siblings are valid ones.
+            let path = paths().find(|path| {
+                let parts: Vec<&str> = path.split('.').collect();
+                let Some(at) = parts.iter().position(|part| *part == unknown) else { return false };
+                let parent = parts[..at].join(".");
+                self.keys_at(&parent).all(|key| key == unknown || valid.contains(&key))
+            });
+            let path = path.or_else(|| paths().find(|path| path.split('.').any(|part| part == unknown)));
+            let origin = path.and_then(|path| self.origins.get(path)).map_or("default", String::as_str);
+            let holder =
+                path.and_then(|path| path.split_once(&format!(".{unknown}"))).map_or(section, |p| p.0);
+            // A key that belongs one level deeper is named with its place.
+            let deeper: Vec<String> = valid
+                .iter()
+                .filter(|key| self.keys_at(&format!("{holder}.{key}")).any(|inner| inner == unknown))
+                .map(|key| format!("{key}.{unknown}"))
+                .collect();
             let what = if message.contains("unknown variant") { "value" } else { "key" };
+            let hint = match deeper.first() {
+                Some(place) => format!(" - did you mean `{place}`?"),
+                None => suggestion(unknown, valid.iter().copied()),
+            };
             return anyhow!(
-                "unknown {what} `{unknown}` in [{section}] (from {origin}){}; valid: {}",
-                suggestion(unknown, valid.iter().copied()),
+                "unknown {what} `{unknown}` in [{holder}] (from {origin}){hint}; valid: {}",
                 valid.join(", ")
             );
         }
@@ -270,6 +292,24 @@ mod tests {
         l.over("[objective.entropy]\nkind = 'logdet'".parse().unwrap(), "file");
         let entropy = l.table()["objective"]["entropy"].as_table().unwrap();
         assert_eq!(entropy.len(), 1);
+    }
+
+    #[test]
+    fn a_key_of_a_deeper_table_is_named_with_its_place() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[allow(dead_code)]
+        struct Objective {
+            name: String,
+            entropy: Table,
+        }
+        let mut l = Layers::default();
+        let preset = "[objective]\nname = 'vicreg'\n[objective.entropy]\nkind = 'vicreg'\nvariance = 25.0";
+        l.over(preset.parse().unwrap(), "preset");
+        l.over_assignment("objective.variance=10", "--set").unwrap();
+        let message = l.section::<Objective>("objective").unwrap_err().to_string();
+        assert!(message.contains("`variance` in [objective] (from --set)"), "{message}");
+        assert!(message.contains("did you mean `entropy.variance`?"), "{message}");
     }
 
     #[test]
