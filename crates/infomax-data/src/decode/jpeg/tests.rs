@@ -12,7 +12,8 @@ use proptest::prelude::*;
 fn picture(width: usize, height: usize, channels: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut out = Vec::with_capacity(width * height * channels);
-    let (wave, hard, noise) = (1 + seed % 7, seed.is_multiple_of(3), [0, 5, 60, 255][(seed / 3 % 4) as usize]);
+    let (wave, hard, noise) =
+        (1 + seed % 7, seed.is_multiple_of(3), [0, 5, 60, 255][(seed / 3 % 4) as usize]);
     for y in 0..height {
         for x in 0..width {
             for c in 0..channels {
