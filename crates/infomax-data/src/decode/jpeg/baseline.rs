@@ -1,6 +1,6 @@
 //! The common kind of file, decoded where it is wanted.
 
-use super::colour::{self, LANES, Row};
+use super::colour::{self, Row};
 use super::header::Header;
 use super::scan::{self, Plane};
 use crate::dataset::Part;
@@ -101,6 +101,3 @@ fn pixels<S: Simd>(
     }
     out
 }
-
-/// Rows are filled up to whole lanes, so that none is short.
-const _: () = assert!(LANES.is_multiple_of(2));

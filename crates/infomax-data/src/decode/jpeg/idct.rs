@@ -4,6 +4,7 @@
 //! gives the same bits. libjpeg-turbo has several forms, which agree as long as nothing overflows 16 bits:
 //! blocks that could are looked at closely, and refused if they do. No encoder writes such blocks.
 
+#[cfg(target_arch = "x86_64")]
 use super::colour::v3;
 use pulp::Simd;
 
@@ -40,6 +41,7 @@ const fn place(row: usize, column: usize) -> usize {
 }
 
 /// The last place in the order of the scan before the first one in row or column 4.
+#[cfg(any(test, target_arch = "x86_64"))]
 const LOW: usize = 9;
 
 /// As long as the magnitudes of a block add up to no more, nothing overflows: an intermediate value is at
@@ -102,7 +104,6 @@ fn pass(values: [i32; 8]) -> [i32; 8] {
 }
 
 /// The transform one value after the other; `None` if a value leaves the range in which all forms agree.
-#[cold]
 #[inline(never)]
 fn plain(block: &Block) -> Option<[u8; 64]> {
     let fits = |value: i32| value.unsigned_abs() < 1 << 14;
