@@ -3,7 +3,7 @@
 use crate::arrays::{self, ArrayImages};
 use crate::folder::{ImageFolder, open_error};
 use crate::options::{OpenOptions, Skipped};
-use crate::shards::TarShards;
+use crate::shards::{TarShards, compressed, is_compressed};
 use crate::split::split_of;
 use crate::{Dataset, Error, Result};
 use std::collections::BTreeMap;
@@ -82,7 +82,14 @@ fn open_at(path: &Path, options: &OpenOptions, depth: usize) -> Result<Opened> {
     }
     match known_folder(path, options, depth)? {
         Some(opened) => Ok(opened),
-        None => Ok(Opened::one("train", ImageFolder::open(path, options)?)),
+        None => match ImageFolder::open(path, options) {
+            // Archives beside images are left alone; where there is nothing else, they are what was meant.
+            Err(empty @ Error::Empty { damaged: 0, .. }) => {
+                let files = names(path)?.files;
+                Err(files.iter().find(|file| is_compressed(file)).map_or(empty, |file| compressed(file)))
+            }
+            images => Ok(Opened::one("train", images?)),
+        },
     }
 }
 
@@ -95,6 +102,7 @@ fn file(path: &Path, options: &OpenOptions) -> Result<Opened> {
         _ if arrays::is_idx(path) => Ok(Opened::one(arrays::idx_split(path), arrays::idx(path, options)?)),
         "npy" => arrays_of(path, &with_labels_beside(path), options),
         "npz" | "safetensors" => arrays_of(path, &one, options),
+        _ if is_compressed(path) => Err(compressed(path)),
         "tar" => Ok(Opened::one(part, TarShards::open(path, &one, options)?)),
         "parquet" => parquet(path, vec![(part, one.to_vec())], options),
         "txt" | "csv" | "tsv" | "lst" => Ok(Opened::one(part, ImageFolder::open_list(path, options)?)),

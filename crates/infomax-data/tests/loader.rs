@@ -99,6 +99,41 @@ fn ranks_share_the_order_without_overlap() {
     }
 }
 
+/// From the whole image and the parameters beside a batch, every view can be made again.
+#[test]
+fn the_parameters_of_the_views_are_beside_the_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    for i in 0..20 {
+        let kind = ["420", "grey", "progressive"][i % 3];
+        std::fs::copy(golden.join(format!("{kind}.jpg")), dir.path().join(format!("{i:02}.jpg"))).unwrap();
+    }
+    // Without room for whole images only parts are decoded.
+    let options = infomax_data::FolderOptions { cache_bytes: 0, verify: Verify::Never, ..Default::default() };
+    let folder: Arc<dyn Dataset> = Arc::new(ImageFolder::open(dir.path(), &options).unwrap());
+    for data in [shapes(), folder] {
+        let mut loader = Loader::new(Arc::clone(&data), augmenter(), config(2)).unwrap();
+        assert!(loader.view_params().is_empty());
+        for _ in 0..2 {
+            let batch = loader.next_batch().unwrap();
+            assert_eq!(loader.view_params().len(), batch.views.len());
+            for (v, (view, params)) in batch.views.iter().zip(loader.view_params()).enumerate() {
+                assert_eq!(params.len(), batch.len());
+                let rows = view.flatten_from(1).unwrap().to_vec2::<f32>().unwrap();
+                for ((row, params), index) in rows.iter().zip(params).zip(&batch.indices) {
+                    let image = data.image(*index as usize).unwrap();
+                    let mut again = vec![0.0; row.len()];
+                    let scratch = &mut infomax_augment::Scratch::default();
+                    loader.augmenter().render(v, &image, params, scratch, &mut again).unwrap();
+                    assert_eq!(*row, again);
+                }
+            }
+        }
+        let crops: Vec<_> = loader.view_params().iter().map(|params| params[0].crop).collect();
+        assert_ne!(crops[0], crops[1]);
+    }
+}
+
 #[test]
 fn a_batch_that_is_too_large_names_both_numbers() {
     let config = LoaderConfig { batch: 64, ..config(1) };

@@ -118,6 +118,22 @@ fn tar_damage_is_counted_and_named() {
 }
 
 #[test]
+fn compressed_shards_are_named_as_such() {
+    for name in ["train-0.tar.gz", "train-0.tgz", "x.TAR.zst"] {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join(name);
+        fs::write(&path, [0x1f, 0x8b, 8, 0, 0, 0, 0]).unwrap();
+        for place in [path.as_path(), dir.path()] {
+            let message = open(place, &OpenOptions::default()).unwrap_err().to_string();
+            assert!(message.contains(name) && message.contains("gunzip"), "{message}");
+        }
+        // Beside images, as a download leaves it, an archive is not looked at.
+        fs::write(dir.path().join("a.png"), png(0)).unwrap();
+        assert_eq!(open(dir.path(), &OpenOptions::default()).unwrap().train().unwrap().len(), 1);
+    }
+}
+
+#[test]
 fn shards_are_read_by_many_threads() {
     use rayon::prelude::*;
     let dir = TempDir::new().unwrap();

@@ -17,7 +17,12 @@ pub(super) struct RawBatch {
     pub(super) views: Vec<Vec<f32>>,
     pub(super) labels: Option<Vec<u32>>,
     pub(super) indices: Vec<u64>,
+    /// What each view of each sample was drawn with.
+    pub(super) params: Vec<Vec<ViewParams>>,
 }
+
+/// The sample that was used, and what its views were drawn with.
+type Filled = (usize, Vec<ViewParams>);
 
 /// All that is needed to make any batch.
 #[derive(Debug)]
@@ -145,7 +150,7 @@ impl Maker {
         for _ in 0..self.batch {
             places.extend(chunks.iter_mut().filter_map(Iterator::next));
         }
-        let filled: Vec<Option<Result<usize>>> = self.pool.install(|| {
+        let filled: Vec<Option<Result<Filled>>> = self.pool.install(|| {
             places
                 .par_chunks_mut(lengths.len())
                 .zip(samples)
@@ -160,22 +165,27 @@ impl Maker {
         }
         // Of several failures, the first one of the batch is told, at any number of threads.
         let mut indices = Vec::with_capacity(self.batch);
+        let mut params = vec![Vec::with_capacity(self.batch); lengths.len()];
         for (filled, index) in filled.into_iter().flatten().zip(samples) {
-            indices.push(filled.map_err(|source| Error::Sample {
+            let (used, drawn) = filled.map_err(|source| Error::Sample {
                 index: *index as usize,
                 name: self.data.name(),
                 source: Box::new(source),
-            })?);
+            })?;
+            indices.push(used);
+            for (params, drawn) in params.iter_mut().zip(drawn) {
+                params.push(drawn);
+            }
         }
         let labels = indices.iter().map(|i| self.data.label(*i)).collect();
         let indices = indices.into_iter().map(|i| i as u64).collect();
-        Ok(Some(RawBatch { views, labels, indices }))
+        Ok(Some(RawBatch { views, labels, indices, params }))
     }
 
     /// Makes the views of a sample, or of the one that takes its place, and returns which one that is.
-    fn fill_or_replace(&self, index: usize, key: Key, places: &mut [&mut [f32]]) -> Result<usize> {
+    fn fill_or_replace(&self, index: usize, key: Key, places: &mut [&mut [f32]]) -> Result<Filled> {
         let error = match self.fill(index, key.fold_in(index as u64), places) {
-            Ok(()) => return Ok(index),
+            Ok(params) => return Ok((index, params)),
             Err(error) => error,
         };
         let Damaged::Replace { most } = self.policy else { return Err(error) };
@@ -189,7 +199,7 @@ impl Maker {
         for _ in 0..TRIES {
             let other = order::below(self.data.len(), &mut rng);
             match self.fill(other, key.fold_in(other as u64), places) {
-                Ok(()) => return Ok(other),
+                Ok(params) => return Ok((other, params)),
                 Err(e @ (Error::Decode { .. } | Error::Io { .. })) => {
                     self.damaged.add(other, &self.data.place(other), &e, most)?;
                 }
@@ -200,7 +210,7 @@ impl Maker {
     }
 
     /// Draws the parameters of all views first, so that only what they see is decoded.
-    fn fill(&self, index: usize, key: Key, places: &mut [&mut [f32]]) -> Result<()> {
+    fn fill(&self, index: usize, key: Key, places: &mut [&mut [f32]]) -> Result<Vec<ViewParams>> {
         let start = Instant::now();
         let mut params: Vec<ViewParams> = Vec::with_capacity(places.len());
         let part = self.data.image_part(index, &mut |width, height| {
@@ -217,14 +227,15 @@ impl Maker {
         let decoded = Instant::now();
         let worker = rayon::current_thread_index().unwrap_or(0) % self.scratch.len();
         let mut scratch = self.scratch[worker].lock().unwrap_or_else(PoisonError::into_inner);
-        for (v, (out, params)) in places.iter_mut().zip(&mut params).enumerate() {
-            params.crop.x -= part.x;
-            params.crop.y -= part.y;
-            self.augmenter.render(v, &image, params, &mut scratch, out)?;
+        for (v, (out, params)) in places.iter_mut().zip(&params).enumerate() {
+            let mut inside = *params;
+            inside.crop.x -= part.x;
+            inside.crop.y -= part.y;
+            self.augmenter.render(v, &image, &inside, &mut scratch, out)?;
         }
         self.decode_ns.fetch_add((decoded - start).as_nanos() as u64, Ordering::Relaxed);
         self.augment_ns.fetch_add(decoded.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        Ok(())
+        Ok(params)
     }
 }
 

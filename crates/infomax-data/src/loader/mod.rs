@@ -10,7 +10,7 @@ pub use damage::{Damaged, DamagedSamples};
 use crate::{Dataset, Error, Result};
 use batch::Maker;
 use candle_core::{Device, Tensor};
-use infomax_augment::Augmenter;
+use infomax_augment::{Augmenter, ViewParams};
 use infomax_core::{Batch, BatchSource, Key, Position, SourceStats};
 use producer::Producer;
 use std::sync::Arc;
@@ -77,6 +77,7 @@ pub struct Loader {
     producer: Option<Producer>,
     samples: u64,
     wait_s: f64,
+    params: Vec<Vec<ViewParams>>,
 }
 
 impl Loader {
@@ -102,7 +103,8 @@ impl Loader {
         let maker =
             Maker::new(data, augmenter, key, batch, (rank, ranks), workers, prefetch.max(1), damaged)?;
         let position = Position::default();
-        Ok(Self { maker: Arc::new(maker), device, position, producer: None, samples: 0, wait_s: 0.0 })
+        let maker = Arc::new(maker);
+        Ok(Self { maker, device, position, producer: None, samples: 0, wait_s: 0.0, params: Vec::new() })
     }
 
     /// The data set.
@@ -118,6 +120,13 @@ impl Loader {
     /// What was found damaged and replaced so far; the handle stays connected to this loader.
     pub fn damaged(&self) -> DamagedSamples {
         self.maker.damaged().clone()
+    }
+
+    /// What the views of the last batch were drawn with: `view_params()[v][i]` for view `v` of sample `i` of the
+    /// batch, with the crop in pixels of the whole image (methods that match places of two views, such as
+    /// VICRegL, need it). Empty before the first batch.
+    pub fn view_params(&self) -> &[Vec<ViewParams>] {
+        &self.params
     }
 
     fn receive(&mut self) -> Result<Batch> {
@@ -136,6 +145,7 @@ impl Loader {
                 return Err(error);
             }
         };
+        self.params = raw.params;
         let views = raw
             .views
             .into_iter()

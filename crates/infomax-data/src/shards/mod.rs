@@ -7,3 +7,4 @@ mod tar;
 #[cfg(feature = "parquet")]
 pub use parquet::ParquetShards;
 pub use tar::TarShards;
+pub(crate) use tar::{compressed, is_compressed};

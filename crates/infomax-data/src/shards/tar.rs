@@ -111,16 +111,26 @@ struct Index {
     any_class: bool,
 }
 
+/// Whether a file calls itself a compressed tar file.
+pub(crate) fn is_compressed(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    [".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz"].iter().any(|end| name.ends_with(end))
+}
+
+/// What is said about such a file.
+pub(crate) fn compressed(path: &Path) -> Error {
+    let reason = "a compressed tar file has no places to read samples at; take the compression off (gunzip, zstd \
+                  -d) to train from shards, or unpack it to a folder";
+    Error::Decode { path: path.to_path_buf(), reason: reason.into() }
+}
+
 impl Index {
     fn read(&mut self, path: &Path) -> Result<()> {
         let io = |source: std::io::Error| Error::Io { path: path.to_path_buf(), source };
         let place = Place::open(path)?;
         let start = place.take(0, place.len().min(6)).map_err(io)?;
         if start.starts_with(&[0x1f, 0x8b]) || start.starts_with(b"\x28\xb5\x2f\xfd") {
-            return Err(Error::Decode {
-                path: path.to_path_buf(),
-                reason: "a compressed tar file has no places to read at; unpack it to .tar".into(),
-            });
+            return Err(compressed(path));
         }
         let (shard, len) = (self.shards.len() as u32, place.len());
         // Headers are 512 bytes apart from each other by the sizes of the members: a small buffer is best.
