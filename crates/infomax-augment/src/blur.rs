@@ -14,11 +14,10 @@ use crate::{simd::v3, x86};
 /// Buffers of the blur.
 #[derive(Debug, Default)]
 pub(crate) struct Blurrer {
-    weights: Vec<u16>,
-    /// The plane, with rows that are filled up to whole blocks.
+    /// The weights of the centre and of the pixels at distance 1, 2 and so on.
+    weights: Vec<Weight>,
+    /// The plane with `radius` reflected rows above and below; rows are filled up to whole blocks.
     source: Vec<Block>,
-    /// Where the row lies that is seen `radius` rows above the first, and so on to `radius` below the last.
-    lines: Vec<usize>,
     /// One row after the vertical pass, with `radius` reflected values at each side.
     row: Vec<u16>,
     /// The columns that the reflected values at both sides come from.
@@ -30,7 +29,10 @@ const BLOCK: usize = 32;
 /// Bits after the binary point of a value.
 const BITS: u32 = 7;
 
-type Block = [u8; BLOCK];
+/// Values with `BITS` bits after the binary point.
+type Block = [u16; BLOCK];
+/// A weight in all lanes of a vector.
+type Weight = [u16; 16];
 
 impl Blurrer {
     /// Blurs each of the planes of `width x height`.
@@ -49,24 +51,26 @@ impl Blurrer {
             return;
         }
         let stride = width.div_ceil(BLOCK);
-        let reach = radius as isize;
-        self.lines.clear();
-        self.lines.extend((-reach..height as isize + reach).map(|y| reflect(y, height) * stride));
         self.mirror.clear();
         self.mirror.extend(
             (1..=radius).map(|k| (reflect(-(k as isize), width), reflect((width - 1 + k) as isize, width))),
         );
-        self.source.resize(stride * height, [0; BLOCK]);
+        self.source.resize(stride * (height + 2 * radius), [0; BLOCK]);
         self.row.resize(stride * BLOCK + 2 * radius, 0);
-        let Self { weights, source, lines, row, mirror } = self;
+        let Self { weights, source, row, mirror } = self;
         for plane in planes.chunks_exact_mut(width * height) {
-            for (line, values) in source.chunks_exact_mut(stride).zip(plane.chunks_exact(width)) {
-                line.as_flattened_mut()[..width].copy_from_slice(values);
+            for (y, line) in source.chunks_exact_mut(stride).enumerate() {
+                let from = reflect(y as isize - radius as isize, height) * width;
+                let line = line.as_flattened_mut();
+                for (to, v) in line.iter_mut().zip(&plane[from..from + width]) {
+                    *to = u16::from(*v) << BITS;
+                }
             }
-            for (out, lines) in plane.chunks_exact_mut(width).zip(lines.windows(2 * radius + 1)) {
+            for (y, out) in plane.chunks_exact_mut(width).enumerate() {
+                let lines = &source[y * stride..(y + 2 * radius + 1) * stride];
                 let middle = row[radius..].as_chunks_mut::<BLOCK>().0;
                 for (x, out) in middle.iter_mut().enumerate().take(stride) {
-                    *out = vertical(simd, source, lines, x, weights);
+                    *out = vertical(simd, &lines[x..], stride, weights);
                 }
                 for (k, (left, right)) in mirror.iter().enumerate() {
                     row[radius - 1 - k] = row[radius + left];
@@ -89,10 +93,11 @@ impl Blurrer {
         let weight = |k: usize| (-0.5 * (k as f64 / sigma).powi(2)).exp();
         let sum = 1.0 + 2.0 * (1..=radius).map(weight).sum::<f64>();
         self.weights.clear();
-        self.weights.extend((0..=radius).map(|k| (weight(k) / sum * 65536.0).round().min(65535.0) as u16));
+        self.weights
+            .extend((0..=radius).map(|k| [(weight(k) / sum * 65536.0).round().min(65535.0) as u16; 16]));
         // The centre takes what rounding left over, so that the weights sum to one.
-        let sides: u32 = self.weights[1..].iter().map(|w| 2 * u32::from(*w)).sum();
-        self.weights[0] = (65536 - sides.min(65536)).min(65535) as u16;
+        let sides: u32 = self.weights[1..].iter().map(|w| 2 * u32::from(w[0])).sum();
+        self.weights[0] = [(65536 - sides.min(65536)).min(65535) as u16; 16];
     }
 }
 
@@ -122,41 +127,29 @@ fn times(sum: u16, weight: u16) -> u16 {
     ((u32::from(sum) * u32::from(weight)) >> 16) as u16
 }
 
-/// The weighted sum of the blocks above and below; the one itself is in the middle of `lines`.
+/// The weighted sum of the first blocks of rows of `stride` blocks, of which the middle one is the centre.
 #[inline(always)]
-fn vertical<S: pulp::Simd>(
-    simd: S,
-    source: &[Block],
-    lines: &[usize],
-    x: usize,
-    weights: &[u16],
-) -> [u16; BLOCK] {
+fn vertical<S: pulp::Simd>(simd: S, lines: &[Block], stride: usize, weights: &[Weight]) -> Block {
     let radius = weights.len() - 1;
     let start = bias(weights);
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = v3(simd) {
-        return x86::blur_vertical(simd, source, lines, x, weights, start);
+        return x86::blur_vertical(simd, lines, stride, weights, start);
     }
     let _ = simd;
-    let centre = &source[lines[radius] + x];
     let mut sum = [start; BLOCK];
-    let middle = weights[0];
-    for i in 0..BLOCK {
-        sum[i] += times(u16::from(centre[i]) << BITS, middle);
-    }
-    let pairs = lines[..radius].iter().rev().zip(&lines[radius + 1..]);
-    for ((above, below), w) in pairs.zip(&weights[1..]) {
+    for (k, [w, ..]) in weights.iter().enumerate() {
         let w = *w;
-        let (above, below) = (&source[above + x], &source[below + x]);
+        let (above, below) = (&lines[(radius - k) * stride], &lines[(radius + k) * stride]);
         for i in 0..BLOCK {
-            sum[i] += times((u16::from(above[i]) + u16::from(below[i])) << BITS, w);
+            sum[i] += times(if k == 0 { above[i] } else { above[i] + below[i] }, w);
         }
     }
     sum
 }
 
 #[inline(always)]
-fn horizontal<S: pulp::Simd>(simd: S, row: &[u16], x: usize, weights: &[u16]) -> Block {
+fn horizontal<S: pulp::Simd>(simd: S, row: &[u16], x: usize, weights: &[Weight]) -> [u8; BLOCK] {
     let radius = weights.len() - 1;
     let span = &row[x..x + BLOCK + 2 * radius];
     let start = bias(weights);
@@ -166,17 +159,12 @@ fn horizontal<S: pulp::Simd>(simd: S, row: &[u16], x: usize, weights: &[u16]) ->
     }
     let _ = simd;
     let at = |k: usize| -> &[u16] { &span[k..k + BLOCK] };
-    let centre = at(radius);
     let mut sum = [start; BLOCK];
-    let middle = weights[0];
-    for i in 0..BLOCK {
-        sum[i] += times(centre[i], middle);
-    }
-    for (k, w) in weights.iter().enumerate().skip(1) {
+    for (k, [w, ..]) in weights.iter().enumerate() {
         let w = *w;
         let (left, right) = (at(radius - k), at(radius + k));
         for i in 0..BLOCK {
-            sum[i] += times(left[i] + right[i], w);
+            sum[i] += times(if k == 0 { left[i] } else { left[i] + right[i] }, w);
         }
     }
     // A plain loop: `map` and `from_fn` of arrays become calls without vector instructions.
@@ -189,7 +177,7 @@ fn horizontal<S: pulp::Simd>(simd: S, row: &[u16], x: usize, weights: &[u16]) ->
 
 /// Every product is cut off, by half a unit on average: this much is added to make up for it.
 #[inline(always)]
-fn bias(weights: &[u16]) -> u16 {
+fn bias(weights: &[Weight]) -> u16 {
     weights.len() as u16 / 2
 }
 

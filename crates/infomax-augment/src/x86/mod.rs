@@ -7,7 +7,7 @@
 pub(crate) mod colour;
 pub(crate) mod hue;
 
-use core::arch::x86_64::{__m128i, __m256, __m256i};
+use core::arch::x86_64::{__m256, __m256i};
 pub(crate) use pulp::x86::V3;
 
 /// Bytes that are worked on together.
@@ -29,6 +29,26 @@ fn narrow(simd: V3, [a, b, c, d]: [__m256i; 4]) -> Block {
     let bytes = simd.avx2._mm256_packus_epi16(ab, cd);
     let order: __m256i = pulp::cast([0i32, 4, 1, 5, 2, 6, 3, 7]);
     pulp::cast(simd.avx2._mm256_permutevar8x32_epi32(bytes, order))
+}
+
+/// Bytes as 16-bit integers: the first and the second eight of each half. [`join`] puts them together again.
+#[inline(always)]
+fn spread(simd: V3, bytes: __m256i) -> [__m256i; 2] {
+    let zero = simd.avx._mm256_setzero_si256();
+    [simd.avx2._mm256_unpacklo_epi8(bytes, zero), simd.avx2._mm256_unpackhi_epi8(bytes, zero)]
+}
+
+/// Two vectors of 16-bit integers as bytes, in the order of [`spread`]; what does not fit becomes 0 or 255.
+#[inline(always)]
+fn join(simd: V3, [low, high]: [__m256i; 2]) -> __m256i {
+    simd.avx2._mm256_packus_epi16(low, high)
+}
+
+/// Unsigned 16-bit integers as 32-bit ones: the first and the second four of each half.
+#[inline(always)]
+fn low_high(simd: V3, words: __m256i) -> [__m256i; 2] {
+    let zero = simd.avx._mm256_setzero_si256();
+    [simd.avx2._mm256_unpacklo_epi16(words, zero), simd.avx2._mm256_unpackhi_epi16(words, zero)]
 }
 
 #[inline(always)]
@@ -84,66 +104,59 @@ pub(crate) fn weigh_lanes<const N: usize>(simd: V3, lanes: &[[u8; 16]], weights:
     out
 }
 
-/// `(source[line above] + source[line below]) w` over all pairs, as the portable loop of the blur.
+/// `(line above + line below) w` over all pairs of the first blocks of rows, as the portable loop of the blur.
 #[inline(always)]
 pub(crate) fn blur_vertical(
     simd: V3,
-    source: &[Block],
-    lines: &[usize],
-    x: usize,
-    weights: &[u16],
+    lines: &[[u16; BLOCK]],
+    stride: usize,
+    weights: &[[u16; 16]],
     start: u16,
 ) -> [u16; BLOCK] {
     let radius = weights.len() - 1;
-    let start = simd.avx._mm256_set1_epi16(start as i16);
-    let (mut low, mut high) = (start, start);
-    let halves = |at: usize| -> [__m256i; 2] {
-        let [a, b]: [__m128i; 2] = pulp::cast(source[at + x]);
-        [simd.avx2._mm256_cvtepu8_epi16(a), simd.avx2._mm256_cvtepu8_epi16(b)]
-    };
-    let times = |v: __m256i, w: __m256i| simd.avx2._mm256_mulhi_epu16(simd.avx2._mm256_slli_epi16::<7>(v), w);
-    let w = simd.avx._mm256_set1_epi16(weights[0] as i16);
-    let [a, b] = halves(lines[radius]);
-    low = simd.avx2._mm256_add_epi16(low, times(a, w));
-    high = simd.avx2._mm256_add_epi16(high, times(b, w));
-    let pairs = lines[..radius].iter().rev().zip(&lines[radius + 1..]);
-    for ((above, below), w) in pairs.zip(&weights[1..]) {
-        let w = simd.avx._mm256_set1_epi16(*w as i16);
-        let ([a, b], [c, d]) = (halves(*above), halves(*below));
-        low = simd.avx2._mm256_add_epi16(low, times(simd.avx2._mm256_add_epi16(a, c), w));
-        high = simd.avx2._mm256_add_epi16(high, times(simd.avx2._mm256_add_epi16(b, d), w));
+    let mut sums = [simd.avx._mm256_set1_epi16(start as i16); 2];
+    let at = |line: usize| -> [__m256i; 2] { pulp::cast(lines[line * stride]) };
+    add_times(simd, &mut sums, at(radius), weights[0]);
+    for (k, w) in weights.iter().enumerate().skip(1) {
+        let ([a, b], [c, d]) = (at(radius - k), at(radius + k));
+        let pair = [simd.avx2._mm256_add_epi16(a, c), simd.avx2._mm256_add_epi16(b, d)];
+        add_times(simd, &mut sums, pair, *w);
     }
-    pulp::cast([low, high])
+    pulp::cast(sums)
 }
 
 /// `(span[radius - k] + span[radius + k]) w[k]` over all k, rounded, as the portable loop of the blur.
 #[inline(always)]
-pub(crate) fn blur_horizontal(simd: V3, span: &[u16], weights: &[u16], start: u16) -> Block {
+pub(crate) fn blur_horizontal(simd: V3, span: &[u16], weights: &[[u16; 16]], start: u16) -> Block {
     let radius = weights.len() - 1;
-    let start = simd.avx._mm256_set1_epi16(start as i16);
-    let (mut low, mut high) = (start, start);
+    let mut sums = [simd.avx._mm256_set1_epi16(start as i16); 2];
     let at = |k: usize| -> [__m256i; 2] {
         match span[k..].first_chunk::<BLOCK>() {
             Some(values) => pulp::cast(*values),
-            None => [start; 2],
+            None => [simd.avx._mm256_setzero_si256(); 2],
         }
     };
-    let w = simd.avx._mm256_set1_epi16(weights[0] as i16);
-    let [a, b] = at(radius);
-    low = simd.avx2._mm256_add_epi16(low, simd.avx2._mm256_mulhi_epu16(a, w));
-    high = simd.avx2._mm256_add_epi16(high, simd.avx2._mm256_mulhi_epu16(b, w));
+    add_times(simd, &mut sums, at(radius), weights[0]);
     for (k, w) in weights.iter().enumerate().skip(1) {
-        let w = simd.avx._mm256_set1_epi16(*w as i16);
         let ([a, b], [c, d]) = (at(radius - k), at(radius + k));
-        let (ac, bd) = (simd.avx2._mm256_add_epi16(a, c), simd.avx2._mm256_add_epi16(b, d));
-        low = simd.avx2._mm256_add_epi16(low, simd.avx2._mm256_mulhi_epu16(ac, w));
-        high = simd.avx2._mm256_add_epi16(high, simd.avx2._mm256_mulhi_epu16(bd, w));
+        let pair = [simd.avx2._mm256_add_epi16(a, c), simd.avx2._mm256_add_epi16(b, d)];
+        add_times(simd, &mut sums, pair, *w);
     }
     let half = simd.avx._mm256_set1_epi16(64);
-    let low = simd.avx2._mm256_srli_epi16::<7>(simd.avx2._mm256_add_epi16(low, half));
-    let high = simd.avx2._mm256_srli_epi16::<7>(simd.avx2._mm256_add_epi16(high, half));
-    let bytes = simd.avx2._mm256_packus_epi16(low, high);
+    for sum in &mut sums {
+        *sum = simd.avx2._mm256_srli_epi16::<7>(simd.avx2._mm256_add_epi16(*sum, half));
+    }
+    let bytes = simd.avx2._mm256_packus_epi16(sums[0], sums[1]);
     pulp::cast(simd.avx2._mm256_permute4x64_epi64::<0b11_01_10_00>(bytes))
+}
+
+/// Adds the upper halves of the products with `weight`.
+#[inline(always)]
+fn add_times(simd: V3, sums: &mut [__m256i; 2], values: [__m256i; 2], weight: [u16; 16]) {
+    let weight: __m256i = pulp::cast(weight);
+    for (sum, v) in sums.iter_mut().zip(values) {
+        *sum = simd.avx2._mm256_add_epi16(*sum, simd.avx2._mm256_mulhi_epu16(v, weight));
+    }
 }
 
 /// `(v / 255 - mean) / std`, each division rounded as by a division: the quotient by a reciprocal and its
