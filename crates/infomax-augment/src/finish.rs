@@ -22,6 +22,8 @@ struct Channel {
     table: [f32; 256],
     /// Whether the vectors, which do not divide, give what the table holds.
     exact: bool,
+    #[cfg(target_arch = "x86_64")]
+    normal: x86::Normal,
 }
 
 /// Where a view is written to, `(C, H, W)`.
@@ -74,7 +76,14 @@ impl Finish {
 impl Channel {
     fn new(mean: f32, std: f32) -> Self {
         let table: [f32; 256] = std::array::from_fn(|v| (v as f32 / 255.0 - mean) / std);
-        let mut channel = Self { mean, std, table, exact: true };
+        let mut channel = Self {
+            mean,
+            std,
+            table,
+            exact: true,
+            #[cfg(target_arch = "x86_64")]
+            normal: x86::Normal::new(mean, std),
+        };
         let bytes: Vec<u8> = (0..=255).collect();
         let mut out = [0.0; 256];
         pulp::Arch::new().dispatch(Row { channel: &channel, bytes: &bytes, out: &mut out });
@@ -112,18 +121,17 @@ impl Channel {
         flip: bool,
         out: &'a mut [f32],
     ) -> (&'a [u8], &'a mut [f32]) {
-        let moments = (self.mean, self.std);
         let (places, out) = out.as_chunks_mut();
         if flip {
             let (rest, blocks) = row.as_rchunks();
             for (place, block) in places.iter_mut().zip(blocks.iter().rev()) {
-                x86::normalise(simd, &x86::reverse(simd, *block), moments, place);
+                x86::normalise(simd, &x86::reverse(simd, *block), &self.normal, place);
             }
             (rest, out)
         } else {
             let (blocks, rest) = row.as_chunks();
             for (place, block) in places.iter_mut().zip(blocks) {
-                x86::normalise(simd, block, moments, place);
+                x86::normalise(simd, block, &self.normal, place);
             }
             (rest, out)
         }

@@ -61,12 +61,12 @@ fn all(simd: V3, x: f32) -> __m256 {
     simd.avx._mm256_set1_ps(x)
 }
 
-/// The weighted sum of the first 32 bytes of rows of `stride` bytes, in 22-bit fixed point.
+/// The weighted sum of blocks, in 22-bit fixed point.
 #[inline(always)]
-pub(crate) fn weigh_rows(simd: V3, rows: &[u8], stride: usize, weights: &[i32]) -> Block {
+pub(crate) fn weigh_blocks<'a>(simd: V3, blocks: impl Iterator<Item = &'a Block>, weights: &[i32]) -> Block {
     let half = simd.avx._mm256_set1_epi32(1 << 21);
     let mut sums = [half; 4];
-    for (block, w) in rows.chunks(stride).filter_map(<[u8]>::first_chunk).zip(weights) {
+    for (block, w) in blocks.zip(weights) {
         let w = simd.avx._mm256_set1_epi32(*w);
         for (part, sum) in sums.iter_mut().enumerate() {
             let product = simd.avx2._mm256_mullo_epi32(widen(simd, block, part), w);
@@ -79,14 +79,18 @@ pub(crate) fn weigh_rows(simd: V3, rows: &[u8], stride: usize, weights: &[i32]) 
     narrow(simd, sums)
 }
 
-/// The weighted sums of lanes of 16 bytes, for `N` channels: the first `N`, the `N` behind them and so on.
+/// The weighted sums of the lanes of pixels of `N` channels.
 #[inline(always)]
-pub(crate) fn weigh_lanes<const N: usize>(simd: V3, lanes: &[[u8; 16]], weights: &[i32]) -> [[u8; 16]; N] {
+pub(crate) fn weigh_lanes<const N: usize>(
+    simd: V3,
+    pixels: &[[[u8; 16]; N]],
+    weights: &[i32],
+) -> [[u8; 16]; N] {
     let half = simd.avx._mm256_set1_epi32(1 << 21);
     let mut sums = [[half; 2]; N];
-    for (lanes, w) in lanes.as_chunks::<N>().0.iter().zip(weights) {
+    for (pixel, w) in pixels.iter().zip(weights) {
         let w = simd.avx._mm256_set1_epi32(*w);
-        for (lane, sums) in lanes.iter().zip(&mut sums) {
+        for (lane, sums) in pixel.iter().zip(&mut sums) {
             let halves: [[u8; 8]; 2] = pulp::cast(*lane);
             for (bytes, sum) in halves.into_iter().zip(sums) {
                 let values = simd.avx2._mm256_cvtepu8_epi32(pulp::cast([bytes, [0; 8]]));
@@ -94,28 +98,32 @@ pub(crate) fn weigh_lanes<const N: usize>(simd: V3, lanes: &[[u8; 16]], weights:
             }
         }
     }
+    let zero = simd.avx._mm256_setzero_si256();
+    let shifted = |sum: __m256i| simd.avx2._mm256_srai_epi32::<22>(sum);
     let mut out = [[0; 16]; N];
-    for (out, [low, high]) in out.iter_mut().zip(sums) {
-        let low = simd.avx2._mm256_srai_epi32::<22>(low);
-        let high = simd.avx2._mm256_srai_epi32::<22>(high);
-        let bytes: [[u8; 16]; 2] = pulp::cast(narrow(simd, [low, high, low, high]));
-        *out = bytes[0];
+    // Two channels go through the same instructions.
+    for (out, sums) in out.chunks_mut(2).zip(sums.chunks(2)) {
+        let [[a, b], [c, d]] = [sums[0], *sums.get(1).unwrap_or(&[zero; 2])];
+        let values = [shifted(a), shifted(b), shifted(c), shifted(d)];
+        let both: [[u8; 16]; 2] = pulp::cast(narrow(simd, values));
+        for (out, bytes) in out.iter_mut().zip(both) {
+            *out = bytes;
+        }
     }
     out
 }
 
-/// `(line above + line below) w` over all pairs of the first blocks of rows, as the portable loop of the blur.
+/// `(line above + line below) w` over all pairs of blocks, as the portable loop of the blur.
 #[inline(always)]
 pub(crate) fn blur_vertical(
     simd: V3,
     lines: &[[u16; BLOCK]],
-    stride: usize,
+    radius: usize,
     weights: &[[u16; 16]],
     start: u16,
 ) -> [u16; BLOCK] {
-    let radius = weights.len() - 1;
     let mut sums = [simd.avx._mm256_set1_epi16(start as i16); 2];
-    let at = |line: usize| -> [__m256i; 2] { pulp::cast(lines[line * stride]) };
+    let at = |line: usize| -> [__m256i; 2] { pulp::cast(lines[line]) };
     add_times(simd, &mut sums, at(radius), weights[0]);
     for (k, w) in weights.iter().enumerate().skip(1) {
         let ([a, b], [c, d]) = (at(radius - k), at(radius + k));
@@ -127,8 +135,13 @@ pub(crate) fn blur_vertical(
 
 /// `(span[radius - k] + span[radius + k]) w[k]` over all k, rounded, as the portable loop of the blur.
 #[inline(always)]
-pub(crate) fn blur_horizontal(simd: V3, span: &[u16], weights: &[[u16; 16]], start: u16) -> Block {
-    let radius = weights.len() - 1;
+pub(crate) fn blur_horizontal(
+    simd: V3,
+    span: &[u16],
+    radius: usize,
+    weights: &[[u16; 16]],
+    start: u16,
+) -> Block {
     let mut sums = [simd.avx._mm256_set1_epi16(start as i16); 2];
     let at = |k: usize| -> [__m256i; 2] {
         match span[k..].first_chunk::<BLOCK>() {
@@ -159,20 +172,36 @@ fn add_times(simd: V3, sums: &mut [__m256i; 2], values: [__m256i; 2], weight: [u
     }
 }
 
-/// `(v / 255 - mean) / std`, each division rounded as by a division: the quotient by a reciprocal and its
-/// remainder, which fused multiply-add finds exactly (Markstein 1990).
+/// `(v / 255 - mean) / std`, each division rounded as by a division: the product with a reciprocal that is
+/// the sum of two numbers. [`Normal::new`] makes them; the caller compares all 256 values.
 #[inline(always)]
-pub(crate) fn normalise(simd: V3, bytes: &Block, (mean, std): (f32, f32), out: &mut [f32; BLOCK]) {
-    let quotient = |x: __m256, d: __m256, r: __m256| {
-        let q = simd.avx._mm256_mul_ps(x, r);
-        let rest = simd.fma._mm256_fnmadd_ps(q, d, x);
-        simd.fma._mm256_fmadd_ps(rest, r, q)
+pub(crate) fn normalise(simd: V3, bytes: &Block, normal: &Normal, out: &mut [f32; BLOCK]) {
+    let quotient = |x: __m256, [high, low]: [f32; 2]| {
+        simd.fma._mm256_fmadd_ps(x, all(simd, high), simd.avx._mm256_mul_ps(x, all(simd, low)))
     };
-    let (range, by_range) = (all(simd, 255.0), all(simd, 1.0 / 255.0));
-    let (mean, std, by_std) = (all(simd, mean), all(simd, std), all(simd, 1.0 / std));
     for (part, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        let unit = quotient(floats(simd, bytes, part), range, by_range);
-        *out = pulp::cast(quotient(simd.avx._mm256_sub_ps(unit, mean), std, by_std));
+        let unit = quotient(floats(simd, bytes, part), normal.by_range);
+        let centred = simd.avx._mm256_sub_ps(unit, all(simd, normal.mean));
+        *out = pulp::cast(quotient(centred, normal.by_std));
+    }
+}
+
+/// A mean, and the reciprocals of 255 and of a standard deviation, each as a sum.
+#[derive(Clone, Debug)]
+pub(crate) struct Normal {
+    mean: f32,
+    by_range: [f32; 2],
+    by_std: [f32; 2],
+}
+
+impl Normal {
+    pub(crate) fn new(mean: f32, std: f32) -> Self {
+        let inverse = |x: f32| {
+            let exact = 1.0 / f64::from(x);
+            let high = exact as f32;
+            [high, (exact - f64::from(high)) as f32]
+        };
+        Self { mean, by_range: inverse(255.0), by_std: inverse(std) }
     }
 }
 
