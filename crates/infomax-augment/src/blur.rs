@@ -21,7 +21,7 @@ pub(crate) struct Blurrer {
     source: Vec<Block>,
     /// Some rows after the vertical pass, each with `radius` reflected values at both sides.
     rows: Vec<u16>,
-    /// The columns that the reflected values at both sides come from.
+    /// The columns that the reflected values at both sides come from, for a radius beyond the width.
     mirror: Vec<(usize, usize)>,
 }
 
@@ -119,8 +119,8 @@ impl Blur<'_> {
                 for (x, values) in plane[from..from + width].chunks(BLOCK).enumerate() {
                     let to = &mut source[x * column + y];
                     match values.first_chunk::<BLOCK>() {
-                        Some(values) => raise(to, values),
-                        None => raise(to, values),
+                        Some(values) => *to = raise(simd, values),
+                        None => to.iter_mut().zip(values).for_each(|(to, v)| *to = u16::from(*v) << BITS),
                     }
                 }
             }
@@ -135,9 +135,17 @@ impl Blur<'_> {
                     }
                 }
                 for (out, row) in out.chunks_exact_mut(width).zip(rows.chunks_exact_mut(row_len)) {
-                    for (k, (left, right)) in mirror.iter().enumerate() {
-                        row[radius - 1 - k] = row[radius + left];
-                        row[radius + width + k] = row[radius + right];
+                    if radius < width {
+                        let (left, rest) = row.split_at_mut(radius);
+                        left.iter_mut().rev().zip(&rest[1..]).for_each(|(to, v)| *to = *v);
+                        let (body, right) = row.split_at_mut(radius + width);
+                        let back = body.iter().rev().skip(1);
+                        right.iter_mut().take(radius).zip(back).for_each(|(to, v)| *to = *v);
+                    } else {
+                        for (k, (left, right)) in mirror.iter().enumerate() {
+                            row[radius - 1 - k] = row[radius + left];
+                            row[radius + width + k] = row[radius + right];
+                        }
                     }
                     for (x, out) in out.chunks_mut(BLOCK).enumerate() {
                         let span = &row[x * BLOCK..][..BLOCK + 2 * radius];
@@ -155,10 +163,17 @@ impl Blur<'_> {
 
 /// Bytes with `BITS` bits behind the binary point.
 #[inline(always)]
-fn raise(to: &mut Block, values: &[u8]) {
-    for (to, v) in to.iter_mut().zip(values) {
+fn raise<S: pulp::Simd>(simd: S, values: &[u8; BLOCK]) -> Block {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = v3(simd) {
+        return x86::blur_raise(simd, values);
+    }
+    let _ = simd;
+    let mut out = [0; BLOCK];
+    for (to, v) in out.iter_mut().zip(values) {
         *to = u16::from(*v) << BITS;
     }
+    out
 }
 
 /// The index that a mirror at the first and the last pixel shows at `i`, for any distance.

@@ -21,9 +21,27 @@ const MIDDLE: [[i8; 8]; 3] =
 const SIXTH: f32 = 1.0 / 6.0;
 const SIXTH_REST: f32 = (1.0 / 6.0 - SIXTH as f64) as f32;
 
-/// Turns the hue of 32 pixels.
+/// Blocks that go through both conversions together: each is a long chain of instructions, and in two loops
+/// those of several blocks overlap.
+const STRIP: usize = 16;
+
+/// Turns the hue of three planes.
 #[inline(always)]
-pub(crate) fn shift(simd: V3, offset: u8, red: &mut Block, green: &mut Block, blue: &mut Block) {
+pub(crate) fn shift(simd: V3, offset: u8, red: &mut [Block], green: &mut [Block], blue: &mut [Block]) {
+    let strips = red.chunks_mut(STRIP).zip(green.chunks_mut(STRIP)).zip(blue.chunks_mut(STRIP));
+    for ((red, green), blue) in strips {
+        for ((r, g), b) in red.iter_mut().zip(&mut *green).zip(&mut *blue) {
+            to_hsv(simd, r, g, b);
+        }
+        for ((h, s), v) in red.iter_mut().zip(green).zip(blue) {
+            from_hsv(simd, offset, h, s, v);
+        }
+    }
+}
+
+/// Hue, saturation and value in the place of the colours of 32 pixels.
+#[inline(always)]
+fn to_hsv(simd: V3, red: &mut Block, green: &mut Block, blue: &mut Block) {
     let avx2 = simd.avx2;
     let (r, g, b): (__m256i, __m256i, __m256i) = (pulp::cast(*red), pulp::cast(*green), pulp::cast(*blue));
     let constant = |x: i8| simd.avx._mm256_set1_epi8(x);
@@ -45,7 +63,7 @@ pub(crate) fn shift(simd: V3, offset: u8, red: &mut Block, green: &mut Block, bl
     let tops = spread(simd, avx2._mm256_sub_epi8(value, middle));
     let sextants = spread(simd, sextant);
     let zero = simd.avx._mm256_setzero_si256();
-    let (mut new, mut lowest, mut between) = ([zero; 2], [zero; 2], [zero; 2]);
+    let (mut hues, mut saturations) = ([zero; 2], [zero; 2]);
     for half in 0..2 {
         let (v, range) = (low_high(simd, values[half]), low_high(simd, ranges[half]));
         let (top, sextant) = (low_high(simd, tops[half]), low_high(simd, sextants[half]));
@@ -56,9 +74,26 @@ pub(crate) fn shift(simd: V3, offset: u8, red: &mut Block, green: &mut Block, bl
             hue[part] = hue_of(simd, sextant[part], top, range);
             saturation[part] = saturation_of(simd, simd.avx._mm256_cvtepi32_ps(v[part]), range);
         }
-        let hue = avx2._mm256_packs_epi32(hue[0], hue[1]);
-        let saturation = avx2._mm256_packs_epi32(saturation[0], saturation[1]);
-        [new[half], lowest[half], between[half]] = turned(simd, offset, hue, saturation, values[half]);
+        hues[half] = avx2._mm256_packs_epi32(hue[0], hue[1]);
+        saturations[half] = avx2._mm256_packs_epi32(saturation[0], saturation[1]);
+    }
+    (*red, *green) = (pulp::cast(join(simd, hues)), pulp::cast(join(simd, saturations)));
+    *blue = pulp::cast(value);
+}
+
+/// The colours in the place of hue, which is turned, saturation and value of 32 pixels.
+#[inline(always)]
+fn from_hsv(simd: V3, offset: u8, red: &mut Block, green: &mut Block, blue: &mut Block) {
+    let avx2 = simd.avx2;
+    let hue = avx2._mm256_add_epi8(pulp::cast(*red), simd.avx._mm256_set1_epi8(offset as i8));
+    let value: __m256i = pulp::cast(*blue);
+    let (hues, values) = (spread(simd, hue), spread(simd, value));
+    let saturations = spread(simd, pulp::cast(*green));
+    let zero = simd.avx._mm256_setzero_si256();
+    let (mut new, mut lowest, mut between) = ([zero; 2], [zero; 2], [zero; 2]);
+    for half in 0..2 {
+        [new[half], lowest[half], between[half]] =
+            from_words(simd, hues[half], saturations[half], values[half]);
     }
     let (new, lowest, between) = (join(simd, new), join(simd, lowest), join(simd, between));
     let mask = |table: [i8; 8]| avx2._mm256_shuffle_epi8(pulp::cast([table, [0; 8], table, [0; 8]]), new);
@@ -103,13 +138,12 @@ fn saturation_of(simd: V3, value: __m256, range: __m256) -> __m256i {
     avx._mm256_cvttps_epi32(avx._mm256_mul_ps(above, inverse))
 }
 
-/// The new sextant, the least and the middle channel of 16 pixels, after the shift.
+/// The sextant, the least and the middle channel of 16 pixels.
 #[inline(always)]
-fn turned(simd: V3, offset: u8, hue: __m256i, saturation: __m256i, value: __m256i) -> [__m256i; 3] {
+fn from_words(simd: V3, hue: __m256i, saturation: __m256i, value: __m256i) -> [__m256i; 3] {
     let (avx, avx2) = (simd.avx, simd.avx2);
     let constant = |x: i16| avx._mm256_set1_epi16(x);
     let byte = constant(255);
-    let hue = avx2._mm256_and_si256(avx2._mm256_add_epi16(hue, constant(i16::from(offset))), byte);
     // 6 hue / 255 and the remainder: 1543 / 65536 is little enough above 6 / 255.
     let sextant = avx2._mm256_mulhi_epu16(hue, constant(1543));
     let sixfold = avx2._mm256_mullo_epi16(hue, constant(6));

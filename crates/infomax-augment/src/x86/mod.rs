@@ -7,7 +7,7 @@
 pub(crate) mod colour;
 pub(crate) mod hue;
 
-use core::arch::x86_64::{__m256, __m256i};
+use core::arch::x86_64::{__m128i, __m256, __m256i};
 pub(crate) use pulp::x86::V3;
 
 /// Bytes that are worked on together.
@@ -113,6 +113,17 @@ pub(crate) fn weigh_lanes<const N: usize>(
     out
 }
 
+/// Bytes with 7 bits behind the binary point.
+#[inline(always)]
+pub(crate) fn blur_raise(simd: V3, bytes: &Block) -> [u16; BLOCK] {
+    let halves: [__m128i; 2] = pulp::cast(*bytes);
+    let mut out = [simd.avx._mm256_setzero_si256(); 2];
+    for (out, half) in out.iter_mut().zip(halves) {
+        *out = simd.avx2._mm256_slli_epi16::<7>(simd.avx2._mm256_cvtepu8_epi16(half));
+    }
+    pulp::cast(out)
+}
+
 /// `(line above + line below) w` over all pairs of blocks, as the portable loop of the blur.
 #[inline(always)]
 pub(crate) fn blur_vertical(
@@ -174,13 +185,21 @@ fn add_times(simd: V3, sums: &mut [__m256i; 2], values: [__m256i; 2], weight: [u
 
 /// `(v / 255 - mean) / std`, each division rounded as by a division: the product with a reciprocal that is
 /// the sum of two numbers. [`Normal::new`] makes them; the caller compares all 256 values.
+///
+/// With `FLIP` the last value comes first.
 #[inline(always)]
-pub(crate) fn normalise(simd: V3, bytes: &Block, normal: &Normal, out: &mut [f32; BLOCK]) {
+pub(crate) fn normalise<const FLIP: bool>(simd: V3, bytes: &Block, normal: &Normal, out: &mut [f32; BLOCK]) {
+    let back: __m256i = pulp::cast([7i32, 6, 5, 4, 3, 2, 1, 0]);
     let quotient = |x: __m256, [high, low]: [f32; 2]| {
         simd.fma._mm256_fmadd_ps(x, all(simd, high), simd.avx._mm256_mul_ps(x, all(simd, low)))
     };
     for (part, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        let unit = quotient(floats(simd, bytes, part), normal.by_range);
+        let values = if FLIP {
+            simd.avx2._mm256_permutevar8x32_epi32(widen(simd, bytes, 3 - part), back)
+        } else {
+            widen(simd, bytes, part)
+        };
+        let unit = quotient(simd.avx._mm256_cvtepi32_ps(values), normal.by_range);
         let centred = simd.avx._mm256_sub_ps(unit, all(simd, normal.mean));
         *out = pulp::cast(quotient(centred, normal.by_std));
     }
@@ -203,12 +222,4 @@ impl Normal {
         };
         Self { mean, by_range: inverse(255.0), by_std: inverse(std) }
     }
-}
-
-/// The bytes in reverse order.
-#[inline(always)]
-pub(crate) fn reverse(simd: V3, bytes: Block) -> Block {
-    let order: __m256i = pulp::cast([[15u8, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0]; 2]);
-    let halves = simd.avx2._mm256_shuffle_epi8(pulp::cast(bytes), order);
-    pulp::cast(simd.avx2._mm256_permute4x64_epi64::<0b01_00_11_10>(halves))
 }
