@@ -29,8 +29,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     recipe.views[0].filter = Filter::Bilinear;
     recipe.views[0].blur = Some(Blur { p: 1.0, sigma: (0.1, 2.0), kernel: Some(23) });
     let augmenter = Augmenter::new(&recipe)?;
-    let image =
-        Image::new(500, 375, 3, (0..500 * 375 * 3).map(|i| (i * 2_654_435_761_usize >> 20) as u8).collect())?;
+    let image = Image::new(
+        500,
+        375,
+        3,
+        (0..500 * 375 * 3).map(|i| ((i * 2_654_435_761_usize) >> 20) as u8).collect(),
+    )?;
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let draws: Vec<ViewParams> =
         (0..40).map(|_| augmenter.draw(0, 500, 375, &mut rng)).collect::<Result<_, _>>()?;
