@@ -1,7 +1,7 @@
 //! From 8 bits to normalised numbers: flips, noise, normalisation, erasing.
 
 use crate::draw::{EraseStep, NoiseStep};
-use crate::{EraseFill, ViewParams};
+use crate::{EraseFill, ViewParams, simd};
 #[cfg(target_arch = "x86_64")]
 use crate::{simd::v3, x86};
 use rand::SeedableRng as _;
@@ -22,6 +22,8 @@ struct Channel {
     table: [f32; 256],
     /// Whether the vectors, which do not divide, give what the table holds.
     exact: bool,
+    #[cfg(target_arch = "x86_64")]
+    normal: x86::Normal,
 }
 
 /// Where a view is written to, `(C, H, W)`.
@@ -43,13 +45,8 @@ impl Finish {
     pub(crate) fn run<S: pulp::Simd>(&self, simd: S, planes: &[u8], params: &ViewParams, output: Output<'_>) {
         let Output { out, size } = output;
         let plane = size * size;
-        let channels = self.channels.iter().zip(planes.chunks_exact(plane));
-        for ((channel, plane), out) in channels.zip(out.chunks_exact_mut(plane)) {
-            for (y, out) in out.chunks_exact_mut(size).enumerate() {
-                let y = if params.vertical_flip { size - 1 - y } else { y };
-                channel.row(simd, &plane[y * size..][..size], params.flip, out);
-            }
-        }
+        let flips = (params.flip, params.vertical_flip);
+        simd::alone(simd, Normalise { finish: self, planes, flips, out: &mut *out, size });
         if let Some(noise) = &params.noise {
             self.add_noise(noise, out, plane);
         }
@@ -71,10 +68,45 @@ impl Finish {
     }
 }
 
+/// Flips and normalisation, as an operation by itself.
+struct Normalise<'a> {
+    finish: &'a Finish,
+    planes: &'a [u8],
+    flips: (bool, bool),
+    out: &'a mut [f32],
+    size: usize,
+}
+
+impl pulp::WithSimd for Normalise<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
+        let Self { finish, planes, flips: (flip, vertical), out, size } = self;
+        let plane = size * size;
+        // Without a flip all rows are one.
+        let len = if flip || vertical { size } else { plane };
+        let channels = finish.channels.iter().zip(planes.chunks_exact(plane));
+        for ((channel, plane), out) in channels.zip(out.chunks_exact_mut(plane)) {
+            for (y, out) in out.chunks_exact_mut(len).enumerate() {
+                let y = if vertical { size - 1 - y } else { y };
+                channel.row(simd, &plane[y * len..][..len], flip, out);
+            }
+        }
+    }
+}
+
 impl Channel {
     fn new(mean: f32, std: f32) -> Self {
         let table: [f32; 256] = std::array::from_fn(|v| (v as f32 / 255.0 - mean) / std);
-        let mut channel = Self { mean, std, table, exact: true };
+        let mut channel = Self {
+            mean,
+            std,
+            table,
+            exact: true,
+            #[cfg(target_arch = "x86_64")]
+            normal: x86::Normal::new(mean, std),
+        };
         let bytes: Vec<u8> = (0..=255).collect();
         let mut out = [0.0; 256];
         pulp::Arch::new().dispatch(Row { channel: &channel, bytes: &bytes, out: &mut out });
@@ -112,18 +144,17 @@ impl Channel {
         flip: bool,
         out: &'a mut [f32],
     ) -> (&'a [u8], &'a mut [f32]) {
-        let moments = (self.mean, self.std);
         let (places, out) = out.as_chunks_mut();
         if flip {
             let (rest, blocks) = row.as_rchunks();
             for (place, block) in places.iter_mut().zip(blocks.iter().rev()) {
-                x86::normalise(simd, &x86::reverse(simd, *block), moments, place);
+                x86::normalise::<true>(simd, block, &self.normal, place);
             }
             (rest, out)
         } else {
             let (blocks, rest) = row.as_chunks();
             for (place, block) in places.iter_mut().zip(blocks) {
-                x86::normalise(simd, block, moments, place);
+                x86::normalise::<false>(simd, block, &self.normal, place);
             }
             (rest, out)
         }

@@ -13,9 +13,7 @@ pub(crate) fn shift<S: pulp::Simd>(simd: S, planes: &mut [u8], plane: usize, tur
     #[cfg(target_arch = "x86_64")]
     let [r, g, b] = if let Some(simd) = crate::simd::v3(simd) {
         let ([r, g, b], rest) = color::blocks(r, g, b);
-        for ((r, g), b) in r.iter_mut().zip(g).zip(b) {
-            crate::x86::hue::shift(simd, offset, r, g, b);
-        }
+        crate::x86::hue::shift(simd, offset, r, g, b);
         rest
     } else {
         [r, g, b]

@@ -4,7 +4,7 @@ use crate::affine::Warper;
 use crate::blur::Blurrer;
 use crate::finish::{Finish, Output};
 use crate::resample::{Resampler, Source, Window};
-use crate::{CropBox, Error, Image, JitterStep, Result, ViewConfig, ViewParams, color, hue};
+use crate::{CropBox, Error, Image, JitterStep, Result, ViewConfig, ViewParams, color, hue, simd};
 
 /// Buffers that are reused from view to view, so that nothing is allocated per image.
 #[derive(Debug, Default)]
@@ -69,18 +69,7 @@ impl pulp::WithSimd for Render<'_> {
         let rgb = colours == 3;
         let colours = colours * plane;
         for step in params.jitter.iter().flatten() {
-            let colours = &mut planes[..colours];
-            match *step {
-                JitterStep::Brightness(factor) if factor != 1.0 => color::brightness(simd, colours, factor),
-                JitterStep::Contrast(factor) if factor != 1.0 => {
-                    color::contrast(simd, colours, plane, factor)
-                }
-                JitterStep::Saturation(factor) if factor != 1.0 && rgb => {
-                    color::saturation(simd, colours, plane, factor);
-                }
-                JitterStep::Hue(turns) if turns != 0.0 && rgb => hue::shift(simd, colours, plane, turns),
-                _ => {}
-            }
+            simd::alone(simd, Colour { planes: &mut planes[..colours], plane, step: *step });
         }
         if params.grayscale && rgb {
             color::grayscale(simd, &mut planes[..colours], plane);
@@ -98,6 +87,32 @@ impl pulp::WithSimd for Render<'_> {
             color::solarize(&mut planes[..colours], threshold);
         }
         finish.run(simd, planes, params, Output { out, size });
+    }
+}
+
+/// One change of colour, as an operation by itself.
+struct Colour<'a> {
+    planes: &'a mut [u8],
+    plane: usize,
+    step: JitterStep,
+}
+
+impl pulp::WithSimd for Colour<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
+        let Self { planes, plane, step } = self;
+        let rgb = planes.len() == 3 * plane;
+        match step {
+            JitterStep::Brightness(factor) if factor != 1.0 => color::brightness(simd, planes, factor),
+            JitterStep::Contrast(factor) if factor != 1.0 => color::contrast(simd, planes, plane, factor),
+            JitterStep::Saturation(factor) if factor != 1.0 && rgb => {
+                color::saturation(simd, planes, plane, factor);
+            }
+            JitterStep::Hue(turns) if turns != 0.0 && rgb => hue::shift(simd, planes, plane, turns),
+            _ => {}
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! so the result is the same: columns first where the height shrinks by more than twice as many pixels as the
 //! width.
 
+use crate::simd;
 use crate::transpose::transpose;
 use crate::{CropBox, Filter};
 #[cfg(target_arch = "x86_64")]
@@ -20,19 +21,28 @@ const BLOCK: usize = 32;
 
 type Block = [u8; BLOCK];
 
-/// The weights of one axis.
+/// The weights of one axis, equally many for every output pixel.
 #[derive(Debug, Default)]
 pub(crate) struct Taps {
-    /// First input pixel and number of weights of every output pixel.
-    bounds: Vec<(usize, usize)>,
-    /// Weights, `stride` per output pixel.
+    /// How many input pixels an output pixel is the sum of.
+    count: usize,
+    /// The first of them, of every output pixel.
+    first: Vec<usize>,
+    /// Their weights, `count` per output pixel; those beyond the filter's reach are 0.
     weights: Vec<i32>,
+    /// The centre, the first input pixel and the one behind the last, of every output pixel.
+    spans: [Vec<f64>; 3],
+    /// The sums of the weights, before rounding.
+    sums: Vec<f64>,
+    /// The weights before rounding and after, those of the first input pixels of all output pixels, those of
+    /// the second, and so on.
     exact: Vec<f64>,
-    stride: usize,
+    rounded: Vec<i32>,
 }
 
 impl Taps {
     /// The weights of `count` output pixels from `offset` on, of a resize from `input` to `output` pixels.
+    #[inline(always)]
     fn set(&mut self, filter: Filter, input: usize, output: usize, offset: usize, count: usize) {
         let scale = input as f64 / output as f64;
         let stretch = scale.max(1.0);
@@ -41,57 +51,92 @@ impl Taps {
             Filter::Bicubic => 2.0,
         };
         let support = radius * stretch;
-        let inverse = 1.0 / stretch;
-        self.stride = support.ceil() as usize * 2 + 1;
-        self.bounds.clear();
-        self.weights.clear();
-        self.weights.resize(self.stride * count, 0);
+        self.first.clear();
+        self.spans.iter_mut().for_each(Vec::clear);
+        self.count = 0;
         for x in 0..count {
             let centre = ((offset + x) as f64 + 0.5) * scale;
             // Truncation towards zero, as the C original.
             let first = (centre - support + 0.5).max(0.0) as usize;
             let end = ((centre + support + 0.5) as usize).min(input);
-            self.exact.clear();
-            self.exact.extend((first..end).map(|i| weight(filter, (i as f64 - centre + 0.5) * inverse)));
-            let sum: f64 = self.exact.iter().sum();
-            let norm = if sum != 0.0 { sum } else { 1.0 };
-            let slots = &mut self.weights[x * self.stride..];
-            for (slot, w) in slots.iter_mut().zip(&self.exact) {
-                let scaled = w / norm * f64::from(1 << BITS);
-                *slot = (scaled + 0.5f64.copysign(scaled)) as i32;
+            self.count = self.count.max(end - first);
+            self.first.push(first);
+            for (span, v) in self.spans.iter_mut().zip([centre, first as f64, end as f64]) {
+                span.push(v);
             }
-            self.bounds.push((first, end - first));
+        }
+        self.sums.clear();
+        self.sums.resize(count, 0.0);
+        self.exact.resize(self.count * count, 0.0);
+        match filter {
+            Filter::Bilinear => self.weigh(count, 1.0 / stretch, bilinear),
+            Filter::Bicubic => self.weigh(count, 1.0 / stretch, bicubic),
+        }
+        self.weights.clear();
+        self.weights.resize(self.count * count, 0);
+        for (x, (first, weights)) in
+            self.first.iter_mut().zip(self.weights.chunks_exact_mut(self.count)).enumerate()
+        {
+            // At the end of the axis there are weights of 0 before the others instead of behind them.
+            let start = (*first).min(input - self.count);
+            let column = self.rounded[x..].iter().step_by(count);
+            for (to, w) in weights[*first - start..].iter_mut().zip(column) {
+                *to = *w;
+            }
+            *first = start;
+        }
+    }
+
+    /// All weights, normalised and rounded; the loops are in an order that suits vectors.
+    #[inline(always)]
+    fn weigh(&mut self, count: usize, inverse: f64, filter: impl Fn(f64) -> f64) {
+        let [centres, firsts, ends] = &self.spans;
+        for (k, exact) in self.exact.chunks_exact_mut(count).enumerate() {
+            let spans = centres.iter().zip(firsts).zip(ends);
+            for ((w, sum), ((centre, first), end)) in exact.iter_mut().zip(&mut self.sums).zip(spans) {
+                let at = first + k as f64;
+                let value = filter((at - centre + 0.5) * inverse);
+                *w = if at < *end { value } else { 0.0 };
+                *sum += *w;
+            }
+        }
+        for sum in &mut self.sums {
+            *sum = if *sum == 0.0 { 1.0 } else { *sum };
+        }
+        self.rounded.resize(self.exact.len(), 0);
+        for (exact, rounded) in self.exact.chunks_exact(count).zip(self.rounded.chunks_exact_mut(count)) {
+            for ((w, sum), to) in exact.iter().zip(&self.sums).zip(rounded) {
+                let scaled = w / sum * f64::from(1 << BITS);
+                *to = (scaled + 0.5f64.copysign(scaled)) as i32;
+            }
         }
     }
 
     /// The first input pixel that is needed and the one behind the last.
     fn reach(&self) -> (usize, usize) {
-        let first = self.bounds.first().map_or(0, |(first, _)| *first);
-        (first, self.bounds.iter().map(|(first, count)| first + count).max().unwrap_or(first))
+        let first = self.first.first().copied().unwrap_or(0);
+        (first, self.first.last().map_or(first, |last| last + self.count))
     }
 
     #[inline(always)]
     fn at(&self, x: usize) -> (usize, &[i32]) {
-        let (first, count) = self.bounds[x];
-        (first, &self.weights[x * self.stride..x * self.stride + count])
+        (self.first[x], &self.weights[x * self.count..(x + 1) * self.count])
     }
 }
 
-fn weight(filter: Filter, x: f64) -> f64 {
+#[inline(always)]
+fn bilinear(x: f64) -> f64 {
+    (1.0 - x.abs()).max(0.0)
+}
+
+#[inline(always)]
+fn bicubic(x: f64) -> f64 {
+    const A: f64 = -0.5;
     let x = x.abs();
-    match filter {
-        Filter::Bilinear => (1.0 - x).max(0.0),
-        Filter::Bicubic => {
-            const A: f64 = -0.5;
-            if x < 1.0 {
-                ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
-            } else if x < 2.0 {
-                (((x - 5.0) * x + 8.0) * x - 4.0) * A
-            } else {
-                0.0
-            }
-        }
-    }
+    let near = ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
+    let far = (((x - 5.0) * x + 8.0) * x - 4.0) * A;
+    let beyond = if x < 2.0 { far } else { 0.0 };
+    if x < 1.0 { near } else { beyond }
 }
 
 /// Buffers of the resampler.
@@ -99,7 +144,8 @@ fn weight(filter: Filter, x: f64) -> f64 {
 pub(crate) struct Resampler {
     x: Taps,
     y: Taps,
-    lanes: Vec<Lane>,
+    tiles: Vec<[Lane; LANES]>,
+    /// Rows after the first pass: blocks of columns of a channel, one below the other.
     rows: Vec<Block>,
     columns: Vec<u8>,
 }
@@ -141,7 +187,7 @@ impl Resampler {
         let (size, channels) = (window.size, source.channels);
         if crop.height == window.full.1 {
             let rows = CropBox { y: crop.y + window.offset.1, height: size, ..crop };
-            return self.horizontal(simd, source, rows, filter, window, Target { out, stride: size });
+            return self.horizontal(simd, source, rows, filter, window, Target { out, size, blocks: false });
         }
         self.y.set(filter, crop.height, window.full.1, window.offset.1, size);
         let shrinks = |from: usize, to: usize| from.saturating_sub(to);
@@ -153,25 +199,13 @@ impl Resampler {
         let (first, end) = self.y.reach();
         let height = end - first;
         let mut rows = std::mem::take(&mut self.rows);
-        // Rows are filled up to whole blocks.
-        let stride = size.div_ceil(BLOCK);
-        rows.resize(channels * height * stride, [0; BLOCK]);
+        let columns = size.div_ceil(BLOCK);
+        rows.resize(channels * height * columns, [0; BLOCK]);
         let needed = CropBox { y: crop.y + first, height, ..crop };
-        let target = Target { out: rows.as_flattened_mut(), stride: stride * BLOCK };
+        let target = Target { out: rows.as_flattened_mut(), size, blocks: true };
         self.horizontal(simd, source, needed, filter, window, target);
-        for (plane, out) in rows.chunks_exact(height * stride).zip(out.chunks_exact_mut(size * size)) {
-            for (y, out) in out.chunks_exact_mut(size).enumerate() {
-                let (start, weights) = self.y.at(y);
-                let rows = plane[(start - first) * stride..].as_flattened();
-                for (x, out) in out.chunks_mut(BLOCK).enumerate() {
-                    let values = weigh_rows(simd, &rows[x * BLOCK..], stride * BLOCK, weights);
-                    match out.first_chunk_mut::<BLOCK>() {
-                        Some(out) => *out = values,
-                        None => out.copy_from_slice(&values[..out.len()]),
-                    }
-                }
-            }
-        }
+        let pass = Vertical { taps: &self.y, first, rows: &rows, height, size, out };
+        simd::alone(simd, pass);
         self.rows = rows;
     }
 
@@ -207,7 +241,7 @@ impl Resampler {
         }
         let source = Source { data: &columns, width: crop.width, channels };
         let crop = CropBox { x: 0, y: 0, width: crop.width, height: window.size };
-        self.horizontal(simd, source, crop, filter, window, Target { out, stride: window.size });
+        self.horizontal(simd, source, crop, filter, window, Target { out, size: window.size, blocks: false });
         self.columns = columns;
     }
 
@@ -222,32 +256,66 @@ impl Resampler {
         window: Window,
         target: Target<'_>,
     ) {
+        simd::alone(simd, Horizontal { resampler: self, source, crop, filter, window, target });
+    }
+}
+
+/// The resize of rows, as an operation by itself.
+struct Horizontal<'a> {
+    resampler: &'a mut Resampler,
+    source: Source<'a>,
+    crop: CropBox,
+    filter: Filter,
+    window: Window,
+    target: Target<'a>,
+}
+
+impl pulp::WithSimd for Horizontal<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
+        let Self { resampler: Resampler { x: taps, tiles, .. }, source, crop, filter, window, target } = self;
         let (width, height, channels) = (window.size, crop.height, source.channels);
         if crop.width == window.full.0 {
-            return split_planes(source, CropBox { x: crop.x + window.offset.0, width, ..crop }, target);
+            let columns = CropBox { x: crop.x + window.offset.0, width, ..crop };
+            return split_planes(source, columns, target);
         }
-        let Target { out, stride } = target;
-        self.x.set(filter, crop.width, window.full.0, window.offset.0, width);
-        let (first, end) = self.x.reach();
+        taps.set(filter, crop.width, window.full.0, window.offset.0, width);
+        let (first, end) = taps.reach();
         let row_len = (end - first) * channels;
-        self.lanes.resize(row_len.next_multiple_of(LANES), [0; LANES]);
+        tiles.resize(row_len.div_ceil(LANES), [[0; LANES]; LANES]);
+        let mut target = target;
         let mut top = 0;
         while top < height {
             let count = LANES.min(height - top);
             // Turn 16 rows into columns of lanes, so that one weight meets 16 pixels at once. Where there
             // are fewer, the last row stands in for the others.
-            let rows: [&[u8]; LANES] = std::array::from_fn(|r| {
+            for r in 0..LANES {
                 let at = (crop.y + top + r.min(count - 1)) * source.width + crop.x + first;
-                &source.data[at * channels..at * channels + row_len]
-            });
-            interleave(simd, rows, &mut self.lanes);
-            let tiles = Tiles { lanes: &self.lanes, taps: &self.x, first, channels, top, count };
-            let target = Target { out: &mut *out, stride };
-            match channels {
-                1 => tiles.run::<1, S>(simd, target, width, height),
-                3 => tiles.run::<3, S>(simd, target, width, height),
-                4 => tiles.run::<4, S>(simd, target, width, height),
-                _ => tiles.run::<0, S>(simd, target, width, height),
+                let row = &source.data[at * channels..at * channels + row_len];
+                let (whole, rest) = row.as_chunks();
+                for (tile, values) in tiles.iter_mut().zip(whole) {
+                    tile[r] = *values;
+                }
+                if let (false, Some(tile)) = (rest.is_empty(), tiles.last_mut()) {
+                    tile[r][..rest.len()].copy_from_slice(rest);
+                }
+            }
+            for tile in tiles.iter_mut() {
+                *tile = transpose(simd, *tile);
+            }
+            let rows = Rows { lanes: tiles.as_flattened(), taps, first, channels, top, count, height };
+            match (channels, taps.count) {
+                (3, 2) => rows.run::<3, 2, S>(simd, &mut target),
+                (3, 3) => rows.run::<3, 3, S>(simd, &mut target),
+                (3, 4) => rows.run::<3, 4, S>(simd, &mut target),
+                (3, 5) => rows.run::<3, 5, S>(simd, &mut target),
+                (3, 6) => rows.run::<3, 6, S>(simd, &mut target),
+                (3, _) => rows.run::<3, 0, S>(simd, &mut target),
+                (1, _) => rows.run::<1, 0, S>(simd, &mut target),
+                (4, _) => rows.run::<4, 0, S>(simd, &mut target),
+                _ => rows.run::<0, 0, S>(simd, &mut target),
             }
             top += count;
         }
@@ -255,20 +323,22 @@ impl Resampler {
 }
 
 /// Sixteen rows of the crop as lanes, to be resized into planes.
-struct Tiles<'a> {
+struct Rows<'a> {
     lanes: &'a [Lane],
     taps: &'a Taps,
     first: usize,
     channels: usize,
     top: usize,
     count: usize,
+    height: usize,
 }
 
-impl Tiles<'_> {
-    /// Resizes the rows of all channels, `N` together; with `N = 0`, one after the other.
+impl Rows<'_> {
+    /// Resizes the rows of all channels, `N` together, or with `N = 0` one after the other, with `T` weights,
+    /// or with `T = 0` as many as there are.
     #[inline(always)]
-    fn run<const N: usize, S: pulp::Simd>(&self, simd: S, target: Target<'_>, width: usize, height: usize) {
-        let Target { out, stride } = target;
+    fn run<const N: usize, const T: usize, S: pulp::Simd>(&self, simd: S, target: &mut Target<'_>) {
+        let width = target.size;
         for x in (0..width).step_by(LANES) {
             let n = LANES.min(width - x);
             if N == 0 {
@@ -279,19 +349,24 @@ impl Tiles<'_> {
                         let lanes = &self.lanes[(start - self.first) * self.channels + c..];
                         *values = weigh(lanes.iter().step_by(self.channels), weights);
                     }
-                    self.write(simd, block, &mut out[c * height * stride..][..height * stride], stride, x);
+                    self.write(simd, block, target, c, x);
                 }
             } else {
+                let pixels = self.lanes.as_chunks::<N>().0;
                 let mut blocks = [[[0u8; LANES]; LANES]; N];
                 for i in 0..n {
                     let (start, weights) = self.taps.at(x + i);
-                    let values = weigh_lanes::<N, S>(simd, &self.lanes[(start - self.first) * N..], weights);
+                    let pixels = &pixels[start - self.first..];
+                    let values = match (pixels.first_chunk::<T>(), weights.first_chunk::<T>()) {
+                        (Some(pixels), Some(weights)) if T > 0 => weigh_lanes(simd, pixels, weights),
+                        _ => weigh_lanes(simd, pixels, weights),
+                    };
                     for (block, values) in blocks.iter_mut().zip(values) {
                         block[i] = values;
                     }
                 }
-                for (block, plane) in blocks.into_iter().zip(out.chunks_exact_mut(height * stride)) {
-                    self.write(simd, block, plane, stride, x);
+                for (c, block) in blocks.into_iter().enumerate() {
+                    self.write(simd, block, target, c, x);
                 }
             }
         }
@@ -299,9 +374,17 @@ impl Tiles<'_> {
 
     /// Turns the columns of a block into rows again.
     #[inline(always)]
-    fn write<S: pulp::Simd>(&self, simd: S, block: [Lane; LANES], plane: &mut [u8], stride: usize, x: usize) {
-        let lines = &mut plane[self.top * stride..(self.top + self.count) * stride];
-        for (line, values) in lines.chunks_exact_mut(stride).zip(transpose(simd, block)) {
+    fn write<S: pulp::Simd>(
+        &self,
+        simd: S,
+        block: [Lane; LANES],
+        target: &mut Target<'_>,
+        channel: usize,
+        x: usize,
+    ) {
+        let (lines, stride, x) = target.lines(channel, self.height, x);
+        let lines = lines[self.top * stride..].chunks_exact_mut(stride).take(self.count);
+        for (line, values) in lines.zip(transpose(simd, block)) {
             let line = &mut line[x..];
             match line.first_chunk_mut::<LANES>() {
                 Some(line) => *line = values,
@@ -311,31 +394,88 @@ impl Tiles<'_> {
     }
 }
 
-/// Writes 16 rows as columns: value `j` of row `r` goes to `lanes[j][r]`.
-#[inline(always)]
-fn interleave<S: pulp::Simd>(simd: S, rows: [&[u8]; LANES], lanes: &mut [Lane]) {
-    let len = rows[0].len();
-    let (whole, rest) = lanes.as_chunks_mut::<LANES>();
-    for (j, lanes) in whole.iter_mut().enumerate().take(len / LANES) {
-        let mut block = [[0; LANES]; LANES];
-        for (to, row) in block.iter_mut().zip(rows) {
-            to.copy_from_slice(&row[j * LANES..(j + 1) * LANES]);
-        }
-        *lanes = transpose(simd, block);
-    }
-    let done = len / LANES * LANES;
-    let tail = whole[len / LANES..].iter_mut().flatten().chain(rest);
-    for (j, lane) in (done..len).zip(tail) {
-        for (value, row) in lane.iter_mut().zip(rows) {
-            *value = row[j];
+/// Planes of `size` columns: rows, or, for the second pass, blocks of columns one below the other.
+struct Target<'a> {
+    out: &'a mut [u8],
+    size: usize,
+    blocks: bool,
+}
+
+impl Target<'_> {
+    /// What holds column `x` of a channel: lines, their length, and the place of the column in a line.
+    #[inline(always)]
+    fn lines(&mut self, channel: usize, height: usize, x: usize) -> (&mut [u8], usize, usize) {
+        if self.blocks {
+            let len = height * BLOCK;
+            let block = channel * self.size.div_ceil(BLOCK) + x / BLOCK;
+            (&mut self.out[block * len..(block + 1) * len], BLOCK, x % BLOCK)
+        } else {
+            let len = height * self.size;
+            (&mut self.out[channel * len..(channel + 1) * len], self.size, x)
         }
     }
 }
 
-/// Planes with `stride` bytes a row.
-struct Target<'a> {
+/// The resize of the columns that the first pass left, as an operation by itself.
+struct Vertical<'a> {
+    taps: &'a Taps,
+    first: usize,
+    rows: &'a [Block],
+    height: usize,
+    size: usize,
     out: &'a mut [u8],
-    stride: usize,
+}
+
+impl pulp::WithSimd for Vertical<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
+        match self.taps.count {
+            2 => self.run::<2, S>(simd),
+            3 => self.run::<3, S>(simd),
+            4 => self.run::<4, S>(simd),
+            5 => self.run::<5, S>(simd),
+            6 => self.run::<6, S>(simd),
+            _ => self.run::<0, S>(simd),
+        }
+    }
+}
+
+impl Vertical<'_> {
+    /// With `T` weights, or with `T = 0` as many as there are.
+    #[inline(always)]
+    fn run<const T: usize, S: pulp::Simd>(self, simd: S) {
+        let Self { taps, first, rows, height, size, out } = self;
+        let columns = size.div_ceil(BLOCK);
+        for (i, column) in rows.chunks_exact(height).enumerate() {
+            let (plane, x) = (i / columns * size * size, i % columns * BLOCK);
+            for (y, out) in out[plane..plane + size * size].chunks_exact_mut(size).enumerate() {
+                let (start, weights) = taps.at(y);
+                let blocks = &column[start - first..];
+                let values = match (blocks.first_chunk::<T>(), weights.first_chunk::<T>()) {
+                    (Some(blocks), Some(weights)) if T > 0 => weigh_blocks(simd, blocks, weights),
+                    _ => weigh_blocks(simd, blocks, weights),
+                };
+                let out = &mut out[x..];
+                match out.first_chunk_mut::<BLOCK>() {
+                    Some(out) => *out = values,
+                    None => out.copy_from_slice(&values[..out.len()]),
+                }
+            }
+        }
+    }
+}
+
+/// The weighted sum of blocks.
+#[inline(always)]
+fn weigh_blocks<S: pulp::Simd>(simd: S, blocks: &[Block], weights: &[i32]) -> Block {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = v3(simd) {
+        return x86::weigh_blocks(simd, blocks.iter(), weights);
+    }
+    let _ = simd;
+    weigh(blocks.iter(), weights)
 }
 
 /// The weighted sum of the first bytes of rows of `stride` bytes.
@@ -343,23 +483,23 @@ struct Target<'a> {
 fn weigh_rows<S: pulp::Simd>(simd: S, rows: &[u8], stride: usize, weights: &[i32]) -> Block {
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = v3(simd) {
-        return x86::weigh_rows(simd, rows, stride, weights);
+        return x86::weigh_blocks(simd, rows.chunks(stride).filter_map(<[u8]>::first_chunk), weights);
     }
     let _ = simd;
     weigh(rows.chunks(stride).filter_map(<[u8]>::first_chunk), weights)
 }
 
-/// The weighted sums of lanes, for `N` channels: the first `N`, the `N` behind them, and so on.
+/// The weighted sums of the lanes of pixels of `N` channels.
 #[inline(always)]
-fn weigh_lanes<const N: usize, S: pulp::Simd>(simd: S, lanes: &[Lane], weights: &[i32]) -> [Lane; N] {
+fn weigh_lanes<const N: usize, S: pulp::Simd>(simd: S, pixels: &[[Lane; N]], weights: &[i32]) -> [Lane; N] {
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = v3(simd) {
-        return x86::weigh_lanes(simd, lanes, weights);
+        return x86::weigh_lanes(simd, pixels, weights);
     }
     let _ = simd;
     let mut out = [[0; LANES]; N];
     for (c, out) in out.iter_mut().enumerate() {
-        *out = weigh(lanes[c..].iter().step_by(N), weights);
+        *out = weigh(pixels.iter().map(|pixel| &pixel[c]), weights);
     }
     out
 }
@@ -387,14 +527,19 @@ fn clip(sum: i32) -> u8 {
 
 /// Copies the crop of an interleaved image into planes.
 #[inline(always)]
-fn split_planes(source: Source<'_>, crop: CropBox, target: Target<'_>) {
+fn split_planes(source: Source<'_>, crop: CropBox, mut target: Target<'_>) {
     let channels = source.channels;
-    for (c, plane) in target.out.chunks_exact_mut(target.stride * crop.height).enumerate() {
-        for (y, line) in plane.chunks_exact_mut(target.stride).enumerate() {
-            let start = ((crop.y + y) * source.width + crop.x) * channels;
-            let row = &source.data[start..start + crop.width * channels];
-            for (o, px) in line.iter_mut().zip(row.chunks_exact(channels)) {
-                *o = px[c];
+    let step = if target.blocks { BLOCK } else { crop.width };
+    for c in 0..channels {
+        for left in (0..crop.width).step_by(step) {
+            let (lines, stride, _) = target.lines(c, crop.height, left);
+            let width = step.min(crop.width - left);
+            for (y, line) in lines.chunks_exact_mut(stride).enumerate() {
+                let start = ((crop.y + y) * source.width + crop.x + left) * channels;
+                let row = &source.data[start..start + width * channels];
+                for (o, px) in line.iter_mut().zip(row.chunks_exact(channels)) {
+                    *o = px[c];
+                }
             }
         }
     }

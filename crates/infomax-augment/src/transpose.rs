@@ -33,12 +33,10 @@ fn avx2(simd: pulp::x86::V3, block: Block) -> Block {
             rows[2 * i + 1] = simd.avx2._mm256_unpackhi_epi8(old[i], old[i + 4]);
         }
     }
-    let mut out = [[0; 16]; 16];
-    for (pair, row) in out.chunks_exact_mut(2).zip(rows) {
-        let [a, b]: [[u8; 16]; 2] = pulp::cast(simd.avx2._mm256_permute4x64_epi64::<0b11_01_10_00>(row));
-        (pair[0], pair[1]) = (a, b);
+    for row in &mut rows {
+        *row = simd.avx2._mm256_permute4x64_epi64::<0b11_01_10_00>(*row);
     }
-    out
+    pulp::cast(rows)
 }
 
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! Changes of colour, 32 pixels at once.
 
 use super::{Block, V3, all, floats, narrow};
-use core::arch::x86_64::__m256;
+use core::arch::x86_64::{__m256, __m256i};
 
 /// `degenerate + factor (v - degenerate)`; `narrow` cuts off and clamps what comes out.
 #[inline(always)]
@@ -47,15 +47,30 @@ pub(crate) fn saturation(simd: V3, factor: f32, r: &mut Block, g: &mut Block, b:
     (*r, *g, *b) = (narrow(simd, nr), narrow(simd, ng), narrow(simd, nb));
 }
 
-/// The luma of every pixel.
+/// The luma of every pixel, `(19595 r + 38470 g + 7471 b + 32768) >> 16`, in 16 bits.
+///
+/// The weights are split into bytes, `256 high + low`, and the colours are taken relative to 128, so that no
+/// sum leaves 16 bits: with those of the high bytes at least `-255 * 128` and of the low ones `-256 * 128`.
+/// Half a level is 128 times the constant 1 beside blue.
 #[inline(always)]
 pub(crate) fn grey(simd: V3, r: &Block, g: &Block, b: &Block) -> Block {
-    let mut out = [simd.avx._mm256_setzero_si256(); 4];
-    for (part, out) in out.iter_mut().enumerate() {
-        let grey = luma(simd, floats(simd, r, part), floats(simd, g, part), floats(simd, b, part));
-        *out = simd.avx._mm256_cvttps_epi32(grey);
-    }
-    narrow(simd, out)
+    let avx2 = simd.avx2;
+    let middle = simd.avx._mm256_set1_epi8(-128);
+    let signed = |v: &Block| avx2._mm256_xor_si256(pulp::cast(*v), middle);
+    let (r, g, b) = (signed(r), signed(g), signed(b));
+    let one = simd.avx._mm256_set1_epi8(1);
+    let pairs = |first: u8, second: u8| simd.avx._mm256_set1_epi16(i16::from_le_bytes([first, second]));
+    let (high, low) = (pairs(76, 150), pairs(139, 70));
+    let (high_b, low_b) = (pairs(29, 128), pairs(47, 0));
+    let luma = |rg: __m256i, b: __m256i| {
+        let times = |v: __m256i, weights: __m256i| avx2._mm256_maddubs_epi16(weights, v);
+        let low = avx2._mm256_add_epi16(times(rg, low), times(b, low_b));
+        let high = avx2._mm256_add_epi16(times(rg, high), times(b, high_b));
+        avx2._mm256_srai_epi16::<8>(avx2._mm256_add_epi16(high, avx2._mm256_srai_epi16::<8>(low)))
+    };
+    let first = luma(avx2._mm256_unpacklo_epi8(r, g), avx2._mm256_unpacklo_epi8(b, one));
+    let second = luma(avx2._mm256_unpackhi_epi8(r, g), avx2._mm256_unpackhi_epi8(b, one));
+    pulp::cast(avx2._mm256_xor_si256(avx2._mm256_packs_epi16(first, second), middle))
 }
 
 /// The sum of bytes.

@@ -31,6 +31,26 @@ fn narrow(simd: V3, [a, b, c, d]: [__m256i; 4]) -> Block {
     pulp::cast(simd.avx2._mm256_permutevar8x32_epi32(bytes, order))
 }
 
+/// Bytes as 16-bit integers: the first and the second eight of each half. [`join`] puts them together again.
+#[inline(always)]
+fn spread(simd: V3, bytes: __m256i) -> [__m256i; 2] {
+    let zero = simd.avx._mm256_setzero_si256();
+    [simd.avx2._mm256_unpacklo_epi8(bytes, zero), simd.avx2._mm256_unpackhi_epi8(bytes, zero)]
+}
+
+/// Two vectors of 16-bit integers as bytes, in the order of [`spread`]; what does not fit becomes 0 or 255.
+#[inline(always)]
+fn join(simd: V3, [low, high]: [__m256i; 2]) -> __m256i {
+    simd.avx2._mm256_packus_epi16(low, high)
+}
+
+/// Unsigned 16-bit integers as 32-bit ones: the first and the second four of each half.
+#[inline(always)]
+fn low_high(simd: V3, words: __m256i) -> [__m256i; 2] {
+    let zero = simd.avx._mm256_setzero_si256();
+    [simd.avx2._mm256_unpacklo_epi16(words, zero), simd.avx2._mm256_unpackhi_epi16(words, zero)]
+}
+
 #[inline(always)]
 fn floats(simd: V3, bytes: &Block, part: usize) -> __m256 {
     simd.avx._mm256_cvtepi32_ps(widen(simd, bytes, part))
@@ -41,12 +61,12 @@ fn all(simd: V3, x: f32) -> __m256 {
     simd.avx._mm256_set1_ps(x)
 }
 
-/// The weighted sum of the first 32 bytes of rows of `stride` bytes, in 22-bit fixed point.
+/// The weighted sum of blocks, in 22-bit fixed point.
 #[inline(always)]
-pub(crate) fn weigh_rows(simd: V3, rows: &[u8], stride: usize, weights: &[i32]) -> Block {
+pub(crate) fn weigh_blocks<'a>(simd: V3, blocks: impl Iterator<Item = &'a Block>, weights: &[i32]) -> Block {
     let half = simd.avx._mm256_set1_epi32(1 << 21);
     let mut sums = [half; 4];
-    for (block, w) in rows.chunks(stride).filter_map(<[u8]>::first_chunk).zip(weights) {
+    for (block, w) in blocks.zip(weights) {
         let w = simd.avx._mm256_set1_epi32(*w);
         for (part, sum) in sums.iter_mut().enumerate() {
             let product = simd.avx2._mm256_mullo_epi32(widen(simd, block, part), w);
@@ -59,14 +79,18 @@ pub(crate) fn weigh_rows(simd: V3, rows: &[u8], stride: usize, weights: &[i32]) 
     narrow(simd, sums)
 }
 
-/// The weighted sums of lanes of 16 bytes, for `N` channels: the first `N`, the `N` behind them and so on.
+/// The weighted sums of the lanes of pixels of `N` channels.
 #[inline(always)]
-pub(crate) fn weigh_lanes<const N: usize>(simd: V3, lanes: &[[u8; 16]], weights: &[i32]) -> [[u8; 16]; N] {
+pub(crate) fn weigh_lanes<const N: usize>(
+    simd: V3,
+    pixels: &[[[u8; 16]; N]],
+    weights: &[i32],
+) -> [[u8; 16]; N] {
     let half = simd.avx._mm256_set1_epi32(1 << 21);
     let mut sums = [[half; 2]; N];
-    for (lanes, w) in lanes.as_chunks::<N>().0.iter().zip(weights) {
+    for (pixel, w) in pixels.iter().zip(weights) {
         let w = simd.avx._mm256_set1_epi32(*w);
-        for (lane, sums) in lanes.iter().zip(&mut sums) {
+        for (lane, sums) in pixel.iter().zip(&mut sums) {
             let halves: [[u8; 8]; 2] = pulp::cast(*lane);
             for (bytes, sum) in halves.into_iter().zip(sums) {
                 let values = simd.avx2._mm256_cvtepu8_epi32(pulp::cast([bytes, [0; 8]]));
@@ -74,99 +98,128 @@ pub(crate) fn weigh_lanes<const N: usize>(simd: V3, lanes: &[[u8; 16]], weights:
             }
         }
     }
+    let zero = simd.avx._mm256_setzero_si256();
+    let shifted = |sum: __m256i| simd.avx2._mm256_srai_epi32::<22>(sum);
     let mut out = [[0; 16]; N];
-    for (out, [low, high]) in out.iter_mut().zip(sums) {
-        let low = simd.avx2._mm256_srai_epi32::<22>(low);
-        let high = simd.avx2._mm256_srai_epi32::<22>(high);
-        let bytes: [[u8; 16]; 2] = pulp::cast(narrow(simd, [low, high, low, high]));
-        *out = bytes[0];
+    // Two channels go through the same instructions.
+    for (out, sums) in out.chunks_mut(2).zip(sums.chunks(2)) {
+        let [[a, b], [c, d]] = [sums[0], *sums.get(1).unwrap_or(&[zero; 2])];
+        let values = [shifted(a), shifted(b), shifted(c), shifted(d)];
+        let both: [[u8; 16]; 2] = pulp::cast(narrow(simd, values));
+        for (out, bytes) in out.iter_mut().zip(both) {
+            *out = bytes;
+        }
     }
     out
 }
 
-/// `(source[line above] + source[line below]) w` over all pairs, as the portable loop of the blur.
+/// Bytes with 7 bits behind the binary point.
+#[inline(always)]
+pub(crate) fn blur_raise(simd: V3, bytes: &Block) -> [u16; BLOCK] {
+    let halves: [__m128i; 2] = pulp::cast(*bytes);
+    let mut out = [simd.avx._mm256_setzero_si256(); 2];
+    for (out, half) in out.iter_mut().zip(halves) {
+        *out = simd.avx2._mm256_slli_epi16::<7>(simd.avx2._mm256_cvtepu8_epi16(half));
+    }
+    pulp::cast(out)
+}
+
+/// `(line above + line below) w` over all pairs of blocks, as the portable loop of the blur.
 #[inline(always)]
 pub(crate) fn blur_vertical(
     simd: V3,
-    source: &[Block],
-    lines: &[usize],
-    x: usize,
-    weights: &[u16],
+    lines: &[[u16; BLOCK]],
+    radius: usize,
+    weights: &[[u16; 16]],
     start: u16,
 ) -> [u16; BLOCK] {
-    let radius = weights.len() - 1;
-    let start = simd.avx._mm256_set1_epi16(start as i16);
-    let (mut low, mut high) = (start, start);
-    let halves = |at: usize| -> [__m256i; 2] {
-        let [a, b]: [__m128i; 2] = pulp::cast(source[at + x]);
-        [simd.avx2._mm256_cvtepu8_epi16(a), simd.avx2._mm256_cvtepu8_epi16(b)]
-    };
-    let times = |v: __m256i, w: __m256i| simd.avx2._mm256_mulhi_epu16(simd.avx2._mm256_slli_epi16::<7>(v), w);
-    let w = simd.avx._mm256_set1_epi16(weights[0] as i16);
-    let [a, b] = halves(lines[radius]);
-    low = simd.avx2._mm256_add_epi16(low, times(a, w));
-    high = simd.avx2._mm256_add_epi16(high, times(b, w));
-    let pairs = lines[..radius].iter().rev().zip(&lines[radius + 1..]);
-    for ((above, below), w) in pairs.zip(&weights[1..]) {
-        let w = simd.avx._mm256_set1_epi16(*w as i16);
-        let ([a, b], [c, d]) = (halves(*above), halves(*below));
-        low = simd.avx2._mm256_add_epi16(low, times(simd.avx2._mm256_add_epi16(a, c), w));
-        high = simd.avx2._mm256_add_epi16(high, times(simd.avx2._mm256_add_epi16(b, d), w));
+    let mut sums = [simd.avx._mm256_set1_epi16(start as i16); 2];
+    let at = |line: usize| -> [__m256i; 2] { pulp::cast(lines[line]) };
+    add_times(simd, &mut sums, at(radius), weights[0]);
+    for (k, w) in weights.iter().enumerate().skip(1) {
+        let ([a, b], [c, d]) = (at(radius - k), at(radius + k));
+        let pair = [simd.avx2._mm256_add_epi16(a, c), simd.avx2._mm256_add_epi16(b, d)];
+        add_times(simd, &mut sums, pair, *w);
     }
-    pulp::cast([low, high])
+    pulp::cast(sums)
 }
 
 /// `(span[radius - k] + span[radius + k]) w[k]` over all k, rounded, as the portable loop of the blur.
 #[inline(always)]
-pub(crate) fn blur_horizontal(simd: V3, span: &[u16], weights: &[u16], start: u16) -> Block {
-    let radius = weights.len() - 1;
-    let start = simd.avx._mm256_set1_epi16(start as i16);
-    let (mut low, mut high) = (start, start);
+pub(crate) fn blur_horizontal(
+    simd: V3,
+    span: &[u16],
+    radius: usize,
+    weights: &[[u16; 16]],
+    start: u16,
+) -> Block {
+    let mut sums = [simd.avx._mm256_set1_epi16(start as i16); 2];
     let at = |k: usize| -> [__m256i; 2] {
         match span[k..].first_chunk::<BLOCK>() {
             Some(values) => pulp::cast(*values),
-            None => [start; 2],
+            None => [simd.avx._mm256_setzero_si256(); 2],
         }
     };
-    let w = simd.avx._mm256_set1_epi16(weights[0] as i16);
-    let [a, b] = at(radius);
-    low = simd.avx2._mm256_add_epi16(low, simd.avx2._mm256_mulhi_epu16(a, w));
-    high = simd.avx2._mm256_add_epi16(high, simd.avx2._mm256_mulhi_epu16(b, w));
+    add_times(simd, &mut sums, at(radius), weights[0]);
     for (k, w) in weights.iter().enumerate().skip(1) {
-        let w = simd.avx._mm256_set1_epi16(*w as i16);
         let ([a, b], [c, d]) = (at(radius - k), at(radius + k));
-        let (ac, bd) = (simd.avx2._mm256_add_epi16(a, c), simd.avx2._mm256_add_epi16(b, d));
-        low = simd.avx2._mm256_add_epi16(low, simd.avx2._mm256_mulhi_epu16(ac, w));
-        high = simd.avx2._mm256_add_epi16(high, simd.avx2._mm256_mulhi_epu16(bd, w));
+        let pair = [simd.avx2._mm256_add_epi16(a, c), simd.avx2._mm256_add_epi16(b, d)];
+        add_times(simd, &mut sums, pair, *w);
     }
     let half = simd.avx._mm256_set1_epi16(64);
-    let low = simd.avx2._mm256_srli_epi16::<7>(simd.avx2._mm256_add_epi16(low, half));
-    let high = simd.avx2._mm256_srli_epi16::<7>(simd.avx2._mm256_add_epi16(high, half));
-    let bytes = simd.avx2._mm256_packus_epi16(low, high);
+    for sum in &mut sums {
+        *sum = simd.avx2._mm256_srli_epi16::<7>(simd.avx2._mm256_add_epi16(*sum, half));
+    }
+    let bytes = simd.avx2._mm256_packus_epi16(sums[0], sums[1]);
     pulp::cast(simd.avx2._mm256_permute4x64_epi64::<0b11_01_10_00>(bytes))
 }
 
-/// `(v / 255 - mean) / std`, each division rounded as by a division: the quotient by a reciprocal and its
-/// remainder, which fused multiply-add finds exactly (Markstein 1990).
+/// Adds the upper halves of the products with `weight`.
 #[inline(always)]
-pub(crate) fn normalise(simd: V3, bytes: &Block, (mean, std): (f32, f32), out: &mut [f32; BLOCK]) {
-    let quotient = |x: __m256, d: __m256, r: __m256| {
-        let q = simd.avx._mm256_mul_ps(x, r);
-        let rest = simd.fma._mm256_fnmadd_ps(q, d, x);
-        simd.fma._mm256_fmadd_ps(rest, r, q)
-    };
-    let (range, by_range) = (all(simd, 255.0), all(simd, 1.0 / 255.0));
-    let (mean, std, by_std) = (all(simd, mean), all(simd, std), all(simd, 1.0 / std));
-    for (part, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        let unit = quotient(floats(simd, bytes, part), range, by_range);
-        *out = pulp::cast(quotient(simd.avx._mm256_sub_ps(unit, mean), std, by_std));
+fn add_times(simd: V3, sums: &mut [__m256i; 2], values: [__m256i; 2], weight: [u16; 16]) {
+    let weight: __m256i = pulp::cast(weight);
+    for (sum, v) in sums.iter_mut().zip(values) {
+        *sum = simd.avx2._mm256_add_epi16(*sum, simd.avx2._mm256_mulhi_epu16(v, weight));
     }
 }
 
-/// The bytes in reverse order.
+/// `(v / 255 - mean) / std`, each division rounded as by a division: the product with a reciprocal that is
+/// the sum of two numbers. [`Normal::new`] makes them; the caller compares all 256 values.
+///
+/// With `FLIP` the last value comes first.
 #[inline(always)]
-pub(crate) fn reverse(simd: V3, bytes: Block) -> Block {
-    let order: __m256i = pulp::cast([[15u8, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0]; 2]);
-    let halves = simd.avx2._mm256_shuffle_epi8(pulp::cast(bytes), order);
-    pulp::cast(simd.avx2._mm256_permute4x64_epi64::<0b01_00_11_10>(halves))
+pub(crate) fn normalise<const FLIP: bool>(simd: V3, bytes: &Block, normal: &Normal, out: &mut [f32; BLOCK]) {
+    let back: __m256i = pulp::cast([7i32, 6, 5, 4, 3, 2, 1, 0]);
+    let quotient = |x: __m256, [high, low]: [f32; 2]| {
+        simd.fma._mm256_fmadd_ps(x, all(simd, high), simd.avx._mm256_mul_ps(x, all(simd, low)))
+    };
+    for (part, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        let values = if FLIP {
+            simd.avx2._mm256_permutevar8x32_epi32(widen(simd, bytes, 3 - part), back)
+        } else {
+            widen(simd, bytes, part)
+        };
+        let unit = quotient(simd.avx._mm256_cvtepi32_ps(values), normal.by_range);
+        let centred = simd.avx._mm256_sub_ps(unit, all(simd, normal.mean));
+        *out = pulp::cast(quotient(centred, normal.by_std));
+    }
+}
+
+/// A mean, and the reciprocals of 255 and of a standard deviation, each as a sum.
+#[derive(Clone, Debug)]
+pub(crate) struct Normal {
+    mean: f32,
+    by_range: [f32; 2],
+    by_std: [f32; 2],
+}
+
+impl Normal {
+    pub(crate) fn new(mean: f32, std: f32) -> Self {
+        let inverse = |x: f32| {
+            let exact = 1.0 / f64::from(x);
+            let high = exact as f32;
+            [high, (exact - f64::from(high)) as f32]
+        };
+        Self { mean, by_range: inverse(255.0), by_std: inverse(std) }
+    }
 }
