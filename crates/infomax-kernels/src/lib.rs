@@ -41,6 +41,10 @@ mod objective_rows;
 mod optional;
 #[allow(unsafe_code)]
 pub mod pairwise;
+#[allow(unsafe_code)]
+mod panels;
+mod parameters;
+mod patches;
 pub mod reference;
 mod row_norm;
 mod rows;
@@ -67,6 +71,7 @@ pub use mean_pool::{avg_pool2d, global_avg_pool};
 pub use memory::keep_freed_memory;
 pub use norm::{batch_norm_eval, batch_norm_train};
 pub use objective_rows::{squared_error, unit_rows};
+pub use patches::{patches, patches_last};
 pub use reference::max_pool2d;
 pub use row_norm::{group_norm, layer_norm, rms_norm};
 pub use rows::{l2_normalize, log_softmax, softmax};
