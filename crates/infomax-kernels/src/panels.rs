@@ -34,9 +34,9 @@ pub(crate) fn tile_rows<T: Float>(isa: Isa) -> usize {
 }
 
 /// Rows of a group for `rows` of them: whole register tiles, and groups that a few threads share evenly.
-pub(crate) fn group_rows(rows: usize) -> usize {
+pub(crate) fn group_rows<T: Float>(isa: Isa, rows: usize) -> usize {
     let groups = rows.div_ceil(GROUP).next_multiple_of(4);
-    rows.div_ceil(groups).next_multiple_of(12)
+    rows.div_ceil(groups).next_multiple_of(tile_rows::<T>(isa))
 }
 
 /// The right side of products, `(k, cols)`: blocks of the inner dimension, then panels, then rows.

@@ -8,6 +8,7 @@ use crate::conv::depthwise::depthwise_conv2d_last_isa;
 use crate::cross_entropy::{cross_entropy_isa, cross_entropy_soft_isa};
 use crate::elementwise::elementwise_isa;
 use crate::linear::linear_with_isa;
+use crate::max_pool::max_pool2d_isa;
 use crate::row_norm::{group_norm_isa, layer_norm_isa, rms_norm_isa};
 use crate::rows::{l2_normalize_isa, log_softmax_isa, softmax_isa};
 use crate::{
@@ -175,6 +176,12 @@ fn cases(n: usize, d: usize, k: usize) -> Vec<Case> {
             &[planes],
             move |t, _| crate::avg_pool2d(&t[0], pool),
             move |t| reference::avg_pool2d(&t[0], pool),
+        ));
+        all.push(case(
+            format!("max_pool2d {kernel} {stride} {padding}"),
+            &[planes],
+            move |t, isa| max_pool2d_isa(&t[0], pool, isa),
+            move |t| reference::max_pool2d(&t[0], pool),
         ));
     }
     for patch in [1, 2, 3] {

@@ -89,7 +89,7 @@ fn main() -> Outcome<()> {
         })?;
     }
     // Stages of ConvNeXt-Tiny at 224x224 by themselves: a map of the channels, the blocks, the mean.
-    for (count, width, size, batch) in [(3, 96, 56, 8), (9, 384, 14, 16)] {
+    for (count, width, size, batch) in [(3, 96, 56, 8), (3, 192, 28, 16), (9, 384, 14, 16), (3, 768, 7, 16)] {
         let name = format!("convnext {count} blocks {width} {size}x{size}");
         if selected(&name) {
             measure(&name, (batch, width, size), |p| {

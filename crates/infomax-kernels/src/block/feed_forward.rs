@@ -178,7 +178,7 @@ impl<T: Real> Dense<T> {
         let first = Panels::pack(isa, w.first(true), false);
         let second = Panels::pack(isa, w.second(true), true);
         let (in_bias, out_bias) = (whole(w.in_bias, h), w.scaled_bias());
-        let (rows, group) = (xs.len() / d, group_rows(xs.len() / d));
+        let (rows, group) = (xs.len() / d, group_rows::<T>(isa, xs.len() / d));
         let mut hidden: Vec<T> = Vec::with_capacity(if self.keep { rows * h } else { 0 });
         let kept = Shared::new(hidden.as_mut_ptr());
         let fill = |out: Shared<T>| {
@@ -233,7 +233,7 @@ impl<T: Real> Dense<T> {
         let panel = across::<T>(isa);
         let second = Panels::pack(isa, w.second(false), false);
         let first = Panels::pack(isa, w.first(false), true);
-        let (rows, group) = (xs.len() / d, group_rows(xs.len() / d));
+        let (rows, group) = (xs.len() / d, group_rows::<T>(isa, xs.len() / d));
         let groups = rows.div_ceil(group);
         let (width, tall) = (3 * d + h, d.next_multiple_of(tile_rows::<T>(isa)));
         let mut sums = vec![T::ZERO; groups * width];
