@@ -78,7 +78,8 @@ impl Patches {
     /// Where the elements of a patch lie, relative to its first one.
     fn offsets(&self) -> Vec<usize> {
         let ((c, r, s), side) = (self.strides(), 0..self.patch);
-        let pixels: Vec<usize> = side.clone().flat_map(|i| side.clone().map(move |j| i * r + j * s)).collect();
+        let pixels: Vec<usize> =
+            side.clone().flat_map(|i| side.clone().map(move |j| i * r + j * s)).collect();
         (0..self.c).flat_map(|k| pixels.iter().map(move |pixel| k * c + pixel)).collect()
     }
 

@@ -162,25 +162,24 @@ unsafe fn stage<S: Simd>(buffer: &mut [S::T], source: &[S::T], plane: Plane, row
             }
         } else {
             // Squares of channels and pixels, where all channels are there and neighbours stay neighbours.
-            let squares = if plane.channels == lanes && cols.step == 1 {
-                let (skip, room) = cols.first(plane.w);
-                for j in (0..room / lanes).map(|square| skip + square * lanes) {
-                    let from = &source[plane.first + i * plane.w + j..][..(lanes - 1) * plane.channel + lanes];
+            let (skip, room) = cols.first(plane.w);
+            if plane.channels == lanes && cols.step == 1 && room >= lanes {
+                for j in (0..room).step_by(lanes) {
+                    // The last square overlaps the one before it.
+                    let j = skip + j.min(room - lanes);
+                    let from =
+                        &source[plane.first + i * plane.w + j..][..(lanes - 1) * plane.channel + lanes];
                     let x = (cols.offset + j as isize) as usize;
                     let to = &mut row[x * lanes..][..lanes * lanes];
                     // SAFETY: both slices hold their squares.
                     unsafe { S::transpose(from.as_ptr(), plane.channel, to.as_mut_ptr(), lanes) };
                 }
-                skip..skip + room / lanes * lanes
-            } else {
-                0..0
-            };
+                continue;
+            }
             for l in 0..plane.channels {
                 let from = &source[plane.first + l * plane.channel + i * plane.w..][..plane.w];
                 for (x, j) in cols.places(plane.w) {
-                    if !squares.contains(&j) {
-                        row[x * lanes + l] = from[j];
-                    }
+                    row[x * lanes + l] = from[j];
                 }
             }
         }
@@ -260,9 +259,10 @@ impl<T: Float> Kernel<T> for Slide<'_, T> {
                 }
             }
             let row = to.first + p * to.w * to.pixel;
-            let squares = if to.pixel == 1 && to.channels == lanes { to.w / lanes * lanes } else { 0 };
-            for q in (0..squares).step_by(lanes) {
-                // SAFETY: pixels of this task in the planes of its channels, and whole vectors in the line.
+            let squares = if to.pixel == 1 && to.channels == lanes && to.w >= lanes { to.w } else { 0 };
+            for q in (0..squares).step_by(lanes).map(|q| q.min(to.w - lanes)) {
+                // SAFETY: pixels of this task in the planes of its channels, and whole vectors in the line; the
+                // last square writes some of them a second time.
                 unsafe {
                     S::transpose(line.as_ptr().add(q * lanes), lanes, self.out.add(row + q), to.channel);
                 }
