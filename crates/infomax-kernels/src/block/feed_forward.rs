@@ -45,6 +45,7 @@ pub struct FeedForward<'a> {
 /// # Gradient
 /// Of `xs`, `residual` and all parameters. The hidden values before the activation are kept from the forward
 /// pass; the normalised input and the activations are computed again.
+/// The parameters are read again: update them after the backward pass.
 ///
 /// # Numerics
 /// As [`layer_norm`](crate::layer_norm) and [`elementwise`](crate::elementwise). Positions are cut into groups

@@ -43,6 +43,7 @@ pub struct SelfAttention<'a> {
 /// # Gradient
 /// Of `xs` and all parameters. Queries, keys, values, the output of the heads and `ln sum exp` of each row are
 /// kept from the forward pass; the normalised input and the weights of attention are computed again.
+/// The parameters are read again: update them after the backward pass.
 ///
 /// # Numerics
 /// As [`attention`](crate::attention) and [`layer_norm`](crate::layer_norm). bf16 and f16 are computed in f32.
