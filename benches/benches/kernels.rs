@@ -1,11 +1,11 @@
-//! Convolution and batch normalisation at the shapes of a ResNet-18 on 32x32 images.
+//! Convolution, batch normalisation and max pooling at the shapes of a ResNet-18 on 32x32 images.
 
 use std::hint::black_box;
 
 use candle_core::{Result, Tensor};
 use criterion::{Criterion, Throughput};
 use infomax_benches::{id, size, variable};
-use infomax_kernels::{Activation, Conv2dConfig, batch_norm_train, conv2d};
+use infomax_kernels::{Activation, Conv2dConfig, Pool2dConfig, batch_norm_train, conv2d, max_pool2d};
 
 /// The layers of a ResNet-18 with the CIFAR stem that differ: (in, out, side of the input, kernel, stride).
 const CONVOLUTIONS: &[(usize, usize, usize, usize, usize)] = &[
@@ -52,6 +52,14 @@ pub(crate) fn benches(c: &mut Criterion) {
             b.iter(|| backward(&forward()).unwrap());
         });
     }
+    let shape = [batch, 64, 32, 32];
+    let xs = variable("xs", &shape).unwrap();
+    let forward = || max_pool2d(&xs, Pool2dConfig { kernel: 3, stride: 2, padding: 1 }).unwrap();
+    group.throughput(Throughput::Elements(xs.elem_count() as u64));
+    group.bench_function(id("max-pool-forward", &shape), |b| b.iter(|| black_box(forward())));
+    group.bench_function(id("max-pool-forward-backward", &shape), |b| {
+        b.iter(|| backward(&forward()).unwrap());
+    });
     group.finish();
 }
 

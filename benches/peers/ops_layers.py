@@ -44,6 +44,8 @@ if __name__ == "__main__":
     report("gelu 8320x768", F.gelu, [rand(8320, 768)], args.seconds)
     report("copy 8320x768", torch.clone, [rand(8320, 768)], args.seconds)
     report("softmax 4096x1024", lambda x: F.softmax(x, -1), [rand(4096, 1024)], args.seconds)
+    pool = lambda x: F.max_pool2d(x, 3, 2, 1)
+    report("max pool 3x3/2 8x64x112x112", pool, [rand(8, 64, 112, 112)], args.seconds)
     for shape in [(128, 3, 65, 64), (8, 12, 197, 64)]:
         name = "attention " + "x".join(map(str, shape))
         report(name, F.scaled_dot_product_attention, [rand(*shape) for _ in range(3)], args.seconds)

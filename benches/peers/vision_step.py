@@ -66,7 +66,9 @@ def tiny():
 CASES = {
     "vit-tiny 4/32": (lambda: Vit(32, 4, 192, 12, 3), (128, 3, 32), False),
     "convnext 3 blocks 96 56x56": (lambda: Stack(3, 96), (8, 96, 56), True),
+    "convnext 3 blocks 192 28x28": (lambda: Stack(3, 192), (16, 192, 28), True),
     "convnext 9 blocks 384 14x14": (lambda: Stack(9, 384), (16, 384, 14), True),
+    "convnext 3 blocks 768 7x7": (lambda: Stack(3, 768), (16, 768, 7), True),
     "convnext-tiny 224": (tiny, (8, 3, 224), True),
 }
 

@@ -1,4 +1,4 @@
-//! Single layers beside the limits of this machine: layer norm, GELU, softmax, attention, depthwise
+//! Single layers beside the limits of this machine: layer norm, GELU, softmax, max pooling, attention, depthwise
 //! convolution, forward and with the gradient of the input. The peer is `benches/peers/ops_layers.py`.
 //!
 //! `cargo run --release -p infomax-kernels --example ops_layers`
@@ -7,8 +7,8 @@
 
 use candle_core::{Device, Result, Tensor, Var};
 use infomax_kernels::{
-    AttentionConfig, Conv2dConfig, Elementwise, attention, conv2d, depthwise_conv2d_last, elementwise, gelu,
-    layer_norm, softmax,
+    AttentionConfig, Conv2dConfig, Elementwise, Pool2dConfig, attention, conv2d, depthwise_conv2d_last,
+    elementwise, gelu, layer_norm, max_pool2d, softmax,
 };
 use std::time::Instant;
 
@@ -95,6 +95,11 @@ fn main() -> Result<()> {
     report("copy 8320x768", moved(rows * 4 * d), &x, |t| Ok(elementwise(&t[0], Elementwise::Identity)?))?;
     let x = [noise(&[4096, 1024], 1)?];
     report("softmax 4096x1024", moved(4096 * 1024), &x, |t| Ok(softmax(&t[0])?))?;
+    let pool = Pool2dConfig { kernel: 3, stride: 2, padding: 1 };
+    let x = [noise(&[8, 64, 112, 112], 1)?];
+    report("max pool 3x3/2 8x64x112x112", moved(8 * 64 * 112 * 112 * 5 / 8), &x, |t| {
+        Ok(max_pool2d(&t[0], pool)?)
+    })?;
     for (b, h, n, d) in [(128, 3, 65, 64), (8, 12, 197, 64)] {
         let x = [1, 2, 3].map(|seed| noise(&[b, h, n, d], seed));
         let x = x.into_iter().collect::<Result<Vec<_>>>()?;

@@ -31,6 +31,7 @@ mod log_det;
 #[allow(unsafe_code)]
 mod mat;
 mod math;
+mod max_pool;
 mod mean_pool;
 #[allow(unsafe_code)]
 mod memory;
@@ -41,6 +42,10 @@ mod objective_rows;
 mod optional;
 #[allow(unsafe_code)]
 pub mod pairwise;
+#[allow(unsafe_code)]
+mod panels;
+mod parameters;
+mod patches;
 pub mod reference;
 mod row_norm;
 mod rows;
@@ -63,11 +68,12 @@ pub use error::{Error, Result};
 pub use limits::MachineLimits;
 pub use linear::{linear, linear_with};
 pub use log_det::{Normalise, half_log_det_gram};
+pub use max_pool::max_pool2d;
 pub use mean_pool::{avg_pool2d, global_avg_pool};
 pub use memory::keep_freed_memory;
 pub use norm::{batch_norm_eval, batch_norm_train};
 pub use objective_rows::{squared_error, unit_rows};
-pub use reference::max_pool2d;
+pub use patches::{patches, patches_last};
 pub use row_norm::{group_norm, layer_norm, rms_norm};
 pub use rows::{l2_normalize, log_softmax, softmax};
 pub use simd::Isa;

@@ -8,6 +8,7 @@ use crate::conv::depthwise::depthwise_conv2d_last_isa;
 use crate::cross_entropy::{cross_entropy_isa, cross_entropy_soft_isa};
 use crate::elementwise::elementwise_isa;
 use crate::linear::linear_with_isa;
+use crate::max_pool::max_pool2d_isa;
 use crate::row_norm::{group_norm_isa, layer_norm_isa, rms_norm_isa};
 use crate::rows::{l2_normalize_isa, log_softmax_isa, softmax_isa};
 use crate::{
@@ -176,6 +177,29 @@ fn cases(n: usize, d: usize, k: usize) -> Vec<Case> {
             move |t, _| crate::avg_pool2d(&t[0], pool),
             move |t| reference::avg_pool2d(&t[0], pool),
         ));
+        all.push(case(
+            format!("max_pool2d {kernel} {stride} {padding}"),
+            &[planes],
+            move |t, isa| max_pool2d_isa(&t[0], pool, isa),
+            move |t| reference::max_pool2d(&t[0], pool),
+        ));
+    }
+    for patch in [1, 2, 3] {
+        if patch > k || patch > d {
+            continue;
+        }
+        all.push(case(
+            format!("patches {patch}"),
+            &[&[n, 3, k, d]],
+            move |t, _| crate::patches(&t[0], patch),
+            move |t| reference::patches(&t[0], patch),
+        ));
+        all.push(case(
+            format!("patches_last {patch}"),
+            &[&[n, k, d, 3]],
+            move |t, _| crate::patches_last(&t[0], patch),
+            move |t| reference::patches_last(&t[0], patch),
+        ));
     }
     for causal in [false, true] {
         let cfg = AttentionConfig { scale: None, causal };
@@ -255,6 +279,44 @@ fn check(case: &Case) {
 fn the_composed_forms_in_value_and_gradient() {
     for (n, d, k) in [(3, 5, 4), (1, 1, 1), (2, 33, 3), (17, 16, 8), (1, 300, 5)] {
         cases(n, d, k).iter().for_each(check);
+    }
+}
+
+#[test]
+fn feed_forward_over_several_groups_and_panels() {
+    // Rows beyond two groups, hidden channels beyond two blocks of the packed weights, and remainders of both.
+    for (rows, d, h) in [(450, 19, 530), (13, 270, 33), (400, 197, 5)] {
+        check(&case(
+            "groups",
+            &[&[rows, d], &[d], &[d], &[h, d], &[h], &[d, h], &[d], &[d], &[rows, d]],
+            |t, isa| feed_forward_isa(&t[0], &feed(t, true), Some(&t[8]), isa),
+            |t| reference::feed_forward(&t[0], &feed(t, true), Some(&t[8])),
+        ));
+    }
+}
+
+/// Only what is wanted gets a gradient, and a second backward pass over the same graph gives the same.
+#[test]
+fn frozen_parameters_and_repeated_passes() {
+    let case = cases(4, 12, 3).into_iter().find(|c| c.name == "feed_forward true").unwrap();
+    let inputs = inputs(&case, DType::F64);
+    let exact = all(&inputs, &case.composed);
+    for trained in [vec![0], vec![3], vec![5], vec![7], vec![1, 6], vec![0, 4]] {
+        let mut tensors = inputs.clone();
+        let vars: Vec<Var> = trained.iter().map(|i| Var::from_tensor(&inputs[*i]).unwrap()).collect();
+        for (i, var) in trained.iter().zip(&vars) {
+            tensors[*i] = var.as_tensor().clone();
+        }
+        let ys = (case.fused)(&tensors, Isa::detect()).unwrap();
+        let readout = spread(ys.dims(), 99, 1.0);
+        let loss = (&ys * readout).unwrap().sum_all().unwrap();
+        for _ in 0..2 {
+            let grads = loss.backward().unwrap();
+            for (i, var) in trained.iter().zip(&vars) {
+                let got = grads.get(var).unwrap();
+                assert_close("frozen", got, &exact[i + 1], Tolerance { rel: 1e-9, abs: 1e-12 });
+            }
+        }
     }
 }
 

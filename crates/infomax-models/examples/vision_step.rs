@@ -5,13 +5,39 @@
 
 #![allow(clippy::print_stdout)]
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Tensor, bail};
 use infomax_core::{Encoder, Init, Key, Mode, ParamKind, Params};
 use infomax_kernels::{cross_entropy, linear};
 use infomax_models::{ConvNext, ConvNextConfig, Vit, VitConfig};
 use std::time::Instant;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// `x -= rate * g` where it lies, as an optimiser does it.
+struct Descend(f32);
+
+impl InplaceOp2 for Descend {
+    fn name(&self) -> &'static str {
+        "descend"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &mut CpuStorage,
+        lx: &Layout,
+        g: &CpuStorage,
+        lg: &Layout,
+    ) -> candle_core::Result<()> {
+        let ranges = (lx.contiguous_offsets(), lg.contiguous_offsets());
+        let (CpuStorage::F32(x), CpuStorage::F32(g), (Some(own), Some(other))) = (x, g, ranges) else {
+            bail!("contiguous f32 only");
+        };
+        for (x, g) in x[own.0..own.1].iter_mut().zip(&g[other.0..other.1]) {
+            *x -= self.0 * g;
+        }
+        Ok(())
+    }
+}
 
 fn measure(
     name: &str,
@@ -37,7 +63,7 @@ fn measure(
         let grads = loss.backward()?;
         for (name, param) in params.trainable() {
             let grad = grads.get(&param.var).ok_or_else(|| format!("{name} has no gradient"))?;
-            param.var.set(&(param.var.as_tensor() - (grad * 1e-3)?)?)?;
+            param.var.inplace_op2(&grad.contiguous()?, &Descend(1e-3))?;
         }
         times.push(start.elapsed().as_secs_f64());
     }
@@ -63,7 +89,7 @@ fn main() -> Outcome<()> {
         })?;
     }
     // Stages of ConvNeXt-Tiny at 224x224 by themselves: a map of the channels, the blocks, the mean.
-    for (count, width, size, batch) in [(3, 96, 56, 8), (9, 384, 14, 16)] {
+    for (count, width, size, batch) in [(3, 96, 56, 8), (3, 192, 28, 16), (9, 384, 14, 16), (3, 768, 7, 16)] {
         let name = format!("convnext {count} blocks {width} {size}x{size}");
         if selected(&name) {
             measure(&name, (batch, width, size), |p| {

@@ -4,7 +4,9 @@ use crate::transformer::{Affine, EPS, images, patchify};
 use crate::{Error, Result, Scope};
 use candle_core::{Tensor, Var};
 use infomax_core::{Encoder, Init, Mode, ParamKind};
-use infomax_kernels::{Conv2dConfig, Elementwise, FeedForward, depthwise_conv2d_last, feed_forward};
+use infomax_kernels::{
+    Conv2dConfig, Elementwise, FeedForward, depthwise_conv2d_last, feed_forward, patches_last,
+};
 use serde::{Deserialize, Serialize};
 
 /// The shape of a [`ConvNext`].
@@ -148,12 +150,7 @@ impl Encoder for ConvNext {
 
 /// A 2x2 convolution of stride 2 of `(B, H, W, C)`: the four pixels of a window are one row.
 fn halve(xs: &Tensor, map: &Affine) -> infomax_kernels::Result<Tensor> {
-    let (b, h, w, c) = xs.dims4()?;
-    let (p, q) = (h / 2, w / 2);
-    let xs = xs.narrow(1, 0, 2 * p)?.narrow(2, 0, 2 * q)?;
-    let rows = xs.reshape((b, p, 2, q, 2, c))?.transpose(2, 3)?.reshape((b, p, q, 4 * c))?;
-    let weight = map.weight.permute((0, 2, 3, 1))?.flatten_from(1)?;
-    infomax_kernels::linear(&rows, &weight, Some(&map.bias))
+    infomax_kernels::linear(&patches_last(xs, 2)?, &map.weight.flatten_from(1)?, Some(&map.bias))
 }
 
 impl Block {

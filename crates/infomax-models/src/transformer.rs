@@ -57,11 +57,9 @@ pub(crate) fn images(
 ///
 /// Each patch is a row, and the convolution a linear map of rows: nothing is transposed afterwards.
 pub(crate) fn patchify(xs: &Tensor, patch: usize, map: &Affine, name: &str) -> Result<Tensor> {
-    let (b, c, h, w) = xs.dims4()?;
-    let (p, q) = (h / patch, w / patch);
-    let xs = xs.narrow(2, 0, p * patch)?.narrow(3, 0, q * patch)?;
-    let rows = xs.reshape((b, c, p, patch, q, patch))?.permute((0, 2, 4, 1, 3, 5))?;
-    let rows = rows.reshape((b, p, q, c * patch * patch))?;
-    let weight = map.weight.flatten_from(1)?;
-    infomax_kernels::linear(&rows, &weight, Some(&map.bias)).map_err(Error::kernel(name))
+    let map_rows = |xs: &Tensor| {
+        let rows = infomax_kernels::patches(xs, patch)?;
+        infomax_kernels::linear(&rows, &map.weight.flatten_from(1)?, Some(&map.bias))
+    };
+    map_rows(xs).map_err(Error::kernel(name))
 }

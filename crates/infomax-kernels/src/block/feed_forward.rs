@@ -1,10 +1,11 @@
 //! Normalisation, two linear maps with an activation between them, scale and residual sum.
 
-use super::{AddRows, BiasAct, GROUP, Norm, Packed, PullNorm, Start, join_grads, matrix, ones_unless, part};
+use super::{AddRows, Norm, PullNorm, Start, Weights, matrix, ones_unless, part, whole};
 use crate::elementwise::{Function, with_function};
 use crate::lanes::{Arith, Real, Task, add_rows, run};
-use crate::mat::{Mat, multiply, product};
 use crate::optional::{self, Optional, Stored};
+use crate::panels::{Left, Out, PanelSums, Panels, Reduce, across, group_rows, multiply, strips, tile_rows};
+use crate::parameters::Parameters;
 use crate::simd::{Isa, Shared, filled, grow};
 use crate::storage::{contiguous, on_cpu, result, slice, tensor};
 use crate::wide::{half, wide, wide_option};
@@ -44,6 +45,7 @@ pub struct FeedForward<'a> {
 /// # Gradient
 /// Of `xs`, `residual` and all parameters. The hidden values before the activation are kept from the forward
 /// pass; the normalised input and the activations are computed again.
+/// The parameters are read again: update them after the backward pass.
 ///
 /// # Numerics
 /// As [`layer_norm`](crate::layer_norm) and [`elementwise`](crate::elementwise). Positions are cut into groups
@@ -82,22 +84,15 @@ pub(crate) fn feed_forward_isa(
         return reference::feed_forward(xs, p, residual);
     }
     let ones = ones_unless(p.scale, d, xs)?;
-    let parameters = [
-        p.norm_weight,
-        p.norm_bias,
-        &p.in_weight.flatten_all()?,
-        p.in_bias,
-        &p.out_weight.flatten_all()?,
-        p.out_bias,
-        p.scale.unwrap_or(&ones),
-    ];
-    let packed = Tensor::cat(&parameters, 0)?;
+    let small = [p.norm_weight, p.norm_bias, p.in_bias, p.out_bias, p.scale.unwrap_or(&ones)];
+    let (parameters, token) = Parameters::new([p.in_weight, p.out_weight, &Tensor::cat(&small, 0)?])?;
     let xs = contiguous(xs)?;
-    let keep = xs.track_op() || packed.track_op();
+    let keep = xs.track_op() || token.track_op();
     macro_rules! call {
         ($t:ty) => {{
-            let op = Dense::<$t> { d, h, eps: p.eps, act: p.act, isa, keep, hidden: OnceLock::new() };
-            optional::apply(&xs, &packed, residual, op)?
+            let hidden = OnceLock::new();
+            let op = Dense::<$t> { d, h, eps: p.eps, act: p.act, isa, keep, parameters, hidden };
+            optional::apply(&xs, &token, residual, op)?
         }};
     }
     Ok(if xs.dtype() == DType::F64 { call!(f64) } else { call!(f32) })
@@ -125,17 +120,24 @@ pub(crate) fn check_feed_forward(
     Ok((d, h))
 }
 
-/// Rows of a group for `weights` elements: large ones cost more to pack again than hidden values to fetch.
-fn group_rows(weights: usize) -> usize {
-    if weights > 256 << 10 { 2 * GROUP } else { GROUP }
+/// `ys = f(zs)`.
+struct Act<'a, T, F>(&'a [T], &'a mut [T], PhantomData<F>);
+
+impl<T: Real, F: Function> Task for Act<'_, T, F> {
+    type Out = ();
+    #[inline(always)]
+    fn run<A: Arith>(self) {
+        for (z, y) in self.0.iter().zip(self.1) {
+            *y = F::value::<A, T>(*z);
+        }
+    }
 }
 
-/// From `zs`: `ys = f(zs)`, `dz = f'(zs) dz`, and `sums += dz` over the rows.
+/// From `zs`: `ys = f(zs)` and `dz = f'(zs) dz`.
 struct PullAct<'a, T, F> {
     zs: &'a [T],
     ys: &'a mut [T],
     dz: &'a mut [T],
-    sums: &'a mut [T],
     function: PhantomData<F>,
 }
 
@@ -143,19 +145,15 @@ impl<T: Real, F: Function> Task for PullAct<'_, T, F> {
     type Out = ();
     #[inline(always)]
     fn run<A: Arith>(self) {
-        let h = self.sums.len();
-        let rows = self.zs.chunks_exact(h).zip(self.ys.chunks_exact_mut(h)).zip(self.dz.chunks_exact_mut(h));
-        for ((z, y), dz) in rows {
-            for (((z, y), dz), s) in z.iter().zip(y).zip(dz).zip(self.sums.iter_mut()) {
-                let (value, slope) = F::both::<A, T>(*z);
-                *y = value;
-                *dz *= slope;
-                *s += *dz;
-            }
+        for ((z, y), dz) in self.zs.iter().zip(self.ys).zip(self.dz) {
+            let (value, slope) = F::both::<A, T>(*z);
+            *y = value;
+            *dz *= slope;
         }
     }
 }
 
+/// Hidden values lie in panels, group by group: see [`panels`](crate::panels).
 struct Dense<T> {
     d: usize,
     h: usize,
@@ -164,16 +162,24 @@ struct Dense<T> {
     isa: Isa,
     /// The hidden values are wanted for a backward pass.
     keep: bool,
+    parameters: Parameters,
     /// The hidden values before the activation.
     hidden: OnceLock<Vec<T>>,
 }
 
 impl<T: Real> Dense<T> {
-    fn forward(&self, xs: &[T], packed: &[T], residual: Option<&[T]>) -> Vec<T> {
-        let (d, h) = (self.d, self.h);
-        let p = Packed::new(packed, d, h, h);
-        let (out_weight, out_bias) = p.scaled_out();
-        let (rows, group) = (xs.len() / d, group_rows(d * h));
+    /// The hidden channels, rounded up to whole panels.
+    fn padded(&self) -> usize {
+        self.h.next_multiple_of(across::<T>(self.isa))
+    }
+
+    fn forward(&self, xs: &[T], w: &Weights<'_, T>, residual: Option<&[T]>) -> Vec<T> {
+        let (d, isa, h) = (self.d, self.isa, self.padded());
+        let width = across::<T>(isa);
+        let first = Panels::pack(isa, w.first(true), false);
+        let second = Panels::pack(isa, w.second(true), true);
+        let (in_bias, out_bias) = (whole(w.in_bias, h), w.scaled_bias());
+        let (rows, group) = (xs.len() / d, group_rows::<T>(isa, xs.len() / d));
         let mut hidden: Vec<T> = Vec::with_capacity(if self.keep { rows * h } else { 0 });
         let kept = Shared::new(hidden.as_mut_ptr());
         let fill = |out: Shared<T>| {
@@ -192,15 +198,16 @@ impl<T: Real> Dense<T> {
                     } else {
                         &mut grow(&mut scratch.tile, own * h)[..own * h]
                     };
-                    let (weight, bias, eps) = (p.norm_weight, p.norm_bias, self.eps);
-                    run(self.isa, Norm { xs, weight, bias, eps, ys: normed });
-                    multiply(zs, Mat::new(normed, own, d), Mat::new(p.in_weight, h, d).t(), false);
-                    with_function!(self.act, F => {
-                        let (bias, ys) = (p.in_bias, Some(&mut *active));
-                        run(self.isa, BiasAct { bias, zs, ys, function: PhantomData::<F> });
-                    });
-                    run(self.isa, Start(residual, &out_bias, ys));
-                    multiply(ys, Mat::new(active, own, h), Mat::new(&out_weight, d, h).t(), true);
+                    let (weight, bias, eps) = (w.norm_weight, w.norm_bias, self.eps);
+                    run(isa, Norm { xs, weight, bias, eps, ys: normed });
+                    let mut act = |panel: usize, zs: &mut [T]| {
+                        let ys = &mut active[panel * own * width..][..own * width];
+                        with_function!(self.act, F => run(isa, Act(zs, ys, PhantomData::<F>)));
+                    };
+                    let out = Out::Panels(zs, &mut act);
+                    multiply(isa, own, Left::Rows(normed), &first, Some(&in_bias), out);
+                    run(isa, Start(residual, &out_bias, ys));
+                    multiply(isa, own, Left::Panels(active), &second, None, Out::Rows(ys, true));
                 });
             });
         };
@@ -214,27 +221,38 @@ impl<T: Real> Dense<T> {
         ys
     }
 
-    /// The gradients of input and parameters; that of the residual is `grad`.
-    fn backward(&self, xs: &[T], packed: &[T], hidden: &[T], grad: &[T], own: bool) -> (Vec<T>, Vec<T>) {
-        let (d, h) = (self.d, self.h);
-        let p = Packed::new(packed, d, h, h);
-        let (out_weight, _) = p.scaled_out();
-        let (rows, group) = (xs.len() / d, group_rows(d * h));
+    /// The gradients of the input, to which `own` adds `grad`, and of the parameters if somebody wants them.
+    fn backward(
+        &self,
+        xs: &[T],
+        w: &Weights<'_, T>,
+        hidden: &[T],
+        grad: &[T],
+        (own, want): (bool, bool),
+    ) -> (Vec<T>, Option<[Vec<T>; 3]>) {
+        let (d, isa, h) = (self.d, self.isa, self.padded());
+        let panel = across::<T>(isa);
+        let second = Panels::pack(isa, w.second(false), false);
+        let first = Panels::pack(isa, w.first(false), true);
+        let (rows, group) = (xs.len() / d, group_rows::<T>(isa, xs.len() / d));
         let groups = rows.div_ceil(group);
-        let width = 3 * d + h;
+        let (width, tall) = (3 * d + h, d.next_multiple_of(tile_rows::<T>(isa)));
         let mut sums = vec![T::ZERO; groups * width];
-        let [mut normed, mut active, mut slopes] =
-            [rows * d, rows * h, rows * h].map(|len| Vec::<T>::with_capacity(len));
-        let to = [&mut normed, &mut active, &mut slopes].map(|v| Shared::new(v.as_mut_ptr()));
+        let mut kept = [tall, tall, h, h].map(|width| Vec::<T>::with_capacity(rows * width));
+        let to = {
+            let [a, b, c, d] = &mut kept;
+            [a, b, c, d].map(|v| Shared::new(v.as_mut_ptr()))
+        };
         let fill = |out: Shared<T>| {
             sums.par_chunks_exact_mut(width).enumerate().for_each(|(i, sums)| {
                 // SAFETY: the groups are disjoint, and the capacities are those of all.
-                let (dx, normed, active, slopes) = unsafe {
+                let (dx, normed, grads, active, slopes) = unsafe {
                     (
                         part(out, i, group * d, rows * d),
-                        part(to[0], i, group * d, rows * d),
-                        part(to[1], i, group * h, rows * h),
+                        part(to[0], i, group * tall, rows * tall),
+                        part(to[1], i, group * tall, rows * tall),
                         part(to[2], i, group * h, rows * h),
+                        part(to[3], i, group * h, rows * h),
                     )
                 };
                 let n = dx.len() / d;
@@ -242,38 +260,54 @@ impl<T: Real> Dense<T> {
                 let zs = &hidden[i * group * h..][..n * h];
                 let (dw, rest) = sums.split_at_mut(d);
                 let (db, rest) = rest.split_at_mut(d);
-                let (dh, totals) = rest.split_at_mut(h);
-                run(self.isa, AddRows(grad, totals));
-                let (weight, bias, eps) = (p.norm_weight, p.norm_bias, self.eps);
-                run(self.isa, Norm { xs, weight, bias, eps, ys: normed });
-                multiply(slopes, Mat::new(grad, n, d), Mat::new(&out_weight, d, h), false);
-                with_function!(self.act, F => {
-                    let function = PhantomData::<F>;
-                    run(self.isa, PullAct { zs, ys: active, dz: slopes, sums: dh, function });
-                });
+                let (totals, dh) = rest.split_at_mut(d);
+                run(isa, AddRows(grad, totals));
+                strips(isa, grad, d, grads);
                 T::with_scratch(|scratch| {
-                    let back = &mut grow(&mut scratch.stage, n * d)[..n * d];
-                    multiply(back, Mat::new(slopes, n, h), Mat::new(p.in_weight, h, d), false);
+                    let rows = &mut grow(&mut scratch.stage, n * d)[..n * d];
+                    let (weight, bias, eps) = (w.norm_weight, w.norm_bias, self.eps);
+                    run(isa, Norm { xs, weight, bias, eps, ys: rows });
+                    strips(isa, rows, d, normed);
+                    let mut pull = |i: usize, dz: &mut [T]| {
+                        let at = i * n * panel..(i + 1) * n * panel;
+                        let (zs, ys) = (&zs[at.clone()], &mut active[at]);
+                        with_function!(self.act, F => {
+                            run(isa, PullAct { zs, ys, dz, function: PhantomData::<F> });
+                        });
+                        T::dispatch(isa, PanelSums(dz, &mut dh[i * panel..][..panel]));
+                    };
+                    let out = Out::Panels(slopes, &mut pull);
+                    multiply(isa, n, Left::Rows(grad), &second, None, out);
+                    let back = rows;
+                    multiply(isa, n, Left::Panels(slopes), &first, None, Out::Rows(back, false));
                     if own {
                         dx.copy_from_slice(grad);
                     } else {
                         dx.fill(T::ZERO);
                     }
-                    run(self.isa, PullNorm { xs, weight, eps, grad: back, dx, dw, db });
+                    run(isa, PullNorm { xs, weight, eps, grad: back, dx, dw, db });
                 });
             });
         };
         // SAFETY: each group writes its rows, and those are all.
         let dx = unsafe { filled(xs.len(), fill) };
-        // SAFETY: every group wrote its rows.
-        unsafe {
-            normed.set_len(rows * d);
-            active.set_len(rows * h);
-            slopes.set_len(rows * h);
+        for (v, width) in kept.iter_mut().zip([tall, tall, h, h]) {
+            // SAFETY: every group wrote its rows.
+            unsafe { v.set_len(rows * width) };
         }
-        let in_weight = product(Mat::new(&slopes, rows, h).t(), Mat::new(&normed, rows, d));
-        let products = product(Mat::new(grad, rows, d).t(), Mat::new(&active, rows, h));
-        (dx, join_grads(&p, &add_rows(&sums, width), in_weight, &products))
+        if !want {
+            return (dx, None);
+        }
+        let [normed, grads, active, slopes] = kept;
+        let product = |strips, panels, transposed| {
+            Reduce { strips, panels, rows, group, m: d, n: self.h, transposed }.run(isa)
+        };
+        let in_weight = product(&normed, &slopes, true);
+        let products = product(&grads, &active, false);
+        let sums = add_rows(&sums, width);
+        let (norm, rest) = sums.split_at(2 * d);
+        let (totals, dh) = rest.split_at(d);
+        (dx, Some(w.join(norm, &dh[..self.h], totals, in_weight, products)))
     }
 }
 
@@ -283,26 +317,34 @@ impl<T: Real> Optional for Dense<T> {
     fn run(
         &self,
         xs: Stored<'_>,
-        packed: Stored<'_>,
+        _: Stored<'_>,
         residual: Option<Stored<'_>>,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let residual = residual.map(slice::<T>).transpose()?;
-        let ys = self.forward(slice::<T>(xs)?, slice::<T>(packed)?, residual);
+        let x = slice::<T>(xs)?;
+        let [a, b, c] = &self.parameters.tensors;
+        let ys = result(&[a, b, c], |v: &[&[T]]| {
+            self.forward(x, &Weights::new([v[0], v[1], v[2]], self.d, self.h), residual)
+        })?;
         Ok((T::to_cpu_storage_owned(ys), xs.1.shape().clone()))
     }
 
     fn grads(
         &self,
-        (xs, packed, residual): (&Tensor, &Tensor, Option<&Tensor>),
+        (xs, token, residual): (&Tensor, &Tensor, Option<&Tensor>),
         _: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<[Option<Tensor>; 3]> {
         let Some(hidden) = self.hidden.get() else { bail!("feed_forward: backward before forward") };
         // A residual takes the gradient itself; without one it goes to the input.
-        let own = residual.is_none();
-        let (dx, dp) =
-            result(&[xs, packed, grad], |v: &[&[T]]| self.backward(v[0], v[1], hidden, v[2], own))?;
+        let flags = (residual.is_none(), token.track_op());
+        let [a, b, c] = &self.parameters.tensors;
+        let (dx, grads) = result(&[xs, grad, a, b, c], |v: &[&[T]]| {
+            let weights = Weights::new([v[2], v[3], v[4]], self.d, self.h);
+            self.backward(v[0], &weights, hidden, v[1], flags)
+        })?;
+        let dt = self.parameters.give(token, grads)?;
         let dr = residual.map(|_| grad.clone());
-        Ok([Some(tensor(dx, xs.shape())?), Some(tensor(dp, packed.shape())?), dr])
+        Ok([Some(tensor(dx, xs.shape())?), dt, dr])
     }
 }

@@ -19,10 +19,12 @@ pub use self_attention::{SelfAttention, self_attention};
 
 use crate::elementwise::Function;
 use crate::lanes::{Arith, Real, Task};
+use crate::panels::Source;
 use crate::row_norm::{normalize_row, pull_row};
 use crate::simd::Shared;
 use crate::{Error, Result, check};
 use candle_core::Tensor;
+use rayon::prelude::*;
 use std::marker::PhantomData;
 
 fn ones_unless(scale: Option<&Tensor>, d: usize, xs: &Tensor) -> Result<Tensor> {
@@ -46,40 +48,87 @@ fn matrix(
     check::same_dtype(op, xs, name, Some(t))
 }
 
-/// The packed parameters of either half: norm, first map to `h` channels, second map from `k` channels.
+/// The parameters of either half: norm, first map to `h` channels, second map from `k` channels.
 #[derive(Clone, Copy)]
-struct Packed<'a, T> {
+struct Weights<'a, T> {
+    in_weight: &'a [T],
+    out_weight: &'a [T],
     norm_weight: &'a [T],
     norm_bias: &'a [T],
-    in_weight: &'a [T],
     in_bias: &'a [T],
-    out_weight: &'a [T],
     out_bias: &'a [T],
     scale: &'a [T],
 }
 
-impl<'a, T: Real> Packed<'a, T> {
-    fn new(all: &'a [T], d: usize, h: usize, k: usize) -> Self {
-        let (norm_weight, all) = all.split_at(d);
-        let (norm_bias, all) = all.split_at(d);
-        let (in_weight, all) = all.split_at(h * d);
-        let (in_bias, all) = all.split_at(h);
-        let (out_weight, all) = all.split_at(d * k);
-        let (out_bias, scale) = all.split_at(d);
-        Self { norm_weight, norm_bias, in_weight, in_bias, out_weight, out_bias, scale }
+impl<'a, T: Real> Weights<'a, T> {
+    /// From both maps, and the rest in one tensor.
+    fn new([in_weight, out_weight, small]: [&'a [T]; 3], d: usize, h: usize) -> Self {
+        let (norm_weight, small) = small.split_at(d);
+        let (norm_bias, small) = small.split_at(d);
+        let (in_bias, small) = small.split_at(h);
+        let (out_bias, scale) = small.split_at(d);
+        Self { in_weight, out_weight, norm_weight, norm_bias, in_bias, out_bias, scale }
     }
 
-    /// The second map with the scale of the branch in it.
-    fn scaled_out(&self) -> (Vec<T>, Vec<T>) {
+    /// The first map, transposed for the forward pass.
+    fn first(&self, transposed: bool) -> Source<'a, T> {
+        let (rows, cols) = (self.in_bias.len(), self.norm_weight.len());
+        Source { data: self.in_weight, rows, cols, transposed, scale: None }
+    }
+
+    /// The second map with the scale of the branch in it, transposed for the forward pass.
+    fn second(&self, transposed: bool) -> Source<'a, T> {
+        let (rows, cols) = (self.scale.len(), self.out_weight.len() / self.scale.len());
+        Source { data: self.out_weight, rows, cols, transposed, scale: Some(self.scale) }
+    }
+
+    /// The bias of the second map with the scale of the branch in it.
+    fn scaled_bias(&self) -> Vec<T> {
+        self.out_bias.iter().zip(self.scale).map(|(b, s)| *b * *s).collect()
+    }
+
+    /// The gradients in the order of [`Weights::new`]: from those of norm and first map, the sums of the
+    /// gradient over the positions, and its products with what went into the second map.
+    fn join(
+        &self,
+        norm: &[T],
+        in_bias: &[T],
+        totals: &[T],
+        in_weight: Vec<T>,
+        mut products: Vec<T>,
+    ) -> [Vec<T>; 3] {
         let k = self.out_weight.len() / self.scale.len();
-        let rows = self.out_weight.chunks_exact(k).zip(self.scale);
-        let weight = rows.flat_map(|(row, s)| row.iter().map(|w| *w * *s)).collect();
-        (weight, self.out_bias.iter().zip(self.scale).map(|(b, s)| *b * *s).collect())
+        let mut scale = vec![T::ZERO; self.scale.len()];
+        // d scale[j] = sum over positions of dy[j] (out of the second map)[j].
+        let rows = products.par_chunks_exact_mut(k).zip(self.out_weight.par_chunks_exact(k));
+        rows.zip(&mut scale).enumerate().for_each(|(j, ((row, w), to))| {
+            let mut along = [0f64; 8];
+            for (m, w) in row.chunks(8).zip(w.chunks(8)) {
+                for (a, (m, w)) in along.iter_mut().zip(m.iter().zip(w)) {
+                    *a += m.f64() * w.f64();
+                }
+            }
+            let along: f64 = along.iter().sum();
+            *to = T::of(along + self.out_bias[j].f64() * totals[j].f64());
+            for m in row {
+                *m *= self.scale[j];
+            }
+        });
+        let mut small = Vec::with_capacity(norm.len() + in_bias.len() + 2 * totals.len());
+        small.extend_from_slice(norm);
+        small.extend_from_slice(in_bias);
+        small.extend(totals.iter().zip(self.scale).map(|(t, s)| *t * *s));
+        small.extend(scale);
+        [in_weight, products, small]
     }
 }
 
-/// Rows of a group: the weights are packed once for each group, and the hidden values stay in the cache.
-const GROUP: usize = 160;
+/// The bias with zeros up to `len`.
+fn whole<T: Real>(bias: &[T], len: usize) -> Vec<T> {
+    let mut bias = bias.to_vec();
+    bias.resize(len, T::ZERO);
+    bias
+}
 
 /// `ys = norm(xs)`, row by row.
 struct Norm<'a, T> {
@@ -193,27 +242,4 @@ unsafe fn part<'a, T>(buffer: Shared<T>, i: usize, size: usize, len: usize) -> &
     let first = i * size;
     // SAFETY: in bounds, and disjoint for different `i`, by the caller.
     unsafe { std::slice::from_raw_parts_mut(buffer.get().add(first), size.min(len - first)) }
-}
-
-/// The gradients that both halves have in common, in the order of the packed parameters.
-fn join_grads<T: Real>(p: &Packed<'_, T>, sums: &[T], in_weight: Vec<T>, products: &[T]) -> Vec<T> {
-    let (d, h) = (p.scale.len(), p.in_bias.len());
-    let k = p.out_weight.len() / d;
-    let (norm, rest) = sums.split_at(2 * d);
-    let (in_bias, totals) = rest.split_at(h);
-    let mut all = Vec::with_capacity(2 * d + h * (d + 1) + d * (k + 2));
-    all.extend_from_slice(norm);
-    all.extend(in_weight);
-    all.extend_from_slice(in_bias);
-    for (row, s) in products.chunks_exact(k).zip(p.scale) {
-        all.extend(row.iter().map(|x| *x * *s));
-    }
-    all.extend(totals.iter().zip(p.scale).map(|(t, s)| *t * *s));
-    // d scale[j] = sum over positions of dy[j] (out of the second map)[j].
-    let rows = products.chunks_exact(k).zip(p.out_weight.chunks_exact(k));
-    for ((m, w), (b, t)) in rows.zip(p.out_bias.iter().zip(totals)) {
-        let along: f64 = m.iter().zip(w).map(|(m, w)| m.f64() * w.f64()).sum();
-        all.push(T::of(along + b.f64() * t.f64()));
-    }
-    all
 }

@@ -1,16 +1,17 @@
 //! Normalisation, attention with its projections, scale and residual sum.
 
-use super::{AddRows, BiasAct, GROUP, Norm, Packed, PullNorm, Start, join_grads, matrix, ones_unless, part};
+use super::{AddRows, Norm, PullNorm, Start, Weights, matrix, ones_unless, part, whole};
 use crate::attention::{Head, Heads};
 use crate::lanes::{Real, add_rows, run};
-use crate::mat::{Mat, multiply, product};
+use crate::mat::{Mat, product};
+use crate::panels::{Left, Out, Panels, across, multiply};
+use crate::parameters::Parameters;
 use crate::simd::{Isa, Shared, filled, grow};
 use crate::storage::{contiguous, on_cpu, result, slice, tensor};
 use crate::wide::{half, wide, wide_option};
 use crate::{Error, Result, check, reference};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor, bail};
 use rayon::prelude::*;
-use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 /// The parameters of [`self_attention`], for `D` channels.
@@ -42,6 +43,7 @@ pub struct SelfAttention<'a> {
 /// # Gradient
 /// Of `xs` and all parameters. Queries, keys, values, the output of the heads and `ln sum exp` of each row are
 /// kept from the forward pass; the normalised input and the weights of attention are computed again.
+/// The parameters are read again: update them after the backward pass.
 ///
 /// # Numerics
 /// As [`attention`](crate::attention) and [`layer_norm`](crate::layer_norm). bf16 and f16 are computed in f32.
@@ -72,31 +74,20 @@ pub(crate) fn self_attention_isa(xs: &Tensor, p: &SelfAttention<'_>, isa: Isa) -
         return reference::self_attention(xs, p);
     }
     let ones = ones_unless(p.scale, d, xs)?;
-    let parameters = [
-        p.norm_weight,
-        p.norm_bias,
-        &p.qkv_weight.flatten_all()?,
-        p.qkv_bias,
-        &p.out_weight.flatten_all()?,
-        p.out_bias,
-        p.scale.unwrap_or(&ones),
-    ];
-    let packed = Tensor::cat(&parameters, 0)?;
+    let small = [p.norm_weight, p.norm_bias, p.qkv_bias, p.out_bias, p.scale.unwrap_or(&ones)];
+    let (parameters, token) = Parameters::new([p.qkv_weight, p.out_weight, &Tensor::cat(&small, 0)?])?;
     let xs = contiguous(xs)?;
-    let keep = xs.track_op() || packed.track_op();
+    let keep = xs.track_op() || token.track_op();
     let scale = 1.0 / ((d / p.heads) as f64).sqrt();
     let heads = Heads { batch: 1, heads: p.heads, n, m: n, d: d / p.heads, scale, causal: false };
-    Ok(if xs.dtype() == DType::F64 {
-        xs.apply_op2(
-            &packed,
-            Attend::<f64> { d, batch, heads, eps: p.eps, isa, keep, kept: OnceLock::new() },
-        )?
-    } else {
-        xs.apply_op2(
-            &packed,
-            Attend::<f32> { d, batch, heads, eps: p.eps, isa, keep, kept: OnceLock::new() },
-        )?
-    })
+    macro_rules! call {
+        ($t:ty) => {{
+            let kept = OnceLock::new();
+            let op = Attend::<$t> { d, batch, heads, eps: p.eps, isa, keep, parameters, kept };
+            xs.apply_op2(&token, op)?
+        }};
+    }
+    Ok(if xs.dtype() == DType::F64 { call!(f64) } else { call!(f32) })
 }
 
 /// `B`, `N` and `D`.
@@ -137,8 +128,12 @@ struct Attend<T> {
     eps: f64,
     isa: Isa,
     keep: bool,
+    parameters: Parameters,
     kept: OnceLock<Kept<T>>,
 }
+
+/// Positions of a group, at least: keys and values of its images stay in the cache.
+const GROUP: usize = 160;
 
 impl<T: Real> Attend<T> {
     /// Images of a group.
@@ -151,10 +146,12 @@ impl<T: Real> Attend<T> {
         [0, 1, 2].map(|i| Head { data: &qkv[i * self.d + h * self.heads.d..], strides: (3 * self.d, 1) })
     }
 
-    fn forward(&self, xs: &[T], packed: &[T]) -> Vec<T> {
-        let (d, n, images) = (self.d, self.heads.n, self.images());
-        let p = Packed::new(packed, d, 3 * d, d);
-        let (out_weight, out_bias) = p.scaled_out();
+    fn forward(&self, xs: &[T], w: &Weights<'_, T>) -> Vec<T> {
+        let (d, n, images, isa) = (self.d, self.heads.n, self.images(), self.isa);
+        let first = Panels::pack(isa, w.first(true), false);
+        let second = Panels::pack(isa, w.second(true), false);
+        let in_bias = whole(w.in_bias, (3 * d).next_multiple_of(across::<T>(isa)));
+        let out_bias = w.scaled_bias();
         let rows = self.batch * n;
         let group = images * n;
         let sizes = [3 * d, d, self.heads.heads];
@@ -178,12 +175,11 @@ impl<T: Real> Attend<T> {
                 let xs = &xs[i * group * d..][..own * d];
                 T::with_scratch(|scratch| {
                     let normed = &mut grow(&mut scratch.stage, own * d)[..own * d];
-                    let (weight, bias, eps) = (p.norm_weight, p.norm_bias, self.eps);
-                    run(self.isa, Norm { xs, weight, bias, eps, ys: normed });
-                    multiply(qkv, Mat::new(normed, own, d), Mat::new(p.in_weight, 3 * d, d).t(), false);
+                    let (weight, bias, eps) = (w.norm_weight, w.norm_bias, self.eps);
+                    run(isa, Norm { xs, weight, bias, eps, ys: normed });
+                    let out = Out::Rows(qkv, false);
+                    multiply(isa, own, Left::Rows(normed), &first, Some(&in_bias), out);
                 });
-                let function = PhantomData::<crate::elementwise::Identity>;
-                run(self.isa, BiasAct { bias: p.in_bias, zs: qkv, ys: None, function });
                 let one = qkv.chunks_exact(n * 3 * d).zip(out.chunks_exact_mut(n * d));
                 for ((qkv, out), logs) in one.zip(logs.chunks_exact_mut(n * self.heads.heads)) {
                     for h in 0..self.heads.heads {
@@ -195,8 +191,8 @@ impl<T: Real> Attend<T> {
                         }
                     }
                 }
-                run(self.isa, Start(xs, &out_bias, ys));
-                multiply(ys, Mat::new(out, own, d), Mat::new(&out_weight, d, d).t(), true);
+                run(isa, Start(xs, &out_bias, ys));
+                multiply(isa, own, Left::Rows(out), &second, None, Out::Rows(ys, true));
             });
         };
         // SAFETY: each group writes its images, and those are all.
@@ -212,10 +208,18 @@ impl<T: Real> Attend<T> {
         ys
     }
 
-    fn backward(&self, xs: &[T], packed: &[T], kept: &Kept<T>, grad: &[T]) -> (Vec<T>, Vec<T>) {
-        let (d, n, images) = (self.d, self.heads.n, self.images());
-        let p = Packed::new(packed, d, 3 * d, d);
-        let (out_weight, _) = p.scaled_out();
+    /// The gradients of the input, and of the parameters if somebody wants them.
+    fn backward(
+        &self,
+        xs: &[T],
+        w: &Weights<'_, T>,
+        kept: &Kept<T>,
+        grad: &[T],
+        want: bool,
+    ) -> (Vec<T>, Option<[Vec<T>; 3]>) {
+        let (d, n, images, isa) = (self.d, self.heads.n, self.images(), self.isa);
+        let second = Panels::pack(isa, w.second(false), false);
+        let first = Panels::pack(isa, w.first(false), false);
         let (rows, group) = (self.batch * n, images * n);
         let width = 6 * d;
         let mut sums = vec![T::ZERO; rows.div_ceil(group) * width];
@@ -239,11 +243,11 @@ impl<T: Real> Attend<T> {
                 let (dw, rest) = sums.split_at_mut(d);
                 let (db, rest) = rest.split_at_mut(d);
                 let (dh, totals) = rest.split_at_mut(3 * d);
-                run(self.isa, AddRows(grad, totals));
-                let (weight, bias, eps) = (p.norm_weight, p.norm_bias, self.eps);
-                run(self.isa, Norm { xs, weight, bias, eps, ys: normed });
+                run(isa, AddRows(grad, totals));
+                let (weight, bias, eps) = (w.norm_weight, w.norm_bias, self.eps);
+                run(isa, Norm { xs, weight, bias, eps, ys: normed });
                 // The gradient of the heads' output, in the place of the result for a while.
-                multiply(dx, Mat::new(grad, own, d), Mat::new(&out_weight, d, d), false);
+                multiply(isa, own, Left::Rows(grad), &second, None, Out::Rows(dx, false));
                 for image in 0..own / n {
                     for h in 0..self.heads.heads {
                         let (from, strides) = (image * n * d + h * self.heads.d, (d, 1));
@@ -261,7 +265,7 @@ impl<T: Real> Attend<T> {
                 run(self.isa, AddRows(slopes, dh));
                 T::with_scratch(|scratch| {
                     let back = &mut grow(&mut scratch.stage, own * d)[..own * d];
-                    multiply(back, Mat::new(slopes, own, 3 * d), Mat::new(p.in_weight, 3 * d, d), false);
+                    multiply(isa, own, Left::Rows(slopes), &first, None, Out::Rows(back, false));
                     dx.copy_from_slice(grad);
                     run(self.isa, PullNorm { xs, weight, eps, grad: back, dx, dw, db });
                 });
@@ -274,9 +278,15 @@ impl<T: Real> Attend<T> {
             normed.set_len(rows * d);
             slopes.set_len(rows * 3 * d);
         }
+        if !want {
+            return (dx, None);
+        }
         let in_weight = product(Mat::new(&slopes, rows, 3 * d).t(), Mat::new(&normed, rows, d));
         let products = product(Mat::new(grad, rows, d).t(), Mat::new(&kept.out, rows, d));
-        (dx, join_grads(&p, &add_rows(&sums, width), in_weight, &products))
+        let sums = add_rows(&sums, width);
+        let (norm, rest) = sums.split_at(2 * d);
+        let (dh, totals) = rest.split_at(3 * d);
+        (dx, Some(w.join(norm, dh, totals, in_weight, products)))
     }
 }
 
@@ -289,23 +299,31 @@ impl<T: Real> CustomOp2 for Attend<T> {
         &self,
         s1: &CpuStorage,
         l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let ys = self.forward(slice::<T>((s1, l1))?, slice::<T>((s2, l2))?);
+        let xs = slice::<T>((s1, l1))?;
+        let [a, b, c] = &self.parameters.tensors;
+        let ys = result(&[a, b, c], |v: &[&[T]]| {
+            self.forward(xs, &Weights::new([v[0], v[1], v[2]], self.d, 3 * self.d))
+        })?;
         Ok((T::to_cpu_storage_owned(ys), l1.shape().clone()))
     }
 
     fn bwd(
         &self,
         xs: &Tensor,
-        packed: &Tensor,
+        token: &Tensor,
         _: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
         let Some(kept) = self.kept.get() else { bail!("self_attention: backward before forward") };
         let grad = grad.contiguous()?;
-        let (dx, dp) = result(&[xs, packed, &grad], |v: &[&[T]]| self.backward(v[0], v[1], kept, v[2]))?;
-        Ok((Some(tensor(dx, xs.shape())?), Some(tensor(dp, packed.shape())?)))
+        let [a, b, c] = &self.parameters.tensors;
+        let (dx, grads) = result(&[xs, &grad, a, b, c], |v: &[&[T]]| {
+            let weights = Weights::new([v[2], v[3], v[4]], self.d, 3 * self.d);
+            self.backward(v[0], &weights, kept, v[1], token.track_op())
+        })?;
+        Ok((Some(tensor(dx, xs.shape())?), self.parameters.give(token, grads)?))
     }
 }

@@ -127,6 +127,14 @@ impl Side {
             (at >= 0 && (at as usize) < self.size).then_some((at as usize, i))
         })
     }
+
+    /// For a step of 1: the first pixel of a side of `len` that has a place, and their number.
+    #[inline(always)]
+    fn first(self, len: usize) -> (usize, usize) {
+        let skip = self.offset.min(0).unsigned_abs().min(len);
+        let end = (self.size as isize - self.offset).clamp(skip as isize, len as isize) as usize;
+        (skip, end - skip)
+    }
 }
 
 /// Copies the channels of a plane into `buffer`, `LANES` for each pixel, the rest zero.
@@ -153,6 +161,21 @@ unsafe fn stage<S: Simd>(buffer: &mut [S::T], source: &[S::T], plane: Plane, row
                 }
             }
         } else {
+            // Squares of channels and pixels, where all channels are there and neighbours stay neighbours.
+            let (skip, room) = cols.first(plane.w);
+            if plane.channels == lanes && cols.step == 1 && room >= lanes {
+                for j in (0..room).step_by(lanes) {
+                    // The last square overlaps the one before it.
+                    let j = skip + j.min(room - lanes);
+                    let from =
+                        &source[plane.first + i * plane.w + j..][..(lanes - 1) * plane.channel + lanes];
+                    let x = (cols.offset + j as isize) as usize;
+                    let to = &mut row[x * lanes..][..lanes * lanes];
+                    // SAFETY: both slices hold their squares.
+                    unsafe { S::transpose(from.as_ptr(), plane.channel, to.as_mut_ptr(), lanes) };
+                }
+                continue;
+            }
             for l in 0..plane.channels {
                 let from = &source[plane.first + l * plane.channel + i * plane.w..][..plane.w];
                 for (x, j) in cols.places(plane.w) {
@@ -236,7 +259,15 @@ impl<T: Float> Kernel<T> for Slide<'_, T> {
                 }
             }
             let row = to.first + p * to.w * to.pixel;
-            for (q, values) in line.chunks_exact(lanes).enumerate() {
+            let squares = if to.pixel == 1 && to.channels == lanes && to.w >= lanes { to.w } else { 0 };
+            for q in (0..squares).step_by(lanes).map(|q| q.min(to.w - lanes)) {
+                // SAFETY: pixels of this task in the planes of its channels, and whole vectors in the line; the
+                // last square writes some of them a second time.
+                unsafe {
+                    S::transpose(line.as_ptr().add(q * lanes), lanes, self.out.add(row + q), to.channel);
+                }
+            }
+            for (q, values) in line.chunks_exact(lanes).enumerate().skip(squares) {
                 // SAFETY: elements of this task in the output; a whole vector where its channels lie together.
                 unsafe {
                     let out = self.out.add(row + q * to.pixel);

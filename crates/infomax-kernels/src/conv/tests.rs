@@ -63,6 +63,11 @@ fn the_corners() {
     check([2, 3, 13, 17], [4, 3, 3, 2], true, cfg(2, 2, 3, 1), DType::F64);
     check([2, 6, 9, 19], [9, 2, 3, 3], true, cfg(1, 1, 1, 3), DType::F64);
     check([2, 5, 9, 9], [5, 1, 7, 7], true, cfg(1, 3, 1, 5), DType::F64);
+    // Depthwise with whole squares of channels and pixels, and remainders of both.
+    check([2, 19, 9, 21], [19, 1, 7, 7], true, cfg(1, 3, 1, 19), DType::F64);
+    check([1, 16, 12, 13], [16, 1, 3, 3], false, cfg(2, 0, 1, 16), DType::F64);
+    check([2, 9, 11, 18], [9, 1, 3, 3], true, cfg(1, 2, 2, 9), DType::F32);
+    check([1, 16, 3, 16], [16, 1, 1, 1], true, cfg(1, 0, 1, 16), DType::F32);
     check([1, 1, 1, 1], [1, 1, 1, 1], true, cfg(1, 0, 1, 1), DType::F64);
     check([1, 2, 5, 40], [2, 2, 1, 3], true, cfg(4, 3, 2, 1), DType::F64);
 }

@@ -1,8 +1,10 @@
 //! Batch normalisation, with the residual sum and the activation in the same pass.
 
+use super::batch_columns::{self as columns, Block};
 use super::batch_kernel::{Apply, GradApply, GradSums, Moments, Planes};
+use crate::lanes::{Real, run};
 use crate::optional::{self, Optional, Stored};
-use crate::simd::{Float, Isa, Shared, filled};
+use crate::simd::{Isa, Shared, filled};
 use crate::storage::{contiguous, on_cpu, result, slice, tensor};
 use crate::{Activation, BatchNormOutput, Result, check, reference};
 use candle_core::{CpuStorage, DType, Shape, Tensor};
@@ -127,7 +129,31 @@ impl Channels {
         Planes { n: self.n, inner: self.inner, pitch: self.c * self.inner, first: c * self.inner }
     }
 
-    fn moments<T: Float>(&self, xs: &[T], isa: Isa) -> Vec<(f64, f64)> {
+    /// True if planes are so small that neighbouring channels go together.
+    fn small(&self) -> bool {
+        self.inner <= columns::SMALL
+    }
+
+    /// Channels of a block of such planes.
+    fn together(&self) -> usize {
+        columns::channels(self.inner)
+    }
+
+    /// The block from channel `first` on.
+    fn block(&self, first: usize) -> Block {
+        let (n, inner) = (self.n, self.inner);
+        let width = self.together().min(self.c - first) * inner;
+        Block { n, inner, pitch: self.c * inner, first: first * inner, width }
+    }
+
+    fn moments<T: Real>(&self, xs: &[T], isa: Isa) -> Vec<(f64, f64)> {
+        if self.small() {
+            let blocks: Vec<_> = (0..self.c.div_ceil(self.together()))
+                .into_par_iter()
+                .map(|i| run(isa, columns::Moments { block: self.block(i * self.together()), xs }))
+                .collect();
+            return blocks.concat();
+        }
         (0..self.c)
             .into_par_iter()
             .map(|c| T::dispatch(isa, Moments { planes: self.planes(c), xs }))
@@ -170,19 +196,35 @@ impl BatchNorm {
         1.0 / (self.moments[c].1 + self.eps).sqrt()
     }
 
-    fn forward<T: Float>(&self, xs: &[T], affine: &[T], residual: Option<&[T]>) -> Vec<T> {
+    fn forward<T: Real>(&self, xs: &[T], affine: &[T], residual: Option<&[T]>) -> Vec<T> {
         let d = self.shape;
+        let affine_of = |c: usize| {
+            let scale = affine[c].f64() * self.inverse(c);
+            (scale, affine[d.c + c].f64() - self.moments[c].0 * scale)
+        };
+        if d.small() {
+            let affine: Vec<_> = (0..d.c).map(affine_of).collect();
+            // SAFETY: each task writes its channels, and those are all elements.
+            return unsafe {
+                filled(d.len(), |out: Shared<T>| {
+                    affine.par_chunks(d.together()).enumerate().for_each(|(i, affine)| {
+                        let (block, relu) = (d.block(i * d.together()), self.relu);
+                        run(self.isa, columns::Apply { block, xs, residual, affine, relu, out });
+                    });
+                })
+            };
+        }
         // SAFETY: each task writes its channel, and the channels are all elements.
         unsafe {
             filled(d.len(), |out: Shared<T>| {
                 (0..d.c).into_par_iter().for_each(|c| {
-                    let scale = affine[c].f64() * self.inverse(c);
+                    let (scale, shift) = affine_of(c);
                     let pass = Apply {
                         planes: d.planes(c),
                         xs,
                         residual,
                         scale: T::of(scale),
-                        shift: T::of(affine[d.c + c].f64() - self.moments[c].0 * scale),
+                        shift: T::of(shift),
                         relu: self.relu,
                         out: out.get(),
                     };
@@ -193,7 +235,7 @@ impl BatchNorm {
     }
 
     /// The gradients of the input, of weight and bias, and of the residual (empty if there is none).
-    fn backward<T: Float>(
+    fn backward<T: Real>(
         &self,
         xs: &[T],
         ys: &[T],
@@ -206,31 +248,46 @@ impl BatchNorm {
         let mut dr: Vec<T> = Vec::with_capacity(if with_residual { d.len() } else { 0 });
         let residual = Shared::new(if with_residual { dr.as_mut_ptr() } else { std::ptr::null_mut() });
         let mut sums = vec![(T::default(), T::default()); d.c];
-        // SAFETY: each task writes its channel, and the channels are all elements.
+        let m = if self.train { (d.n * d.inner) as f64 } else { f64::INFINITY };
+        // `a`, `b` and `c` of the second pass from the sums of the first one.
+        let factors = |c: usize, (sum, dot): (f64, f64)| {
+            let inverse = self.inverse(c);
+            let a = affine[c].f64() * inverse;
+            [a, -a * inverse * inverse * dot / m, -a * sum / m]
+        };
+        let by_block = |dx: Shared<T>| {
+            sums.par_chunks_mut(d.together()).enumerate().for_each(|(i, sums)| {
+                let first = i * d.together();
+                let (block, means) = (d.block(first), &self.moments[first..first + sums.len()]);
+                let own = run(self.isa, columns::GradSums { block, xs, ys, grad, means });
+                let factors: Vec<_> = own.iter().enumerate().map(|(j, s)| factors(first + j, *s)).collect();
+                for (j, (to, (sum, dot))) in sums.iter_mut().zip(own).enumerate() {
+                    *to = (T::of(dot * self.inverse(first + j)), T::of(sum));
+                }
+                let (factors, residual) = (&factors[..], with_residual.then_some(residual));
+                let pass = columns::GradApply { block, xs, ys, grad, means, factors, dx, residual };
+                run(self.isa, pass);
+            });
+        };
+        // SAFETY: each task writes its channels, and those are all elements.
         let dx = unsafe {
-            filled(d.len(), |dx: Shared<T>| {
-                sums.par_iter_mut().enumerate().for_each(|(c, sums)| {
-                    let (planes, inverse) = (d.planes(c), self.inverse(c));
-                    let mean = T::of(self.moments[c].0);
-                    let (sum, dot) = T::dispatch(self.isa, GradSums { planes, xs, ys, grad, mean });
-                    *sums = (T::of(dot * inverse), T::of(sum));
-                    let a = affine[c].f64() * inverse;
-                    let m = if self.train { (d.n * d.inner) as f64 } else { f64::INFINITY };
-                    let pass = GradApply {
-                        planes,
-                        xs,
-                        ys,
-                        grad,
-                        mean,
-                        a: T::of(a),
-                        b: T::of(-a * inverse * inverse * dot / m),
-                        c: T::of(-a * sum / m),
-                        dx: dx.get(),
-                        residual: residual.get(),
-                    };
-                    T::dispatch(self.isa, pass);
-                });
-            })
+            if d.small() {
+                filled(d.len(), by_block)
+            } else {
+                filled(d.len(), |dx: Shared<T>| {
+                    sums.par_iter_mut().enumerate().for_each(|(c, sums)| {
+                        let (planes, mean) = (d.planes(c), T::of(self.moments[c].0));
+                        let (sum, dot) = T::dispatch(self.isa, GradSums { planes, xs, ys, grad, mean });
+                        *sums = (T::of(dot * self.inverse(c)), T::of(sum));
+                        let [a, b, c] = factors(c, (sum, dot)).map(T::of);
+                        let (dx, residual) = (dx.get(), residual.get());
+                        T::dispatch(
+                            self.isa,
+                            GradApply { planes, xs, ys, grad, mean, a, b, c, dx, residual },
+                        );
+                    });
+                })
+            }
         };
         if with_residual {
             // SAFETY: every channel was written above.
@@ -250,7 +307,7 @@ impl Optional for BatchNorm {
         affine: Stored<'_>,
         residual: Option<Stored<'_>>,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        fn typed<T: Float>(
+        fn typed<T: Real>(
             op: &BatchNorm,
             xs: Stored<'_>,
             affine: Stored<'_>,
@@ -272,7 +329,7 @@ impl Optional for BatchNorm {
         ys: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<[Option<Tensor>; 3]> {
-        fn typed<T: Float>(
+        fn typed<T: Real>(
             op: &BatchNorm,
             xs: &Tensor,
             affine: &Tensor,

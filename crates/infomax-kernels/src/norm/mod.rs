@@ -1,6 +1,7 @@
 //! Normalisation layers.
 
 mod batch;
+mod batch_columns;
 mod batch_kernel;
 #[cfg(test)]
 mod tests;

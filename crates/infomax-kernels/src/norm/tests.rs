@@ -5,8 +5,19 @@ use crate::{Activation, Error, Isa, reference};
 use candle_core::{DType, Device, Tensor, Var};
 use infomax_testing::{GradCheck, Tolerance, assert_close, gradcheck, spread};
 
-const SHAPES: [&[usize]; 6] =
-    [&[5, 3, 7, 5], &[2, 4, 8, 8], &[6, 9], &[1, 2, 3, 3], &[3, 1, 1, 1], &[17, 16, 4, 4]];
+/// Small planes, whose channels go together in blocks, and in the last two shapes larger ones.
+const SHAPES: [&[usize]; 10] = [
+    &[5, 3, 7, 5],
+    &[2, 4, 8, 8],
+    &[6, 9],
+    &[1, 2, 3, 3],
+    &[3, 1, 1, 1],
+    &[17, 16, 4, 4],
+    &[70, 130],
+    &[66, 9, 3, 5],
+    &[2, 5, 9, 8],
+    &[3, 3, 7, 11],
+];
 
 /// Outputs, statistics and the gradients of all four arguments.
 fn all(

@@ -10,6 +10,7 @@ mod dense;
 mod fused;
 mod norm;
 mod pairwise;
+mod patches;
 mod pool;
 
 pub use characteristic::characteristic_error;
@@ -22,4 +23,5 @@ pub use fused::{
 };
 pub use norm::{batch_norm_eval, batch_norm_train, group_norm, layer_norm, rms_norm};
 pub use pairwise::{row_log_sum_exp, squared_distances};
+pub use patches::{patches, patches_last};
 pub use pool::{avg_pool2d, global_avg_pool, max_pool2d};

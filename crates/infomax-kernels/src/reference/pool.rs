@@ -6,7 +6,8 @@ use candle_core::Tensor;
 
 /// The largest pixel of each window of `(N, C, H, W)`. Windows may overlap; padding never wins.
 ///
-/// The gradient goes to the first of equal maxima, as in PyTorch.
+/// The gradient goes to the first of equal maxima, and to the last NaN, as in PyTorch; that of a window of minus
+/// infinity alone may go to its padding.
 ///
 /// # Errors
 /// Shapes, types or settings that do not fit; a tensor without elements.
@@ -19,8 +20,9 @@ pub fn max_pool2d(xs: &Tensor, cfg: Pool2dConfig) -> Result<Tensor> {
         for s in 0..cfg.kernel {
             let tap = strided(&strided(&padded, 2, r, cfg.stride, p)?, 3, s, cfg.stride, q)?.contiguous()?;
             best = Some(match best {
-                // The strict comparison gives ties to the first tap, as PyTorch does.
-                Some(best) => tap.gt(&best)?.where_cond(&tap, &best)?,
+                // The strict comparison gives ties to the first tap, as PyTorch does; NaN, which is unequal
+                // to itself, is always taken.
+                Some(best) => (tap.gt(&best)? + tap.ne(&tap)?)?.where_cond(&tap, &best)?,
                 None => tap,
             });
         }

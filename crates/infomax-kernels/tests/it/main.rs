@@ -45,6 +45,8 @@ fn gradients_of_pooling() {
         check("avg_pool2d", &[&[2, 2, 5, 6]], |t| infomax_kernels::avg_pool2d(&t[0], cfg));
     }
     check("global_avg_pool", &[&[2, 3, 5, 4]], |t| infomax_kernels::global_avg_pool(&t[0]));
+    check("patches", &[&[2, 3, 5, 4]], |t| infomax_kernels::patches(&t[0], 2));
+    check("patches_last", &[&[2, 5, 4, 3]], |t| infomax_kernels::patches_last(&t[0], 2));
 }
 
 #[test]
