@@ -47,6 +47,8 @@ mod rows;
 #[allow(unsafe_code)]
 mod simd;
 mod storage;
+#[allow(unsafe_code)]
+mod stored;
 #[cfg(test)]
 mod tests;
 mod types;
