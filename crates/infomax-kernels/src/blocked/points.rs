@@ -132,9 +132,13 @@ pub(super) fn transform_weights<E: Stored>(
                 // SAFETY: vectors within arrays of 16; each panel writes its own rows.
                 unsafe {
                     for v in (0..rows).step_by(S::LANES) {
+                        for tap in &mut taps {
+                            let tap = tap.as_mut_ptr().add(v);
+                            S::store(tap, E::rounded::<S>(S::load(tap)));
+                        }
                         let mut half = [[S::splat(T::default()); 3]; 6];
                         for s in 0..3 {
-                            let load = |r: usize| E::rounded::<S>(S::load(taps[r * 3 + s].as_ptr().add(v)));
+                            let load = |r: usize| S::load(taps[r * 3 + s].as_ptr().add(v));
                             let column = kernel::<S>([load(0), load(1), load(2)]);
                             for r in 0..6 {
                                 half[r][s] = column[r];

@@ -24,13 +24,13 @@ fn error(got: &Tensor, expected: &Tensor) -> f64 {
     (difference / expected.iter().map(|e| e * e).sum::<f64>().max(1e-300)).sqrt()
 }
 
-/// Each value within `ulps` halves of a bf16 step, and within 1e-4 of the largest one (the error of f32).
-fn close(name: &str, got: &Tensor, expected: &Tensor, ulps: f64) {
+/// Each value within `halves` halves of a bf16 step (at most 2^-8 of the value), and within 1e-4 of the largest one (the error of f32).
+fn close(name: &str, got: &Tensor, expected: &Tensor, halves: f64) {
     assert_eq!(got.dims(), expected.dims(), "{name}");
     let (got, expected) = (values(got), values(expected));
     let largest = expected.iter().fold(0.0, |m: f64, e| m.max(e.abs()));
     for (i, (g, e)) in got.iter().zip(&expected).enumerate() {
-        let bound = ulps * e.abs() / 512.0 + 1e-4 * largest;
+        let bound = halves * e.abs() / 256.0 + 1e-4 * largest;
         assert!((g - e).abs() <= bound, "{name}, element {i}: {g} instead of {e} (+-{bound:e})");
     }
 }
@@ -140,10 +140,19 @@ fn units_are_the_composed_form_with_the_same_roundings() {
             for fast in [false, true] {
                 let got = fused(case, &inputs, *isa, fast);
                 assert_eq!(got.len(), exact.len());
-                for i in 0..got.len() {
-                    assert_eq!(got[i].dtype(), DType::F32);
-                    let (same, far) = (error(&got[i], &rounded[i]), error(&got[i], &exact[i]));
-                    println!("case {number} {isa:?} winograd {fast} result {i}: {same:e} {far:e}");
+                let name = |i| format!("case {number}, {isa:?}, winograd {fast}, result {i}");
+                for (i, (got, rounded)) in got.iter().zip(&rounded).enumerate() {
+                    assert_eq!(got.dtype(), DType::F32, "{}", name(i));
+                    // What is left is f32 instead of f64, and now and then a tie that falls to the other side.
+                    let far = error(got, rounded);
+                    assert!(far < 1.0 / 256.0, "{}: {far:e} from the rounded composed form", name(i));
+                }
+                // Without the roundings: the output and the statistics. A gradient may be further away, where
+                // a value rounds to the other side of a ReLU.
+                let values = if case.train { 1 + 2 * case.layers.len() } else { 1 };
+                for i in 0..values {
+                    let far = error(&got[i], &exact[i]);
+                    assert!(far < 2.0 / 256.0, "{}: {far:e} from the composed form", name(i));
                 }
             }
         }
@@ -175,7 +184,6 @@ fn pooling_is_that_of_the_rounded_values() {
     {
         let pool = Pool2dConfig { kernel, stride, padding };
         let x = held(&shape, 1);
-        let w = Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap();
         let run = |f: &dyn Fn(&Tensor) -> Tensor, x: &Tensor| {
             let x = Var::from_tensor(x).unwrap();
             let ys = f(&x);
@@ -193,7 +201,7 @@ fn pooling_is_that_of_the_rounded_values() {
         let expected = run(&|x| reference::global_avg_pool(x).unwrap(), &wide(&x));
         close("mean", &got.0, &expected.0, 0.0);
         close("gradient of the mean", &got.1, &expected.1, 1.001);
-        assert_eq!(w.dtype(), got.0.dtype());
+        assert_eq!(got.0.dtype(), DType::F32);
     }
 }
 
