@@ -5,6 +5,9 @@
 
 #[allow(unsafe_code)]
 mod attention;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod bf16_x86;
 #[allow(unsafe_code)]
 mod block;
 #[allow(unsafe_code)]
