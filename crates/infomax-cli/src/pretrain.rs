@@ -11,7 +11,7 @@ use candle_core::Device;
 use infomax_augment::Augmenter;
 use infomax_core::{BatchSource as _, Key, Learner};
 use infomax_data::{DamagedSamples, Loader, LoaderConfig};
-use infomax_models::JointEmbedding;
+use infomax_models::{JointEmbedding, Precision};
 use infomax_train::{HealthState, Outcome, RunDir, Trainer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,7 +40,8 @@ pub(crate) fn run(args: &PretrainArgs) -> Result<Status> {
 
     // Everything that can be refused is refused before the folder of the run is made.
     let params = evaluate::params(&config);
-    let learner = JointEmbedding::new(&config.model, &params)?;
+    let learner = JointEmbedding::with_precision(&config.model, config.train.precision, &params)
+        .context("[train] precision")?;
     let objective = config.objective.build()?;
     let optimizer = infomax_optim::build(&config.optim.optimizer)?;
     let recipe = config.augment.resolve()?;
@@ -63,9 +64,13 @@ pub(crate) fn run(args: &PretrainArgs) -> Result<Status> {
     let total = config.train.run.total_steps(batches);
     let schedule = config.optim.schedule.schedule(batches, total)?;
     note(&format!(
-        "model: {} parameters, {} features; objective: {}; optimiser: {}, lr {}; {} epochs of {} steps of {}",
+        "model: {} parameters, {} features{}; objective: {}; optimiser: {}, lr {}; {} epochs of {} steps of {}",
         params.count(),
         learner.feature_dim(),
+        match config.train.precision {
+            Precision::Bf16 => ", trained in bf16",
+            Precision::F32 => "",
+        },
         objective.name(),
         optimizer.name(),
         config.optim.schedule.lr,

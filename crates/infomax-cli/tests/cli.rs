@@ -133,11 +133,44 @@ fn same_seed_same_bits_whatever_the_threads() {
     assert!(weights(&dir.path().join("a")) != weights(&dir.path().join("c")));
 }
 
+#[cfg(unix)]
+#[test]
+fn bf16_trains_and_continues_with_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |run: &str| dir.path().join(run);
+    const BF16: [&str; 2] = ["--set", "train.precision=bf16"];
+    for (run, more) in
+        [("f32", &[][..]), ("bf16", &BF16), ("one", &["--set", "train.precision=bf16", "--threads", "1"])]
+    {
+        ok(&pretrain(dir.path(), &[&["--epochs", "8", "--run", run], more].concat()));
+    }
+    let total = |run: &str| -> Vec<f64> {
+        metrics(&path(run)).iter().map(|line| line["total"].as_f64().unwrap()).collect()
+    };
+    let (f32s, bf16s) = (total("f32"), total("bf16"));
+    // The same start but for the roundings, and then a run of its own that gets better.
+    assert!(f32s[0] != bf16s[0] && (f32s[0] - bf16s[0]).abs() < 0.02 * f32s[0], "{} {}", f32s[0], bf16s[0]);
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    assert!(mean(&bf16s[35..]) < mean(&bf16s[..5]) - 0.5, "{bf16s:?}");
+    assert!((mean(&bf16s[35..]) - mean(&f32s[35..])).abs() < 0.5, "{bf16s:?} {f32s:?}");
+    assert_eq!(deterministic(&path("bf16")), deterministic(&path("one")));
+    // Master weights, optimiser and all else that is saved are f32.
+    assert!(weights(&path("bf16")) == weights(&path("one")));
+    let saved = weights(&path("bf16"));
+    let header = u64::from_le_bytes(saved[..8].try_into().unwrap()) as usize;
+    let header = String::from_utf8_lossy(&saved[8..8 + header]).into_owned();
+    assert!(header.contains("\"F32\"") && !header.contains("BF16"), "{header}");
+    stop(dir.path(), "killed", "-KILL", &BF16);
+    ok(&infomax(dir.path(), &["pretrain", "--quiet", "--no-eval", "--resume", "killed"]));
+    assert_eq!(deterministic(&path("bf16")), deterministic(&path("killed")));
+    assert!(saved == weights(&path("killed")));
+}
+
 /// Stops a run by a signal, and gives its exit code.
 #[cfg(unix)]
-fn stop(dir: &Path, run: &str, signal: &str) -> Option<i32> {
+fn stop(dir: &Path, run: &str, signal: &str, more: &[&str]) -> Option<i32> {
     let mut args = vec!["pretrain", "--quiet", "--epochs", "8", "--run", run, "--no-eval"];
-    args.extend(SMALL);
+    args.extend(SMALL.iter().chain(more));
     let mut child = Command::new(env!("CARGO_BIN_EXE_infomax"))
         .current_dir(dir)
         .args(&args)
@@ -165,7 +198,7 @@ fn a_stopped_run_continues_with_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     ok(&pretrain(dir.path(), &["--epochs", "8", "--run", "whole", "--no-eval"]));
     for (run, signal) in [("interrupted", "-INT"), ("killed", "-KILL")] {
-        let code = stop(dir.path(), run, signal);
+        let code = stop(dir.path(), run, signal, &[]);
         // A run that was done before the signal came has nothing to resume, and still must be equal.
         assert!(matches!(code, Some(130 | 0) | None), "{run}: {code:?}");
         ok(&infomax(dir.path(), &["pretrain", "--quiet", "--no-eval", "--resume", run]));
@@ -299,6 +332,12 @@ fn bad_input_is_a_clear_error_and_leaves_nothing_behind() {
     fails(d, &["pretrain", "--set", "traim.epochs=3"], &["traim", "did you mean `train`"]);
     fails(d, &["pretrain", "--set", "objective.name=vicrag"], &["vicrag", "vicreg"]);
     fails(d, &["pretrain", "--set", "augment.preset=vicreg"], &["vicreg-cifar"]);
+    fails(d, &["pretrain", "--set", "train.precision=bf61"], &["bf61", "did you mean `bf16`", "[train]"]);
+    fails(
+        d,
+        &["pretrain", "--set", "train.precision=bf16", "--set", "model.vit.image=24"],
+        &["[train] precision", "bf16", "model.vit", "f32"],
+    );
     fails(d, &["pretrain", "--config", "none.toml"], &["none.toml"]);
     std::fs::write(d.join("bad.toml"), "[train\nepochs = 3").unwrap();
     fails(d, &["pretrain", "--config", "bad.toml"], &["bad.toml"]);

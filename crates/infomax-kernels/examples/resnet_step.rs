@@ -1,7 +1,7 @@
 //! One SGD step of a residual network built from the functions of this crate: images per second, and the peak
 //! memory of the process. The peer is `benches/peers/resnet_step.py`.
 //!
-//! `cargo run --release -p infomax-kernels --example resnet_step [depth width batch side]`
+//! `cargo run --release -p infomax-kernels --example resnet_step [depth width batch side] [--modes f32,bf16]`
 
 #![allow(clippy::print_stdout)]
 
@@ -91,9 +91,12 @@ impl ResNet {
         Ok(Self { stem, pool, blocks, weight, bias })
     }
 
-    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+    fn forward(&self, xs: &Tensor, mode: Mode) -> Result<Tensor> {
         const EPS: f64 = 1e-5;
-        let mut xs = Blocked::from_images(xs)?;
+        let mut xs = match mode {
+            Mode::F32 => Blocked::from_images(xs)?,
+            Mode::Bf16 => Blocked::from_images_bf16(xs)?,
+        };
         let mut units = vec![ResidualUnit { branch: vec![self.stem.part()], shortcut: Shortcut::None }];
         if self.pool {
             xs =
@@ -133,21 +136,58 @@ fn peak_memory() -> Option<f64> {
     line.split_whitespace().nth(1)?.parse::<f64>().ok().map(|kib| kib / 1024.0)
 }
 
+/// How feature maps are stored; parameters are f32 either way.
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    F32,
+    Bf16,
+}
+
+impl Mode {
+    fn of(name: &str) -> Result<Self> {
+        match name {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            other => candle_core::bail!("a mode is f32 or bf16, not {other}"),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
 fn main() -> Result<()> {
     keep_freed_memory();
-    let args: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
-    if let [depth, width, batch, side] = args[..] {
-        return measure(depth, width, batch, side);
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    let mut modes = vec![Mode::F32, Mode::Bf16];
+    if let Some(at) = args.iter().position(|a| a == "--modes") {
+        let names = args.drain(at..).nth(1).unwrap_or_default();
+        modes = names.split(',').map(Mode::of).collect::<Result<_>>()?;
+    }
+    let args: Vec<usize> = args.iter().filter_map(|a| a.parse().ok()).collect();
+    let cases = match args[..] {
+        [depth, width, batch, side] => vec![[depth, width, batch, side]],
+        _ => vec![[18, 64, 64, 32], [18, 16, 512, 32], [50, 64, 8, 224]],
+    };
+    if let ([case], [mode]) = (&cases[..], &modes[..]) {
+        return measure(*case, *mode);
     }
     // A process for each case, so that the peak of memory is its own.
-    for (depth, width, batch, side) in [(18, 64, 64, 32), (18, 16, 512, 32), (50, 64, 8, 224)] {
-        let args = [depth, width, batch, side].map(|x| x.to_string());
-        std::process::Command::new(std::env::current_exe()?).args(args).status()?;
+    for case in cases {
+        for mode in &modes {
+            let args = case.map(|x| x.to_string());
+            let mut child = std::process::Command::new(std::env::current_exe()?);
+            child.args(args).args(["--modes", mode.name()]).status()?;
+        }
     }
     Ok(())
 }
 
-fn measure(depth: usize, width: usize, batch: usize, side: usize) -> Result<()> {
+fn measure([depth, width, batch, side]: [usize; 4], mode: Mode) -> Result<()> {
     let before = peak_memory();
     let model = ResNet::new(depth, width, side)?;
     let xs = noise(&[batch, 3, side, side], 1.0, 7)?;
@@ -156,7 +196,7 @@ fn measure(depth: usize, width: usize, batch: usize, side: usize) -> Result<()> 
     let begin = Instant::now();
     while times.len() < 5 || begin.elapsed().as_secs_f64() < 5.0 {
         let start = Instant::now();
-        let loss = cross_entropy(&model.forward(&xs)?, &labels, 0.0)?;
+        let loss = cross_entropy(&model.forward(&xs, mode)?, &labels, 0.0)?;
         forwards.push(start.elapsed().as_secs_f64());
         let grads = loss.backward()?;
         model.step(&grads, 1e-3)?;
@@ -167,11 +207,14 @@ fn measure(depth: usize, width: usize, batch: usize, side: usize) -> Result<()> 
     let (time, forward) = (times[times.len() / 2], forwards[forwards.len() / 2]);
     let name = format!("resnet{depth} width {width} batch {batch} {side}x{side}");
     let rate = batch as f64 / time;
-    println!("{name}, best f32: {rate:.1} images/s");
-    println!("{name}, f32 here and bf16 autocast there: {rate:.1} images/s");
-    println!("{name}, forward alone: {:.1} images/s", batch as f64 / forward);
+    let (what, tag) = match mode {
+        Mode::F32 => ("best f32", ""),
+        Mode::Bf16 => ("bf16", " bf16"),
+    };
+    println!("{name}, {what}: {rate:.1} images/s");
+    println!("{name}, forward alone{tag}: {:.1} images/s", batch as f64 / forward);
     if let (Some(before), Some(after)) = (before, peak_memory()) {
-        println!("{name}, peak memory: {:.0} MiB", after - before);
+        println!("{name}, peak memory{tag}: {:.0} MiB", after - before);
     }
     Ok(())
 }

@@ -5,6 +5,9 @@
 
 #[allow(unsafe_code)]
 mod attention;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod bf16_x86;
 #[allow(unsafe_code)]
 mod block;
 #[allow(unsafe_code)]
@@ -52,6 +55,8 @@ mod rows;
 #[allow(unsafe_code)]
 mod simd;
 mod storage;
+#[allow(unsafe_code)]
+mod stored;
 #[cfg(test)]
 mod tests;
 mod types;

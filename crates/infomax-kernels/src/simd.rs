@@ -4,6 +4,9 @@
 //! [`Kernel::run`] down is `inline(always)`, so that the bodies land inside of the functions with
 //! `target_feature` below. On aarch64 the portable form is what the compiler turns into NEON.
 
+use crate::stored::Stored;
+use half::bf16;
+
 /// An instruction set that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
@@ -76,6 +79,40 @@ pub(crate) unsafe trait Simd: Copy + 'static {
     unsafe fn keep_positive(x: Self::V, y: Self::V) -> Self::V;
     /// The sum of the lanes, in a fixed order.
     unsafe fn sum(v: Self::V) -> Self::T;
+    /// Widens; only vectors of f32 are used so, and others go one by one.
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const bf16) -> Self::V {
+        let mut values = [Self::T::default(); 16];
+        // SAFETY: LANES elements of both, 16 at most.
+        unsafe {
+            for (i, value) in values.iter_mut().enumerate().take(Self::LANES) {
+                *value = Self::T::of(f64::from(*p.add(i)));
+            }
+            Self::load(values.as_ptr())
+        }
+    }
+    /// Rounds to the nearest bf16, ties to even; NaN stays NaN.
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut bf16, v: Self::V) {
+        let mut values = [Self::T::default(); 16];
+        // SAFETY: as above.
+        unsafe {
+            Self::store(values.as_mut_ptr(), v);
+            for (i, value) in values.iter().enumerate().take(Self::LANES) {
+                *p.add(i) = bf16::from_f64(value.f64());
+            }
+        }
+    }
+    /// What [`Simd::store_bf16`] and [`Simd::load_bf16`] make of a vector.
+    #[inline(always)]
+    unsafe fn round_bf16(v: Self::V) -> Self::V {
+        let mut values = [bf16::ZERO; 16];
+        // SAFETY: as above.
+        unsafe {
+            Self::store_bf16(values.as_mut_ptr(), v);
+            Self::load_bf16(values.as_ptr())
+        }
+    }
 }
 
 /// The work of one task, compiled for each instruction set.
@@ -89,11 +126,7 @@ pub(crate) trait Kernel<T> {
 
 /// f32 or f64.
 pub(crate) trait Float:
-    candle_core::WithDType
-    + Copy
-    + Default
-    + Send
-    + Sync
+    Stored<Real = Self>
     + PartialOrd
     + std::ops::Add<Output = Self>
     + std::ops::Sub<Output = Self>
@@ -109,8 +142,6 @@ pub(crate) trait Float:
     fn lanes(isa: Isa) -> usize;
     /// The buffers of this thread, kept between calls.
     fn with_scratch<R>(f: impl FnOnce(&mut Scratch<Self>) -> R) -> R;
-    /// Buffers between their users: see [`Pooled`](crate::blocked::Pooled).
-    fn spare() -> &'static std::sync::Mutex<Vec<Vec<Self>>>;
 }
 
 /// The buffers that a task fills and forgets; kept by each thread, so that their pages stay mapped.
@@ -180,11 +211,6 @@ macro_rules! float {
                     }
                 }
                 Self::dispatch(isa, Lanes)
-            }
-
-            fn spare() -> &'static std::sync::Mutex<Vec<Vec<$t>>> {
-                static SPARE: std::sync::Mutex<Vec<Vec<$t>>> = std::sync::Mutex::new(Vec::new());
-                &SPARE
             }
 
             fn with_scratch<R>(f: impl FnOnce(&mut Scratch<Self>) -> R) -> R {
@@ -269,6 +295,22 @@ macro_rules! portable {
                 }
                 sum
             }
+            #[inline(always)]
+            unsafe fn load_bf16(p: *const bf16) -> Self::V {
+                // SAFETY: the caller's pointer is valid for LANES elements.
+                std::array::from_fn(|i| unsafe { (*p.add(i)).wide() } as $t)
+            }
+            #[inline(always)]
+            unsafe fn store_bf16(p: *mut bf16, v: Self::V) {
+                for (i, x) in v.into_iter().enumerate() {
+                    // SAFETY: as above.
+                    unsafe { *p.add(i) = bf16::narrow(x as f32) };
+                }
+            }
+            #[inline(always)]
+            unsafe fn round_bf16(v: Self::V) -> Self::V {
+                std::array::from_fn(|i| bf16::narrow(v[i] as f32).wide() as $t)
+            }
         }
     };
 }
@@ -280,13 +322,14 @@ portable!(f64, 2);
 mod x86 {
     //! The vectors of x86-64.
 
-    use super::Simd;
+    use super::{Simd, bf16};
+    use crate::bf16_x86::*;
     use std::arch::x86_64::*;
 
     macro_rules! vector {
         ($name:ident, $t:ty, $v:ty, $lanes:literal, $wide:literal, $splat:ident, $load:ident, $store:ident,
          $fma:ident, $add:ident, $sub:ident, $mul:ident, |$rx:ident| $relu:expr, |$kx:ident, $ky:ident| $keep:expr,
-         |$sx:ident| $sum:expr $(, $transpose:ident)?) => {
+         |$sx:ident| $sum:expr $(, $transpose:ident)? $(; $load_bf16:ident, $store_bf16:ident, $round_bf16:ident)?) => {
             #[derive(Clone, Copy)]
             pub(crate) struct $name;
 
@@ -354,6 +397,23 @@ mod x86 {
                     // SAFETY: as for the whole implementation.
                     unsafe { $sum }
                 }
+                $(
+                    #[inline(always)]
+                    unsafe fn load_bf16(p: *const bf16) -> $v {
+                        // SAFETY: as for the whole implementation.
+                        unsafe { $load_bf16(p.cast()) }
+                    }
+                    #[inline(always)]
+                    unsafe fn store_bf16(p: *mut bf16, v: $v) {
+                        // SAFETY: as for the whole implementation.
+                        unsafe { $store_bf16(p.cast(), v) }
+                    }
+                    #[inline(always)]
+                    unsafe fn round_bf16(v: $v) -> $v {
+                        // SAFETY: as for the whole implementation.
+                        unsafe { $round_bf16(v) }
+                    }
+                )?
             }
         };
     }
@@ -407,7 +467,8 @@ mod x86 {
         _mm512_mul_ps,
         |x| _mm512_max_ps(_mm512_setzero_ps(), x),
         |x, y| _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(y, _mm512_setzero_ps()), x),
-        |x| _mm512_reduce_add_ps(x)
+        |x| _mm512_reduce_add_ps(x);
+        load_bf16x16, store_bf16x16, round_bf16x16
     );
     vector!(
         F64x8,
@@ -446,7 +507,8 @@ mod x86 {
             let d = _mm_add_ps(q, _mm_movehl_ps(q, q));
             _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)))
         },
-        transpose8
+        transpose8;
+        load_bf16x8, store_bf16x8, round_bf16x8
     );
     vector!(
         F64x4,
@@ -502,7 +564,7 @@ impl<T> Shared<T> {
 ///
 /// # Safety
 /// `fill` must write every element.
-pub(crate) unsafe fn filled<T: Float>(len: usize, fill: impl FnOnce(Shared<T>)) -> Vec<T> {
+pub(crate) unsafe fn filled<T: Stored>(len: usize, fill: impl FnOnce(Shared<T>)) -> Vec<T> {
     let mut values = Vec::with_capacity(len);
     fill(Shared::new(values.as_mut_ptr()));
     // SAFETY: the capacity is `len` and the caller promises that all of it is written.

@@ -1,7 +1,7 @@
 //! Between Candle's tensors and slices of floats.
 
 use crate::Result;
-use crate::simd::Float;
+use crate::stored::Stored;
 use candle_core::{CpuStorage, DType, Device, Layout, Shape, Storage, Tensor, bail};
 
 /// True if the kernels of this crate take this tensor.
@@ -15,7 +15,7 @@ pub(crate) fn contiguous(xs: &Tensor) -> Result<Tensor> {
 }
 
 /// The elements of a contiguous tensor.
-pub(crate) fn slice<'a, T: Float>(
+pub(crate) fn slice<'a, T: Stored>(
     (storage, layout): (&'a CpuStorage, &Layout),
 ) -> candle_core::Result<&'a [T]> {
     match layout.contiguous_offsets() {
@@ -25,7 +25,7 @@ pub(crate) fn slice<'a, T: Float>(
 }
 
 /// Runs `f` on the elements of contiguous CPU tensors.
-pub(crate) fn result<T: Float, R>(xs: &[&Tensor], f: impl FnOnce(&[&[T]]) -> R) -> candle_core::Result<R> {
+pub(crate) fn result<T: Stored, R>(xs: &[&Tensor], f: impl FnOnce(&[&[T]]) -> R) -> candle_core::Result<R> {
     let guards: Vec<_> = xs.iter().map(|x| x.storage_and_layout()).collect();
     let mut slices = Vec::with_capacity(xs.len());
     for (storage, layout) in &guards {
@@ -38,6 +38,6 @@ pub(crate) fn result<T: Float, R>(xs: &[&Tensor], f: impl FnOnce(&[&[T]]) -> R) 
 }
 
 /// A CPU tensor that owns `values`.
-pub(crate) fn tensor<T: Float>(values: Vec<T>, shape: &Shape) -> candle_core::Result<Tensor> {
+pub(crate) fn tensor<T: Stored>(values: Vec<T>, shape: &Shape) -> candle_core::Result<Tensor> {
     Tensor::from_vec(values, shape, &Device::Cpu)
 }

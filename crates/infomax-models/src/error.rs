@@ -14,6 +14,16 @@ pub enum Error {
         /// What is accepted.
         reason: String,
     },
+    /// A network that does not train in this precision.
+    #[error("training in {precision} is not possible {with}: {reason}")]
+    Precision {
+        /// The precision, as in a configuration.
+        precision: &'static str,
+        /// With what.
+        with: String,
+        /// What is possible, and what to do.
+        reason: &'static str,
+    },
     /// A batch that is too small for batch statistics.
     #[error(
         "`{layer}` cannot normalise an input of shape {got:?} in training: each channel has one value only; \

@@ -1,8 +1,8 @@
 //! The joint-embedding model: an encoder and its heads, with a momentum teacher where the method has one.
 
 use crate::{
-    ConvNext, ConvNextConfig, Error, Predictor, Projector, ProjectorConfig, ResNet, ResNetConfig, Result,
-    Scope, Vit, VitConfig,
+    ConvNext, ConvNextConfig, Error, Precision, Predictor, Projector, ProjectorConfig, ResNet, ResNetConfig,
+    Result, Scope, Vit, VitConfig,
 };
 use candle_core::{Tensor, Var};
 use infomax_core::{Context, Embeddings, Encoder, Learner, Mode, Params, Views};
@@ -68,8 +68,18 @@ impl JointEmbedding {
     /// # Errors
     /// A configuration out of range, or names that are taken.
     pub fn new(cfg: &ModelConfig, params: &Params) -> Result<Self> {
+        Self::with_precision(cfg, Precision::F32, params)
+    }
+
+    /// [`JointEmbedding::new`] with an encoder that trains with `precision`. Heads compute in the type of the
+    /// parameters, and so do [`Learner::features`].
+    ///
+    /// # Errors
+    /// As [`JointEmbedding::new`]; bf16 for an encoder that is not a residual network, or with parameters that
+    /// are not f32 on the CPU.
+    pub fn with_precision(cfg: &ModelConfig, precision: Precision, params: &Params) -> Result<Self> {
         let root = Scope::from(params.root());
-        let student = Branch::new(cfg, &root)?;
+        let student = Branch::new(cfg, precision, &root)?;
         let predictor = match cfg.predictor.as_slice() {
             [] => None,
             hidden => Some(Predictor::new(student.dim(), hidden, root.pp("predictor"))?),
@@ -77,7 +87,7 @@ impl JointEmbedding {
         let teacher = match cfg.teacher_momentum {
             None => None,
             Some(momentum) if (0.0..=1.0).contains(&momentum) => {
-                let branch = Branch::new(cfg, &Scope::frozen(params.root().pp("teacher")))?;
+                let branch = Branch::new(cfg, precision, &Scope::frozen(params.root().pp("teacher")))?;
                 Some(Teacher { branch, pairs: pairs(params)?, momentum })
             }
             Some(other) => return Err(Error::config("teacher_momentum", other, "must be in 0..=1")),
@@ -149,10 +159,17 @@ struct Branch {
 }
 
 impl Branch {
-    fn new(cfg: &ModelConfig, scope: &Scope) -> Result<Self> {
+    fn new(cfg: &ModelConfig, precision: Precision, scope: &Scope) -> Result<Self> {
         let inner = scope.pp("encoder");
+        if precision == Precision::Bf16 && (cfg.vit.is_some() || cfg.convnext.is_some()) {
+            return Err(Error::Precision {
+                precision: "bf16",
+                with: format!("with model.{}", if cfg.vit.is_some() { "vit" } else { "convnext" }),
+                reason: "only residual networks (model.encoder) have it; use the precision f32",
+            });
+        }
         let encoder: Box<dyn Encoder> = match (&cfg.vit, &cfg.convnext) {
-            (None, None) => Box::new(ResNet::new(&cfg.encoder, inner)?),
+            (None, None) => Box::new(ResNet::with_precision(&cfg.encoder, precision, inner)?),
             (Some(vit), None) => Box::new(Vit::new(vit, inner)?),
             (None, Some(convnext)) => Box::new(ConvNext::new(convnext, inner)?),
             (Some(_), Some(_)) => {

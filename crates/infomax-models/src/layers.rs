@@ -43,6 +43,10 @@ impl Conv2d {
         Ok(Self { name: scope.name(), weight, cfg })
     }
 
+    pub(crate) fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
     /// Convolves `(N, C, H, W)`.
     ///
     /// # Errors

@@ -36,6 +36,6 @@ pub use joint::{JointEmbedding, ModelConfig};
 pub use layers::{BatchNorm, Conv2d, Linear};
 pub use load::load_encoder;
 pub use mlp::{Predictor, Projector, ProjectorConfig};
-pub use resnet::{ResNet, ResNetConfig, Stem};
+pub use resnet::{Precision, ResNet, ResNetConfig, Stem};
 pub use scope::Scope;
 pub use vit::{Vit, VitConfig, VitPool};

@@ -20,6 +20,18 @@ pub enum Stem {
     Imagenet,
 }
 
+/// What a training pass computes with. Parameters, their gradients and checkpoints are f32 either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// f32 throughout (f64 where the parameters are f64).
+    #[default]
+    F32,
+    /// Feature maps, their gradients, and weights where they are multiplied, are rounded to bf16; sums and
+    /// statistics are f32 or wider. Half of the memory for activations: see `infomax_kernels::Blocked`.
+    Bf16,
+}
+
 /// The shape of a [`ResNet`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -113,6 +125,7 @@ pub struct ResNet {
     pool: Option<Pool2dConfig>,
     blocks: Vec<Block>,
     feature_dim: usize,
+    precision: Precision,
 }
 
 impl ResNet {
@@ -121,6 +134,15 @@ impl ResNet {
     /// # Errors
     /// A configuration out of range, or names that are taken.
     pub fn new(cfg: &ResNetConfig, scope: impl Into<Scope>) -> Result<Self> {
+        Self::with_precision(cfg, Precision::F32, scope)
+    }
+
+    /// [`ResNet::new`] for training with `precision`. In evaluation the network computes in f32, whatever the
+    /// precision: a checkpoint gives the same features to everyone.
+    ///
+    /// # Errors
+    /// As [`ResNet::new`]; bf16 for parameters that are not f32 on the CPU.
+    pub fn with_precision(cfg: &ResNetConfig, precision: Precision, scope: impl Into<Scope>) -> Result<Self> {
         let scope = scope.into();
         let (stages, feature_dim) = (cfg.stages()?, cfg.feature_dim()?);
         let (side, stride, padding) = match cfg.stem {
@@ -129,6 +151,14 @@ impl ResNet {
         };
         let geometry = Conv2dConfig { stride, padding, ..Conv2dConfig::default() };
         let conv1 = Conv2d::new(cfg.in_channels, cfg.width, side, geometry, scope.pp("conv1"))?;
+        if precision == Precision::Bf16 && !Blocked::supports_bf16(conv1.weight()) {
+            let weight = conv1.weight();
+            return Err(Error::Precision {
+                precision: "bf16",
+                with: format!("with {:?} parameters on {:?}", weight.dtype(), weight.device().location()),
+                reason: "it needs f32 parameters on the CPU; use the precision f32",
+            });
+        }
         let bn1 = BatchNorm::new(cfg.width, scope.pp("bn1"))?;
         let pool = (cfg.stem == Stem::Imagenet).then_some(Pool2dConfig { kernel: 3, stride: 2, padding: 1 });
 
@@ -142,7 +172,8 @@ impl ResNet {
                 channels = (cfg.width << i) * cfg.expansion();
             }
         }
-        Ok(Self { name: scope.name(), in_channels: cfg.in_channels, conv1, bn1, pool, blocks, feature_dim })
+        let (name, in_channels) = (scope.name(), cfg.in_channels);
+        Ok(Self { name, in_channels, conv1, bn1, pool, blocks, feature_dim, precision })
     }
 
     /// The last feature map `(B, D, H', W')`, before the mean over pixels.
@@ -152,10 +183,21 @@ impl ResNet {
     /// for the stem.
     pub fn feature_map(&self, xs: &Tensor, mode: Mode) -> Result<Tensor> {
         self.check(xs)?;
-        if blocked(xs) {
+        if self.blocked(xs, mode) {
             return self.blocked_map(xs, mode)?.to_images().map_err(Error::kernel(&self.name));
         }
         self.plain_map(xs, mode)
+    }
+
+    /// True if this pass keeps its maps in bf16.
+    fn half(&self, mode: Mode) -> bool {
+        self.precision == Precision::Bf16 && mode.is_train()
+    }
+
+    /// True where the fused operations on blocks of images apply and pay: a block holds eight images at least,
+    /// and the time of a block does not depend on how many of them are real. bf16 has no other form.
+    fn blocked(&self, xs: &Tensor, mode: Mode) -> bool {
+        self.half(mode) || Blocked::supports(xs) && xs.dims()[0] >= 3
     }
 
     fn check(&self, xs: &Tensor) -> Result<()> {
@@ -184,7 +226,11 @@ impl ResNet {
     /// All blocks as one operation; before a pooling the stem is another one.
     fn blocked_map(&self, xs: &Tensor, mode: Mode) -> Result<Blocked> {
         let kernel = || Error::kernel(&self.name);
-        let mut xs = Blocked::from_images(xs).map_err(kernel())?;
+        let mut xs = match self.half(mode) {
+            true => Blocked::from_images_bf16(xs),
+            false => Blocked::from_images(xs),
+        }
+        .map_err(kernel())?;
         let mut chain =
             vec![Fused { branch: vec![(&self.conv1, &self.bn1)], shortcut: None, residual: false }];
         if let Some(pool) = self.pool {
@@ -200,16 +246,10 @@ impl ResNet {
     }
 }
 
-/// True where the fused operations on blocks of images apply and pay: a block holds eight images at least, and
-/// the time of a block does not depend on how many of them are real.
-fn blocked(xs: &Tensor) -> bool {
-    Blocked::supports(xs) && xs.dims()[0] >= 3
-}
-
 impl Encoder for ResNet {
     fn forward(&self, xs: &Tensor, mode: Mode) -> infomax_core::Result<Tensor> {
         self.check(xs)?;
-        let pooled = if blocked(xs) {
+        let pooled = if self.blocked(xs, mode) {
             self.blocked_map(xs, mode)?.global_avg_pool()
         } else {
             global_avg_pool(&self.plain_map(xs, mode)?)

@@ -4,7 +4,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use infomax_core::{Context, Key, Learner as _, Mode, ParamKind, Params};
-use infomax_models::{JointEmbedding, ModelConfig, ResNetConfig};
+use infomax_models::{ConvNextConfig, JointEmbedding, ModelConfig, Precision, ResNetConfig, Stem, VitConfig};
 use infomax_testing::{GradCheck, assert_all_grads, gradcheck, spread};
 
 fn config() -> ModelConfig {
@@ -129,4 +129,54 @@ fn bad_configurations_and_inputs_are_named() {
     let grey = spread(&[2, 1, 8, 8], 0, 1.0).to_dtype(DType::F32).unwrap();
     assert!(model.features(&grey).is_err());
     assert!(serde_json::from_str::<ModelConfig>(r#"{"projektor": [3]}"#).is_err());
+}
+
+/// Embeddings of a training pass, features of an evaluation, and the gradients of all parameters by name.
+fn pass(config: &ModelConfig, precision: Precision) -> (Tensor, Tensor, Vec<(String, Tensor)>) {
+    let params = Params::new(DType::F32, &Device::Cpu, Key::new(0));
+    let model = JointEmbedding::with_precision(config, precision, &params).unwrap();
+    let views = [1, 2].map(|seed| spread(&[9, 3, 20, 17], seed, 1.5).to_dtype(DType::F32).unwrap());
+    let before = model.features(&views[0]).unwrap();
+    let z = model.embed(&views, Mode::Train).unwrap().projections;
+    let grads = readout(&z).backward().unwrap();
+    let gradient = |(name, p): (String, infomax_core::Param)| (name, grads.get(&p.var).unwrap().clone());
+    (z.cat().unwrap(), before, params.trainable().into_iter().map(gradient).collect())
+}
+
+#[test]
+fn bf16_is_near_f32_and_leaves_parameters_and_evaluation_alone() {
+    let norm = |t: &Tensor| t.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
+    for (depth, stem) in [(18, Stem::Cifar), (50, Stem::Imagenet)] {
+        let encoder = ResNetConfig { depth, stem, width: 8, ..config().encoder };
+        let config = ModelConfig { encoder, projector: Vec::new(), ..config() };
+        let (z, features, grads) = pass(&config, Precision::F32);
+        let (z16, features16, grads16) = pass(&config, Precision::Bf16);
+        let bits = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(bits(&features), bits(&features16));
+        let far = norm(&(&z16 - &z).unwrap()) / norm(&z);
+        assert!(far > 0.0 && far < 0.02, "depth {depth}: embeddings {far} away");
+        assert_eq!(grads.len(), grads16.len());
+        for ((name, g), (_, g16)) in grads.iter().zip(&grads16) {
+            assert_eq!((g16.dtype(), g16.dims()), (DType::F32, g.dims()), "{name}");
+            let far = norm(&(g16 - g).unwrap()) / norm(g);
+            // At a random start a few values of each map round to the other side of a ReLU.
+            assert!(far < 0.4, "depth {depth}, {name}: gradient {far} away");
+        }
+    }
+}
+
+#[test]
+fn bf16_is_refused_where_it_is_not_possible() {
+    let refused = |config: &ModelConfig, dtype, parts: &[&str]| {
+        let params = Params::new(dtype, &Device::Cpu, Key::new(0));
+        let message =
+            JointEmbedding::with_precision(config, Precision::Bf16, &params).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    };
+    refused(&config(), DType::F64, &["bf16", "F64", "precision f32"]);
+    let vit = ModelConfig { vit: Some(VitConfig::default()), ..config() };
+    refused(&vit, DType::F32, &["bf16", "model.vit", "precision f32"]);
+    let convnext = ModelConfig { convnext: Some(ConvNextConfig::default()), ..config() };
+    refused(&convnext, DType::F32, &["bf16", "model.convnext", "precision f32"]);
+    assert_eq!(serde_json::from_str::<Precision>(r#""bf16""#).unwrap(), Precision::Bf16);
 }

@@ -10,7 +10,7 @@ use crate::args::ConfigSource;
 use anyhow::{Context as _, Result, bail};
 use infomax_augment::Recipe;
 use infomax_losses::ObjectiveConfig;
-use infomax_models::ModelConfig;
+use infomax_models::{ModelConfig, Precision};
 use infomax_optim::{OptimConfig, ScheduleConfig};
 use infomax_train::{RunDir, TrainConfig};
 use serde::{Deserialize, Serialize};
@@ -132,6 +132,8 @@ pub(crate) struct TrainSection {
     pub(crate) batch: usize,
     /// Batches that are prepared ahead.
     pub(crate) prefetch: usize,
+    /// What the encoder's training passes compute with.
+    pub(crate) precision: Precision,
     #[serde(flatten)]
     pub(crate) run: TrainConfig,
 }
@@ -161,6 +163,9 @@ const SCHEDULE_KEYS: [&str; 5] = ["lr", "warmup_epochs", "warmup_start_lr", "fin
 struct Own {
     batch: usize,
     prefetch: usize,
+    /// Runs of before it was a setting are f32.
+    #[serde(default)]
+    precision: Precision,
 }
 
 const DEFAULTS: &str = include_str!("defaults.toml");
@@ -221,8 +226,9 @@ impl RunConfig {
                 OptimSection { schedule, optimizer }
             },
             train: {
-                let (Own { batch, prefetch }, run) = layers.split_section("train", &["batch", "prefetch"])?;
-                TrainSection { batch, prefetch, run }
+                let (own, run) = layers.split_section("train", &["batch", "prefetch", "precision"])?;
+                let Own { batch, prefetch, precision } = own;
+                TrainSection { batch, prefetch, precision, run }
             },
             eval: layers.section("eval")?,
         };

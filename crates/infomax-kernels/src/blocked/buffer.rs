@@ -1,6 +1,6 @@
 //! Large buffers, kept between calls: fresh pages cost more than what is computed in them.
 
-use crate::simd::Float;
+use crate::stored::Stored;
 use std::sync::PoisonError;
 
 /// Buffers kept for the next user.
@@ -8,12 +8,12 @@ const KEPT: usize = 6;
 
 /// A buffer of values of any kind, given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Pooled<T: Float> {
+pub(crate) struct Pooled<T: Stored> {
     values: Vec<T>,
     len: usize,
 }
 
-impl<T: Float> Pooled<T> {
+impl<T: Stored> Pooled<T> {
     /// `len` elements, with any contents.
     pub(super) fn take(len: usize) -> Self {
         let mut spare = T::spare().lock().unwrap_or_else(PoisonError::into_inner);
@@ -37,7 +37,7 @@ impl<T: Float> Pooled<T> {
     }
 }
 
-impl<T: Float> Drop for Pooled<T> {
+impl<T: Stored> Drop for Pooled<T> {
     fn drop(&mut self) {
         let mut spare = T::spare().lock().unwrap_or_else(PoisonError::into_inner);
         spare.push(std::mem::take(&mut self.values));

@@ -6,10 +6,12 @@ use super::tile::{fit, geometry};
 use super::winograd::{Winograd, suits};
 use super::winograd_weight::WinogradWeight;
 use crate::check::ConvShape;
-use crate::simd::{Float, Isa, Shared, filled};
+use crate::simd::{Isa, Shared, filled};
 use crate::storage::{contiguous, result, slice, tensor};
+use crate::stored::Stored;
 use crate::{Conv2dConfig, Error, Result, check};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor, WithDType as _};
+use half::bf16;
 
 /// A convolution of known sizes.
 #[derive(Clone, Copy, Debug)]
@@ -49,18 +51,18 @@ impl Conv {
         Dims { images: d.n, blocks: self.blocks, h: d.p, w: d.q, c: d.k, lanes: self.lanes }
     }
 
-    fn rows<T: Float>(&self) -> usize {
-        geometry::<T>(fit::<T>(self.isa, self.lanes)).0
+    fn rows<E: Stored>(&self) -> usize {
+        geometry::<E::Real>(fit::<E::Real>(self.isa, self.lanes)).0
     }
 
-    pub(super) fn forward<T: Float>(&self, source: &[T], weight: &[T]) -> Vec<T> {
+    pub(super) fn forward<E: Stored>(&self, source: &[E], weight: &[E::Real]) -> Vec<E> {
         // SAFETY: both forms write every pixel.
         unsafe { filled(self.output().len(), |out| self.forward_to(source, weight, out)) }
     }
 
     /// # Safety
     /// `out` must be valid for the whole result, and no one else may use it meanwhile.
-    pub(super) unsafe fn forward_to<T: Float>(&self, source: &[T], weight: &[T], out: Shared<T>) {
+    pub(super) unsafe fn forward_to<E: Stored>(&self, source: &[E], weight: &[E::Real], out: Shared<E>) {
         let d = &self.shape;
         let taps = d.r * d.s;
         let at = |k: usize, c: usize, t: usize| weight[(k * d.c + c) * taps + t];
@@ -70,7 +72,7 @@ impl Conv {
             if self.fast && suits(d) {
                 Winograd { shape: d, blocks, lanes, source, add: false }.run(self.isa, at, out);
             } else {
-                let weights = &pack(self.rows::<T>(), d.k, d.c, taps, at);
+                let weights = &pack::<E>(self.rows::<E>(), d.k, d.c, taps, at);
                 let reach = &Reach::forward(d);
                 let (channels, outputs) = (d.c, d.k);
                 Direct { reach, blocks, lanes, source, channels, outputs, weights, add: false }
@@ -84,7 +86,13 @@ impl Conv {
     /// # Safety
     /// `out` must be valid for the whole input, initialised where `add` is set, and no one else may use it
     /// meanwhile.
-    pub(super) unsafe fn input_grad<T: Float>(&self, weight: &[T], grad: &[T], out: Shared<T>, add: bool) {
+    pub(super) unsafe fn input_grad<E: Stored>(
+        &self,
+        weight: &[E::Real],
+        grad: &[E],
+        out: Shared<E>,
+        add: bool,
+    ) {
         let d = &self.shape;
         let taps = d.r * d.s;
         let (blocks, lanes) = (self.blocks, self.lanes);
@@ -106,7 +114,7 @@ impl Conv {
                 Winograd { shape: &turned, blocks, lanes, source: grad, add }.run(self.isa, at, out);
             } else {
                 let at = |c: usize, k: usize, t: usize| weight[(k * d.c + c) * taps + t];
-                let weights = &pack(self.rows::<T>(), d.c, d.k, taps, at);
+                let weights = &pack::<E>(self.rows::<E>(), d.c, d.k, taps, at);
                 let reach = &Reach::backward(d);
                 let (channels, outputs) = (d.k, d.c);
                 Direct { reach, blocks, lanes, source: grad, channels, outputs, weights, add }
@@ -116,7 +124,7 @@ impl Conv {
     }
 
     /// The gradient of the weight.
-    pub(super) fn weight_grad<T: Float>(&self, source: &[T], grad: &[T]) -> Vec<T> {
+    pub(super) fn weight_grad<E: Stored>(&self, source: &[E], grad: &[E]) -> Vec<E::Real> {
         let (shape, blocks, lanes) = (&self.shape, self.blocks, self.lanes);
         if self.fast && suits(shape) {
             WinogradWeight { shape, blocks, lanes, source, grad }.run(self.isa)
@@ -127,7 +135,7 @@ impl Conv {
 }
 
 impl Conv {
-    fn grads<T: Float>(
+    fn grads<E: Stored>(
         &self,
         xs: &Tensor,
         weight: &Tensor,
@@ -137,14 +145,16 @@ impl Conv {
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
         let mut grads = (None, None);
         if images {
-            let dx = result(&[weight, grad], |v: &[&[T]]| {
-                // SAFETY: every pixel is written.
-                unsafe { filled(xs.elem_count(), |out| self.input_grad(v[0], v[1], out, false)) }
-            })?;
+            let dx = result(&[grad], |g: &[&[E]]| {
+                result(&[weight], |w: &[&[E::Real]]| {
+                    // SAFETY: every pixel is written.
+                    unsafe { filled(xs.elem_count(), |out| self.input_grad(w[0], g[0], out, false)) }
+                })
+            })??;
             grads.0 = Some(tensor(dx, xs.shape())?);
         }
         if weights {
-            let dw = result(&[xs, grad], |v: &[&[T]]| self.weight_grad(v[0], v[1]))?;
+            let dw = result(&[xs, grad], |v: &[&[E]]| self.weight_grad(v[0], v[1]))?;
             grads.1 = Some(tensor(dw, weight.shape())?);
         }
         Ok(grads)
@@ -155,7 +165,8 @@ impl Blocked {
     /// Convolution with `weight` `(K, C, R, S)`, as [`conv2d`](crate::conv2d) without groups and bias.
     ///
     /// 3x3 kernels of stride 1 run through Winograd's minimal filtering F(4x4, 3x3): in f32 its error stays
-    /// below 1e-4 of the largest result (`tests` measure some 1e-5).
+    /// below 1e-4 of the largest result (`tests` measure some 1e-5). Of maps in bf16 `weight` is f32, and is
+    /// rounded to bf16 first; sums are taken in f32.
     ///
     /// # Gradient
     /// Of the images and of `weight`, each only where it is asked for.
@@ -189,11 +200,12 @@ impl Blocked {
                 got: vec![got.images, got.c, got.h, got.w],
             });
         }
-        check::same_dtype(OP, &self.data, "weight", Some(weight))?;
+        self.computes(OP, "weight", weight)?;
         check::same_dtype(OP, &self.data, "grad", Some(&grad.data))?;
         let weight = contiguous(weight)?;
         let (dx, dw) = match self.data.dtype() {
             DType::F64 => conv.grads::<f64>(&self.data, &weight, &grad.data, images, weights)?,
+            DType::BF16 => conv.grads::<bf16>(&self.data, &weight, &grad.data, images, weights)?,
             _ => conv.grads::<f32>(&self.data, &weight, &grad.data, images, weights)?,
         };
         Ok((dx.map(|data| Self { data, images: self.images }), dw))
@@ -206,7 +218,7 @@ impl Blocked {
         isa: Isa,
         fast: bool,
     ) -> Result<Self> {
-        check::same_dtype("blocked::conv2d", &self.data, "weight", Some(weight))?;
+        self.computes("blocked::conv2d", "weight", weight)?;
         let conv = Conv { fast, ..Conv::new(&self.sizes()?, weight.dims(), cfg, isa)? };
         Ok(Self { data: self.data.apply_op2(&contiguous(weight)?, conv)?, images: self.images })
     }
@@ -229,6 +241,9 @@ impl CustomOp2 for Conv {
             CpuStorage::F64(_) => {
                 f64::to_cpu_storage_owned(self.forward(slice::<f64>(xs)?, slice::<f64>(weight)?))
             }
+            CpuStorage::BF16(_) => {
+                bf16::to_cpu_storage_owned(self.forward(slice::<bf16>(xs)?, slice::<f32>(weight)?))
+            }
             _ => f32::to_cpu_storage_owned(self.forward(slice::<f32>(xs)?, slice::<f32>(weight)?)),
         };
         Ok((storage, self.output().shape()))
@@ -244,6 +259,7 @@ impl CustomOp2 for Conv {
         let grad = grad.contiguous()?;
         match xs.dtype() {
             DType::F64 => self.grads::<f64>(xs, weight, &grad, xs.track_op(), weight.track_op()),
+            DType::BF16 => self.grads::<bf16>(xs, weight, &grad, xs.track_op(), weight.track_op()),
             _ => self.grads::<f32>(xs, weight, &grad, xs.track_op(), weight.track_op()),
         }
     }

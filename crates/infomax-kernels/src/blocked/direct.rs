@@ -4,7 +4,8 @@
 use super::buffer::Pooled;
 use super::tile::{Cell, NV, Outer, PAIRS, Pair, Seg, Sweep, fit, geometry, outer, sweep};
 use crate::check::ConvShape;
-use crate::simd::{Float, Isa, Kernel, Shared, Simd};
+use crate::simd::{Float, Isa, Kernel, Shared, Simd, grow};
+use crate::stored::Stored;
 use rayon::prelude::*;
 
 /// Elements of the source that one task visits again for each panel of weights: half of a second-level cache.
@@ -72,25 +73,25 @@ impl Reach {
     }
 }
 
-/// Packs weights in panels of `rows` outputs: `[panel][tap][channel][row]`.
-pub(super) fn pack<T: Float>(
+/// Packs weights in panels of `rows` outputs: `[panel][tap][channel][row]`, rounded as the maps `E` are.
+pub(super) fn pack<E: Stored>(
     rows: usize,
     outputs: usize,
     channels: usize,
     taps: usize,
-    at: impl Fn(usize, usize, usize) -> T + Sync,
-) -> Vec<T> {
+    at: impl Fn(usize, usize, usize) -> E::Real + Sync,
+) -> Vec<E::Real> {
     // Panels side by side, so that a line of memory is read once where outputs are the inner dimension.
     const GROUP: usize = 4;
     let panel = channels * taps * rows;
-    let mut packed = vec![T::default(); outputs.div_ceil(rows) * panel];
+    let mut packed = vec![E::Real::default(); outputs.div_ceil(rows) * panel];
     packed.par_chunks_mut(GROUP * panel).enumerate().for_each(|(group, to)| {
         for c in 0..channels {
             for (p, to) in to.chunks_exact_mut(panel).enumerate() {
                 let first = (group * GROUP + p) * rows;
                 for i in 0..rows.min(outputs - first) {
                     for t in 0..taps {
-                        to[(t * channels + c) * rows + i] = at(first + i, c, t);
+                        to[(t * channels + c) * rows + i] = E::narrow(at(first + i, c, t)).wide();
                     }
                 }
             }
@@ -124,26 +125,26 @@ pub(super) fn unturn<T: Float>(
 }
 
 /// One pass over a batch.
-pub(super) struct Direct<'a, T> {
+pub(super) struct Direct<'a, E: Stored> {
     pub(super) reach: &'a Reach,
     pub(super) blocks: usize,
     pub(super) lanes: usize,
-    pub(super) source: &'a [T],
+    pub(super) source: &'a [E],
     pub(super) channels: usize,
     pub(super) outputs: usize,
     /// From [`pack`].
-    pub(super) weights: &'a [T],
+    pub(super) weights: &'a [E::Real],
     pub(super) add: bool,
 }
 
-impl<T: Float> Direct<'_, T> {
+impl<E: Stored> Direct<'_, E> {
     /// Writes (or adds to) every pixel of `out`.
     ///
     /// # Safety
     /// `out` must be valid for `blocks * pixels * outputs * lanes` elements that no one else uses meanwhile,
     /// initialised where `add` is set.
-    pub(super) unsafe fn run(&self, isa: Isa, out: Shared<T>) {
-        let isa = fit::<T>(isa, self.lanes);
+    pub(super) unsafe fn run(&self, isa: Isa, out: Shared<E>) {
+        let isa = fit::<E::Real>(isa, self.lanes);
         let r = self.reach;
         assert!(self.source.len() == self.blocks * r.sources * self.channels * self.lanes);
         assert!(self.weights.len() >= self.outputs * self.channels * r.taps);
@@ -152,20 +153,20 @@ impl<T: Float> Direct<'_, T> {
         let tasks = r.pixels.div_ceil(step);
         (0..self.blocks * tasks).into_par_iter().for_each(|task| {
             let (block, pixel) = (task / tasks, task % tasks * step);
-            T::dispatch(isa, Task { pass: self, block, pixel, end: (pixel + step).min(r.pixels), out });
+            E::Real::dispatch(isa, Task { pass: self, block, pixel, end: (pixel + step).min(r.pixels), out });
         });
     }
 }
 
-struct Task<'a, T> {
-    pass: &'a Direct<'a, T>,
+struct Task<'a, E: Stored> {
+    pass: &'a Direct<'a, E>,
     block: usize,
     pixel: usize,
     end: usize,
-    out: Shared<T>,
+    out: Shared<E>,
 }
 
-impl<T: Float> Kernel<T> for Task<'_, T> {
+impl<T: Float, E: Stored<Real = T>> Kernel<T> for Task<'_, E> {
     type Out = ();
 
     #[inline(always)]
@@ -175,8 +176,8 @@ impl<T: Float> Kernel<T> for Task<'_, T> {
         let rows = super::tile::rows(S::WIDE);
         let vectors = p.lanes / S::LANES;
         // Where a tile holds two pixels, one of them may have no source for a tap, or be beyond the end.
-        let zeros = vec![T::default(); if vectors < NV { p.channels * p.lanes } else { 0 }];
-        let mut trash = vec![T::default(); if vectors < NV { p.outputs * p.lanes } else { 0 }];
+        let zeros = vec![E::default(); if vectors < NV { p.channels * p.lanes } else { 0 }];
+        let mut trash = vec![E::default(); if vectors < NV { p.outputs * p.lanes } else { 0 }];
         let total = (self.end - self.pixel) * vectors;
         let mut segs = Vec::with_capacity(total.div_ceil(NV) * r.taps);
         let mut cells = Vec::with_capacity(total.div_ceil(NV));
@@ -217,7 +218,7 @@ impl<T: Float> Kernel<T> for Task<'_, T> {
         }
         // SAFETY: the segments point into the source or at zeros, the cells into the result or the trash.
         unsafe {
-            sweep::<S>(&Sweep {
+            sweep::<S, E>(&Sweep {
                 segs: &segs,
                 cells: &cells,
                 channels: p.channels,
@@ -233,18 +234,18 @@ impl<T: Float> Kernel<T> for Task<'_, T> {
 }
 
 /// The gradient of the weight.
-pub(super) struct DirectWeight<'a, T> {
+pub(super) struct DirectWeight<'a, E> {
     pub(super) shape: &'a ConvShape,
     pub(super) blocks: usize,
     pub(super) lanes: usize,
-    pub(super) source: &'a [T],
-    pub(super) grad: &'a [T],
+    pub(super) source: &'a [E],
+    pub(super) grad: &'a [E],
 }
 
 /// Elements of the transposed gradients of one round.
 const ROUND: usize = 1 << 20;
 
-impl<T: Float> DirectWeight<'_, T> {
+impl<T: Float, E: Stored<Real = T>> DirectWeight<'_, E> {
     /// `(K, C, R, S)`.
     pub(super) fn run(&self, isa: Isa) -> Vec<T> {
         let d = self.shape;
@@ -299,7 +300,7 @@ impl<T: Float> DirectWeight<'_, T> {
                     if let Some(source) = reach.at(pixel, tap) {
                         // SAFETY: pixels of the source and rows of the first panel.
                         unsafe {
-                            pairs.push(Pair {
+                            pairs.push(Place {
                                 xs: self.source.as_ptr().add((block * d.h * d.w + source) * d.c * lanes),
                                 grad: turned.as_ptr().add(i * lanes * width),
                             });
@@ -311,27 +312,37 @@ impl<T: Float> DirectWeight<'_, T> {
                 let out = unsafe { Shared::new(out.get().add(tap * d.c * panel_row)) };
                 let channels = split.min(d.c - first);
                 let panel = count * lanes * width;
-                T::dispatch(isa, OuterTask { pairs: &pairs, first, channels, lanes, panels, panel, out });
+                T::with_scratch(|scratch| {
+                    let (pairs, buffer) = (&pairs[..], &mut scratch.tile);
+                    T::dispatch(isa, OuterTask { pairs, first, channels, lanes, panels, panel, out, buffer });
+                });
             });
         }
         unturn(d.k, d.c * taps, sums, panel_row, |x| x % taps * d.c + x / taps)
     }
 }
 
+/// A [`Pair`] in memory, with the gradients of the first panel.
+struct Place<E: Stored> {
+    xs: *const E,
+    grad: *const E::Real,
+}
+
 /// All panels of some channels of one tap.
-struct OuterTask<'a, T> {
-    /// With the gradients of the first panel.
-    pairs: &'a [Pair<T>],
+struct OuterTask<'a, E: Stored> {
+    pairs: &'a [Place<E>],
     first: usize,
     channels: usize,
     lanes: usize,
     panels: usize,
     /// Elements between the gradients of two panels.
     panel: usize,
-    out: Shared<T>,
+    out: Shared<E::Real>,
+    /// For the widened sources.
+    buffer: &'a mut Vec<E::Real>,
 }
 
-impl<T: Float> Kernel<T> for OuterTask<'_, T> {
+impl<T: Float, E: Stored<Real = T>> Kernel<T> for OuterTask<'_, E> {
     type Out = ();
 
     #[inline(always)]
@@ -339,19 +350,28 @@ impl<T: Float> Kernel<T> for OuterTask<'_, T> {
         let Self { first, channels, lanes, .. } = self;
         let width = NV * S::LANES;
         let mut shifted = Vec::with_capacity(PAIRS);
+        let (len, room) = (channels * lanes, E::widened_len(channels * lanes));
+        let wide = grow(self.buffer, PAIRS * room).as_mut_ptr();
         // The sources of one run stay in the cache while all panels pass.
         for pairs in self.pairs.chunks(PAIRS) {
-            for panel in 0..self.panels {
-                shifted.clear();
-                // SAFETY: the panels follow each other; the result has a row of all of them for each channel.
-                unsafe {
-                    shifted.extend(pairs.iter().map(|p| Pair { grad: p.grad.add(panel * self.panel), ..*p }));
+            let mut sources = [wide.cast_const(); PAIRS];
+            // SAFETY: the channels of this task, in whole vectors; the buffer has room for each pair. The panels
+            // follow each other; the result has a row of all of them for each channel.
+            unsafe {
+                for (i, p) in pairs.iter().enumerate() {
+                    sources[i] = E::widened::<S>(p.xs.add(first * lanes), len, wide.add(i * room));
+                }
+                for panel in 0..self.panels {
+                    shifted.clear();
+                    for (p, xs) in pairs.iter().zip(sources) {
+                        shifted.push(Pair { xs, grad: p.grad.add(panel * self.panel) });
+                    }
                     outer::<S>(&Outer {
                         pairs: &shifted,
-                        first,
+                        first: 0,
                         channels,
                         lanes,
-                        out: self.out.get().add(panel * width),
+                        out: self.out.get().add((first * self.panels + panel) * width),
                         pitch: self.panels * width,
                         add: true,
                     });
@@ -362,15 +382,15 @@ impl<T: Float> Kernel<T> for OuterTask<'_, T> {
 }
 
 /// Turns `[k][lane]` into panels of `[lane][k]`, `pitch` apart; missing `k` become zeros.
-pub(super) struct Turn<'a, T> {
-    pub(super) from: &'a [T],
+pub(super) struct Turn<'a, E: Stored> {
+    pub(super) from: &'a [E],
     pub(super) k: usize,
     pub(super) lanes: usize,
-    pub(super) to: *mut T,
+    pub(super) to: *mut E::Real,
     pub(super) pitch: usize,
 }
 
-impl<T: Float> Kernel<T> for Turn<'_, T> {
+impl<T: Float, E: Stored<Real = T>> Kernel<T> for Turn<'_, E> {
     type Out = ();
 
     #[inline(always)]
@@ -386,12 +406,12 @@ impl<T: Float> Kernel<T> for Turn<'_, T> {
                         let to = to.add(lane * width + j * S::LANES);
                         if k + S::LANES <= self.k {
                             let from = self.from.as_ptr().add(k * self.lanes + lane);
-                            S::transpose(from, self.lanes, to, width);
+                            E::transpose_wide::<S>(from, self.lanes, to, width);
                         } else {
                             for l in 0..S::LANES {
                                 for i in 0..S::LANES {
                                     let value = if k + i < self.k {
-                                        self.from[(k + i) * self.lanes + lane + l]
+                                        self.from[(k + i) * self.lanes + lane + l].wide()
                                     } else {
                                         T::default()
                                     };

@@ -7,8 +7,9 @@ use super::norm::{Affine, Coefficients, Mask, Residual, apply, grad_apply, grad_
 use super::unit::{ConvNorm, OP};
 use crate::simd::{Float, Isa, Shared};
 use crate::storage::{contiguous, result, tensor};
-use crate::{Result, check};
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor, bail};
+use crate::stored::Stored;
+use crate::{Error, Result, check};
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor, WithDType as _, bail};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ThreadId;
 
@@ -18,6 +19,15 @@ use std::thread::ThreadId;
 /// each layer has an operation of its own, from its parameters to a tensor of one element, and the sum of
 /// those is an argument of the chain: Candle calls the chain's gradient before theirs.
 pub(super) type Grads<T> = Arc<Mutex<Vec<(ThreadId, [Vec<T>; 3])>>>;
+
+/// Parameters of maps of type `E` have the type of its arithmetic.
+///
+/// # Errors
+/// One of another type.
+pub(super) fn computes<E: Stored>(op: &'static str, name: &'static str, parameter: &Tensor) -> Result<()> {
+    let (expected, got) = (E::Real::DTYPE, parameter.dtype());
+    if expected == got { Ok(()) } else { Err(Error::DType { op, name, got, expected }) }
+}
 
 /// The operation of a layer's parameters.
 pub(super) struct Params<T> {
@@ -65,7 +75,7 @@ impl<T: Float> CustomOp3 for Params<T> {
 }
 
 /// A convolution with its norm, and what its gradient needs.
-pub(super) struct Layer<T: Float> {
+pub(super) struct Layer<E: Stored> {
     pub(super) conv: Conv,
     /// Weight, scale and shift, as they were given.
     pub(super) params: [Tensor; 3],
@@ -77,23 +87,24 @@ pub(super) struct Layer<T: Float> {
     pub(super) train: bool,
     pub(super) moments: Vec<(f64, f64)>,
     /// The output of the convolution.
-    pub(super) z: Vec<T>,
-    pub(super) affine: Vec<Affine<T>>,
-    pub(super) grads: Grads<T>,
+    pub(super) z: Vec<E>,
+    pub(super) affine: Vec<Affine<E::Real>>,
+    pub(super) grads: Grads<E::Real>,
 }
 
-impl<T: Float> Layer<T> {
-    pub(super) fn new(xs: &Tensor, dims: &Dims, part: &ConvNorm<'_>, isa: Isa, fast: bool) -> Result<Self> {
+impl<T: Float, E: Stored<Real = T>> Layer<E> {
+    pub(super) fn new(dims: &Dims, part: &ConvNorm<'_>, isa: Isa, fast: bool) -> Result<Self> {
         let conv = Conv { fast, ..Conv::new(dims, part.weight.dims(), part.cfg, isa)? };
         let k = conv.output().c;
-        check::same_dtype(OP, xs, "weight", Some(part.weight))?;
-        check::vector(OP, xs, "scale", Some(part.scale), k)?;
-        check::vector(OP, xs, "shift", Some(part.shift), k)?;
+        computes::<E>(OP, "weight", part.weight)?;
+        let like = part.weight;
+        check::vector(OP, like, "scale", Some(part.scale), k)?;
+        check::vector(OP, like, "shift", Some(part.shift), k)?;
         let values = |t: &Tensor| t.to_dtype(DType::F64)?.to_vec1::<f64>();
         let moments = match part.stats {
             Some((mean, var)) => {
-                check::vector(OP, xs, "stats.0", Some(mean), k)?;
-                check::vector(OP, xs, "stats.1", Some(var), k)?;
+                check::vector(OP, like, "stats.0", Some(mean), k)?;
+                check::vector(OP, like, "stats.1", Some(var), k)?;
                 values(mean)?.into_iter().zip(values(var)?).collect()
             }
             None => Vec::new(),
@@ -113,7 +124,7 @@ impl<T: Float> Layer<T> {
     }
 
     /// Convolves, and takes the statistics.
-    pub(super) fn forward(&mut self, isa: Isa, eps: f64, source: &[T]) -> candle_core::Result<()> {
+    pub(super) fn forward(&mut self, isa: Isa, eps: f64, source: &[E]) -> candle_core::Result<()> {
         self.z = result(&[&self.weight], |v: &[&[T]]| self.conv.forward(source, v[0]))?;
         if self.train {
             self.moments = moments(isa, &self.conv.output(), &self.z);
@@ -130,13 +141,13 @@ impl<T: Float> Layer<T> {
     ///
     /// # Safety
     /// As [`apply`].
-    pub(super) unsafe fn activation(&self, isa: Isa, residual: Residual<'_, T>, out: Shared<T>) {
+    pub(super) unsafe fn activation(&self, isa: Isa, residual: Residual<'_, E>, out: Shared<E>) {
         // SAFETY: passed on.
         unsafe { apply(isa, &self.conv.output(), &self.z, &self.affine, residual, out) }
     }
 
     /// The activation after this norm, where nothing is added to it.
-    pub(super) fn hidden(&self, isa: Isa) -> Pooled<T> {
+    pub(super) fn hidden(&self, isa: Isa) -> Pooled<E> {
         let mut values = Pooled::take(self.z.len());
         // SAFETY: the buffer holds the map.
         unsafe { self.activation(isa, Residual::None, Shared::new(values.slice().as_mut_ptr())) };
@@ -152,10 +163,10 @@ impl<T: Float> Layer<T> {
         &self,
         isa: Isa,
         eps: f64,
-        grad: Shared<T>,
-        mask: Mask<'_, T>,
-        dz: Shared<T>,
-        masked: Shared<T>,
+        grad: Shared<E>,
+        mask: Mask<'_, E>,
+        dz: Shared<E>,
+        masked: Shared<E>,
     ) -> (Vec<T>, Vec<T>) {
         let d = self.conv.output();
         let means: Vec<T> = self.moments.iter().map(|m| T::of(m.0)).collect();
@@ -191,7 +202,7 @@ impl<T: Float> Layer<T> {
         slots.push((own, [weight, scale, shift]));
     }
 
-    pub(super) fn weight_grad(&self, source: &[T], dz: &[T]) -> Vec<T> {
+    pub(super) fn weight_grad(&self, source: &[E], dz: &[E]) -> Vec<T> {
         if self.params[0].track_op() { self.conv.weight_grad(source, dz) } else { Vec::new() }
     }
 }

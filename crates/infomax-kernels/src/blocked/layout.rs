@@ -1,10 +1,14 @@
 //! The layout, and the way in and out of it.
 
+use super::layer::computes;
 use crate::simd::{Float, Isa, Kernel, Shared, Simd, filled};
 use crate::storage::{contiguous, result, slice, tensor};
+use crate::stored::Stored;
 use crate::{Error, Result, check};
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor, WithDType as _};
+use half::bf16;
 use rayon::prelude::*;
+use std::marker::PhantomData;
 
 /// Images of one block, for a batch of `n`.
 fn lanes(n: usize) -> usize {
@@ -21,6 +25,14 @@ fn lanes(n: usize) -> usize {
 /// It is made by [`Blocked::from_images`], and left through [`Blocked::to_images`] or
 /// [`Blocked::global_avg_pool`], all differentiable. f32 and f64 on the CPU only:
 /// [`Blocked::supports`] tells.
+///
+/// # bf16
+/// [`Blocked::from_images_bf16`] keeps f32 images in bf16, and so does every map made of them: half of the
+/// memory, and half of the bytes that each pass over a map moves. What is stored is rounded to the nearest bf16,
+/// ties to even (maps, their gradients between operations, and weights where a convolution reads them); all
+/// arithmetic, sums and statistics are in f32 or wider. Parameters are f32 tensors, their gradients come in f32,
+/// and so do the images of [`Blocked::to_images`] and the means of [`Blocked::global_avg_pool`]. bf16 has the
+/// exponents of f32, so that a loss needs no scaling. NaN stays NaN.
 #[derive(Clone, Debug)]
 pub struct Blocked {
     pub(super) data: Tensor,
@@ -65,35 +77,74 @@ impl Blocked {
     /// A tensor of another rank or without elements; one that [`Blocked::supports`] refuses.
     pub fn from_images(xs: &Tensor) -> Result<Self> {
         const OP: &str = "blocked::from_images";
-        let (n, c, h, w) = check::dims4(OP, "xs", xs)?;
-        check::not_empty(OP, "xs", xs)?;
         if !Self::supports(xs) {
-            return Err(Error::Config {
-                op: OP,
-                name: "xs",
-                value: format!("{:?} on {:?}", xs.dtype(), xs.device().location()),
-                reason: "must be f32 or f64 on the CPU",
-            });
+            return Err(refused(OP, xs, "must be f32 or f64 on the CPU"));
         }
-        let lanes = lanes(n);
-        let dims = Dims { images: n, blocks: n.div_ceil(lanes), h, w, c, lanes };
-        Ok(Self { data: contiguous(xs)?.apply_op1(Change { dims, inwards: true })?, images: n })
+        Self::new(OP, xs, false)
     }
 
-    /// The images `(N, C, H, W)`.
+    /// True if images like these can be brought into this layout in bf16: f32, on the CPU.
+    pub fn supports_bf16(xs: &Tensor) -> bool {
+        Self::supports(xs) && xs.dtype() == DType::F32
+    }
+
+    /// Brings f32 images `(N, C, H, W)` into this layout, rounded to bf16; see [`Blocked`].
+    ///
+    /// # Gradient
+    /// That of the identity: the rounding has the derivative 1.
+    ///
+    /// # Errors
+    /// A tensor of another rank or without elements; one that [`Blocked::supports_bf16`] refuses.
+    pub fn from_images_bf16(xs: &Tensor) -> Result<Self> {
+        const OP: &str = "blocked::from_images_bf16";
+        if !Self::supports_bf16(xs) {
+            return Err(refused(OP, xs, "must be f32 on the CPU"));
+        }
+        Self::new(OP, xs, true)
+    }
+
+    fn new(op: &'static str, xs: &Tensor, half: bool) -> Result<Self> {
+        let (n, c, h, w) = check::dims4(op, "xs", xs)?;
+        check::not_empty(op, "xs", xs)?;
+        let lanes = lanes(n);
+        let dims = Dims { images: n, blocks: n.div_ceil(lanes), h, w, c, lanes };
+        let xs = contiguous(xs)?;
+        let data = if half {
+            xs.apply_op1(Inwards::<bf16>::new(dims))?
+        } else {
+            match xs.dtype() {
+                DType::F64 => xs.apply_op1(Inwards::<f64>::new(dims))?,
+                _ => xs.apply_op1(Inwards::<f32>::new(dims))?,
+            }
+        };
+        Ok(Self { data, images: n })
+    }
+
+    /// The type in which the maps are stored.
+    pub fn dtype(&self) -> DType {
+        self.data.dtype()
+    }
+
+    /// The images `(N, C, H, W)`; f32 where the maps are bf16.
     ///
     /// # Errors
     /// Those of Candle.
     pub fn to_images(&self) -> Result<Tensor> {
-        Ok(self.data.apply_op1(Change { dims: self.sizes()?, inwards: false })?)
+        let dims = self.sizes()?;
+        Ok(match self.data.dtype() {
+            DType::F64 => self.data.apply_op1(Outwards::<f64>::new(dims))?,
+            DType::BF16 => self.data.apply_op1(Outwards::<bf16>::new(dims))?,
+            _ => self.data.apply_op1(Outwards::<f32>::new(dims))?,
+        })
     }
 
-    /// The mean of each plane: `(N, C)`.
+    /// The mean of each plane: `(N, C)`; f32 where the maps are bf16.
     ///
     /// # Errors
     /// Those of Candle.
     pub fn global_avg_pool(&self) -> Result<Tensor> {
-        Ok(self.data.apply_op1(super::pool::GlobalMean { dims: self.sizes()? })?)
+        let dims = self.sizes()?;
+        Ok(self.data.apply_op1(super::pool::GlobalMean { dims })?)
     }
 
     /// `(N, C, H, W)` of the images.
@@ -103,6 +154,15 @@ impl Blocked {
     pub fn dims(&self) -> Result<(usize, usize, usize, usize)> {
         let d = self.sizes()?;
         Ok((d.images, d.c, d.h, d.w))
+    }
+
+    /// That a parameter has the type that is computed with.
+    pub(super) fn computes(&self, op: &'static str, name: &'static str, parameter: &Tensor) -> Result<()> {
+        match self.data.dtype() {
+            DType::F64 => computes::<f64>(op, name, parameter),
+            DType::BF16 => computes::<bf16>(op, name, parameter),
+            _ => computes::<f32>(op, name, parameter),
+        }
     }
 
     pub(super) fn sizes(&self) -> Result<Dims> {
@@ -118,19 +178,41 @@ impl Blocked {
     }
 }
 
-/// Between `(N, C, H, W)` and the blocked layout.
-#[derive(Clone, Copy)]
-struct Change {
+fn refused(op: &'static str, xs: &Tensor, reason: &'static str) -> Error {
+    let value = format!("{:?} on {:?}", xs.dtype(), xs.device().location());
+    Error::Config { op, name: "xs", value, reason }
+}
+
+/// From `(N, C, H, W)` to the blocked layout of maps of type `E`.
+struct Inwards<E> {
     dims: Dims,
-    inwards: bool,
+    stored: PhantomData<E>,
+}
+
+/// Back.
+struct Outwards<E> {
+    dims: Dims,
+    stored: PhantomData<E>,
+}
+
+impl<E> Inwards<E> {
+    fn new(dims: Dims) -> Self {
+        Self { dims, stored: PhantomData }
+    }
+}
+
+impl<E> Outwards<E> {
+    fn new(dims: Dims) -> Self {
+        Self { dims, stored: PhantomData }
+    }
 }
 
 /// Moves one channel of one block.
-struct Plane<T> {
-    images: *const T,
+struct Plane<E: Stored> {
+    images: *mut E::Real,
     /// Elements between images.
     image: usize,
-    blocked: *mut T,
+    blocked: *mut E,
     used: usize,
     pixels: usize,
     /// Elements between pixels of the block.
@@ -139,22 +221,23 @@ struct Plane<T> {
     inwards: bool,
 }
 
-impl<T: Float> Kernel<T> for Plane<T> {
+impl<T: Float, E: Stored<Real = T>> Kernel<T> for Plane<E> {
     type Out = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd<T = T>>(self) {
         let whole = if self.used == self.lanes { self.pixels / S::LANES * S::LANES } else { 0 };
-        // SAFETY: `used` planes of `pixels` elements, and as many pixels of the block.
+        // SAFETY: `used` planes of `pixels` elements, and as many pixels of the block; the side that is read is
+        // never written.
         unsafe {
             for l in (0..self.lanes).step_by(S::LANES) {
                 for p in (0..whole).step_by(S::LANES) {
                     let (image, block) =
                         (self.images.add(l * self.image + p), self.blocked.add(p * self.pixel + l));
                     if self.inwards {
-                        S::transpose(image, self.image, block, self.pixel);
+                        E::transpose_narrow::<S>(image, self.image, block, self.pixel);
                     } else {
-                        S::transpose(block, self.pixel, image.cast_mut(), self.image);
+                        E::transpose_wide::<S>(block, self.pixel, image, self.image);
                     }
                 }
             }
@@ -163,12 +246,12 @@ impl<T: Float> Kernel<T> for Plane<T> {
                     let block = self.blocked.add(p * self.pixel + l);
                     if l >= self.used {
                         if self.inwards {
-                            *block = T::default();
+                            *block = E::default();
                         }
                     } else if self.inwards {
-                        *block = *self.images.add(l * self.image + p);
+                        *block = E::narrow(*self.images.add(l * self.image + p));
                     } else {
-                        *self.images.cast_mut().add(l * self.image + p) = *block;
+                        *self.images.add(l * self.image + p) = (*block).wide();
                     }
                 }
             }
@@ -176,48 +259,47 @@ impl<T: Float> Kernel<T> for Plane<T> {
     }
 }
 
-impl Change {
-    fn values<T: Float>(&self, from: &[T], inwards: bool) -> Vec<T> {
-        let d = self.dims;
-        let (pixels, image) = (d.h * d.w, d.c * d.h * d.w);
-        let isa = super::tile::fit::<T>(Isa::detect(), d.lanes);
-        let len = if inwards { d.len() } else { d.images * image };
-        // SAFETY: the tasks write every channel of every block, each all of its pixels and images.
-        unsafe {
-            filled(len, |to: Shared<T>| {
-                (0..d.blocks * d.c).into_par_iter().for_each(|task| {
-                    let (block, c) = (task / d.c, task % d.c);
-                    let at_image = block * d.lanes * image + c * pixels;
-                    let at_block = block * pixels * d.c * d.lanes + c * d.lanes;
-                    let (images, blocked) = if inwards {
-                        (from.as_ptr().add(at_image), to.get().add(at_block))
-                    } else {
-                        (to.get().cast_const().add(at_image), from.as_ptr().cast_mut().add(at_block))
-                    };
-                    let (used, pixel, lanes) = (d.used(block), d.c * d.lanes, d.lanes);
-                    T::dispatch(isa, Plane { images, image, blocked, used, pixels, pixel, lanes, inwards });
-                });
-            })
-        }
-    }
+/// Moves all planes.
+///
+/// # Safety
+/// `images` and `blocked` must be valid for the whole batch; the one that is written belongs to this call.
+unsafe fn change<E: Stored>(d: Dims, images: Shared<E::Real>, blocked: Shared<E>, inwards: bool) {
+    let (pixels, image) = (d.h * d.w, d.c * d.h * d.w);
+    let isa = super::tile::fit::<E::Real>(Isa::detect(), d.lanes);
+    (0..d.blocks * d.c).into_par_iter().for_each(|task| {
+        let (block, c) = (task / d.c, task % d.c);
+        // SAFETY: the tasks move every channel of every block, each all of its pixels and images.
+        let (images, blocked) = unsafe {
+            let at_block = block * pixels * d.c * d.lanes + c * d.lanes;
+            (images.get().add(block * d.lanes * image + c * pixels), blocked.get().add(at_block))
+        };
+        let (used, pixel, lanes) = (d.used(block), d.c * d.lanes, d.lanes);
+        E::Real::dispatch(isa, Plane { images, image, blocked, used, pixels, pixel, lanes, inwards });
+    });
+}
 
-    fn shape(&self, inwards: bool) -> Shape {
-        let d = self.dims;
-        if inwards { d.shape() } else { Shape::from((d.images, d.c, d.h, d.w)) }
+fn inwards<E: Stored>(d: Dims, images: &[E::Real]) -> Vec<E> {
+    // SAFETY: every element is written; the images are only read.
+    unsafe { filled(d.len(), |to| change::<E>(d, Shared::new(images.as_ptr().cast_mut()), to, true)) }
+}
+
+fn outwards<E: Stored>(d: Dims, blocked: &[E]) -> Vec<E::Real> {
+    // SAFETY: every element is written; the blocks are only read.
+    unsafe {
+        filled(d.images * d.c * d.h * d.w, |to| {
+            change::<E>(d, to, Shared::new(blocked.as_ptr().cast_mut()), false);
+        })
     }
 }
 
-impl CustomOp1 for Change {
+impl<E: Stored> CustomOp1 for Inwards<E> {
     fn name(&self) -> &'static str {
-        "blocked-layout"
+        "blocked-from-images"
     }
 
     fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let storage = match s {
-            CpuStorage::F64(_) => f64::to_cpu_storage_owned(self.values(slice::<f64>((s, l))?, self.inwards)),
-            _ => f32::to_cpu_storage_owned(self.values(slice::<f32>((s, l))?, self.inwards)),
-        };
-        Ok((storage, self.shape(self.inwards)))
+        let values = inwards::<E>(self.dims, slice::<E::Real>((s, l))?);
+        Ok((E::to_cpu_storage_owned(values), self.dims.shape()))
     }
 
     fn bwd(&self, xs: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
@@ -225,10 +307,26 @@ impl CustomOp1 for Change {
             return Ok(None);
         }
         let grad = grad.contiguous()?;
-        let (back, shape) = (!self.inwards, self.shape(!self.inwards));
-        Ok(Some(match xs.dtype() {
-            DType::F64 => tensor(result(&[&grad], |v: &[&[f64]]| self.values(v[0], back))?, &shape)?,
-            _ => tensor(result(&[&grad], |v: &[&[f32]]| self.values(v[0], back))?, &shape)?,
-        }))
+        Ok(Some(tensor(result(&[&grad], |v: &[&[E]]| outwards(self.dims, v[0]))?, xs.shape())?))
+    }
+}
+
+impl<E: Stored> CustomOp1 for Outwards<E> {
+    fn name(&self) -> &'static str {
+        "blocked-to-images"
+    }
+
+    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let d = self.dims;
+        let values = outwards::<E>(d, slice::<E>((s, l))?);
+        Ok((E::Real::to_cpu_storage_owned(values), Shape::from((d.images, d.c, d.h, d.w))))
+    }
+
+    fn bwd(&self, xs: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        if !xs.track_op() {
+            return Ok(None);
+        }
+        let grad = grad.contiguous()?;
+        Ok(Some(tensor(result(&[&grad], |v: &[&[E::Real]]| inwards::<E>(self.dims, v[0]))?, xs.shape())?))
     }
 }

@@ -7,6 +7,7 @@
 use super::layout::Dims;
 use super::tile::fit;
 use crate::simd::{Float, Isa, Kernel, Shared, Simd};
+use crate::stored::Stored;
 use rayon::prelude::*;
 
 /// Elements of one run: two of its tensors fit the second-level cache.
@@ -46,12 +47,12 @@ pub(super) struct Affine<T> {
 }
 
 /// The mean and the biased variance of each channel over all images and pixels.
-pub(super) fn moments<T: Float>(isa: Isa, d: &Dims, xs: &[T]) -> Vec<(f64, f64)> {
-    struct Moments<'a, T> {
+pub(super) fn moments<E: Stored>(isa: Isa, d: &Dims, xs: &[E]) -> Vec<(f64, f64)> {
+    struct Moments<'a, E> {
         run: Run,
-        xs: &'a [T],
+        xs: &'a [E],
     }
-    impl<T: Float> Kernel<T> for Moments<'_, T> {
+    impl<T: Float, E: Stored<Real = T>> Kernel<T> for Moments<'_, E> {
         type Out = Vec<(f64, f64)>;
         #[inline(always)]
         unsafe fn run<S: Simd<T = T>>(self) -> Self::Out {
@@ -69,7 +70,7 @@ pub(super) fn moments<T: Float>(isa: Isa, d: &Dims, xs: &[T]) -> Vec<(f64, f64)>
                 for pixel in xs.chunks_exact(line) {
                     for x in (0..line).step_by(S::LANES) {
                         let sum = first.as_mut_ptr().add(x);
-                        S::store(sum, S::add(S::load(sum), S::load(pixel.as_ptr().add(x))));
+                        S::store(sum, S::add(S::load(sum), E::load::<S>(pixel.as_ptr().add(x))));
                     }
                 }
                 let means: Vec<T> = (0..c).map(|c| T::of(total(first, c) / count)).collect();
@@ -78,7 +79,7 @@ pub(super) fn moments<T: Float>(isa: Isa, d: &Dims, xs: &[T]) -> Vec<(f64, f64)>
                     for (c, mean) in means.iter().enumerate() {
                         let mean = S::splat(*mean);
                         for x in (c * lanes..(c + 1) * lanes).step_by(S::LANES) {
-                            let d = S::sub(S::load(pixel.as_ptr().add(x)), mean);
+                            let d = S::sub(E::load::<S>(pixel.as_ptr().add(x)), mean);
                             let (a, b) = (first.as_mut_ptr().add(x), second.as_mut_ptr().add(x));
                             S::store(a, S::add(S::load(a), d));
                             S::store(b, S::fma(d, d, S::load(b)));
@@ -97,9 +98,10 @@ pub(super) fn moments<T: Float>(isa: Isa, d: &Dims, xs: &[T]) -> Vec<(f64, f64)>
             }
         }
     }
-    let isa = fit::<T>(isa, d.lanes);
+    let isa = fit::<E::Real>(isa, d.lanes);
     let runs = runs(d);
-    let parts: Vec<_> = runs.par_iter().map(|run| T::dispatch(isa, Moments { run: *run, xs })).collect();
+    let parts: Vec<_> =
+        runs.par_iter().map(|run| E::Real::dispatch(isa, Moments { run: *run, xs })).collect();
     // The parallel formula of Chan et al.
     let mut all = vec![(0.0, 0.0); d.c];
     let mut count = 0.0;
@@ -118,36 +120,36 @@ pub(super) fn moments<T: Float>(isa: Isa, d: &Dims, xs: &[T]) -> Vec<(f64, f64)>
 
 /// What is added to a normalised map.
 #[derive(Clone, Copy)]
-pub(super) enum Residual<'a, T> {
+pub(super) enum Residual<'a, E: Stored> {
     None,
     /// A map.
-    Plain(&'a [T]),
+    Plain(&'a [E]),
     /// A map that is to be normalised first.
-    Normed(&'a [T], &'a [Affine<T>]),
+    Normed(&'a [E], &'a [Affine<E::Real>]),
 }
 
 /// `out = relu(x * scale + shift + residual)`.
 ///
 /// # Safety
 /// `out` must be valid for the whole map, and no one else may use it meanwhile.
-pub(super) unsafe fn apply<T: Float>(
+pub(super) unsafe fn apply<E: Stored>(
     isa: Isa,
     d: &Dims,
-    xs: &[T],
-    affine: &[Affine<T>],
-    residual: Residual<'_, T>,
-    out: Shared<T>,
+    xs: &[E],
+    affine: &[Affine<E::Real>],
+    residual: Residual<'_, E>,
+    out: Shared<E>,
 ) {
-    struct Apply<'a, T> {
+    struct Apply<'a, E: Stored> {
         run: Run,
-        xs: &'a [T],
-        affine: &'a [Affine<T>],
-        residual: Residual<'a, T>,
-        out: Shared<T>,
+        xs: &'a [E],
+        affine: &'a [Affine<E::Real>],
+        residual: Residual<'a, E>,
+        out: Shared<E>,
     }
-    impl<T: Float> Apply<'_, T> {
+    impl<T: Float, E: Stored<Real = T>> Apply<'_, E> {
         #[inline(always)]
-        unsafe fn with<S: Simd<T = T>, const KIND: u8>(&self, other: &[T], norm: &[Affine<T>]) {
+        unsafe fn with<S: Simd<T = T>, const KIND: u8>(&self, other: &[E], norm: &[Affine<T>]) {
             let Run { at, pixels, c, lanes, .. } = self.run;
             let line = c * lanes;
             for pixel in 0..pixels {
@@ -160,21 +162,21 @@ pub(super) unsafe fn apply<T: Float>(
                         let (scale, shift) = (S::splat(self.affine[c].scale), S::splat(self.affine[c].shift));
                         let more = (S::splat(norm[c].scale), S::splat(norm[c].shift));
                         for l in (c * lanes..(c + 1) * lanes).step_by(S::LANES) {
-                            let mut y = S::fma(S::load(x.as_ptr().add(l)), scale, shift);
+                            let mut y = S::fma(E::load::<S>(x.as_ptr().add(l)), scale, shift);
                             if KIND == 1 {
-                                y = S::add(y, S::load(r.as_ptr().add(l)));
+                                y = S::add(y, E::load::<S>(r.as_ptr().add(l)));
                             }
                             if KIND == 2 {
-                                y = S::add(y, S::fma(S::load(r.as_ptr().add(l)), more.0, more.1));
+                                y = S::add(y, S::fma(E::load::<S>(r.as_ptr().add(l)), more.0, more.1));
                             }
-                            S::store(out.add(l), S::relu(y));
+                            E::store::<S>(out.add(l), S::relu(y));
                         }
                     }
                 }
             }
         }
     }
-    impl<T: Float> Kernel<T> for Apply<'_, T> {
+    impl<T: Float, E: Stored<Real = T>> Kernel<T> for Apply<'_, E> {
         type Out = ();
         #[inline(always)]
         unsafe fn run<S: Simd<T = T>>(self) {
@@ -192,43 +194,43 @@ pub(super) unsafe fn apply<T: Float>(
     if let Residual::Normed(_, norm) = residual {
         assert!(norm.len() == d.c);
     }
-    let isa = fit::<T>(isa, d.lanes);
+    let isa = fit::<E::Real>(isa, d.lanes);
     runs(d).into_par_iter().for_each(|run| {
-        T::dispatch(isa, Apply { run, xs, affine, residual, out });
+        E::Real::dispatch(isa, Apply { run, xs, affine, residual, out });
     });
 }
 
 /// Where the activation after the norm was positive.
 #[derive(Clone, Copy)]
-pub(super) enum Mask<'a, T> {
+pub(super) enum Mask<'a, E: Stored> {
     /// The activation.
-    Stored(&'a [T]),
+    Kept(&'a [E]),
     /// Where the norm of its own input is positive.
-    Own(&'a [Affine<T>]),
+    Own(&'a [Affine<E::Real>]),
 }
 
 /// The sums of `g` and of `g * (x - mean)` for each channel, `g` being the gradient where the activation was
 /// positive.
-pub(super) fn grad_sums<T: Float>(
+pub(super) fn grad_sums<E: Stored>(
     isa: Isa,
     d: &Dims,
-    xs: &[T],
-    means: &[T],
-    grad: &[T],
-    mask: Mask<'_, T>,
+    xs: &[E],
+    means: &[E::Real],
+    grad: &[E],
+    mask: Mask<'_, E>,
 ) -> Vec<(f64, f64)> {
-    struct Sums<'a, T> {
+    struct Sums<'a, E: Stored> {
         run: Run,
-        xs: &'a [T],
-        means: &'a [T],
-        grad: &'a [T],
-        mask: Mask<'a, T>,
+        xs: &'a [E],
+        means: &'a [E::Real],
+        grad: &'a [E],
+        mask: Mask<'a, E>,
     }
-    impl<T: Float> Sums<'_, T> {
+    impl<T: Float, E: Stored<Real = T>> Sums<'_, E> {
         #[inline(always)]
         unsafe fn with<S: Simd<T = T>, const OWN: bool>(
             &self,
-            ys: &[T],
+            ys: &[E],
             affine: &[Affine<T>],
         ) -> Vec<(f64, f64)> {
             let Run { at, pixels, c, lanes, used } = self.run;
@@ -245,9 +247,10 @@ pub(super) fn grad_sums<T: Float>(
                         let own = &affine[if OWN { c } else { 0 }];
                         let (scale, shift) = (S::splat(own.scale), S::splat(own.shift));
                         for l in (c * lanes..(c + 1) * lanes).step_by(S::LANES) {
-                            let x = S::load(x.as_ptr().add(l));
-                            let y = if OWN { S::fma(x, scale, shift) } else { S::load(y.as_ptr().add(l)) };
-                            let g = S::keep_positive(S::load(dy.as_ptr().add(l)), y);
+                            let x = E::load::<S>(x.as_ptr().add(l));
+                            let y =
+                                if OWN { S::fma(x, scale, shift) } else { E::load::<S>(y.as_ptr().add(l)) };
+                            let g = S::keep_positive(E::load::<S>(dy.as_ptr().add(l)), y);
                             let (a, b) = (first.as_mut_ptr().add(l), second.as_mut_ptr().add(l));
                             S::store(a, S::add(S::load(a), g));
                             S::store(b, S::fma(g, S::sub(x, mean), S::load(b)));
@@ -260,22 +263,24 @@ pub(super) fn grad_sums<T: Float>(
             (0..c).map(|c| (total(first, c), total(second, c))).collect()
         }
     }
-    impl<T: Float> Kernel<T> for Sums<'_, T> {
+    impl<T: Float, E: Stored<Real = T>> Kernel<T> for Sums<'_, E> {
         type Out = Vec<(f64, f64)>;
         #[inline(always)]
         unsafe fn run<S: Simd<T = T>>(self) -> Self::Out {
             // SAFETY: passed on.
             unsafe {
                 match self.mask {
-                    Mask::Stored(ys) => self.with::<S, false>(ys, &[Affine::default()]),
+                    Mask::Kept(ys) => self.with::<S, false>(ys, &[Affine::default()]),
                     Mask::Own(affine) => self.with::<S, true>(self.xs, affine),
                 }
             }
         }
     }
-    let isa = fit::<T>(isa, d.lanes);
-    let parts: Vec<_> =
-        runs(d).into_par_iter().map(|run| T::dispatch(isa, Sums { run, xs, means, grad, mask })).collect();
+    let isa = fit::<E::Real>(isa, d.lanes);
+    let parts: Vec<_> = runs(d)
+        .into_par_iter()
+        .map(|run| E::Real::dispatch(isa, Sums { run, xs, means, grad, mask }))
+        .collect();
     let mut all = vec![(0.0, 0.0); d.c];
     for part in parts {
         for (all, part) in all.iter_mut().zip(part) {
@@ -299,28 +304,28 @@ pub(super) struct Coefficients<T> {
 ///
 /// # Safety
 /// `grad` and the results must be valid for the whole map, and no one else may use the results meanwhile.
-pub(super) unsafe fn grad_apply<T: Float>(
+pub(super) unsafe fn grad_apply<E: Stored>(
     isa: Isa,
     d: &Dims,
-    xs: &[T],
-    coefficients: &[Coefficients<T>],
-    grad: Shared<T>,
-    mask: Mask<'_, T>,
-    dx: Shared<T>,
-    masked: Shared<T>,
+    xs: &[E],
+    coefficients: &[Coefficients<E::Real>],
+    grad: Shared<E>,
+    mask: Mask<'_, E>,
+    dx: Shared<E>,
+    masked: Shared<E>,
 ) {
-    struct Grads<'a, T> {
+    struct Grads<'a, E: Stored> {
         run: Run,
-        xs: &'a [T],
-        coefficients: &'a [Coefficients<T>],
-        grad: Shared<T>,
-        mask: Mask<'a, T>,
-        dx: Shared<T>,
-        masked: Shared<T>,
+        xs: &'a [E],
+        coefficients: &'a [Coefficients<E::Real>],
+        grad: Shared<E>,
+        mask: Mask<'a, E>,
+        dx: Shared<E>,
+        masked: Shared<E>,
     }
-    impl<T: Float> Grads<'_, T> {
+    impl<T: Float, E: Stored<Real = T>> Grads<'_, E> {
         #[inline(always)]
-        unsafe fn with<S: Simd<T = T>, const OWN: bool>(&self, ys: &[T], affine: &[Affine<T>]) {
+        unsafe fn with<S: Simd<T = T>, const OWN: bool>(&self, ys: &[E], affine: &[Affine<T>]) {
             let Run { at, pixels, c, lanes, used } = self.run;
             let line = c * lanes;
             let keep = !self.masked.get().is_null();
@@ -340,16 +345,17 @@ pub(super) unsafe fn grad_apply<T: Float>(
                         let (scale, shift) = (S::splat(own.scale), S::splat(own.shift));
                         for lane in (0..lanes).step_by(S::LANES) {
                             let l = c * lanes + lane;
-                            let x = S::load(x.as_ptr().add(l));
-                            let y = if OWN { S::fma(x, scale, shift) } else { S::load(y.as_ptr().add(l)) };
-                            let g = S::keep_positive(S::load(dy.add(l)), y);
+                            let x = E::load::<S>(x.as_ptr().add(l));
+                            let y =
+                                if OWN { S::fma(x, scale, shift) } else { E::load::<S>(y.as_ptr().add(l)) };
+                            let g = S::keep_positive(E::load::<S>(dy.add(l)), y);
                             let mut value = S::fma(g, ka, S::fma(S::sub(x, mean), kb, kc));
                             if used < lanes {
                                 value = S::mul(value, S::load(real.as_ptr().add(lane)));
                             }
-                            S::store(dx.add(l), value);
+                            E::store::<S>(dx.add(l), value);
                             if keep {
-                                S::store(self.masked.get().add(at + l), g);
+                                E::store::<S>(self.masked.get().add(at + l), g);
                             }
                         }
                     }
@@ -357,22 +363,22 @@ pub(super) unsafe fn grad_apply<T: Float>(
             }
         }
     }
-    impl<T: Float> Kernel<T> for Grads<'_, T> {
+    impl<T: Float, E: Stored<Real = T>> Kernel<T> for Grads<'_, E> {
         type Out = ();
         #[inline(always)]
         unsafe fn run<S: Simd<T = T>>(self) {
             // SAFETY: passed on.
             unsafe {
                 match self.mask {
-                    Mask::Stored(ys) => self.with::<S, false>(ys, &[Affine::default()]),
+                    Mask::Kept(ys) => self.with::<S, false>(ys, &[Affine::default()]),
                     Mask::Own(affine) => self.with::<S, true>(self.xs, affine),
                 }
             }
         }
     }
     assert!(xs.len() == d.len() && coefficients.len() == d.c);
-    let isa = fit::<T>(isa, d.lanes);
+    let isa = fit::<E::Real>(isa, d.lanes);
     runs(d).into_par_iter().for_each(|run| {
-        T::dispatch(isa, Grads { run, xs, coefficients, grad, mask, dx, masked });
+        E::Real::dispatch(isa, Grads { run, xs, coefficients, grad, mask, dx, masked });
     });
 }

@@ -3,6 +3,7 @@
 
 use super::tile::{geometry, rows};
 use crate::simd::{Float, Isa, Kernel, Shared, Simd};
+use crate::stored::Stored;
 use rayon::prelude::*;
 
 /// The points of a tile.
@@ -97,23 +98,23 @@ pub(super) unsafe fn kernel_gradient<S: Simd>(m: [S::V; 6]) -> [S::V; 3] {
 }
 
 /// Packs transformed weights: `[point][panel][channel][row]`; `at(k, c, t)` is the weight of output `k`,
-/// channel `c`, tap `t`.
-pub(super) fn transform_weights<T: Float>(
+/// channel `c`, tap `t`, which is rounded as the maps `E` are.
+pub(super) fn transform_weights<E: Stored>(
     isa: Isa,
     outputs: usize,
     channels: usize,
-    to: Shared<T>,
-    at: impl Fn(usize, usize, usize) -> T + Sync,
+    to: Shared<E::Real>,
+    at: impl Fn(usize, usize, usize) -> E::Real + Sync,
 ) {
-    struct Filters<'a, T, F> {
+    struct Filters<'a, E: Stored, F> {
         panel: usize,
         panels: usize,
         outputs: usize,
         channels: usize,
-        to: Shared<T>,
+        to: Shared<E::Real>,
         at: &'a F,
     }
-    impl<T: Float, F: Fn(usize, usize, usize) -> T> Kernel<T> for Filters<'_, T, F> {
+    impl<T: Float, E: Stored<Real = T>, F: Fn(usize, usize, usize) -> T> Kernel<T> for Filters<'_, E, F> {
         type Out = ();
         #[inline(always)]
         unsafe fn run<S: Simd<T = T>>(self) {
@@ -131,6 +132,10 @@ pub(super) fn transform_weights<T: Float>(
                 // SAFETY: vectors within arrays of 16; each panel writes its own rows.
                 unsafe {
                     for v in (0..rows).step_by(S::LANES) {
+                        for tap in &mut taps {
+                            let tap = tap.as_mut_ptr().add(v);
+                            S::store(tap, E::rounded::<S>(S::load(tap)));
+                        }
                         let mut half = [[S::splat(T::default()); 3]; 6];
                         for s in 0..3 {
                             let load = |r: usize| S::load(taps[r * 3 + s].as_ptr().add(v));
@@ -154,8 +159,8 @@ pub(super) fn transform_weights<T: Float>(
             }
         }
     }
-    let panels = outputs.div_ceil(geometry::<T>(isa).0);
+    let panels = outputs.div_ceil(geometry::<E::Real>(isa).0);
     (0..panels).into_par_iter().for_each(|panel| {
-        T::dispatch(isa, Filters { panel, panels, outputs, channels, to, at: &at });
+        E::Real::dispatch(isa, Filters::<E, _> { panel, panels, outputs, channels, to, at: &at });
     });
 }

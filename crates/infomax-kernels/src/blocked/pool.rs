@@ -1,10 +1,12 @@
 //! Pooling in the blocked layout.
 
 use super::layout::{Blocked, Dims};
-use crate::simd::{Float, Shared, filled};
+use crate::simd::{Float as _, Shared, filled};
 use crate::storage::{result, slice, tensor};
+use crate::stored::Stored;
 use crate::{Pool2dConfig, Result, check};
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor, WithDType as _};
+use half::bf16;
 use rayon::prelude::*;
 
 /// The mean of each plane, as `(N, C)`.
@@ -14,18 +16,18 @@ pub(super) struct GlobalMean {
 }
 
 impl GlobalMean {
-    fn forward<T: Float>(&self, xs: &[T]) -> Vec<T> {
+    fn forward<E: Stored>(&self, xs: &[E]) -> Vec<E::Real> {
         let d = self.dims;
         let (line, pixels) = (d.c * d.lanes, d.h * d.w);
-        let mut means = vec![T::default(); d.images * d.c];
+        let mut means = vec![E::Real::default(); d.images * d.c];
         means.par_chunks_mut(d.lanes * d.c).enumerate().for_each(|(block, to)| {
-            let mut sums = vec![T::default(); line];
+            let mut sums = vec![E::Real::default(); line];
             for pixel in xs[block * pixels * line..][..pixels * line].chunks_exact(line) {
                 for (s, x) in sums.iter_mut().zip(pixel) {
-                    *s += *x;
+                    *s += x.wide();
                 }
             }
-            let scale = T::of(1.0 / pixels as f64);
+            let scale = E::Real::of(1.0 / pixels as f64);
             for (image, to) in to.chunks_exact_mut(d.c).enumerate() {
                 for (c, to) in to.iter_mut().enumerate() {
                     *to = sums[c * d.lanes + image] * scale;
@@ -35,16 +37,16 @@ impl GlobalMean {
         means
     }
 
-    fn backward<T: Float>(&self, grad: &[T]) -> Vec<T> {
+    fn backward<E: Stored>(&self, grad: &[E::Real]) -> Vec<E> {
         let d = self.dims;
         let (line, pixels) = (d.c * d.lanes, d.h * d.w);
-        let mut values = vec![T::default(); d.len()];
+        let mut values = vec![E::default(); d.len()];
         values.par_chunks_mut(pixels * line).enumerate().for_each(|(block, to)| {
-            let scale = T::of(1.0 / pixels as f64);
+            let scale = E::Real::of(1.0 / pixels as f64);
             let (first, rest) = to.split_at_mut(line);
             for image in 0..d.used(block) {
                 for c in 0..d.c {
-                    first[c * d.lanes + image] = grad[(block * d.lanes + image) * d.c + c] * scale;
+                    first[c * d.lanes + image] = E::narrow(grad[(block * d.lanes + image) * d.c + c] * scale);
                 }
             }
             rest.chunks_exact_mut(line).for_each(|to| to.copy_from_slice(first));
@@ -61,6 +63,7 @@ impl CustomOp1 for GlobalMean {
     fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let storage = match s {
             CpuStorage::F64(_) => f64::to_cpu_storage_owned(self.forward(slice::<f64>((s, l))?)),
+            CpuStorage::BF16(_) => f32::to_cpu_storage_owned(self.forward(slice::<bf16>((s, l))?)),
             _ => f32::to_cpu_storage_owned(self.forward(slice::<f32>((s, l))?)),
         };
         Ok((storage, Shape::from((self.dims.images, self.dims.c))))
@@ -69,8 +72,9 @@ impl CustomOp1 for GlobalMean {
     fn bwd(&self, xs: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let grad = grad.contiguous()?;
         Ok(Some(match xs.dtype() {
-            DType::F64 => tensor(result(&[&grad], |v: &[&[f64]]| self.backward(v[0]))?, xs.shape())?,
-            _ => tensor(result(&[&grad], |v: &[&[f32]]| self.backward(v[0]))?, xs.shape())?,
+            DType::F64 => tensor(result(&[&grad], |v: &[&[f64]]| self.backward::<f64>(v[0]))?, xs.shape())?,
+            DType::BF16 => tensor(result(&[&grad], |v: &[&[f32]]| self.backward::<bf16>(v[0]))?, xs.shape())?,
+            _ => tensor(result(&[&grad], |v: &[&[f32]]| self.backward::<f32>(v[0]))?, xs.shape())?,
         }))
     }
 }
@@ -84,7 +88,8 @@ struct Max {
 }
 
 impl Blocked {
-    /// The largest pixel of each window, as [`max_pool2d`](crate::max_pool2d).
+    /// The largest pixel of each window, as [`max_pool2d`](crate::max_pool2d). In bf16 the gradients of windows
+    /// that overlap are added one by one, each sum rounded.
     ///
     /// # Errors
     /// Settings that do not fit.
@@ -109,12 +114,12 @@ impl Max {
         })
     }
 
-    fn forward<T: Float>(&self, xs: &[T]) -> Vec<T> {
+    fn forward<E: Stored>(&self, xs: &[E]) -> Vec<E> {
         let (line, pixels) = (self.from.c * self.from.lanes, self.to.h * self.to.w);
         let image = self.from.h * self.from.w;
         // SAFETY: each task writes its line, from the first pixel of its window on.
         unsafe {
-            filled(self.to.len(), |out: Shared<T>| {
+            filled(self.to.len(), |out: Shared<E>| {
                 (0..self.to.blocks * pixels).into_par_iter().with_min_len(4).for_each(|task| {
                     let (block, pixel) = (task / pixels, task % pixels);
                     let to = out.get().add(task * line);
@@ -126,7 +131,7 @@ impl Max {
                         }
                         let to = std::slice::from_raw_parts_mut(to, line);
                         for (to, x) in to.iter_mut().zip(from) {
-                            *to = if *x > *to { *x } else { *to };
+                            *to = if x.wide() > to.wide() { *x } else { *to };
                         }
                     }
                 });
@@ -135,11 +140,11 @@ impl Max {
     }
 
     /// To the first of equal maxima.
-    fn backward<T: Float>(&self, xs: &[T], ys: &[T], grad: &[T]) -> Vec<T> {
+    fn backward<E: Stored>(&self, xs: &[E], ys: &[E], grad: &[E]) -> Vec<E> {
         let (c, lanes) = (self.from.c, self.from.lanes);
         let (line, pixels) = (c * lanes, self.to.h * self.to.w);
         let image = self.from.h * self.from.w;
-        let mut dx = vec![T::default(); self.from.len()];
+        let mut dx = vec![E::default(); self.from.len()];
         // Windows overlap, channels do not.
         let split = c.div_ceil(4);
         let out = Shared::new(dx.as_mut_ptr());
@@ -160,8 +165,9 @@ impl Max {
                     // SAFETY: the channels of this task.
                     let dx = unsafe { std::slice::from_raw_parts_mut(out.get().add(at), part) };
                     for i in 0..part {
-                        let here = xs[i] == ys[i] && !done[i];
-                        dx[i] += if here { grad[i] } else { T::default() };
+                        let here = xs[i].wide() == ys[i].wide() && !done[i];
+                        let more = if here { grad[i].wide() } else { E::Real::default() };
+                        dx[i] = E::narrow(dx[i].wide() + more);
                         done[i] |= here;
                     }
                 }
@@ -179,6 +185,7 @@ impl CustomOp1 for Max {
     fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let storage = match s {
             CpuStorage::F64(_) => f64::to_cpu_storage_owned(self.forward(slice::<f64>((s, l))?)),
+            CpuStorage::BF16(_) => bf16::to_cpu_storage_owned(self.forward(slice::<bf16>((s, l))?)),
             _ => f32::to_cpu_storage_owned(self.forward(slice::<f32>((s, l))?)),
         };
         Ok((storage, self.to.shape()))
@@ -188,6 +195,9 @@ impl CustomOp1 for Max {
         let grad = grad.contiguous()?;
         let all = [xs, ys, &grad];
         Ok(Some(match xs.dtype() {
+            DType::BF16 => {
+                tensor(result(&all, |v: &[&[bf16]]| self.backward(v[0], v[1], v[2]))?, xs.shape())?
+            }
             DType::F64 => tensor(result(&all, |v: &[&[f64]]| self.backward(v[0], v[1], v[2]))?, xs.shape())?,
             _ => tensor(result(&all, |v: &[&[f32]]| self.backward(v[0], v[1], v[2]))?, xs.shape())?,
         }))

@@ -1,5 +1,7 @@
 //! Against the composed form in value and gradient, over drawn shapes and every instruction set.
 
+mod bf16;
+
 use super::{Blocked, ConvNorm, ResidualUnit, Shortcut};
 use crate::{Activation, Conv2dConfig, Error, Isa, Pool2dConfig, reference};
 use candle_core::{DType, Device, Tensor, Var};
@@ -156,13 +158,13 @@ impl Case {
         (mean, var)
     }
 
-    /// From the composed forms.
-    fn composed(&self, v: &[Tensor]) -> Values {
+    /// From the composed forms; `round` is applied to the outputs of convolutions and to activations.
+    fn composed(&self, v: &[Tensor], round: fn(&Tensor) -> Tensor) -> Values {
         let mut stats = Vec::new();
         let mut norm = |i: usize, xs: &Tensor, residual: Option<&Tensor>, act| {
             let (_, stride, padding) = self.layers[i];
             let (weight, scale, shift) = (&v[1 + 3 * i], &v[2 + 3 * i], &v[3 + 3 * i]);
-            let z = reference::conv2d(xs, weight, None, cfg(stride, padding, 1)).unwrap();
+            let z = round(&reference::conv2d(xs, weight, None, cfg(stride, padding, 1)).unwrap());
             if self.train {
                 let out =
                     reference::batch_norm_train(&z, Some(scale), Some(shift), residual, EPS, act).unwrap();
@@ -175,14 +177,14 @@ impl Case {
         let count = self.layers.len() - usize::from(self.short == Short::Projection);
         let mut ys = v[0].clone();
         for i in 0..count - 1 {
-            ys = norm(i, &ys, None, Activation::Relu);
+            ys = round(&norm(i, &ys, None, Activation::Relu));
         }
         let residual = match self.short {
             Short::None => None,
             Short::Identity => Some(v[0].clone()),
             Short::Projection => Some(norm(count, &v[0], None, Activation::None)),
         };
-        let ys = norm(count - 1, &ys, residual.as_ref(), Activation::Relu);
+        let ys = round(&norm(count - 1, &ys, residual.as_ref(), Activation::Relu));
         if self.short == Short::Projection && self.train {
             // The projection is listed last.
             stats.swap(count - 1, count);
@@ -191,6 +193,10 @@ impl Case {
     }
 
     fn fused(&self, v: &[Tensor], isa: Isa, fast: bool) -> crate::Result<Values> {
+        self.fused_from(Blocked::from_images(&v[0])?, v, isa, fast)
+    }
+
+    fn fused_from(&self, xs: Blocked, v: &[Tensor], isa: Isa, fast: bool) -> crate::Result<Values> {
         let running: Vec<_> = (0..self.layers.len()).map(|i| self.running(i, v[0].dtype())).collect();
         let parts: Vec<ConvNorm<'_>> = self
             .layers
@@ -210,26 +216,36 @@ impl Case {
             Short::Projection => (&parts[..parts.len() - 1], Shortcut::Projection(parts[parts.len() - 1])),
         };
         let units = [ResidualUnit { branch: branch.to_vec(), shortcut }];
-        let out = Blocked::from_images(&v[0])?.residual_with(&units, EPS, isa, fast)?;
+        let out = xs.residual_with(&units, EPS, isa, fast)?;
         let stats = out.stats.into_iter().map(|s| (s.mean, s.var)).collect();
         Ok((out.ys.to_images()?, stats))
     }
 
+    /// The output, the statistics, and the gradients of everything for an output contracted with `readout`.
+    fn results(
+        &self,
+        inputs: &[Tensor],
+        readout: &dyn Fn(&[usize]) -> Tensor,
+        f: &dyn Fn(&[Tensor]) -> Values,
+    ) -> Vec<Tensor> {
+        let vars: Vec<Var> = inputs.iter().map(|t| Var::from_tensor(t).unwrap()).collect();
+        let v: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+        let (ys, stats) = f(&v);
+        let readout = readout(ys.dims()).to_dtype(ys.dtype()).unwrap();
+        let grads = (&ys * readout).unwrap().sum_all().unwrap().backward().unwrap();
+        let mut all = vec![ys];
+        if self.train {
+            all.extend(stats.into_iter().flat_map(|s| [s.0, s.1]));
+        }
+        all.extend(vars.iter().map(|v| grads.get(v).unwrap().clone()));
+        all
+    }
+
     fn check(&self, dtype: DType) {
         let run = |f: &dyn Fn(&[Tensor]) -> Values| {
-            let vars: Vec<Var> = self.tensors(dtype).iter().map(|t| Var::from_tensor(t).unwrap()).collect();
-            let v: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
-            let (ys, stats) = f(&v);
-            let readout = spread(ys.dims(), 9, 1.0).to_dtype(dtype).unwrap();
-            let grads = (&ys * readout).unwrap().sum_all().unwrap().backward().unwrap();
-            let mut all = vec![ys];
-            if self.train {
-                all.extend(stats.into_iter().flat_map(|s| [s.0, s.1]));
-            }
-            all.extend(vars.iter().map(|v| grads.get(v).unwrap().clone()));
-            all
+            self.results(&self.tensors(dtype), &|shape| spread(shape, 9, 1.0), f)
         };
-        let expected = run(&|v| self.composed(v));
+        let expected = run(&|v| self.composed(v, Tensor::clone));
         for isa in Isa::available() {
             for fast in [false, true] {
                 let got = run(&|v| self.fused(v, *isa, fast).unwrap());

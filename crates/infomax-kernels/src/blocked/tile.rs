@@ -5,6 +5,7 @@
 //! pixels). The order of each sum depends on the shape alone.
 
 use crate::simd::{Float, Isa, Kernel, Simd};
+use crate::stored::Stored;
 
 /// The instruction set for blocks of `lanes` images: a vector never holds more than one pixel.
 pub(super) fn fit<T: Float>(isa: Isa, lanes: usize) -> Isa {
@@ -34,30 +35,30 @@ pub(super) fn geometry<T: Float>(isa: Isa) -> (usize, usize) {
 
 /// One summand block of a tile: `len` channels of [`NV`] vectors of pixels, and the weights of this tap.
 #[derive(Clone, Copy)]
-pub(super) struct Seg<T> {
+pub(super) struct Seg<E> {
     /// The first channel of each vector; channels follow at the number of lanes of the layout.
-    pub(super) xs: [*const T; NV],
+    pub(super) xs: [*const E; NV],
     /// The offset of the weights within a panel.
     pub(super) weight: usize,
 }
 
 /// One register tile: its summands `segs[from..to]`, and where its first channel goes.
 #[derive(Clone, Copy)]
-pub(super) struct Cell<T> {
+pub(super) struct Cell<E> {
     pub(super) from: usize,
     pub(super) to: usize,
-    pub(super) outs: [*mut T; NV],
+    pub(super) outs: [*mut E; NV],
 }
 
 /// `out[k] (+)= sum over segments and channels of weight[k, channel] * x[channel]` for all `outputs` of all
 /// cells.
-pub(super) struct Sweep<'a, T> {
-    pub(super) segs: &'a [Seg<T>],
-    pub(super) cells: &'a [Cell<T>],
+pub(super) struct Sweep<'a, E: Stored> {
+    pub(super) segs: &'a [Seg<E>],
+    pub(super) cells: &'a [Cell<E>],
     /// Channels of one segment.
     pub(super) channels: usize,
     /// Panels of `rows` outputs, `panel` elements each: `[tap][channel][row]`.
-    pub(super) weights: *const T,
+    pub(super) weights: *const E::Real,
     pub(super) panel: usize,
     /// The outputs, from a multiple of the rows of a tile on.
     pub(super) first: usize,
@@ -74,13 +75,13 @@ pub(super) struct Sweep<'a, T> {
 /// Each segment must point at `channels * lanes` elements, with a whole vector at each channel; the weights
 /// must hold the panels; the results of all outputs must be writable and belong to this call.
 #[inline(always)]
-pub(super) unsafe fn sweep<S: Simd>(s: &Sweep<'_, S::T>) {
+pub(super) unsafe fn sweep<S: Simd, E: Stored<Real = S::T>>(s: &Sweep<'_, E>) {
     // SAFETY: passed on.
-    unsafe { if S::WIDE { panels::<S, 12>(s) } else { panels::<S, 6>(s) } }
+    unsafe { if S::WIDE { panels::<S, E, 12>(s) } else { panels::<S, E, 6>(s) } }
 }
 
 #[inline(always)]
-unsafe fn panels<S: Simd, const MR: usize>(s: &Sweep<'_, S::T>) {
+unsafe fn panels<S: Simd, E: Stored<Real = S::T>, const MR: usize>(s: &Sweep<'_, E>) {
     let mut k = s.first;
     let end = s.first + s.outputs;
     while k < end {
@@ -95,7 +96,7 @@ unsafe fn panels<S: Simd, const MR: usize>(s: &Sweep<'_, S::T>) {
                     let mut weight = weights.add(seg.weight);
                     let [mut x, mut y] = seg.xs;
                     for _ in 0..s.channels {
-                        let (a, b) = (S::load(x), S::load(y));
+                        let (a, b) = (E::load::<S>(x), E::load::<S>(y));
                         for i in 0..MR {
                             let w = S::splat(*weight.add(i));
                             left[i] = S::fma(w, a, left[i]);
@@ -110,7 +111,7 @@ unsafe fn panels<S: Simd, const MR: usize>(s: &Sweep<'_, S::T>) {
                     if i < rows {
                         for (j, acc) in [left[i], right[i]].into_iter().enumerate() {
                             let to = cell.outs[j].add((k + i) * s.lanes);
-                            S::store(to, if s.add { S::add(S::load(to), acc) } else { acc });
+                            E::store::<S>(to, if s.add { S::add(E::load::<S>(to), acc) } else { acc });
                         }
                     }
                 }

@@ -10,8 +10,10 @@ use super::layout::{Blocked, Dims};
 use super::norm::{Mask, Residual};
 use crate::simd::{Float, Isa, Shared, filled};
 use crate::storage::{contiguous, result, tensor};
+use crate::stored::Stored;
 use crate::{Conv2dConfig, Error, Result, check};
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor, WithDType as _, bail};
+use half::bf16;
 use std::sync::{Mutex, PoisonError};
 
 /// A convolution without bias, followed by batch norm.
@@ -80,7 +82,9 @@ impl Blocked {
     /// [`batch_norm_eval`](crate::batch_norm_eval).
     ///
     /// # Numerics
-    /// Convolutions as [`Blocked::conv2d`]; moments in two passes over runs of pixels, merged in f64.
+    /// Convolutions as [`Blocked::conv2d`]; moments in two passes over runs of pixels, merged in f64. In bf16 the
+    /// outputs of convolutions, the activations and the gradients of both are rounded; the statistics are those of
+    /// the rounded outputs.
     ///
     /// # Errors
     /// Shapes or types that do not fit; no unit, or one without convolution; an `eps` that is not positive.
@@ -97,6 +101,7 @@ impl Blocked {
     ) -> Result<ResidualOutput> {
         match self.data.dtype() {
             DType::F64 => chain::<f64>(self, units, eps, isa, fast),
+            DType::BF16 => chain::<bf16>(self, units, eps, isa, fast),
             _ => chain::<f32>(self, units, eps, isa, fast),
         }
     }
@@ -104,7 +109,7 @@ impl Blocked {
 
 pub(super) const OP: &str = "blocked::residual";
 
-fn chain<T: Float>(
+fn chain<E: Stored>(
     xs: &Blocked,
     specs: &[ResidualUnit<'_>],
     eps: f64,
@@ -115,7 +120,7 @@ fn chain<T: Float>(
     let mut dims = xs.sizes()?;
     let mut units = Vec::with_capacity(specs.len());
     for spec in specs {
-        let unit = Unit::<T>::new(&xs.data, dims, spec, eps, isa, fast)?;
+        let unit = Unit::<E>::new(dims, spec, eps, isa, fast)?;
         dims = unit.last.conv.output();
         units.push(unit);
     }
@@ -131,7 +136,7 @@ fn chain<T: Float>(
     for layer in op.units.iter().flat_map(Unit::all) {
         let column = |f: fn(&(f64, f64)) -> f64| -> Result<Tensor> {
             let values: Vec<f64> = layer.moments.iter().map(f).collect();
-            Ok(Tensor::from_vec(values, layer.moments.len(), device)?.to_dtype(data.dtype())?)
+            Ok(Tensor::from_vec(values, layer.moments.len(), device)?.to_dtype(E::Real::DTYPE)?)
         };
         let d = layer.conv.output();
         let (mean, var) = (column(|m| m.0)?, column(|m| m.1)?);
@@ -144,7 +149,7 @@ fn chain<T: Float>(
         });
     }
     // There is a layer, so there is a token.
-    let token = token.map_or_else(|| Tensor::zeros(1, T::DTYPE, device), Ok)?;
+    let token = token.map_or_else(|| Tensor::zeros(1, E::Real::DTYPE, device), Ok)?;
     let data = data.apply_op2(&token, op)?;
     Ok(ResidualOutput { ys: Blocked { data, images: xs.images }, stats })
 }
@@ -153,35 +158,28 @@ fn nothing(name: &'static str) -> Error {
     Error::Config { op: OP, name, value: "[]".into(), reason: "must name one at least" }
 }
 
-struct Unit<T: Float> {
+struct Unit<E: Stored> {
     /// All convolutions of the branch but the last one.
-    first: Vec<Layer<T>>,
-    last: Layer<T>,
-    projection: Option<Layer<T>>,
+    first: Vec<Layer<E>>,
+    last: Layer<E>,
+    projection: Option<Layer<E>>,
     identity: bool,
     isa: Isa,
     eps: f64,
 }
 
-impl<T: Float> Unit<T> {
-    fn new(
-        xs: &Tensor,
-        input: Dims,
-        spec: &ResidualUnit<'_>,
-        eps: f64,
-        isa: Isa,
-        fast: bool,
-    ) -> Result<Self> {
+impl<T: Float, E: Stored<Real = T>> Unit<E> {
+    fn new(input: Dims, spec: &ResidualUnit<'_>, eps: f64, isa: Isa, fast: bool) -> Result<Self> {
         let mut first = Vec::with_capacity(spec.branch.len());
         let mut dims = input;
         for part in &spec.branch {
-            let layer = Layer::<T>::new(xs, &dims, part, isa, fast)?;
+            let layer = Layer::<E>::new(&dims, part, isa, fast)?;
             dims = layer.conv.output();
             first.push(layer);
         }
         let Some(last) = first.pop() else { return Err(nothing("branch")) };
         let projection = match &spec.shortcut {
-            Shortcut::Projection(part) => Some(Layer::<T>::new(xs, &input, part, isa, fast)?),
+            Shortcut::Projection(part) => Some(Layer::<E>::new(&input, part, isa, fast)?),
             _ => None,
         };
         let identity = matches!(spec.shortcut, Shortcut::Identity);
@@ -198,16 +196,16 @@ impl<T: Float> Unit<T> {
     }
 
     /// The layers of the branch, then the projection.
-    fn all(&self) -> impl Iterator<Item = &Layer<T>> {
+    fn all(&self) -> impl Iterator<Item = &Layer<E>> {
         self.first.iter().chain([&self.last]).chain(&self.projection)
     }
 
-    fn forward(&mut self, xs: &[T]) -> candle_core::Result<Vec<T>> {
+    fn forward(&mut self, xs: &[E]) -> candle_core::Result<Vec<E>> {
         let (isa, eps) = (self.isa, self.eps);
         if let Some(projection) = &mut self.projection {
             projection.forward(isa, eps, xs)?;
         }
-        let mut hidden: Option<Pooled<T>> = None;
+        let mut hidden: Option<Pooled<E>> = None;
         for i in 0..=self.first.len() {
             let layer = self.first.get_mut(i).unwrap_or(&mut self.last);
             match &mut hidden {
@@ -229,11 +227,11 @@ impl<T: Float> Unit<T> {
 
     /// Leaves the gradients of the parameters in their slots, and returns that of the input; `weights` are in
     /// the order of [`Unit::all`].
-    fn backward(&self, xs: &[T], ys: &[T], grad: &[T], weights: &[&[T]], wanted: bool) -> Vec<T> {
+    fn backward(&self, xs: &[E], ys: &[E], grad: &[E], weights: &[&[T]], wanted: bool) -> Vec<E> {
         let (isa, eps) = (self.isa, self.eps);
         let null = Shared::new(std::ptr::null_mut());
-        let mask = Mask::Stored(ys);
-        let mut dx: Vec<T> = Vec::with_capacity(if wanted || self.identity { xs.len() } else { 0 });
+        let mask = Mask::Kept(ys);
+        let mut dx: Vec<E> = Vec::with_capacity(if wanted || self.identity { xs.len() } else { 0 });
         let to = Shared::new(dx.as_mut_ptr());
         let read = Shared::new(grad.as_ptr().cast_mut());
         let count = self.first.len() + 1;
@@ -279,20 +277,20 @@ impl<T: Float> Unit<T> {
     }
 }
 
-struct Chain<T: Float> {
-    units: Vec<Unit<T>>,
+struct Chain<E: Stored> {
+    units: Vec<Unit<E>>,
     /// The activations of all units but the last one.
-    kept: Vec<Vec<T>>,
+    kept: Vec<Vec<E>>,
     /// Those of the last one, until Candle asks for them.
-    out: Mutex<Vec<T>>,
+    out: Mutex<Vec<E>>,
     dims: Dims,
 }
 
-impl<T: Float> Chain<T> {
+impl<T: Float, E: Stored<Real = T>> Chain<E> {
     fn forward(&mut self, xs: &Tensor) -> candle_core::Result<()> {
         let Self { units, kept, .. } = self;
         let count = units.len();
-        let out = result(&[xs], |v: &[&[T]]| {
+        let out = result(&[xs], |v: &[&[E]]| {
             for (i, unit) in units.iter_mut().enumerate() {
                 let ys = unit.forward(kept.last().map_or(v[0], |before| before))?;
                 if i + 1 == count {
@@ -306,9 +304,9 @@ impl<T: Float> Chain<T> {
         Ok(())
     }
 
-    fn backward(&self, xs: &[T], ys: &[T], grad: &[T], weights: &[&[T]], wanted: bool) -> Vec<T> {
+    fn backward(&self, xs: &[E], ys: &[E], grad: &[E], weights: &[&[T]], wanted: bool) -> Vec<E> {
         let mut rest = weights;
-        let mut own: Option<Vec<T>> = None;
+        let mut own: Option<Vec<E>> = None;
         for (i, unit) in self.units.iter().enumerate().rev() {
             let (before, weights) = rest.split_at(rest.len() - unit.all().count());
             rest = before;
@@ -321,7 +319,7 @@ impl<T: Float> Chain<T> {
     }
 }
 
-impl<T: Float> CustomOp2 for Chain<T> {
+impl<E: Stored> CustomOp2 for Chain<E> {
     fn name(&self) -> &'static str {
         "blocked-residual"
     }
@@ -334,7 +332,7 @@ impl<T: Float> CustomOp2 for Chain<T> {
         _: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let out = std::mem::take(&mut *self.out.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok((T::to_cpu_storage_owned(out), self.dims.shape()))
+        Ok((E::to_cpu_storage_owned(out), self.dims.shape()))
     }
 
     fn bwd(
@@ -346,9 +344,10 @@ impl<T: Float> CustomOp2 for Chain<T> {
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         let wanted = xs.track_op();
-        let mut all = vec![xs, ys, &grad];
-        all.extend(self.units.iter().flat_map(Unit::all).map(|l| &l.weight));
-        let dx = result(&all, |v: &[&[T]]| self.backward(v[0], v[1], v[2], &v[3..], wanted))?;
+        let weights: Vec<_> = self.units.iter().flat_map(Unit::all).map(|l| &l.weight).collect();
+        let dx = result(&[xs, ys, &grad], |v: &[&[E]]| {
+            result(&weights, |w: &[&[E::Real]]| self.backward(v[0], v[1], v[2], w, wanted))
+        })??;
         let dx = if wanted { Some(tensor(dx, xs.shape())?) } else { None };
         Ok((dx, Some(token.zeros_like()?)))
     }

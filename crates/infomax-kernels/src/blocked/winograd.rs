@@ -11,6 +11,7 @@ use super::points::{POINTS, input, output, transform_weights};
 use super::tile::{Cell, NV, Seg, Sweep, fit, geometry, rows, sweep};
 use crate::check::ConvShape;
 use crate::simd::{Float, Isa, Kernel, Scratch, Shared, Simd, grow};
+use crate::stored::Stored;
 use rayon::prelude::*;
 
 /// Elements of transformed tiles of a task that has a thread of its own.
@@ -61,21 +62,21 @@ impl Tiles {
 }
 
 /// `B' d B` of some tiles, in order `[point][tile][channel][lane]`.
-pub(super) struct Inputs<'a, T> {
+pub(super) struct Inputs<'a, E: Stored> {
     pub(super) tiles: Tiles,
     /// Tiles of the whole batch, counted from the first block on.
     pub(super) range: (usize, usize),
     /// The tile that is first in `to`, and how many there are.
     pub(super) first: usize,
     pub(super) total: usize,
-    pub(super) source: &'a [T],
+    pub(super) source: &'a [E],
     pub(super) channels: usize,
     pub(super) lanes: usize,
-    pub(super) zeros: &'a [T],
-    pub(super) to: Shared<T>,
+    pub(super) zeros: &'a [E],
+    pub(super) to: Shared<E::Real>,
 }
 
-impl<T: Float> Kernel<T> for Inputs<'_, T> {
+impl<T: Float, E: Stored<Real = T>> Kernel<T> for Inputs<'_, E> {
     type Out = ();
 
     #[inline(always)]
@@ -97,7 +98,7 @@ impl<T: Float> Kernel<T> for Inputs<'_, T> {
                 for x in (0..line).step_by(S::LANES) {
                     let mut half = [[S::splat(T::default()); 6]; 6];
                     for j in 0..6 {
-                        let load = |i: usize| S::load(from[i * 6 + j].add(x));
+                        let load = |i: usize| E::load::<S>(from[i * 6 + j].add(x));
                         let column = input::<S>([load(0), load(1), load(2), load(3), load(4), load(5)]);
                         for i in 0..6 {
                             half[i][j] = column[i];
@@ -116,19 +117,19 @@ impl<T: Float> Kernel<T> for Inputs<'_, T> {
 }
 
 /// `A' m A` of some tiles.
-struct Outputs<'a, T> {
+struct Outputs<'a, E: Stored> {
     tiles: Tiles,
     range: (usize, usize),
     first: usize,
     total: usize,
-    from: &'a [T],
+    from: &'a [E::Real],
     outputs: usize,
     lanes: usize,
     add: bool,
-    out: Shared<T>,
+    out: Shared<E>,
 }
 
-impl<T: Float> Kernel<T> for Outputs<'_, T> {
+impl<T: Float, E: Stored<Real = T>> Kernel<T> for Outputs<'_, E> {
     type Out = ();
 
     #[inline(always)]
@@ -138,7 +139,7 @@ impl<T: Float> Kernel<T> for Outputs<'_, T> {
         let point = self.total * line;
         for tile in self.range.0..self.range.1 {
             let (block, at) = (tile / self.tiles.count, tile % self.tiles.count);
-            let mut to = [std::ptr::null_mut(); 16];
+            let mut to = [std::ptr::null_mut::<E>(); 16];
             for (p, to) in to.iter_mut().enumerate() {
                 if let Some(pixel) = self.tiles.result(at, p / 4, p % 4) {
                     // SAFETY: a line of the result.
@@ -163,8 +164,8 @@ impl<T: Float> Kernel<T> for Outputs<'_, T> {
                             let to = to[i * 4 + j];
                             if !to.is_null() {
                                 let to = to.add(x);
-                                let value = if self.add { S::add(S::load(to), row[j]) } else { row[j] };
-                                S::store(to, value);
+                                let value = if self.add { S::add(E::load::<S>(to), row[j]) } else { row[j] };
+                                E::store::<S>(to, value);
                             }
                         }
                     }
@@ -217,7 +218,7 @@ impl<T: Float> Kernel<T> for Products<'_, T> {
         }
         // SAFETY: the segments are tiles of the source, the cells those of the result.
         unsafe {
-            sweep::<S>(&Sweep {
+            sweep::<S, T>(&Sweep {
                 segs: &segs,
                 cells: &cells,
                 channels: self.channels,
@@ -233,20 +234,20 @@ impl<T: Float> Kernel<T> for Products<'_, T> {
 }
 
 /// One pass over a batch: forward, or the gradient of the input with the turned kernel.
-pub(super) struct Winograd<'a, T> {
+pub(super) struct Winograd<'a, E> {
     pub(super) shape: &'a ConvShape,
     pub(super) blocks: usize,
     pub(super) lanes: usize,
-    pub(super) source: &'a [T],
+    pub(super) source: &'a [E],
     pub(super) add: bool,
 }
 
-impl<T: Float> Winograd<'_, T> {
+impl<T: Float, E: Stored<Real = T>> Winograd<'_, E> {
     /// Writes (or adds to) every pixel of `out`; `at(k, c, t)` is a weight.
     ///
     /// # Safety
     /// `out` must be valid for all results, which no one else uses meanwhile, initialised where `add` is set.
-    pub(super) unsafe fn run(&self, isa: Isa, at: impl Fn(usize, usize, usize) -> T + Sync, out: Shared<T>) {
+    pub(super) unsafe fn run(&self, isa: Isa, at: impl Fn(usize, usize, usize) -> T + Sync, out: Shared<E>) {
         let (d, lanes) = (self.shape, self.lanes);
         let isa = fit::<T>(isa, lanes);
         let tiles = Tiles::new(d);
@@ -256,9 +257,9 @@ impl<T: Float> Winograd<'_, T> {
         let point_weights = d.k.div_ceil(rows) * d.c * rows;
         let mut weights = Pooled::<T>::take(POINTS * point_weights);
         let weights = weights.slice();
-        transform_weights(isa, d.k, d.c, Shared::new(weights.as_mut_ptr()), at);
+        transform_weights::<E>(isa, d.k, d.c, Shared::new(weights.as_mut_ptr()), at);
         let weights = &weights[..POINTS * point_weights];
-        let zeros = vec![T::default(); d.c * lanes];
+        let zeros = vec![E::default(); d.c * lanes];
         let one = POINTS * (d.c + d.k) * lanes;
         let alone = (TASK / one).max(2).min(all.div_ceil(4));
         let pass = Pass {
@@ -310,19 +311,19 @@ impl<T: Float> Winograd<'_, T> {
 }
 
 /// What the steps of a pass share.
-struct Pass<'a, T> {
+struct Pass<'a, E: Stored> {
     tiles: Tiles,
     d: &'a ConvShape,
     lanes: usize,
-    source: &'a [T],
-    weights: &'a [T],
+    source: &'a [E],
+    weights: &'a [E::Real],
     point_weights: usize,
-    zeros: &'a [T],
+    zeros: &'a [E],
     add: bool,
-    out: Shared<T>,
+    out: Shared<E>,
 }
 
-impl<T: Float> Pass<'_, T> {
+impl<T: Float, E: Stored<Real = T>> Pass<'_, E> {
     fn inputs(&self, isa: Isa, range: (usize, usize), first: usize, total: usize, to: Shared<T>) {
         let Self { tiles, source, lanes, zeros, .. } = *self;
         T::dispatch(isa, Inputs { tiles, range, first, total, source, channels: self.d.c, lanes, zeros, to });

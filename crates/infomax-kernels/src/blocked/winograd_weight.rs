@@ -7,23 +7,24 @@ use super::tile::{NV, Outer, Pair, fit, geometry, outer};
 use super::winograd::{Inputs, SHARED, Tiles};
 use crate::check::ConvShape;
 use crate::simd::{Float, Isa, Kernel, Shared, Simd, grow};
+use crate::stored::Stored;
 use rayon::prelude::*;
 
 /// `A dY A'` of some tiles, turned: `[point][panel][tile][lane][k]`.
-struct Gradients<'a, T> {
+struct Gradients<'a, E: Stored> {
     tiles: Tiles,
     range: (usize, usize),
     first: usize,
     total: usize,
-    grad: &'a [T],
+    grad: &'a [E],
     outputs: usize,
     lanes: usize,
-    zeros: &'a [T],
-    to: Shared<T>,
-    buffer: &'a mut Vec<T>,
+    zeros: &'a [E],
+    to: Shared<E::Real>,
+    buffer: &'a mut Vec<E::Real>,
 }
 
-impl<T: Float> Kernel<T> for Gradients<'_, T> {
+impl<T: Float, E: Stored<Real = T>> Kernel<T> for Gradients<'_, E> {
     type Out = ();
 
     #[inline(always)]
@@ -50,7 +51,7 @@ impl<T: Float> Kernel<T> for Gradients<'_, T> {
                     for x in (0..len).step_by(S::LANES) {
                         let mut half = [[S::splat(T::default()); 4]; 6];
                         for j in 0..4 {
-                            let load = |i: usize| S::load(from[i * 4 + j].add(group * part + x));
+                            let load = |i: usize| E::load::<S>(from[i * 4 + j].add(group * part + x));
                             let column = gradient::<S>([load(0), load(1), load(2), load(3)]);
                             for i in 0..6 {
                                 half[i][j] = column[i];
@@ -163,15 +164,15 @@ impl<T: Float> Kernel<T> for WeightSums<'_, T> {
 }
 
 /// The gradient of the weight.
-pub(super) struct WinogradWeight<'a, T> {
+pub(super) struct WinogradWeight<'a, E> {
     pub(super) shape: &'a ConvShape,
     pub(super) blocks: usize,
     pub(super) lanes: usize,
-    pub(super) source: &'a [T],
-    pub(super) grad: &'a [T],
+    pub(super) source: &'a [E],
+    pub(super) grad: &'a [E],
 }
 
-impl<T: Float> WinogradWeight<'_, T> {
+impl<T: Float, E: Stored<Real = T>> WinogradWeight<'_, E> {
     /// `(K, C, 3, 3)`.
     pub(super) fn run(&self, isa: Isa) -> Vec<T> {
         let (d, lanes) = (self.shape, self.lanes);
@@ -183,7 +184,7 @@ impl<T: Float> WinogradWeight<'_, T> {
         let padded = panels * width;
         assert!(self.source.len() == self.blocks * d.h * d.w * d.c * lanes);
         assert!(self.grad.len() == self.blocks * d.p * d.q * d.k * lanes);
-        let zeros = vec![T::default(); d.c.max(padded) * lanes];
+        let zeros = vec![E::default(); d.c.max(padded) * lanes];
         let round = (SHARED / (POINTS * (d.c + padded) * lanes)).max(4).min(all);
         let round = all.div_ceil(all.div_ceil(round));
         let mut inputs = Pooled::<T>::take(POINTS * round * d.c * lanes);
