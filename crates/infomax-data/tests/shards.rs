@@ -321,6 +321,26 @@ mod parquet_shards {
     }
 
     #[test]
+    fn every_compression_of_a_shard() {
+        let dir = TempDir::new().unwrap();
+        let all = [
+            Compression::GZIP(Default::default()),
+            Compression::LZ4,
+            Compression::LZ4_RAW,
+            Compression::ZSTD(Default::default()),
+            Compression::BROTLI(Default::default()),
+        ];
+        for (i, compression) in all.into_iter().enumerate() {
+            let path = dir.path().join(format!("{i}.parquet"));
+            write(&path, &[rows(0..3), rows(3..6)], compression);
+            let data = opened(&path);
+            let train = data.train().unwrap();
+            let shades: Vec<_> = (0..train.len()).map(|i| shade(&**train, i)).collect();
+            assert_eq!(shades, [0, 1, 2, 3, 4, 5], "{compression:?}");
+        }
+    }
+
+    #[test]
     fn damage_is_counted_and_named() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("a.parquet");

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 ///
 /// A column is stored in groups of rows which can only be unpacked as a whole, so a few groups are kept
 /// unpacked, and [`Dataset::blocks`](crate::Dataset::blocks) tells the loader to take samples group by
-/// group. Read are files without compression or with snappy, gzip or LZ4; not with zstd or brotli.
+/// group. Files without compression are read, and those with snappy, gzip, LZ4, zstd or brotli.
 #[derive(Debug)]
 pub struct ParquetShards {
     inner: Encoded<Groups>,
