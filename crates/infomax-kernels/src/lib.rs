@@ -39,6 +39,9 @@ mod mean_pool;
 #[allow(unsafe_code)]
 mod memory;
 #[allow(unsafe_code)]
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[allow(unsafe_code)]
 mod norm;
 #[allow(unsafe_code)]
 mod objective_rows;

@@ -2,7 +2,7 @@
 //!
 //! A kernel is written once, generic over [`Simd`], and compiled for each instruction set: everything from
 //! [`Kernel::run`] down is `inline(always)`, so that the bodies land inside of the functions with
-//! `target_feature` below. On aarch64 the portable form is what the compiler turns into NEON.
+//! `target_feature` below. NEON, which every aarch64 has, needs none.
 
 use crate::stored::Stored;
 use half::bf16;
@@ -10,8 +10,10 @@ use half::bf16;
 /// An instruction set that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// Arrays of floats, left to the compiler: SSE2 on x86-64, NEON on aarch64.
+    /// Arrays of floats, left to the compiler.
     Portable,
+    /// 128-bit vectors of aarch64, with fused multiply-add.
+    Neon,
     /// 256-bit vectors with fused multiply-add.
     Avx2,
     /// 512-bit vectors.
@@ -36,7 +38,7 @@ impl Isa {
                 return &[Self::Portable, Self::Avx2];
             }
         }
-        &[Self::Portable]
+        if cfg!(target_arch = "aarch64") { &[Self::Portable, Self::Neon] } else { &[Self::Portable] }
     }
 }
 
@@ -161,7 +163,7 @@ pub(crate) fn grow<T: Float>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
 }
 
 macro_rules! float {
-    ($t:ty, $portable:ty, $avx2:ident, $avx512:ident) => {
+    ($t:ty, $portable:ty, $neon:ident, $avx2:ident, $avx512:ident) => {
         impl Float for $t {
             #[inline(always)]
             fn of(x: f64) -> Self {
@@ -196,6 +198,11 @@ macro_rules! float {
                         return unsafe { avx2(kernel) };
                     }
                 }
+                #[cfg(target_arch = "aarch64")]
+                if isa != Isa::Portable {
+                    // SAFETY: every aarch64 has NEON.
+                    return unsafe { kernel.run::<crate::neon::$neon>() };
+                }
                 let _ = isa;
                 // SAFETY: the portable form needs no feature.
                 unsafe { kernel.run::<$portable>() }
@@ -229,8 +236,8 @@ macro_rules! float {
     };
 }
 
-float!(f32, Portable<f32, 4>, F32x8, F32x16);
-float!(f64, Portable<f64, 2>, F64x4, F64x8);
+float!(f32, Portable<f32, 4>, F32x4, F32x8, F32x16);
+float!(f64, Portable<f64, 2>, F64x2, F64x4, F64x8);
 
 /// An array, for the compiler to vectorise.
 #[derive(Clone, Copy)]
