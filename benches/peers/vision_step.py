@@ -1,10 +1,13 @@
-"""One SGD step of a vision transformer and of ConvNeXts in PyTorch on the CPU, in images per second.
+"""One SGD step of a vision transformer and of ConvNeXts in PyTorch on the CPU: images per second, and peak memory.
 
 The peer of `crates/infomax-models/examples/vision_step.rs`: the same networks, loss and optimiser. f32 rows carry
-the name of ours, in the faster of the two memory layouts; bf16 autocast stands in rows of its own.
+the name of ours, in the faster of the two memory layouts (memory: the smaller one); bf16 autocast stands in rows of
+its own.
 Run: python benches/peers/vision_step.py [--threads 2] [--filter vit]
 """
 import argparse
+import multiprocessing
+import resource
 import statistics
 import time
 
@@ -73,8 +76,15 @@ CASES = {
 }
 
 
-def measure(build, shape, mode, seconds):
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(name, mode, threads, seconds):
+    build, shape, _ = CASES[name]
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
+    before = peak()
     model = build()
     batch, channels, size = shape
     x = torch.randn(batch, channels, size, size)
@@ -96,7 +106,22 @@ def measure(build, shape, mode, seconds):
         t = time.perf_counter()
         step()
         times.append(time.perf_counter() - t)
-    return batch / statistics.median(times)
+    return batch / statistics.median(times), peak() - before
+
+
+def child(queue, *args):
+    queue.put(measure(*args))
+
+
+def alone(*args):
+    """Measures in a process of its own, so that the peak of memory is its own."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=child, args=(queue, *args))
+    process.start()
+    result = queue.get()
+    process.join()
+    return result
 
 
 if __name__ == "__main__":
@@ -106,13 +131,14 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--bf16", action="store_true", help="also bf16 autocast (slow without its instructions)")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    for name, (build, shape, layouts) in CASES.items():
+    for name, (_, shape, layouts) in CASES.items():
         if args.filter not in name:
             continue
         modes = ["nchw", "channels_last"] if layouts else ["nchw"]
-        rate = max(measure(build, shape, mode, args.seconds) for mode in modes)
-        print(f"{name} batch {shape[0]}: {rate:.2f} images/s", flush=True)
+        measured = [alone(name, mode, args.threads, args.seconds) for mode in modes]
+        print(f"{name} batch {shape[0]}: {max(rate for rate, _ in measured):.2f} images/s", flush=True)
+        print(f"{name} batch {shape[0]}, peak memory: {min(memory for _, memory in measured):.0f} MiB", flush=True)
         if args.bf16:
-            rate = measure(build, shape, "bf16", args.seconds)
+            rate, memory = alone(name, "bf16", args.threads, args.seconds)
             print(f"{name} batch {shape[0]} bf16: {rate:.2f} images/s", flush=True)
+            print(f"{name} batch {shape[0]} bf16, peak memory: {memory:.0f} MiB", flush=True)

@@ -5,6 +5,7 @@
 
 #[allow(unsafe_code)]
 mod attention;
+mod backward;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod bf16_x86;
@@ -66,6 +67,7 @@ mod types;
 mod wide;
 
 pub use attention::{AttentionConfig, attention};
+pub use backward::backward;
 pub use block::{FeedForward, SelfAttention, feed_forward, self_attention};
 pub use blocked::{BatchStats, Blocked, ConvNorm, ResidualOutput, ResidualUnit, Shortcut};
 pub use characteristic::characteristic_error;

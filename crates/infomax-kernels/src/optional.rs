@@ -3,6 +3,7 @@
 //! To Candle these are two kinds of custom operation; here each is written once.
 
 use crate::Result;
+use crate::backward::hand;
 use crate::storage::contiguous;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 
@@ -63,7 +64,7 @@ impl<F: Optional> CustomOp2 for Op<F> {
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
         let [da, db, _] = self.0.grads((a, b, None), ys, &grad.contiguous()?)?;
-        Ok((da, db))
+        Ok((da, db.and_then(|grad| hand(b, grad))))
     }
 }
 
@@ -93,6 +94,6 @@ impl<F: Optional> CustomOp3 for Op<F> {
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let [da, db, dc] = self.0.grads((a, b, Some(c)), ys, &grad.contiguous()?)?;
-        Ok((da, db, dc))
+        Ok((da, db.and_then(|grad| hand(b, grad)), dc))
     }
 }

@@ -8,6 +8,7 @@
 //! to the parameters directly.
 
 use crate::Result;
+use crate::backward::hand;
 use crate::simd::Float;
 use crate::storage::{contiguous, tensor};
 use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor, bail};
@@ -89,6 +90,8 @@ impl CustomOp3 for Attach {
             bail!("parameters: no operation left gradients for them");
         };
         let (_, [da, db, dc]) = all.swap_remove(at);
-        Ok((a.track_op().then_some(da), b.track_op().then_some(db), c.track_op().then_some(dc)))
+        drop(all);
+        let give = |arg: &Tensor, grad| if arg.track_op() { hand(arg, grad) } else { None };
+        Ok((give(a, da), give(b, db), give(c, dc)))
     }
 }

@@ -1,4 +1,4 @@
-//! One SGD step of a vision transformer and of ConvNeXts, in images per second. The peer is
+//! One SGD step of a vision transformer and of ConvNeXts: images per second, and the peak of memory. The peer is
 //! `benches/peers/vision_step.py`.
 //!
 //! `cargo run --release -p infomax-models --example vision_step [part of a name]`
@@ -39,12 +39,20 @@ impl InplaceOp2 for Descend {
     }
 }
 
+/// The largest resident memory of this process so far, in MiB, where the system tells.
+fn peak_memory() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|l| l.starts_with("VmHWM"))?;
+    line.split_whitespace().nth(1)?.parse::<f64>().ok().map(|kib| kib / 1024.0)
+}
+
 fn measure(
     name: &str,
     images: (usize, usize, usize),
     build: impl Fn(&Params) -> Outcome<Box<dyn Encoder>>,
 ) -> Outcome<()> {
     let (batch, channels, size) = images;
+    let before = peak_memory();
     let params = Params::new(DType::F32, &Device::Cpu, Key::new(0));
     let model = build(&params)?;
     let d = model.feature_dim();
@@ -60,7 +68,7 @@ fn measure(
         let logits: Tensor = linear(&model.forward(&xs, Mode::Train)?, &weight, Some(&bias))?;
         let loss = cross_entropy(&logits, &labels, 0.0)?;
         forwards.push(start.elapsed().as_secs_f64());
-        let grads = loss.backward()?;
+        let grads = infomax_kernels::backward(&loss)?;
         for (name, param) in params.trainable() {
             let grad = grads.get(&param.var).ok_or_else(|| format!("{name} has no gradient"))?;
             param.var.inplace_op2(&grad.contiguous()?, &Descend(1e-3))?;
@@ -76,33 +84,52 @@ fn measure(
     let (time, forward) = (median(times), median(forwards));
     println!("{name} batch {batch}: {:.2} images/s", batch as f64 / time);
     println!("  forward {:.0} ms of {:.0} ms", forward * 1e3, time * 1e3);
+    if let (Some(before), Some(after)) = (before, peak_memory()) {
+        println!("{name} batch {batch}, peak memory: {:.0} MiB", after - before);
+    }
     Ok(())
+}
+
+/// What is built and trained for a name, with the batch, the channels and the side of its images.
+struct Case {
+    name: String,
+    images: (usize, usize, usize),
+    build: Build,
+}
+
+type Build = Box<dyn Fn(&Params) -> Outcome<Box<dyn Encoder>>>;
+
+fn cases() -> Vec<Case> {
+    let vit: Build = Box::new(|p| Ok(Box::new(Vit::new(&VitConfig::tiny(32, 4), p.root())?)));
+    let mut cases = vec![Case { name: "vit-tiny 4/32".to_owned(), images: (128, 3, 32), build: vit }];
+    // Stages of ConvNeXt-Tiny at 224x224 by themselves: a map of the channels, the blocks, the mean.
+    for (count, width, size, batch) in [(3, 96, 56, 8), (3, 192, 28, 16), (9, 384, 14, 16), (3, 768, 7, 16)] {
+        let build: Build = Box::new(move |p| {
+            let (blocks, widths) = (vec![count], vec![width]);
+            let cfg = ConvNextConfig { blocks, widths, patch: 1, in_channels: width };
+            Ok(Box::new(ConvNext::new(&cfg, p.root())?))
+        });
+        let name = format!("convnext {count} blocks {width} {size}x{size}");
+        cases.push(Case { name, images: (batch, width, size), build });
+    }
+    let whole: Build = Box::new(|p| Ok(Box::new(ConvNext::new(&ConvNextConfig::default(), p.root())?)));
+    cases.push(Case { name: "convnext-tiny 224".to_owned(), images: (8, 3, 224), build: whole });
+    cases
 }
 
 fn main() -> Outcome<()> {
     infomax_kernels::keep_freed_memory();
     let wanted = std::env::args().nth(1).filter(|a| !a.starts_with('-')).unwrap_or_default();
-    let selected = |name: &str| name.contains(&wanted);
-    if selected("vit-tiny 4/32") {
-        measure("vit-tiny 4/32", (128, 3, 32), |p| {
-            Ok(Box::new(Vit::new(&VitConfig::tiny(32, 4), p.root())?))
-        })?;
+    let cases: Vec<_> = cases().into_iter().filter(|case| case.name.contains(&wanted)).collect();
+    if let [case] = &cases[..] {
+        return measure(&case.name, case.images, &case.build);
     }
-    // Stages of ConvNeXt-Tiny at 224x224 by themselves: a map of the channels, the blocks, the mean.
-    for (count, width, size, batch) in [(3, 96, 56, 8), (3, 192, 28, 16), (9, 384, 14, 16), (3, 768, 7, 16)] {
-        let name = format!("convnext {count} blocks {width} {size}x{size}");
-        if selected(&name) {
-            measure(&name, (batch, width, size), |p| {
-                let (blocks, widths) = (vec![count], vec![width]);
-                let cfg = ConvNextConfig { blocks, widths, patch: 1, in_channels: width };
-                Ok(Box::new(ConvNext::new(&cfg, p.root())?))
-            })?;
+    // A process for each case, so that the peak of memory is its own.
+    for case in cases {
+        let status = std::process::Command::new(std::env::current_exe()?).arg(&case.name).status()?;
+        if !status.success() {
+            return Err(format!("{}: {status}", case.name).into());
         }
-    }
-    if selected("convnext-tiny 224") {
-        measure("convnext-tiny 224", (8, 3, 224), |p| {
-            Ok(Box::new(ConvNext::new(&ConvNextConfig::default(), p.root())?))
-        })?;
     }
     Ok(())
 }

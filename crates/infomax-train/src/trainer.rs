@@ -262,7 +262,7 @@ impl Trainer {
         drop(batch);
         let report = self.objective.evaluate(&embeddings, &ctx)?;
         let (total, parts) = self.values(&report)?;
-        let mut grads = report.total.backward()?;
+        let mut grads = infomax_kernels::backward(&report.total)?;
         // What follows needs values only: with the report and the embeddings goes the whole graph.
         drop(report);
         let embeddings = detach(embeddings);

@@ -21,7 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("infomax-models", &["infomax-core", "infomax-kernels"]),
     ("infomax-optim", &["infomax-core"]),
     ("infomax-eval", &["infomax-core", "infomax-kernels", "infomax-losses", "infomax-optim"]),
-    ("infomax-train", &["infomax-core", "infomax-optim"]),
+    ("infomax-train", &["infomax-core", "infomax-kernels", "infomax-optim"]),
     ("infomax", LIBRARIES),
     ("infomax-cli", LIBRARIES),
     ("infomax-benches", LIBRARIES),

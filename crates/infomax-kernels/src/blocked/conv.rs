@@ -5,6 +5,7 @@ use super::layout::{Blocked, Dims};
 use super::tile::{fit, geometry};
 use super::winograd::{Winograd, suits};
 use super::winograd_weight::WinogradWeight;
+use crate::backward::hand;
 use crate::check::ConvShape;
 use crate::simd::{Isa, Shared, filled};
 use crate::storage::{contiguous, result, slice, tensor};
@@ -155,7 +156,7 @@ impl Conv {
         }
         if weights {
             let dw = result(&[xs, grad], |v: &[&[E]]| self.weight_grad(v[0], v[1]))?;
-            grads.1 = Some(tensor(dw, weight.shape())?);
+            grads.1 = hand(weight, tensor(dw, weight.shape())?);
         }
         Ok(grads)
     }

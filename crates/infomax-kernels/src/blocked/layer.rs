@@ -5,6 +5,7 @@ use super::conv::Conv;
 use super::layout::Dims;
 use super::norm::{Affine, Coefficients, Mask, Residual, apply, grad_apply, grad_sums, moments};
 use super::unit::{ConvNorm, OP};
+use crate::backward::hand;
 use crate::simd::{Float, Isa, Shared};
 use crate::storage::{contiguous, result, tensor};
 use crate::stored::Stored;
@@ -66,9 +67,11 @@ impl<T: Float> CustomOp3 for Params<T> {
         };
         let (_, [dw, da, db]) = slots.swap_remove(at);
         drop(slots);
-        let give = |values: Vec<T>, to: &Tensor| match to.track_op() && !values.is_empty() {
-            true => tensor(values, to.shape()).map(Some),
-            false => Ok(None),
+        let give = |values: Vec<T>, to: &Tensor| -> candle_core::Result<Option<Tensor>> {
+            match to.track_op() && !values.is_empty() {
+                true => Ok(hand(to, tensor(values, to.shape())?)),
+                false => Ok(None),
+            }
         };
         Ok((give(dw, weight)?, give(da, scale)?, give(db, shift)?))
     }
