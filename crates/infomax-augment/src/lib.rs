@@ -50,6 +50,7 @@ mod render;
 mod resample;
 mod series;
 mod simd;
+mod tensor;
 mod transpose;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -63,7 +64,7 @@ pub use image::Image;
 pub use pair::{Mix, MixParams};
 pub use presets::Preset;
 pub use recipe::{
-    Affine, Blur, ColorJitter, Crop, Erase, EraseFill, Filter, Noise, Posterize, Recipe, Sampling, Solarize,
+    Affine, Blur, ColorJitter, Crop, Erase, EraseFill, Filter, Noise, Posterize, Recipe, Sampling, Semantics, Solarize,
     ViewConfig,
 };
 pub use render::Scratch;

@@ -3,7 +3,7 @@
 
 use infomax_augment::{
     Affine, Augment, Augmenter, ColorJitter, Crop, CropBox, Erase, EraseFill, Error, EvalTransform, Filter,
-    Image, JitterStep, Noise, NoiseStep, Posterize, Recipe, Sampling, Scratch, ViewConfig, ViewParams,
+    Image, JitterStep, Noise, NoiseStep, Posterize, Recipe, Sampling, Scratch, Semantics, ViewConfig, ViewParams,
 };
 use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
@@ -17,8 +17,8 @@ fn noise(width: usize, height: usize, channels: usize, seed: u64) -> Image {
 
 /// A recipe of one view whose output is `v / 255`.
 fn raw(view: ViewConfig, channels: usize) -> Augmenter {
-    Augmenter::new(&Recipe { mean: vec![0.0; channels], std: vec![1.0; channels], views: vec![view] })
-        .unwrap()
+    let (mean, std) = (vec![0.0; channels], vec![1.0; channels]);
+    Augmenter::new(&Recipe { mean, std, semantics: Semantics::Pil, views: vec![view] }).unwrap()
 }
 
 fn render(augmenter: &Augmenter, image: &Image, params: &ViewParams) -> Vec<f32> {
