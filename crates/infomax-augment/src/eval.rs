@@ -96,7 +96,15 @@ impl EvalTransform {
         }
         check(image, params.crop, self.finish.channels(), self.config.size, out.len())?;
         let (config, semantics, finish) = (&self.config, self.semantics, &self.finish);
-        pulp::Arch::new().dispatch(Render { config, semantics, image, params: &params, finish, scratch, out });
+        pulp::Arch::new().dispatch(Render {
+            config,
+            semantics,
+            image,
+            params: &params,
+            finish,
+            scratch,
+            out,
+        });
         Ok(())
     }
 }

@@ -64,8 +64,8 @@ pub use image::Image;
 pub use pair::{Mix, MixParams};
 pub use presets::Preset;
 pub use recipe::{
-    Affine, Blur, ColorJitter, Crop, Erase, EraseFill, Filter, Noise, Posterize, Recipe, Sampling, Semantics, Solarize,
-    ViewConfig,
+    Affine, Blur, ColorJitter, Crop, Erase, EraseFill, Filter, Noise, Posterize, Recipe, Sampling, Semantics,
+    Solarize, ViewConfig,
 };
 pub use render::Scratch;
 pub use series::{Mask, MaskAxis, MaskStep, Series, SeriesAugmenter, SeriesParams, SeriesRecipe, SeriesView};

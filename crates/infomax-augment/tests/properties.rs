@@ -3,7 +3,8 @@
 
 use infomax_augment::{
     Affine, Augment, Augmenter, ColorJitter, Crop, CropBox, Erase, EraseFill, Error, EvalTransform, Filter,
-    Image, JitterStep, Noise, NoiseStep, Posterize, Recipe, Sampling, Scratch, Semantics, ViewConfig, ViewParams,
+    Image, JitterStep, Noise, NoiseStep, Posterize, Recipe, Sampling, Scratch, Semantics, ViewConfig,
+    ViewParams,
 };
 use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;

@@ -5,7 +5,8 @@ mod settings;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 pub use settings::{
-    Affine, Blur, ColorJitter, Crop, Erase, EraseFill, Filter, Noise, Posterize, Sampling, Semantics, Solarize,
+    Affine, Blur, ColorJitter, Crop, Erase, EraseFill, Filter, Noise, Posterize, Sampling, Semantics,
+    Solarize,
 };
 pub(crate) use settings::{default_ratio, default_sigma, default_threshold};
 

@@ -27,11 +27,7 @@ pub(crate) fn brightness(planes: &mut [u8], factor: f32) {
 #[inline(always)]
 fn luma<const FUSED: bool>(r: u8, g: u8, b: u8) -> f32 {
     let (r, g, b) = (f32::from(r), f32::from(g), f32::from(b));
-    if FUSED {
-        b.mul_add(0.114, g.mul_add(0.587, 0.2989 * r))
-    } else {
-        (0.2989 * r + 0.587 * g) + 0.114 * b
-    }
+    if FUSED { b.mul_add(0.114, g.mul_add(0.587, 0.2989 * r)) } else { (0.2989 * r + 0.587 * g) + 0.114 * b }
 }
 
 /// The luma, cut off, in all three planes.
@@ -94,8 +90,7 @@ mod tests {
         for r in 0..=255u8 {
             let factor = f32::from(r) / 127.0;
             let other = (1.0 - f64::from(factor)) as f32;
-            let colours: Vec<u8> =
-                (0..3 * side).map(|i| [r, (i >> 8) as u8, i as u8][i / side]).collect();
+            let colours: Vec<u8> = (0..3 * side).map(|i| [r, (i >> 8) as u8, i as u8][i / side]).collect();
             let mut grey = [colours.clone(), colours.clone()];
             grayscale::<false>(&mut grey[0], side);
             grayscale::<true>(&mut grey[1], side);
@@ -112,8 +107,7 @@ mod tests {
                 for (k, luma) in luma.into_iter().enumerate() {
                     for c in 0..3 {
                         let scaled = factor * rgb[c];
-                        let mixed =
-                            if k == 0 { scaled + other * luma } else { fused(luma, other, scaled) };
+                        let mixed = if k == 0 { scaled + other * luma } else { fused(luma, other, scaled) };
                         let at = c * side + i;
                         assert_eq!(f32::from(grey[k][at]), luma, "{rgb:?} {k}");
                         assert_eq!(vivid[k][at], mixed.clamp(0.0, 255.0) as u8, "{rgb:?} {k} {factor}");

@@ -65,9 +65,33 @@ fn shift_pixel<const V2: bool>(rgb: [u8; 3], turns: f32) -> (u8, u8, u8) {
     let (v, p, q, t) = (to_byte(max), to_byte(p), to_byte(q), to_byte(t));
     // All comparisons, without branches.
     let at = |k: f32| sector == k;
-    let r = if at(1.0) { q } else if at(4.0) { t } else if at(2.0) | at(3.0) { p } else { v };
-    let g = if at(0.0) { t } else if at(3.0) { q } else if at(4.0) | at(5.0) { p } else { v };
-    let b = if at(2.0) { t } else if at(5.0) { q } else if at(0.0) | at(1.0) { p } else { v };
+    let r = if at(1.0) {
+        q
+    } else if at(4.0) {
+        t
+    } else if at(2.0) | at(3.0) {
+        p
+    } else {
+        v
+    };
+    let g = if at(0.0) {
+        t
+    } else if at(3.0) {
+        q
+    } else if at(4.0) | at(5.0) {
+        p
+    } else {
+        v
+    };
+    let b = if at(2.0) {
+        t
+    } else if at(5.0) {
+        q
+    } else if at(0.0) | at(1.0) {
+        p
+    } else {
+        v
+    };
     (r, g, b)
 }
 

@@ -53,7 +53,9 @@ impl Taps {
         self.first.clear();
         self.weights.clear();
         self.weights.resize(self.count * count, 0.0);
-        for ((first, end, centre), weights) in self.spans.iter().zip(self.weights.chunks_exact_mut(self.count)) {
+        for ((first, end, centre), weights) in
+            self.spans.iter().zip(self.weights.chunks_exact_mut(self.count))
+        {
             // At the end of the axis there are weights of 0 before the others instead of behind them.
             let start = (*first).min(input - self.count);
             let mut total = 0.0;
