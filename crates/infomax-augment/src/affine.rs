@@ -5,13 +5,15 @@
 //! Each pixel of the result looks up the point that it comes from. There is no antialiasing, as in Pillow.
 
 use crate::draw::AffineStep;
-use crate::tensor::affine::warp;
+use crate::tensor::affine::{Point, warp};
 use crate::{Sampling, Semantics, simd};
 
 /// Buffers of the transformation.
 #[derive(Debug, Default)]
 pub(crate) struct Warper {
     source: Vec<u8>,
+    /// Where the pixels of one row come from, for the arithmetic of tensors.
+    row: Vec<Point>,
 }
 
 /// `(x, y) -> (m[0] x + m[1] y + m[2], m[3] x + m[4] y + m[5])`, from the result to the source.
@@ -31,13 +33,15 @@ impl Warper {
     ) {
         self.source.clear();
         self.source.extend_from_slice(planes);
-        simd::alone(simd, Warp { source: &self.source, out: planes, size, step, settings, semantics });
+        let Self { source, row } = self;
+        simd::alone(simd, Warp { source, row, out: planes, size, step, settings, semantics });
     }
 }
 
 /// The transformation, as an operation by itself.
 struct Warp<'a> {
     source: &'a [u8],
+    row: &'a mut Vec<Point>,
     out: &'a mut [u8],
     size: usize,
     step: &'a AffineStep,
@@ -50,18 +54,18 @@ impl pulp::WithSimd for Warp<'_> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _simd: S) {
-        let Self { source, out, size, step, settings: (sampling, fill), semantics } = self;
+        let Self { source, row, out, size, step, settings, semantics } = self;
         match semantics {
             Semantics::Pil => {
-                out.fill(fill);
+                out.fill(settings.1);
                 let matrix = inverse(step, size as f64 * 0.5);
-                match sampling {
+                match settings.0 {
                     Sampling::Nearest => nearest(source, out, size, &matrix),
                     Sampling::Bilinear => bilinear(source, out, size, &matrix),
                 }
             }
-            Semantics::Tensor => warp::<false>(source, out, size, &inverse(step, 0.0), sampling, fill),
-            Semantics::TensorV2 => warp::<true>(source, out, size, &inverse(step, 0.0), sampling, fill),
+            Semantics::Tensor => warp::<false>(source, out, row, size, &inverse(step, 0.0), settings),
+            Semantics::TensorV2 => warp::<true>(source, out, row, size, &inverse(step, 0.0), settings),
         }
     }
 }
@@ -82,6 +86,7 @@ fn inverse(step: &AffineStep, centre: f64) -> Matrix {
 }
 
 /// Pillow steps through the source in 16.16 fixed point where that has the range, else in `f64`.
+#[inline(always)]
 fn nearest(source: &[u8], out: &mut [u8], size: usize, m: &Matrix) {
     let plane = size * size;
     let side = size as f64;
@@ -129,6 +134,7 @@ fn nearest(source: &[u8], out: &mut [u8], size: usize, m: &Matrix) {
 
 /// Linear in x, then in y, in `f64`, and cut off; beyond the first and last pixel centres their values
 /// continue.
+#[inline(always)]
 fn bilinear(source: &[u8], out: &mut [u8], size: usize, m: &Matrix) {
     let plane = size * size;
     let side = size as f64;

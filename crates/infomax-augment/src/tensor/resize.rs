@@ -5,6 +5,8 @@
 //! clamped and rounded to the nearest integer, half to even.
 
 use crate::resample::{LANES, Lane, Source, Window, load_lanes};
+#[cfg(target_arch = "x86_64")]
+use crate::x86;
 use crate::{CropBox, Filter, simd};
 
 /// Columns that are summed together, in registers.
@@ -142,22 +144,24 @@ impl pulp::WithSimd for Resize<'_> {
             (offset.1, size)
         };
         let needed = CropBox { y: crop.y + first, height, ..crop };
-        rows.resize(source.channels * height * size, 0.0);
+        // Whole blocks, so that the loops over them have a fixed length; what stands behind a row is not used.
+        let stride = size.next_multiple_of(BLOCK);
+        rows.resize(source.channels * height * stride, 0.0);
         if crop.width == full.0 {
             let columns = CropBox { x: crop.x + offset.0, width: size, ..needed };
-            split(source, columns, rows);
+            split(source, columns, stride, rows);
         } else {
             x.set(filter, crop.width, full.0, offset.0, size);
             horizontal(simd, source, needed, x, tiles, size, rows);
         }
-        let planes = out.chunks_exact_mut(size * size).zip(rows.chunks_exact(height * size));
+        let planes = out.chunks_exact_mut(size * size).zip(rows.chunks_exact(height * stride));
         for (out, rows) in planes {
             for (at, out) in out.chunks_exact_mut(size).enumerate() {
                 if vertical {
                     let (start, weights) = y.at(at);
-                    weigh_rows(&rows[(start - first) * size..], weights, out);
+                    weigh_rows(&rows[(start - first) * stride..], stride, weights, out);
                 } else {
-                    let row = &rows[at * size..(at + 1) * size];
+                    let row = &rows[at * stride..at * stride + size];
                     out.iter_mut().zip(row).for_each(|(out, v)| *out = nearest(*v));
                 }
             }
@@ -167,10 +171,10 @@ impl pulp::WithSimd for Resize<'_> {
 
 /// The crop in planes of numbers.
 #[inline(always)]
-fn split(source: Source<'_>, crop: CropBox, out: &mut [f32]) {
+fn split(source: Source<'_>, crop: CropBox, stride: usize, out: &mut [f32]) {
     let channels = source.channels;
-    for (c, out) in out.chunks_exact_mut(crop.height * crop.width).enumerate() {
-        for (y, out) in out.chunks_exact_mut(crop.width).enumerate() {
+    for (c, out) in out.chunks_exact_mut(crop.height * stride).enumerate() {
+        for (y, out) in out.chunks_exact_mut(stride).enumerate() {
             let start = ((crop.y + y) * source.width + crop.x) * channels;
             let row = &source.data[start..start + crop.width * channels];
             out.iter_mut().zip(row.chunks_exact(channels)).for_each(|(out, px)| *out = f32::from(px[c]));
@@ -189,7 +193,8 @@ fn horizontal<S: pulp::Simd>(
     size: usize,
     out: &mut [f32],
 ) {
-    let (channels, plane) = (source.channels, crop.height * size);
+    let stride = size.next_multiple_of(BLOCK);
+    let (channels, plane) = (source.channels, crop.height * stride);
     let (first, end) = taps.reach();
     let row_len = (end - first) * channels;
     tiles.resize(row_len.div_ceil(LANES), [[0; LANES]; LANES]);
@@ -197,37 +202,67 @@ fn horizontal<S: pulp::Simd>(
         let count = LANES.min(crop.height - top);
         load_lanes(simd, source, (crop.x + first, crop.y + top, count), row_len, tiles);
         let lanes = tiles.as_flattened();
-        for x in 0..size {
-            let (start, weights) = taps.at(x);
+        for left in (0..size).step_by(LANES) {
+            let width = LANES.min(size - left);
             for c in 0..channels {
-                let lanes = lanes[(start - first) * channels + c..].iter().step_by(channels);
-                let mut sum = [0f32; LANES];
-                for (lane, w) in lanes.zip(weights) {
-                    for (sum, v) in sum.iter_mut().zip(lane) {
-                        *sum = f32::from(*v).mul_add(*w, *sum);
-                    }
+                let mut block = [[0f32; LANES]; LANES];
+                for (x, to) in (left..left + width).zip(&mut block) {
+                    let (start, weights) = taps.at(x);
+                    *to = weigh_lanes(&lanes[(start - first) * channels + c..], channels, weights);
                 }
-                let column = out[c * plane + top * size + x..].iter_mut().step_by(size);
-                column.zip(&sum[..count]).for_each(|(to, v)| *to = *v);
+                let rows = out[c * plane + top * stride..].chunks_exact_mut(stride);
+                for (row, values) in rows.zip(&transpose(simd, block)[..count]) {
+                    row[left..left + LANES].copy_from_slice(values);
+                }
             }
         }
     }
 }
 
-/// The weighted sum of rows as long as `out`, one below the other.
+/// The weighted sum of every `step`-th column of lanes.
 #[inline(always)]
-fn weigh_rows(rows: &[f32], weights: &[f32], out: &mut [u8]) {
-    let size = out.len();
-    for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+fn weigh_lanes(lanes: &[Lane], step: usize, weights: &[f32]) -> [f32; LANES] {
+    let mut sum = [0f32; LANES];
+    for (lane, w) in lanes.iter().step_by(step).zip(weights) {
+        for i in 0..LANES {
+            sum[i] = f32::from(lane[i]).mul_add(*w, sum[i]);
+        }
+    }
+    sum
+}
+
+/// Value `j` of row `i` becomes value `i` of row `j`.
+#[inline(always)]
+fn transpose<S: pulp::Simd>(simd: S, block: [[f32; LANES]; LANES]) -> [[f32; LANES]; LANES] {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = simd::v3(simd) {
+        return x86::transpose_floats(simd, &block);
+    }
+    let _ = simd;
+    let mut out = [[0.0; LANES]; LANES];
+    for (i, row) in block.iter().enumerate() {
+        for (j, v) in row.iter().enumerate() {
+            out[j][i] = *v;
+        }
+    }
+    out
+}
+
+/// The weighted sum of rows of `stride` numbers, one below the other.
+#[inline(always)]
+fn weigh_rows(rows: &[f32], stride: usize, weights: &[f32], out: &mut [u8]) {
+    for (i, out) in out.chunks_mut(BLOCK).enumerate() {
         let mut sum = [0f32; BLOCK];
-        for (row, w) in rows.chunks_exact(size).zip(weights) {
-            let row = &row[block * BLOCK..];
-            match row.first_chunk::<BLOCK>() {
-                Some(row) => sum.iter_mut().zip(row).for_each(|(sum, v)| *sum = v.mul_add(*w, *sum)),
-                None => sum.iter_mut().zip(row).for_each(|(sum, v)| *sum = v.mul_add(*w, *sum)),
+        let blocks = rows.chunks_exact(stride).filter_map(|row| row[i * BLOCK..].first_chunk::<BLOCK>());
+        for (block, w) in blocks.zip(weights) {
+            for k in 0..BLOCK {
+                sum[k] = block[k].mul_add(*w, sum[k]);
             }
         }
-        out.iter_mut().zip(&sum).for_each(|(out, v)| *out = nearest(*v));
+        match out.first_chunk_mut::<BLOCK>() {
+            Some(out) => out.iter_mut().zip(sum).for_each(|(out, v)| *out = nearest(v)),
+            None => out.iter_mut().zip(sum).for_each(|(out, v)| *out = nearest(v)),
+        }
     }
 }
 
