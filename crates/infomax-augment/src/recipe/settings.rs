@@ -26,8 +26,8 @@ pub enum Filter {
 }
 
 /// Whose arithmetic the operations follow. torchvision computes the same operation in different ways on PIL
-/// images and on tensors of `uint8`, and its two interfaces for tensors differ once more; the differences are
-/// a few grey levels, on noise up to 20.
+/// images and on tensors of `uint8`, and its two interfaces for tensors differ once more: by one grey level for
+/// most operations, on noise by up to some 20 for the hue and bicubic resizing.
 ///
 /// The parameters are drawn in the same way for all of them, so a view differs in its rounding only. Blur,
 /// solarize, posterize, equalize, flips, normalisation, noise and erasing are the same for all.
