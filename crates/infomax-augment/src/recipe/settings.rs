@@ -29,12 +29,12 @@ pub enum Filter {
 /// images and on tensors of `uint8`, and its two interfaces for tensors differ once more: by one grey level for
 /// most operations, on noise by up to some 20 for the hue and bicubic resizing.
 ///
-/// The parameters are drawn in the same way for all of them, so a view differs in its rounding only. Blur,
-/// solarize, posterize, equalize, flips, normalisation, noise and erasing are the same for all.
+/// The parameters are drawn in the same way for all of them, so a view differs in its rounding, and at the edges
+/// of an affine transformation in what is taken for the pixels beyond. Blur, solarize, posterize, equalize, flips, normalisation, noise and erasing are the same for all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Semantics {
-    /// PIL images: Pillow's integers. The published recipes trained with this one, and it is the fastest.
+    /// PIL images: Pillow's integers. The presets have this one, and it is the fastest.
     #[default]
     Pil,
     /// Tensors through `torchvision.transforms` and `torchvision.transforms.functional`: resizing in single
