@@ -1,4 +1,4 @@
-"""VICReg views per second on one core: torchvision on PIL images and albumentations.
+"""VICReg views per second on one core: torchvision on PIL images and on tensors, and albumentations.
 
 The peer of `crates/infomax-augment/examples/throughput.rs`: the same images, recipes and filter.
 Run: python benches/peers/augment.py
@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import torch
 import torchvision.transforms as T
+import torchvision.transforms.v2 as V2
 from albumentations.pytorch import ToTensorV2
 from PIL import Image
 
@@ -28,16 +29,16 @@ def picture(width, height):
     return np.stack(planes, -1).astype(np.uint8)
 
 
-def torchvision_views(size, blur):
+def torchvision_views(size, blur, lib=T, to_float=T.ToTensor()):
     steps = [
-        T.RandomResizedCrop(size, scale=(0.2, 1.0)),
-        T.RandomApply([T.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
-        T.RandomGrayscale(0.2),
+        lib.RandomResizedCrop(size, scale=(0.2, 1.0)),
+        lib.RandomApply([lib.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
+        lib.RandomGrayscale(0.2),
     ]
     if blur:
-        steps.append(T.RandomApply([T.GaussianBlur(23, (0.1, 2.0))], p=0.5))
-    steps += [T.RandomSolarize(128, 0.1), T.RandomHorizontalFlip(), T.ToTensor(), T.Normalize(MEAN, STD)]
-    return T.Compose(steps)
+        steps.append(lib.RandomApply([lib.GaussianBlur(23, (0.1, 2.0))], p=0.5))
+    steps += [lib.RandomSolarize(128, 0.1), lib.RandomHorizontalFlip(), to_float, lib.Normalize(MEAN, STD)]
+    return lib.Compose(steps)
 
 
 def albumentations_views(size, blur):
@@ -75,6 +76,11 @@ def main():
         tv, al = torchvision_views(size, blur), albumentations_views(size, blur)
         print(f"{name} (torchvision): {rate(lambda: tv(image)):.1f} views/s")
         print(f"{name} (albumentations): {rate(lambda: al(image=array)):.1f} views/s")
+        tensor = torch.from_numpy(array.transpose(2, 0, 1).copy())
+        one = torchvision_views(size, blur, T, T.ConvertImageDtype(torch.float32))
+        two = torchvision_views(size, blur, V2, V2.ToDtype(torch.float32, scale=True))
+        print(f"{name} (torchvision on tensors): {rate(lambda: one(tensor)):.1f} views/s")
+        print(f"{name} (torchvision v2 on tensors): {rate(lambda: two(tensor)):.1f} views/s")
 
 
 if __name__ == "__main__":

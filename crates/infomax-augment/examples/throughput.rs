@@ -3,7 +3,7 @@
 //! Run: `cargo run --release -p infomax-augment --example throughput`
 #![allow(clippy::print_stdout)]
 
-use infomax_augment::{Augmenter, Blur, Filter, Image, Recipe, Scratch};
+use infomax_augment::{Augmenter, Blur, Filter, Image, Recipe, Scratch, Semantics};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use std::time::{Duration, Instant};
@@ -25,6 +25,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let rate = rate(recipe, width, height)?;
         println!("{name} (torchvision): {rate:.1} views/s");
         println!("{name} (albumentations): {rate:.1} views/s");
+    }
+    // The arithmetic of tensors, beside torchvision on tensors.
+    for (name, recipe, width, height) in rows {
+        for (semantics, peer) in [
+            (Semantics::Tensor, "torchvision on tensors"),
+            (Semantics::TensorV2, "torchvision v2 on tensors"),
+        ] {
+            let rate = rate(&recipe.clone().with_semantics(semantics), width, height)?;
+            println!("{name} ({peer}): {rate:.1} views/s");
+        }
     }
     let cubic = Recipe::preset("vicreg-cifar")?;
     println!("VICReg 32x32 from 32x32, bicubic: {:.1} views/s", rate(&cubic, 32, 32)?);

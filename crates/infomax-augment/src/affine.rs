@@ -1,46 +1,78 @@
-//! Rotation, shift, scaling and shear, with the arithmetic of Pillow's `Image.transform`.
+//! Rotation, shift, scaling and shear, with the arithmetic of Pillow's `Image.transform`; that of tensors is in
+//! `tensor::affine`.
 //!
 //! The matrix is torchvision's: rotation, then scaling, then shear, about the centre, and last the shift.
 //! Each pixel of the result looks up the point that it comes from. There is no antialiasing, as in Pillow.
 
-use crate::Sampling;
 use crate::draw::AffineStep;
+use crate::tensor::affine::{Point, warp};
+use crate::{Sampling, Semantics, simd};
 
 /// Buffers of the transformation.
 #[derive(Debug, Default)]
 pub(crate) struct Warper {
     source: Vec<u8>,
+    /// Where the pixels of one row come from, for the arithmetic of tensors.
+    row: Vec<Point>,
 }
 
 /// `(x, y) -> (m[0] x + m[1] y + m[2], m[3] x + m[4] y + m[5])`, from the result to the source.
 type Matrix = [f64; 6];
 
 impl Warper {
-    /// Transforms each of the planes of `size x size`.
+    /// Transforms each of the planes of `size x size`, with the sampling and the fill of the settings.
     #[inline(always)]
-    pub(crate) fn run(
+    pub(crate) fn run<S: pulp::Simd>(
         &mut self,
+        simd: S,
         planes: &mut [u8],
         size: usize,
         step: &AffineStep,
-        sampling: Sampling,
-        fill: u8,
+        settings: (Sampling, u8),
+        semantics: Semantics,
     ) {
         self.source.clear();
         self.source.extend_from_slice(planes);
-        planes.fill(fill);
-        let matrix = inverse(step, size);
-        match sampling {
-            Sampling::Nearest => nearest(&self.source, planes, size, &matrix),
-            Sampling::Bilinear => bilinear(&self.source, planes, size, &matrix),
+        let Self { source, row } = self;
+        simd::alone(simd, Warp { source, row, out: planes, size, step, settings, semantics });
+    }
+}
+
+/// The transformation, as an operation by itself.
+struct Warp<'a> {
+    source: &'a [u8],
+    row: &'a mut Vec<Point>,
+    out: &'a mut [u8],
+    size: usize,
+    step: &'a AffineStep,
+    settings: (Sampling, u8),
+    semantics: Semantics,
+}
+
+impl pulp::WithSimd for Warp<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _simd: S) {
+        let Self { source, row, out, size, step, settings, semantics } = self;
+        match semantics {
+            Semantics::Pil => {
+                out.fill(settings.1);
+                let matrix = inverse(step, size as f64 * 0.5);
+                match settings.0 {
+                    Sampling::Nearest => nearest(source, out, size, &matrix),
+                    Sampling::Bilinear => bilinear(source, out, size, &matrix),
+                }
+            }
+            Semantics::Tensor => warp::<false>(source, out, row, size, &inverse(step, 0.0), settings),
+            Semantics::TensorV2 => warp::<true>(source, out, row, size, &inverse(step, 0.0), settings),
         }
     }
 }
 
 /// The inverse of shift * centre * rotation * scale * shear * centre^-1.
-fn inverse(step: &AffineStep, size: usize) -> Matrix {
+fn inverse(step: &AffineStep, centre: f64) -> Matrix {
     let (rotation, shear) = (step.degrees.to_radians(), step.shear.to_radians());
-    let centre = size as f64 * 0.5;
     let (tx, ty) = (f64::from(step.translate.0), f64::from(step.translate.1));
     let (a, c) = (rotation.cos(), rotation.sin());
     let b = -rotation.cos() * shear.tan() - rotation.sin();
@@ -54,6 +86,7 @@ fn inverse(step: &AffineStep, size: usize) -> Matrix {
 }
 
 /// Pillow steps through the source in 16.16 fixed point where that has the range, else in `f64`.
+#[inline(always)]
 fn nearest(source: &[u8], out: &mut [u8], size: usize, m: &Matrix) {
     let plane = size * size;
     let side = size as f64;
@@ -101,6 +134,7 @@ fn nearest(source: &[u8], out: &mut [u8], size: usize, m: &Matrix) {
 
 /// Linear in x, then in y, in `f64`, and cut off; beyond the first and last pixel centres their values
 /// continue.
+#[inline(always)]
 fn bilinear(source: &[u8], out: &mut [u8], size: usize, m: &Matrix) {
     let plane = size * size;
     let side = size as f64;
@@ -139,7 +173,8 @@ mod tests {
 
     fn warp(step: AffineStep, sampling: Sampling, planes: &[u8], size: usize) -> Vec<u8> {
         let mut out = planes.to_vec();
-        Warper::default().run(&mut out, size, &step, sampling, 7);
+        let settings = (sampling, 7);
+        Warper::default().run(pulp::Scalar, &mut out, size, &step, settings, Semantics::Pil);
         out
     }
 

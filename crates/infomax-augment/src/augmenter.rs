@@ -72,7 +72,8 @@ impl Augmenter {
     ) -> Result<()> {
         let config = self.view(view)?;
         check(image, params.crop, self.channels(), config.size, out.len())?;
-        pulp::Arch::new().dispatch(Render { config, image, params, finish: &self.finish, scratch, out });
+        let (semantics, finish) = (self.recipe.semantics, &self.finish);
+        pulp::Arch::new().dispatch(Render { config, semantics, image, params, finish, scratch, out });
         Ok(())
     }
 

@@ -3,12 +3,13 @@
 use crate::finish::Finish;
 use crate::recipe::check_normalisation;
 use crate::render::{Render, check};
-use crate::{CropBox, Error, Image, Recipe, Result, Scratch, ViewConfig, ViewParams};
+use crate::{CropBox, Error, Image, Recipe, Result, Scratch, Semantics, ViewConfig, ViewParams};
 
 /// Resizes the largest centred square of an image to `size x size` pixels and normalises it.
 #[derive(Clone, Debug)]
 pub struct EvalTransform {
     config: ViewConfig,
+    semantics: Semantics,
     /// The side of the centred square, as a part of the shorter side of the image.
     part: f64,
     finish: Finish,
@@ -24,10 +25,12 @@ impl EvalTransform {
         if size == 0 {
             return Err(Error::config("size", size, "a view has at least one pixel a side"));
         }
-        Ok(Self { config: ViewConfig::plain(size), part: 1.0, finish: Finish::new(mean, std) })
+        let (config, finish) = (ViewConfig::plain(size), Finish::new(mean, std));
+        Ok(Self { config, semantics: Semantics::Pil, part: 1.0, finish })
     }
 
-    /// The transform that belongs to a recipe: the size of its largest view, its filter and normalisation.
+    /// The transform that belongs to a recipe: the size of its largest view, its filter, normalisation
+    /// and semantics.
     ///
     /// # Errors
     /// As [`Recipe::check`].
@@ -35,6 +38,7 @@ impl EvalTransform {
         recipe.check()?;
         let largest = recipe.views.iter().max_by_key(|v| v.size);
         let mut transform = Self::new(largest.map_or(0, |v| v.size), &recipe.mean, &recipe.std)?;
+        transform.semantics = recipe.semantics;
         transform.config.filter = largest.map_or(transform.config.filter, |v| v.filter);
         Ok(transform)
     }
@@ -65,6 +69,12 @@ impl EvalTransform {
         Ok(self)
     }
 
+    /// With the arithmetic of another implementation of resizing.
+    pub fn with_semantics(mut self, semantics: Semantics) -> Self {
+        self.semantics = semantics;
+        self
+    }
+
     /// The shape `(channels, height, width)` of the output.
     pub fn output(&self) -> (usize, usize, usize) {
         (self.finish.channels(), self.config.size, self.config.size)
@@ -85,8 +95,16 @@ impl EvalTransform {
             (params.crop.width, params.crop.height) = (side, side);
         }
         check(image, params.crop, self.finish.channels(), self.config.size, out.len())?;
-        let (config, finish) = (&self.config, &self.finish);
-        pulp::Arch::new().dispatch(Render { config, image, params: &params, finish, scratch, out });
+        let (config, semantics, finish) = (&self.config, self.semantics, &self.finish);
+        pulp::Arch::new().dispatch(Render {
+            config,
+            semantics,
+            image,
+            params: &params,
+            finish,
+            scratch,
+            out,
+        });
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Seeded random views of images on the host, with the semantics of torchvision on PIL images.
+//! Seeded random views of images on the host, with the semantics of torchvision on PIL images or on tensors.
 //!
 //! A [`Recipe`] lists the views of a sample: how each is cropped, resized, jittered, blurred and
 //! normalised. An [`Augmenter`] applies it: [`Augmenter::draw`] draws the parameters of one view from a
@@ -24,8 +24,8 @@
 //! that Pillow 13 chooses; it and brightness, contrast, saturation, hue, grayscale, solarize, posterize,
 //! equalize, flips, affine, normalisation and erasing are those of `torchvision.transforms` on PIL images,
 //! bit for bit. Gaussian blur is the one of torchvision to one grey level. Random parameters have
-//! torchvision's distributions, but come from another generator. `tests/golden` also compares torchvision's
-//! operations on tensors, whose arithmetic differs.
+//! torchvision's distributions, but come from another generator. [`Semantics`] chooses the arithmetic of
+//! torchvision on tensors instead, which is held in the same way.
 //!
 //! # Channels
 //! Images have 1 (grey), 3 (RGB) or 4 channels (RGB and one more), or any number of bands. Operations on
@@ -50,6 +50,7 @@ mod render;
 mod resample;
 mod series;
 mod simd;
+mod tensor;
 mod transpose;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -63,8 +64,8 @@ pub use image::Image;
 pub use pair::{Mix, MixParams};
 pub use presets::Preset;
 pub use recipe::{
-    Affine, Blur, ColorJitter, Crop, Erase, EraseFill, Filter, Noise, Posterize, Recipe, Sampling, Solarize,
-    ViewConfig,
+    Affine, Blur, ColorJitter, Crop, Erase, EraseFill, Filter, Noise, Posterize, Recipe, Sampling, Semantics,
+    Solarize, ViewConfig,
 };
 pub use render::Scratch;
 pub use series::{Mask, MaskAxis, MaskStep, Series, SeriesAugmenter, SeriesParams, SeriesRecipe, SeriesView};

@@ -6,7 +6,7 @@
 //! standard deviation; here it is the Gaussian itself.
 
 use crate::recipe::{default_ratio, default_sigma, default_threshold};
-use crate::{Blur, ColorJitter, Crop, Error, Filter, Recipe, Result, Solarize, ViewConfig};
+use crate::{Blur, ColorJitter, Crop, Error, Filter, Recipe, Result, Semantics, Solarize, ViewConfig};
 
 /// Mean and standard deviation of the channels of a data set.
 type Moments = ([f32; 3], [f32; 3]);
@@ -208,7 +208,8 @@ impl Recipe {
             ImageNet => IMAGENET,
             TinyImageNet => TINY_IMAGENET,
         };
-        let recipe = Self { mean: mean.to_vec(), std: std.to_vec(), views: (preset.build)() };
+        let (mean, std, semantics) = (mean.to_vec(), std.to_vec(), Semantics::Pil);
+        let recipe = Self { mean, std, semantics, views: (preset.build)() };
         let Some(size) = size else { return Ok(recipe) };
         let pixels = size.parse().ok().filter(|n| (1..=crate::recipe::MAX_SIZE).contains(n));
         let reason = format!("NAME@SIZE takes a size of 1 to {} pixels", crate::recipe::MAX_SIZE);

@@ -3,14 +3,18 @@
 use crate::affine::Warper;
 use crate::blur::Blurrer;
 use crate::finish::{Finish, Output};
-use crate::resample::{Resampler, Source, Window};
-use crate::{CropBox, Error, Image, JitterStep, Result, ViewConfig, ViewParams, color, hue, simd};
+use crate::resample::{Kernel, Resampler, Source, Window};
+use crate::tensor::resize::FloatResampler;
+use crate::{
+    CropBox, Error, Image, JitterStep, Result, Semantics, ViewConfig, ViewParams, color, hue, simd, tensor,
+};
 
 /// Buffers that are reused from view to view, so that nothing is allocated per image.
 #[derive(Debug, Default)]
 pub struct Scratch {
     planes: Vec<u8>,
     resampler: Resampler,
+    float_resampler: FloatResampler,
     warper: Warper,
     blurrer: Blurrer,
 }
@@ -38,6 +42,7 @@ pub(crate) fn check(image: &Image, crop: CropBox, channels: usize, size: usize, 
 /// The arithmetic is the same in all of them, so the bits are.
 pub(crate) struct Render<'a> {
     pub(crate) config: &'a ViewConfig,
+    pub(crate) semantics: Semantics,
     pub(crate) image: &'a Image,
     pub(crate) params: &'a ViewParams,
     pub(crate) finish: &'a Finish,
@@ -50,18 +55,23 @@ impl pulp::WithSimd for Render<'_> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, simd: S) {
-        let Self { config, image, params, finish, scratch, out } = self;
+        let Self { config, semantics, image, params, finish, scratch, out } = self;
         let size = config.size;
         let plane = size * size;
         let channels = image.channels();
-        let Scratch { planes, resampler, warper, blurrer } = scratch;
+        let Scratch { planes, resampler, float_resampler, warper, blurrer } = scratch;
         planes.resize(channels * plane, 0);
         let source = Source { data: image.data(), width: image.width(), channels };
         let window = window(config, params.crop);
-        resampler.run(simd, source, params.crop, config.filter, window, planes);
+        let filter = config.filter;
+        if semantics == Semantics::Tensor {
+            float_resampler.run(simd, source, params.crop, filter, window, planes);
+        } else {
+            resampler.run(simd, source, params.crop, Kernel { filter, semantics }, window, planes);
+        }
         if let Some(step) = &params.affine {
-            let (sampling, fill) = config.affine.map_or_else(Default::default, |a| (a.sampling, a.fill));
-            warper.run(planes, size, step, sampling, fill);
+            let settings = config.affine.map_or_else(Default::default, |a| (a.sampling, a.fill));
+            warper.run(simd, planes, size, step, settings, semantics);
         }
 
         // The fourth channel is no colour; bands are all alike.
@@ -69,10 +79,12 @@ impl pulp::WithSimd for Render<'_> {
         let rgb = colours == 3;
         let colours = colours * plane;
         for step in params.jitter.iter().flatten() {
-            simd::alone(simd, Colour { planes: &mut planes[..colours], plane, step: *step });
+            let change = Change::Jitter(*step);
+            simd::alone(simd, Colour { planes: &mut planes[..colours], plane, change, semantics });
         }
         if params.grayscale && rgb {
-            color::grayscale(simd, &mut planes[..colours], plane);
+            let change = Change::Grayscale;
+            simd::alone(simd, Colour { planes: &mut planes[..colours], plane, change, semantics });
         }
         if let Some(bits) = params.posterize {
             color::posterize(&mut planes[..colours], bits);
@@ -94,7 +106,13 @@ impl pulp::WithSimd for Render<'_> {
 struct Colour<'a> {
     planes: &'a mut [u8],
     plane: usize,
-    step: JitterStep,
+    change: Change,
+    semantics: Semantics,
+}
+
+enum Change {
+    Jitter(JitterStep),
+    Grayscale,
 }
 
 impl pulp::WithSimd for Colour<'_> {
@@ -102,17 +120,44 @@ impl pulp::WithSimd for Colour<'_> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, simd: S) {
-        let Self { planes, plane, step } = self;
+        let Self { planes, plane, change, semantics } = self;
         let rgb = planes.len() == 3 * plane;
-        match step {
-            JitterStep::Brightness(factor) if factor != 1.0 => color::brightness(simd, planes, factor),
-            JitterStep::Contrast(factor) if factor != 1.0 => color::contrast(simd, planes, plane, factor),
-            JitterStep::Saturation(factor) if factor != 1.0 && rgb => {
-                color::saturation(simd, planes, plane, factor);
-            }
-            JitterStep::Hue(turns) if turns != 0.0 && rgb => hue::shift(simd, planes, plane, turns),
+        match change {
+            Change::Jitter(JitterStep::Brightness(1.0) | JitterStep::Contrast(1.0)) => return,
+            Change::Jitter(JitterStep::Saturation(factor)) if factor == 1.0 || !rgb => return,
+            Change::Jitter(JitterStep::Hue(turns)) if turns == 0.0 || !rgb => return,
             _ => {}
         }
+        match semantics {
+            Semantics::Pil => on_pil(simd, planes, plane, change),
+            Semantics::Tensor => on_tensor::<false>(planes, plane, change),
+            Semantics::TensorV2 => on_tensor::<true>(planes, plane, change),
+        }
+    }
+}
+
+#[inline(always)]
+fn on_pil<S: pulp::Simd>(simd: S, planes: &mut [u8], plane: usize, change: Change) {
+    match change {
+        Change::Jitter(JitterStep::Brightness(factor)) => color::brightness(simd, planes, factor),
+        Change::Jitter(JitterStep::Contrast(factor)) => color::contrast(simd, planes, plane, factor),
+        Change::Jitter(JitterStep::Saturation(factor)) => color::saturation(simd, planes, plane, factor),
+        Change::Jitter(JitterStep::Hue(turns)) => hue::shift(simd, planes, plane, turns),
+        Change::Grayscale => color::grayscale(simd, planes, plane),
+    }
+}
+
+/// With `V2`, as torchvision's second interface.
+#[inline(always)]
+fn on_tensor<const V2: bool>(planes: &mut [u8], plane: usize, change: Change) {
+    match change {
+        Change::Jitter(JitterStep::Brightness(factor)) => tensor::colour::brightness(planes, factor),
+        Change::Jitter(JitterStep::Contrast(factor)) => tensor::colour::contrast::<V2>(planes, plane, factor),
+        Change::Jitter(JitterStep::Saturation(factor)) => {
+            tensor::colour::saturation::<V2>(planes, plane, factor);
+        }
+        Change::Jitter(JitterStep::Hue(turns)) => tensor::hue::shift::<V2>(planes, plane, turns),
+        Change::Grayscale => tensor::colour::grayscale::<V2>(planes, plane),
     }
 }
 
@@ -174,7 +219,7 @@ mod tests {
     fn vectors_give_the_bits_of_plain_code() {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         let (mut first, mut second) = (Scratch::default(), Scratch::default());
-        for case in 0..400 {
+        for case in 0..630 {
             let channels = [1, 3, 3, 3, 4, 2, 5][case % 7];
             let size = [1, 7, 16, 18, 31, 32, 33, 47, 64, 96][case % 10];
             let filter = if case % 2 == 0 { Filter::Bilinear } else { Filter::Bicubic };
@@ -183,7 +228,9 @@ mod tests {
             let image = Image::new(width, height, channels, data).unwrap();
             let config = everything(size, filter);
             let (mean, std) = (vec![0.45; channels], vec![0.22; channels]);
-            let recipe = Recipe { mean: mean.clone(), std: std.clone(), views: vec![config.clone()] };
+            let semantics = [Semantics::Pil, Semantics::Tensor, Semantics::TensorV2][case % 3];
+            let views = vec![config.clone()];
+            let recipe = Recipe { mean: mean.clone(), std: std.clone(), semantics, views };
             let augmenter = Augmenter::new(&recipe).unwrap();
             let params = augmenter.draw(0, width, height, &mut rng).unwrap();
             let mut got = vec![f32::NAN; channels * size * size];
@@ -192,6 +239,7 @@ mod tests {
             let finish = Finish::new(&mean, &std);
             Render {
                 config: &config,
+                semantics,
                 image: &image,
                 params: &params,
                 finish: &finish,
@@ -201,7 +249,7 @@ mod tests {
             .with_simd(pulp::Scalar);
             assert!(
                 got.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits()),
-                "{width}x{height}x{channels} to {size}: {params:?}"
+                "{width}x{height}x{channels} to {size} ({semantics:?}): {params:?}"
             );
             assert!(got.iter().all(|v| v.is_finite()));
         }

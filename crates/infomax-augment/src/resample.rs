@@ -1,25 +1,37 @@
-//! Crop and resize in one pass over the pixels of the crop, with Pillow's fixed-point arithmetic.
+//! Crop and resize in one pass over the pixels of the crop, with Pillow's fixed-point arithmetic, or that of
+//! ATen on tensors of `uint8`, which torchvision's second interface takes.
 //!
 //! A filter of radius `r` is stretched by `max(1, in / out)`; the output pixel `x` is the sum of the
 //! input pixels within reach of `(x + 0.5) in / out`, with weights that are normalised to 1 and rounded
 //! to 22 bits. One direction first, rounded to 8 bits, then the other, in the order that Pillow 13 chooses,
 //! so the result is the same: columns first where the height shrinks by more than twice as many pixels as the
 //! width.
+//!
+//! ATen resizes the rows first, always, and rounds the weights to as many bits, at most 22, as let the largest
+//! weight of an axis fit into 16 bits. Here these weights are shifted left to 22 bits; the sums are the same.
 
 use crate::simd;
 use crate::transpose::transpose;
-use crate::{CropBox, Filter};
+use crate::{CropBox, Filter, Semantics};
 #[cfg(target_arch = "x86_64")]
 use crate::{simd::v3, x86};
 
 /// Bits after the binary point of the weights (Pillow's `PRECISION_BITS`).
 const BITS: u32 = 32 - 8 - 2;
 /// Rows that are resized together: one lane of a vector each.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 /// Columns that are summed together, in registers.
 const BLOCK: usize = 32;
 
 type Block = [u8; BLOCK];
+
+/// The filter, and how its weights are rounded.
+#[derive(Clone, Copy)]
+pub(crate) struct Kernel {
+    pub(crate) filter: Filter,
+    /// Anything but [`Semantics::TensorV2`] has the arithmetic of Pillow here.
+    pub(crate) semantics: Semantics,
+}
 
 /// The weights of one axis, equally many for every output pixel.
 #[derive(Debug, Default)]
@@ -43,7 +55,37 @@ pub(crate) struct Taps {
 impl Taps {
     /// The weights of `count` output pixels from `offset` on, of a resize from `input` to `output` pixels.
     #[inline(always)]
-    fn set(&mut self, filter: Filter, input: usize, output: usize, offset: usize, count: usize) {
+    fn set(&mut self, kernel: Kernel, input: usize, output: usize, offset: usize, count: usize) {
+        if kernel.semantics == Semantics::TensorV2 {
+            // The largest weight is that of the whole axis, also where only a part of it is wanted.
+            self.weigh_axis(kernel.filter, input, output, 0, output);
+            let bits = self.short_bits(output);
+            if count != output {
+                self.weigh_axis(kernel.filter, input, output, offset, count);
+            }
+            self.round(count, f64::from(1 << bits), BITS - bits);
+        } else {
+            self.weigh_axis(kernel.filter, input, output, offset, count);
+            self.round(count, f64::from(1 << BITS), 0);
+        }
+        self.weights.clear();
+        self.weights.resize(self.count * count, 0);
+        for (x, (first, weights)) in
+            self.first.iter_mut().zip(self.weights.chunks_exact_mut(self.count)).enumerate()
+        {
+            // At the end of the axis there are weights of 0 before the others instead of behind them.
+            let start = (*first).min(input - self.count);
+            let column = self.rounded[x..].iter().step_by(count);
+            for (to, w) in weights[*first - start..].iter_mut().zip(column) {
+                *to = *w;
+            }
+            *first = start;
+        }
+    }
+
+    /// The places and the exact weights of output pixels, with their sums.
+    #[inline(always)]
+    fn weigh_axis(&mut self, filter: Filter, input: usize, output: usize, offset: usize, count: usize) {
         let scale = input as f64 / output as f64;
         let stretch = scale.max(1.0);
         let radius = match filter {
@@ -72,22 +114,9 @@ impl Taps {
             Filter::Bilinear => self.weigh(count, 1.0 / stretch, bilinear),
             Filter::Bicubic => self.weigh(count, 1.0 / stretch, bicubic),
         }
-        self.weights.clear();
-        self.weights.resize(self.count * count, 0);
-        for (x, (first, weights)) in
-            self.first.iter_mut().zip(self.weights.chunks_exact_mut(self.count)).enumerate()
-        {
-            // At the end of the axis there are weights of 0 before the others instead of behind them.
-            let start = (*first).min(input - self.count);
-            let column = self.rounded[x..].iter().step_by(count);
-            for (to, w) in weights[*first - start..].iter_mut().zip(column) {
-                *to = *w;
-            }
-            *first = start;
-        }
     }
 
-    /// All weights, normalised and rounded; the loops are in an order that suits vectors.
+    /// All weights and their sums; the loops are in an order that suits vectors.
     #[inline(always)]
     fn weigh(&mut self, count: usize, inverse: f64, filter: impl Fn(f64) -> f64) {
         let [centres, firsts, ends] = &self.spans;
@@ -103,13 +132,25 @@ impl Taps {
         for sum in &mut self.sums {
             *sum = if *sum == 0.0 { 1.0 } else { *sum };
         }
+    }
+
+    /// The weights, normalised, times `scale`, rounded and shifted to the left.
+    #[inline(always)]
+    fn round(&mut self, count: usize, scale: f64, shift: u32) {
         self.rounded.resize(self.exact.len(), 0);
         for (exact, rounded) in self.exact.chunks_exact(count).zip(self.rounded.chunks_exact_mut(count)) {
             for ((w, sum), to) in exact.iter().zip(&self.sums).zip(rounded) {
-                let scaled = w / sum * f64::from(1 << BITS);
-                *to = (scaled + 0.5f64.copysign(scaled)) as i32;
+                let scaled = w / sum * scale;
+                *to = ((scaled + 0.5f64.copysign(scaled)) as i32) << shift;
             }
         }
+    }
+
+    /// The bits after the binary point with which the largest of the weights takes less than 16, at most 22.
+    fn short_bits(&self, count: usize) -> u32 {
+        let weights = self.exact.chunks_exact(count).flat_map(|row| row.iter().zip(&self.sums));
+        let largest = weights.map(|(w, sum)| w / sum).fold(0.0, f64::max);
+        (0..BITS).find(|bits| 0.5 + largest * f64::from(2 << bits) >= 32768.0).unwrap_or(BITS)
     }
 
     /// The first input pixel that is needed and the one behind the last.
@@ -151,7 +192,7 @@ pub(crate) struct Resampler {
 }
 
 /// One value of each of 16 rows.
-type Lane = [u8; LANES];
+pub(crate) type Lane = [u8; LANES];
 
 /// The pixels of an image.
 #[derive(Clone, Copy)]
@@ -180,21 +221,22 @@ impl Resampler {
         simd: S,
         source: Source<'_>,
         crop: CropBox,
-        filter: Filter,
+        kernel: Kernel,
         window: Window,
         out: &mut [u8],
     ) {
         let (size, channels) = (window.size, source.channels);
         if crop.height == window.full.1 {
             let rows = CropBox { y: crop.y + window.offset.1, height: size, ..crop };
-            return self.horizontal(simd, source, rows, filter, window, Target { out, size, blocks: false });
+            return self.horizontal(simd, source, rows, kernel, window, Target { out, size, blocks: false });
         }
-        self.y.set(filter, crop.height, window.full.1, window.offset.1, size);
+        self.y.set(kernel, crop.height, window.full.1, window.offset.1, size);
         let shrinks = |from: usize, to: usize| from.saturating_sub(to);
-        if crop.width != window.full.0
+        if kernel.semantics != Semantics::TensorV2
+            && crop.width != window.full.0
             && shrinks(crop.height, window.full.1) > 2 * shrinks(crop.width, window.full.0)
         {
-            return self.columns_first(simd, source, crop, filter, window, out);
+            return self.columns_first(simd, source, crop, kernel, window, out);
         }
         let (first, end) = self.y.reach();
         let height = end - first;
@@ -203,7 +245,7 @@ impl Resampler {
         rows.resize(channels * height * columns, [0; BLOCK]);
         let needed = CropBox { y: crop.y + first, height, ..crop };
         let target = Target { out: rows.as_flattened_mut(), size, blocks: true };
-        self.horizontal(simd, source, needed, filter, window, target);
+        self.horizontal(simd, source, needed, kernel, window, target);
         let pass = Vertical { taps: &self.y, first, rows: &rows, height, size, out };
         simd::alone(simd, pass);
         self.rows = rows;
@@ -216,7 +258,7 @@ impl Resampler {
         simd: S,
         source: Source<'_>,
         crop: CropBox,
-        filter: Filter,
+        kernel: Kernel,
         window: Window,
         out: &mut [u8],
     ) {
@@ -241,7 +283,7 @@ impl Resampler {
         }
         let source = Source { data: &columns, width: crop.width, channels };
         let crop = CropBox { x: 0, y: 0, width: crop.width, height: window.size };
-        self.horizontal(simd, source, crop, filter, window, Target { out, size: window.size, blocks: false });
+        self.horizontal(simd, source, crop, kernel, window, Target { out, size: window.size, blocks: false });
         self.columns = columns;
     }
 
@@ -252,11 +294,11 @@ impl Resampler {
         simd: S,
         source: Source<'_>,
         crop: CropBox,
-        filter: Filter,
+        kernel: Kernel,
         window: Window,
         target: Target<'_>,
     ) {
-        simd::alone(simd, Horizontal { resampler: self, source, crop, filter, window, target });
+        simd::alone(simd, Horizontal { resampler: self, source, crop, kernel, window, target });
     }
 }
 
@@ -265,7 +307,7 @@ struct Horizontal<'a> {
     resampler: &'a mut Resampler,
     source: Source<'a>,
     crop: CropBox,
-    filter: Filter,
+    kernel: Kernel,
     window: Window,
     target: Target<'a>,
 }
@@ -275,13 +317,13 @@ impl pulp::WithSimd for Horizontal<'_> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, simd: S) {
-        let Self { resampler: Resampler { x: taps, tiles, .. }, source, crop, filter, window, target } = self;
+        let Self { resampler: Resampler { x: taps, tiles, .. }, source, crop, kernel, window, target } = self;
         let (width, height, channels) = (window.size, crop.height, source.channels);
         if crop.width == window.full.0 {
             let columns = CropBox { x: crop.x + window.offset.0, width, ..crop };
             return split_planes(source, columns, target);
         }
-        taps.set(filter, crop.width, window.full.0, window.offset.0, width);
+        taps.set(kernel, crop.width, window.full.0, window.offset.0, width);
         let (first, end) = taps.reach();
         let row_len = (end - first) * channels;
         tiles.resize(row_len.div_ceil(LANES), [[0; LANES]; LANES]);
@@ -289,22 +331,7 @@ impl pulp::WithSimd for Horizontal<'_> {
         let mut top = 0;
         while top < height {
             let count = LANES.min(height - top);
-            // Turn 16 rows into columns of lanes, so that one weight meets 16 pixels at once. Where there
-            // are fewer, the last row stands in for the others.
-            for r in 0..LANES {
-                let at = (crop.y + top + r.min(count - 1)) * source.width + crop.x + first;
-                let row = &source.data[at * channels..at * channels + row_len];
-                let (whole, rest) = row.as_chunks();
-                for (tile, values) in tiles.iter_mut().zip(whole) {
-                    tile[r] = *values;
-                }
-                if let (false, Some(tile)) = (rest.is_empty(), tiles.last_mut()) {
-                    tile[r][..rest.len()].copy_from_slice(rest);
-                }
-            }
-            for tile in tiles.iter_mut() {
-                *tile = transpose(simd, *tile);
-            }
+            load_lanes(simd, source, (crop.x + first, crop.y + top, count), row_len, tiles);
             let rows = Rows { lanes: tiles.as_flattened(), taps, first, channels, top, count, height };
             match (channels, taps.count) {
                 (3, 2) => rows.run::<3, 2, S>(simd, &mut target),
@@ -319,6 +346,32 @@ impl pulp::WithSimd for Horizontal<'_> {
             }
             top += count;
         }
+    }
+}
+
+/// Turns 16 rows into columns of lanes, so that one weight meets 16 pixels at once: `row_len` bytes each, from
+/// the pixel `(x, y)` on. Where there are fewer rows, `count`, the last stands in for the others.
+#[inline(always)]
+pub(crate) fn load_lanes<S: pulp::Simd>(
+    simd: S,
+    source: Source<'_>,
+    (x, y, count): (usize, usize, usize),
+    row_len: usize,
+    tiles: &mut [[Lane; LANES]],
+) {
+    for r in 0..LANES {
+        let at = ((y + r.min(count - 1)) * source.width + x) * source.channels;
+        let row = &source.data[at..at + row_len];
+        let (whole, rest) = row.as_chunks();
+        for (tile, values) in tiles.iter_mut().zip(whole) {
+            tile[r] = *values;
+        }
+        if let (false, Some(tile)) = (rest.is_empty(), tiles.last_mut()) {
+            tile[r][..rest.len()].copy_from_slice(rest);
+        }
+    }
+    for tile in tiles.iter_mut() {
+        *tile = transpose(simd, *tile);
     }
 }
 

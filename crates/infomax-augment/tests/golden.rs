@@ -1,19 +1,21 @@
 //! Every operation against torchvision on PIL images and on tensors, with the same parameters.
 //!
 //! `golden/generate.py` made the expected pixels and records the versions. Against PIL images all must be
-//! equal, except for the blur, which may be off by one grey level. torchvision's operations on tensors have
-//! another arithmetic; each case states how far that is off.
+//! equal, except for the blur, which may be off by one grey level. With the semantics of tensors all must equal
+//! torchvision on tensors, by either of its interfaces, with the same exception. Cases named `tensor: ` without
+//! a semantics hold how far the arithmetic of PIL images is off from that of tensors.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use infomax_augment::{
     Affine, AffineStep, Augmenter, Blur, CropBox, EraseFill, EraseStep, Filter, Image, JitterStep, Recipe,
-    Sampling, Scratch, ViewConfig, ViewParams,
+    Sampling, Scratch, Semantics, ViewConfig, ViewParams,
 };
 use serde::Deserialize;
 
 #[derive(Deserialize)]
 struct Golden {
     normalise: Vec<Normalise>,
+    all_colours: Vec<AllColours>,
     cases: Vec<Case>,
 }
 
@@ -22,6 +24,15 @@ struct Normalise {
     mean: Vec<f32>,
     std: Vec<f32>,
     expected: usize,
+}
+
+/// A checksum of what an operation makes of all colours.
+#[derive(Deserialize)]
+struct AllColours {
+    semantics: Semantics,
+    kind: String,
+    value: f64,
+    sum: u64,
 }
 
 #[derive(Deserialize)]
@@ -59,6 +70,18 @@ struct Case {
     erase: Option<[usize; 4]>,
     #[serde(default)]
     level: u8,
+    #[serde(default)]
+    semantics: Semantics,
+}
+
+fn step(kind: &str, value: f64) -> JitterStep {
+    match kind {
+        "brightness" => JitterStep::Brightness(value as f32),
+        "contrast" => JitterStep::Contrast(value as f32),
+        "saturation" => JitterStep::Saturation(value as f32),
+        "hue" => JitterStep::Hue(value),
+        other => panic!("{other}"),
+    }
 }
 
 impl Case {
@@ -67,13 +90,7 @@ impl Case {
         // Steps of strength zero fill up to four.
         let mut jitter = [JitterStep::Brightness(1.0); 4];
         for (slot, (kind, value)) in jitter.iter_mut().zip(&self.jitter) {
-            *slot = match kind.as_str() {
-                "brightness" => JitterStep::Brightness(*value as f32),
-                "contrast" => JitterStep::Contrast(*value as f32),
-                "saturation" => JitterStep::Saturation(*value as f32),
-                "hue" => JitterStep::Hue(*value),
-                other => panic!("{other}"),
-            };
+            *slot = step(kind, *value);
         }
         ViewParams {
             crop: CropBox { x, y, width, height },
@@ -115,7 +132,8 @@ impl Case {
             ..ViewConfig::plain(self.size)
         };
         let (mean, std) = (vec![0.0; self.channels], vec![1.0; self.channels]);
-        let augmenter = Augmenter::new(&Recipe { mean, std, views: vec![view] }).unwrap();
+        let semantics = self.semantics;
+        let augmenter = Augmenter::new(&Recipe { mean, std, semantics, views: vec![view] }).unwrap();
         let mut out = vec![0f32; self.channels * self.size * self.size];
         augmenter.render(0, &image, &self.params(), scratch, &mut out).unwrap();
         let expected = &pixels[self.expected..self.expected + out.len()];
@@ -134,7 +152,7 @@ impl Case {
 fn operations_equal_torchvision() {
     let golden: Golden = serde_json::from_str(include_str!("golden/cases.json")).unwrap();
     let pixels = include_bytes!("golden/pixels.bin");
-    assert!(golden.cases.len() > 130);
+    assert!(golden.cases.len() > 600);
     // One scratch for all: nothing may be left behind by an earlier view.
     let mut scratch = Scratch::default();
     let wrong: Vec<_> = golden
@@ -156,7 +174,7 @@ fn normalisation_equals_torch_to_the_bit() {
     let ramp: Vec<u8> = (0..=255).flat_map(|v| [v; 3]).collect();
     let image = Image::new(16, 16, 3, ramp).unwrap();
     for Normalise { mean, std, expected } in golden.normalise {
-        let recipe = Recipe { mean, std, views: vec![ViewConfig::plain(16)] };
+        let recipe = Recipe { mean, std, semantics: Semantics::Pil, views: vec![ViewConfig::plain(16)] };
         let augmenter = Augmenter::new(&recipe).unwrap();
         let mut out = vec![0f32; 768];
         augmenter.render(0, &image, &ViewParams::plain(16, 16), &mut Scratch::default(), &mut out).unwrap();
@@ -165,4 +183,42 @@ fn normalisation_equals_torch_to_the_bit() {
             assert_eq!(got.to_bits(), u32::from_le_bytes(*want), "value {i} of {:?}", recipe.mean);
         }
     }
+}
+
+/// torchvision's operations on tensors, by both of its interfaces, of all 16,777,216 colours.
+#[test]
+fn every_colour_equals_torchvision_on_tensors() {
+    let golden: Golden = serde_json::from_str(include_str!("golden/cases.json")).unwrap();
+    assert!(golden.all_colours.len() > 15);
+    let side = 1 << 16;
+    let mut scratch = Scratch::default();
+    let mut out = vec![0f32; 3 * side];
+    let mut wrong = Vec::new();
+    for AllColours { semantics, kind, value, sum } in &golden.all_colours {
+        let (mean, std, semantics) = (vec![0.0; 3], vec![1.0; 3], *semantics);
+        let recipe = Recipe { mean, std, semantics, views: vec![ViewConfig::plain(256)] };
+        let augmenter = Augmenter::new(&recipe).unwrap();
+        let mut params = ViewParams::plain(256, 256);
+        if kind == "grayscale" {
+            params.grayscale = true;
+        } else {
+            let mut jitter = [JitterStep::Brightness(1.0); 4];
+            jitter[0] = step(kind, *value);
+            params.jitter = Some(jitter);
+        }
+        let mut total = 0u64;
+        for red in 0..=255u8 {
+            let pixels = (0..side).flat_map(|i| [red, (i >> 8) as u8, i as u8]).collect();
+            let image = Image::new(256, 256, 3, pixels).unwrap();
+            augmenter.render(0, &image, &params, &mut scratch, &mut out).unwrap();
+            let places = (0..).map(|i: u64| i.wrapping_mul(0x9E37_79B9_7F4A_7C16).wrapping_add(1));
+            let bytes = out.iter().map(|v| u64::from((v * 255.0 + 0.5) as u8));
+            let part = bytes.zip(places).fold(0u64, |sum, (v, w)| sum.wrapping_add(v.wrapping_mul(w)));
+            total = total.wrapping_mul(31).wrapping_add(part);
+        }
+        if total != *sum {
+            wrong.push(format!("{semantics:?} {kind} {value}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
 }

@@ -3,7 +3,8 @@
 
 use infomax_augment::{
     Affine, Augment, Augmenter, ColorJitter, Crop, CropBox, Erase, EraseFill, Error, EvalTransform, Filter,
-    Image, JitterStep, Noise, NoiseStep, Posterize, Recipe, Sampling, Scratch, ViewConfig, ViewParams,
+    Image, JitterStep, Noise, NoiseStep, Posterize, Recipe, Sampling, Scratch, Semantics, ViewConfig,
+    ViewParams,
 };
 use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
@@ -15,10 +16,16 @@ fn noise(width: usize, height: usize, channels: usize, seed: u64) -> Image {
     Image::new(width, height, channels, data).unwrap()
 }
 
+const SEMANTICS: [Semantics; 3] = [Semantics::Pil, Semantics::Tensor, Semantics::TensorV2];
+
 /// A recipe of one view whose output is `v / 255`.
 fn raw(view: ViewConfig, channels: usize) -> Augmenter {
-    Augmenter::new(&Recipe { mean: vec![0.0; channels], std: vec![1.0; channels], views: vec![view] })
-        .unwrap()
+    raw_as(Semantics::Pil, view, channels)
+}
+
+fn raw_as(semantics: Semantics, view: ViewConfig, channels: usize) -> Augmenter {
+    let (mean, std) = (vec![0.0; channels], vec![1.0; channels]);
+    Augmenter::new(&Recipe { mean, std, semantics, views: vec![view] }).unwrap()
 }
 
 fn render(augmenter: &Augmenter, image: &Image, params: &ViewParams) -> Vec<f32> {
@@ -34,11 +41,12 @@ proptest! {
     #[test]
     fn any_image_and_preset_gives_finite_views(
         width in 1usize..70, height in 1usize..70, seed: u64, preset in 0usize..Recipe::preset_names().len(),
-        channels in prop_oneof![Just(1usize), Just(2), Just(3), Just(4), Just(6)],
+        channels in prop_oneof![Just(1usize), Just(2), Just(3), Just(4), Just(6)], semantics in 0usize..3,
     ) {
         let name = Recipe::preset_names()[preset];
         let recipe = Recipe::preset(name).unwrap().with_size(20);
         let recipe = recipe.with_normalisation(&vec![0.5; channels], &vec![0.25; channels]);
+        let recipe = recipe.with_semantics(SEMANTICS[semantics]);
         let augmenter = Augmenter::new(&recipe).unwrap();
         let image = noise(width, height, channels, seed);
         let (mut used, mut fresh) = (Scratch::default(), Scratch::default());
@@ -66,19 +74,56 @@ proptest! {
     }
 
     #[test]
-    fn flat_images_stay_flat(shade: u8, w in 1usize..40, h in 1usize..40, size in 1usize..40, sigma in 0.1f64..8.0, cubic: bool) {
+    fn flat_images_stay_flat(shade: u8, w in 1usize..40, h in 1usize..40, size in 1usize..40, sigma in 0.1f64..8.0, cubic: bool, semantics in 0usize..3) {
         let filter = if cubic { Filter::Bicubic } else { Filter::Bilinear };
-        let augmenter = raw(ViewConfig { filter, ..ViewConfig::plain(size) }, 3);
+        let augmenter = raw_as(SEMANTICS[semantics], ViewConfig { filter, ..ViewConfig::plain(size) }, 3);
         let image = Image::new(w, h, 3, vec![shade; w * h * 3]).unwrap();
-        let params = ViewParams { blur: Some(sigma), ..ViewParams::plain(w, h) };
+        let crop = CropBox { x: 0, y: 0, width: w, height: h };
+        let params = ViewParams { crop, blur: Some(sigma), ..ViewParams::plain(w, h) };
         prop_assert!(render(&augmenter, &image, &params).iter().all(|v| *v == f32::from(shade) / 255.0));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// The semantics round differently and agree on everything else, whatever is drawn: one step of brightness,
+    /// contrast, saturation and grey is off by few levels, and a resize of a smooth image by one.
+    #[test]
+    fn semantics_differ_by_rounding(w in 2usize..60, h in 2usize..60, size in 1usize..50, cubic: bool, seed: u64) {
+        let data = (0..w * h * 3).map(|i| (128.0 + 60.0 * ((i / 3 % w) as f64 / 9.0).sin() + (i / 3 / w) as f64) as u8);
+        let image = Image::new(w, h, 3, data.collect()).unwrap();
+        let filter = if cubic { Filter::Bicubic } else { Filter::Bilinear };
+        let jitter = ColorJitter { p: 1.0, brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.0 };
+        let view = ViewConfig {
+            crop: Some(Crop { scale: (0.3, 1.0), ratio: (0.75, 1.3) }),
+            filter,
+            jitter: Some(jitter),
+            grayscale: 0.3,
+            flip: 0.5,
+            ..ViewConfig::plain(size)
+        };
+        let [pil, tensor, v2] = SEMANTICS.map(|semantics| {
+            let augmenter = raw_as(semantics, view.clone(), 3);
+            let params = augmenter.draw(0, w, h, &mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
+            (params, render(&augmenter, &image, &params))
+        });
+        for (params, out) in [tensor, v2] {
+            prop_assert_eq!(params, pil.0, "the semantics change nothing that is drawn");
+            let off = out.iter().zip(&pil.1).map(|(a, b)| (a - b).abs() * 255.0).fold(0.0, f32::max);
+            prop_assert!(off < 8.5, "off by {off}: {params:?}");
+        }
     }
 }
 
 #[test]
 fn flips_are_their_own_inverse_and_mirror() {
+    SEMANTICS.into_iter().for_each(flip_twice);
+}
+
+fn flip_twice(semantics: Semantics) {
     let image = noise(9, 9, 3, 1);
-    let augmenter = raw(ViewConfig::plain(9), 3);
+    let augmenter = raw_as(semantics, ViewConfig::plain(9), 3);
     let plain = ViewParams::plain(9, 9);
     let straight = render(&augmenter, &image, &plain);
     let flipped = render(&augmenter, &image, &ViewParams { flip: true, ..plain });
@@ -93,8 +138,12 @@ fn flips_are_their_own_inverse_and_mirror() {
 
 #[test]
 fn neutral_parameters_are_the_identity() {
+    SEMANTICS.into_iter().for_each(neutral);
+}
+
+fn neutral(semantics: Semantics) {
     let image = noise(16, 16, 3, 2);
-    let augmenter = raw(ViewConfig::plain(16), 3);
+    let augmenter = raw_as(semantics, ViewConfig::plain(16), 3);
     let plain = ViewParams::plain(16, 16);
     let steps = [
         JitterStep::Hue(0.0),
@@ -108,7 +157,7 @@ fn neutral_parameters_are_the_identity() {
         (0..3).flat_map(|c| image.data().iter().skip(c).step_by(3).map(|v| f32::from(*v) / 255.0)).collect();
     assert_eq!(out, want);
     let strength_zero = ColorJitter { p: 1.0, brightness: 0.0, contrast: 0.0, saturation: 0.0, hue: 0.0 };
-    let jittered = raw(ViewConfig { jitter: Some(strength_zero), ..ViewConfig::plain(16) }, 3);
+    let jittered = raw_as(semantics, ViewConfig { jitter: Some(strength_zero), ..ViewConfig::plain(16) }, 3);
     let mut drawn = vec![0.0; 768];
     jittered
         .apply(0, &image, &mut ChaCha8Rng::seed_from_u64(1), &mut Scratch::default(), &mut drawn)
@@ -246,6 +295,17 @@ fn evaluation_takes_the_centre() {
     assert!(EvalTransform::new(0, &[0.0; 3], &[1.0; 3]).is_err());
     let recipe = Recipe::preset("swav-multicrop-cifar").unwrap();
     assert_eq!(EvalTransform::for_recipe(&recipe).unwrap().output(), (3, 32, 32));
+    // The semantics of a recipe go with it, and change the pixels.
+    let outputs = SEMANTICS.map(|semantics| {
+        let view = ViewConfig { filter: Filter::Bicubic, ..ViewConfig::plain(7) };
+        let augmenter = raw_as(semantics, view, 3);
+        let transform = EvalTransform::for_recipe(augmenter.recipe()).unwrap();
+        let mut out = vec![0.0; 147];
+        transform.apply(&image, &mut Scratch::default(), &mut out).unwrap();
+        assert_eq!(out, render(&augmenter, &image, &ViewParams::plain(20, 10)));
+        out
+    });
+    assert!(outputs[0] != outputs[1] && outputs[1] != outputs[2]);
 }
 
 /// The parameters of rotation, shift, scaling, shear, noise and erasing, at 20,000 draws and four standard
@@ -349,8 +409,9 @@ fn huge_and_thin_images_give_views() {
         filter: Filter::Bicubic,
         ..ViewConfig::plain(32)
     };
-    let augmenter = raw(view, 1);
-    for (width, height) in [(1, 1), (1, 70_000), (70_000, 1), (6_000, 4_000)] {
+    let shapes = [(1, 1), (1, 70_000), (70_000, 1), (6_000, 4_000)];
+    for (semantics, (width, height)) in SEMANTICS.into_iter().flat_map(|s| shapes.map(|shape| (s, shape))) {
+        let augmenter = raw_as(semantics, view.clone(), 1);
         let image = Image::new(width, height, 1, vec![200; width * height]).unwrap();
         let mut out = vec![f32::NAN; 1024];
         let mut rng = ChaCha8Rng::seed_from_u64(1);

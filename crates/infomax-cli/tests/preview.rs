@@ -80,6 +80,64 @@ fn shows_views_and_what_was_drawn() {
 }
 
 #[test]
+fn semantics_change_the_pixels_and_not_what_is_drawn() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("photos")).unwrap();
+    for i in 0..3u32 {
+        let noise = |v: u32| (v.wrapping_mul(2_654_435_761) >> 13) as u8;
+        let image = image::RgbImage::from_fn(50, 40, |x, y| {
+            image::Rgb([0, 1, 2].map(|c| noise(i + 3 * (c + 3 * (x + 50 * y)))))
+        });
+        image.save(dir.path().join(format!("photos/{i}.png"))).unwrap();
+    }
+    let sheet = |semantics: Option<&str>, rest: &[&str]| {
+        let mut args = vec!["data", "preview", "--data", "photos", "--rows", "3", "--json", "--out", "v.png"];
+        let set = semantics.map(|name| format!("augment.semantics={name}"));
+        if let Some(set) = &set {
+            args.extend(["--set", set.as_str()]);
+        }
+        args.extend(rest);
+        let sheet = json(&infomax(dir.path(), &args));
+        (sheet, image::open(dir.path().join("v.png")).unwrap().to_rgb8())
+    };
+    // With the recipe of the configuration, and with a preset by name.
+    for rest in [&["--set", "augment.size=24"][..], &["--preset", "simclr-cifar"]] {
+        let (pil, pixels) = sheet(None, rest);
+        assert!(pil["recipe"]["semantics"].is_null());
+        let (named, same) = sheet(Some("pil"), rest);
+        assert!((&named, &same) == (&pil, &pixels));
+        let mut seen = vec![pixels];
+        for semantics in ["tensor", "tensor-v2"] {
+            let (tensor, pixels) = sheet(Some(semantics), rest);
+            assert_eq!(tensor["recipe"]["semantics"], semantics);
+            assert_eq!(tensor["images"], pil["images"]);
+            assert!(!seen.contains(&pixels), "{semantics} {rest:?}");
+            seen.push(pixels);
+        }
+    }
+    // A recipe that is written out says it itself.
+    std::fs::write(
+        dir.path().join("run.toml"),
+        "[augment.recipe]\nmean = [0.5, 0.5, 0.5]\nstd = [0.2, 0.2, 0.2]\nsemantics = 'tensor'\n\
+         [[augment.recipe.views]]\ncount = 2\nsize = 16\ncrop = { scale = [0.2, 1.0] }\n",
+    )
+    .unwrap();
+    let (written, _) = sheet(None, &["--config", "run.toml"]);
+    assert_eq!(written["recipe"]["semantics"], "tensor");
+    let (other, _) = sheet(Some("tensor-v2"), &["--config", "run.toml"]);
+    assert_eq!(other["recipe"]["semantics"], "tensor-v2");
+    let shown = infomax(dir.path(), &["config", "show", "--set", "augment.semantics=tensor-v2"]).stdout;
+    assert!(String::from_utf8_lossy(&shown).contains("semantics = \"tensor-v2\""));
+    let output = Command::new(env!("CARGO_BIN_EXE_infomax"))
+        .current_dir(dir.path())
+        .args(["config", "show", "--set", "augment.semantics=tensors"])
+        .output()
+        .unwrap();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && message.contains("tensor-v2"), "{message}");
+}
+
+#[test]
 fn an_unchanged_view_is_the_image() {
     let dir = tempfile::tempdir().unwrap();
     let image = image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([x as u8 * 8, y as u8 * 8, 99]));

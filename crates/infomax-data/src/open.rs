@@ -3,7 +3,7 @@
 use crate::arrays::{self, ArrayImages};
 use crate::folder::{ImageFolder, open_error};
 use crate::options::{OpenOptions, Skipped};
-use crate::shards::{TarShards, compressed, is_compressed};
+use crate::shards::{Packing, TarShards, packing, refused};
 use crate::split::split_of;
 use crate::{Dataset, Error, Result};
 use std::collections::BTreeMap;
@@ -59,7 +59,7 @@ type Parts = Vec<(&'static str, Arc<dyn Dataset>)>;
 /// | `train-images-idx3-ubyte`, `.gz` too | MNIST and what has its format |
 /// | `wnids.txt` and `train/` | Tiny-ImageNet |
 /// | `*.parquet`, also in `data/` | Hugging Face shards (feature `parquet`) |
-/// | `*.tar` | WebDataset shards |
+/// | `*.tar`, `*.tar.gz`, `*.tgz`, `*.tar.zst` (feature `zstd`) | WebDataset shards |
 /// | `*.npy`, `*.npz`, `*.safetensors` | arrays of images, labels beside them |
 /// | `train/` and `test/` or `val/` | each of them by this table |
 /// | a text file | a list of images, see [`ImageFolder::open_list`] |
@@ -85,8 +85,13 @@ fn open_at(path: &Path, options: &OpenOptions, depth: usize) -> Result<Opened> {
         None => match ImageFolder::open(path, options) {
             // Archives beside images are left alone; where there is nothing else, they are what was meant.
             Err(empty @ Error::Empty { damaged: 0, .. }) => {
-                let files = names(path)?.files;
-                Err(files.iter().find(|file| is_compressed(file)).map_or(empty, |file| compressed(file)))
+                let files = names(path)?.files.into_iter().filter(|file| packing(file).is_some());
+                let files: Vec<PathBuf> = files.collect();
+                match files.iter().find(|file| packing(file) == Some(Packing::Other)) {
+                    Some(other) => Err(refused(other)),
+                    None if files.is_empty() => Err(empty),
+                    None => tar_shards(path, &files, options),
+                }
             }
             images => Ok(Opened::one("train", images?)),
         },
@@ -102,7 +107,8 @@ fn file(path: &Path, options: &OpenOptions) -> Result<Opened> {
         _ if arrays::is_idx(path) => Ok(Opened::one(arrays::idx_split(path), arrays::idx(path, options)?)),
         "npy" => arrays_of(path, &with_labels_beside(path), options),
         "npz" | "safetensors" => arrays_of(path, &one, options),
-        _ if is_compressed(path) => Err(compressed(path)),
+        _ if packing(path) == Some(Packing::Other) => Err(refused(path)),
+        _ if packing(path).is_some() => Ok(Opened::one(part, TarShards::open(path, &one, options)?)),
         "tar" => Ok(Opened::one(part, TarShards::open(path, &one, options)?)),
         "parquet" => parquet(path, vec![(part, one.to_vec())], options),
         "txt" | "csv" | "tsv" | "lst" => Ok(Opened::one(part, ImageFolder::open_list(path, options)?)),
@@ -110,7 +116,7 @@ fn file(path: &Path, options: &OpenOptions) -> Result<Opened> {
             path: path.to_path_buf(),
             reason:
                 "not a data set; give a folder of images, a list of images (.txt, .csv, .tsv, .lst), .npy, \
-                     .npz, .safetensors, .tar, .parquet or an IDX file"
+                     .npz, .safetensors, .tar, .tar.gz, .parquet or an IDX file"
                     .into(),
         }),
     }
@@ -161,10 +167,7 @@ fn known_folder(path: &Path, options: &OpenOptions, depth: usize) -> Result<Opti
     };
     let shards = by_extension("tar");
     if !shards.is_empty() {
-        for (part, files) in by_split(&shards) {
-            parts.push((part, Arc::new(TarShards::open(path, &files, options)?)));
-        }
-        return finish(path, parts);
+        return tar_shards(path, &shards, options).map(Some);
     }
     let mut shards = by_extension("parquet");
     if shards.is_empty() && path.join("data").is_dir() {
@@ -193,6 +196,14 @@ fn known_folder(path: &Path, options: &OpenOptions, depth: usize) -> Result<Opti
         return known_folder(only, options, depth + 1);
     }
     Ok(None)
+}
+
+fn tar_shards(path: &Path, shards: &[PathBuf], options: &OpenOptions) -> Result<Opened> {
+    let mut parts: Parts = Vec::new();
+    for (part, files) in by_split(shards) {
+        parts.push((part, Arc::new(TarShards::open(path, &files, options)?)));
+    }
+    Ok(Opened { format: "tar shards", parts })
 }
 
 /// The parts of a data set and the folders that hold them.

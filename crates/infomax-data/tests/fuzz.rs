@@ -81,6 +81,7 @@ fn seeds() -> Vec<Seed> {
         header.set_size(bytes.len() as u64);
         tar.append_data(&mut header, name, &bytes[..]).unwrap();
     }
+    let tar = tar.into_inner().unwrap();
     let view =
         |shape, data| safetensors::tensor::TensorView::new(safetensors::Dtype::U8, shape, data).unwrap();
     let tensors = [("x", view(vec![2, 5, 4], &[3; 40])), ("y", view(vec![2], &[1, 0]))];
@@ -102,7 +103,8 @@ fn seeds() -> Vec<Seed> {
         // Written by NumPy: fixtures/make_pickle.py.
         file("npz", "x.npz", include_bytes!("fixtures/arrays.npz").to_vec()),
         file("safetensors", "x.safetensors", safetensors::serialize(tensors, None).unwrap()),
-        file("tar", "x.tar", tar.into_inner().unwrap()),
+        file("tar", "x.tar", tar.clone()),
+        file("tar.gz", "x.tar.gz", gzip(&tar)),
         folder("cifar-10", vec![("data_batch_1.bin", [&[3][..], &[9; 3072], &[4], &[9; 3072]].concat())]),
         folder("cifar-100", vec![("train.bin", [&[3, 50][..], &[9; 3072]].concat())]),
         folder("pickle", vec![("data_batch_1", include_bytes!("fixtures/batch_protocol2.pickle").to_vec())]),

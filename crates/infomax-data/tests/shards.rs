@@ -3,7 +3,7 @@
 
 use infomax_data::{Dataset, Error, OpenOptions, Opened, TarShards, Verify, open};
 use std::fs;
-use std::io::Cursor;
+use std::io::{Cursor, Write as _};
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -111,25 +111,137 @@ fn tar_damage_is_counted_and_named() {
             Err(other) => panic!("cut at {cut}: {other}"),
         }
     }
+    // Compressed, whatever its name says, and cut within its header.
     fs::write(&path, [0x1f, 0x8b, 8, 0, 0, 0, 0]).unwrap();
     assert!(open(&path, &OpenOptions::default()).unwrap_err().to_string().contains("compressed tar"));
     fs::write(&path, b"").unwrap();
     assert!(open(&path, &OpenOptions::default()).is_err());
 }
 
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// The hidden files of a folder.
+fn hidden(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name.starts_with('.')).collect();
+    names.sort();
+    names
+}
+
 #[test]
-fn compressed_shards_are_named_as_such() {
-    for name in ["train-0.tar.gz", "train-0.tgz", "x.TAR.zst"] {
-        let dir = TempDir::new().unwrap();
+fn compressed_shards_are_unpacked_once() {
+    let dir = TempDir::new().unwrap();
+    let shard = |shade: u8| {
+        tar(&[
+            ("a.png", png(shade)),
+            ("a.cls", b"1".to_vec()),
+            ("b.png", png(shade + 1)),
+            ("b.cls", b"0".to_vec()),
+        ])
+    };
+    fs::write(dir.path().join("train-0.tar.gz"), gzip(&shard(10))).unwrap();
+    // Two streams, one behind the other, as pigz and others write them.
+    let (first, second) = (shard(20), shard(20));
+    fs::write(dir.path().join("train-1.TGZ"), [gzip(&first[..700]), gzip(&second[700..])].concat()).unwrap();
+    fs::write(dir.path().join("val-0.tgz"), gzip(&shard(30))).unwrap();
+    let shades = |data: &dyn Dataset| (0..data.len()).map(|i| shade(data, i)).collect::<Vec<_>>();
+    let check = || {
+        let data = opened(dir.path());
+        let (train, val) = (data.train().unwrap(), data.held_out().unwrap());
+        assert_eq!(
+            (data.format, shades(&**train), shades(&**val)),
+            ("tar shards", vec![10, 11, 20, 21], vec![30, 31])
+        );
+        assert_eq!((train.label(0), train.label(3)), (Some(1), Some(0)));
+        assert!(train.place(0).ends_with("train-0.tar.gz/a.png"), "{}", train.place(0));
+    };
+    check();
+    let names = [".train-0.tar.gz.unpacked", ".train-1.TGZ.unpacked", ".val-0.tgz.unpacked"];
+    assert_eq!(hidden(dir.path()), names);
+    // What is there is used again: a changed byte of it shows.
+    let cache = dir.path().join(names[0]);
+    let times = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
+    let made = times(&cache);
+    check();
+    assert_eq!(times(&cache), made);
+    fs::write(&cache, shard(50)).unwrap();
+    fs::File::options().append(true).open(&cache).unwrap().set_modified(made).unwrap();
+    assert_eq!(shade(&**opened(dir.path()).train().unwrap(), 0), 50);
+    // A changed archive is unpacked anew.
+    let path = dir.path().join("train-0.tar.gz");
+    fs::write(&path, gzip(&shard(60))).unwrap();
+    let later = made + std::time::Duration::from_secs(9);
+    fs::File::options().append(true).open(&path).unwrap().set_modified(later).unwrap();
+    assert_eq!(shade(&**opened(&path).train().unwrap(), 0), 60);
+    assert_eq!(hidden(dir.path()), names);
+    // Beside images, as a download leaves it, an archive is not looked at.
+    fs::write(dir.path().join("a.png"), png(0)).unwrap();
+    assert_eq!(opened(dir.path()).train().unwrap().len(), 1);
+}
+
+#[test]
+fn damaged_and_cut_compressed_shards_are_named_and_leave_nothing() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("train-0.tar.gz");
+    let members: Vec<(String, Vec<u8>)> = (0..40).map(|i| (format!("{i}.png"), png(i))).collect();
+    let members: Vec<(&str, Vec<u8>)> = members.iter().map(|(n, b)| (n.as_str(), b.clone())).collect();
+    let whole = gzip(&tar(&members));
+    let fails = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        let message = open(&path, &OpenOptions::default()).unwrap_err().to_string();
+        assert!(message.contains("train-0.tar.gz") && message.contains("damaged or cut"), "{message}");
+        assert!(hidden(dir.path()).is_empty(), "{:?}", hidden(dir.path()));
+    };
+    for cut in (3..whole.len()).step_by(101).chain([whole.len() - 1]) {
+        fails(&whole[..cut]);
+    }
+    let mut changed = whole.clone();
+    changed[whole.len() / 2] ^= 0x55;
+    fails(&changed);
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(opened(&path).train().unwrap().len(), 40);
+}
+
+#[test]
+fn bombs_and_other_compressions_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.tar.gz");
+    let bomb = gzip(&vec![0; 40 << 20]);
+    fs::write(&path, &bomb).unwrap();
+    let message = open(&path, &OpenOptions::default()).unwrap_err().to_string();
+    assert!(message.contains("x.tar.gz") && message.contains("bomb"), "{message}");
+    assert!(hidden(dir.path()).is_empty());
+    fs::remove_file(&path).unwrap();
+    for name in ["train-0.tar.bz2", "x.TAR.xz"] {
         let path = dir.path().join(name);
-        fs::write(&path, [0x1f, 0x8b, 8, 0, 0, 0, 0]).unwrap();
+        fs::write(&path, b"BZh9").unwrap();
         for place in [path.as_path(), dir.path()] {
             let message = open(place, &OpenOptions::default()).unwrap_err().to_string();
-            assert!(message.contains(name) && message.contains("gunzip"), "{message}");
+            assert!(message.contains(name) && message.contains("bunzip2"), "{message}");
         }
-        // Beside images, as a download leaves it, an archive is not looked at.
-        fs::write(dir.path().join("a.png"), png(0)).unwrap();
-        assert_eq!(open(dir.path(), &OpenOptions::default()).unwrap().train().unwrap().len(), 1);
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[cfg(feature = "zstd")]
+#[test]
+fn zstd_shards() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("train-0.tar.zst");
+    let whole = zstd::encode_all(&tar(&[("a.png", png(7)), ("b.png", png(8))])[..], 3).unwrap();
+    for cut in (1..whole.len()).step_by(17) {
+        fs::write(&path, &whole[..cut]).unwrap();
+        let message = open(&path, &OpenOptions::default()).unwrap_err().to_string();
+        assert!(message.contains("train-0.tar.zst"), "cut at {cut}: {message}");
+        assert!(hidden(dir.path()).is_empty());
+    }
+    fs::write(&path, &whole).unwrap();
+    for place in [path.as_path(), dir.path()] {
+        assert_eq!(shade(&**opened(place).train().unwrap(), 1), 8);
     }
 }
 

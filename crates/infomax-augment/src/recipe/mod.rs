@@ -5,7 +5,8 @@ mod settings;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 pub use settings::{
-    Affine, Blur, ColorJitter, Crop, Erase, EraseFill, Filter, Noise, Posterize, Sampling, Solarize,
+    Affine, Blur, ColorJitter, Crop, Erase, EraseFill, Filter, Noise, Posterize, Sampling, Semantics,
+    Solarize,
 };
 pub(crate) use settings::{default_ratio, default_sigma, default_threshold};
 
@@ -31,6 +32,9 @@ pub struct Recipe {
     pub mean: Vec<f32>,
     /// The standard deviation of every channel, of values in 0..1.
     pub std: Vec<f32>,
+    /// Whose arithmetic the operations follow: `"pil"`, `"tensor"` or `"tensor-v2"`.
+    #[serde(default, skip_serializing_if = "Semantics::is_pil")]
+    pub semantics: Semantics,
     /// The views, in order; an entry with `count = n` stands for `n` of them.
     pub views: Vec<ViewConfig>,
 }
@@ -196,6 +200,12 @@ impl Recipe {
     pub fn with_normalisation(mut self, mean: &[f32], std: &[f32]) -> Self {
         self.mean = mean.to_vec();
         self.std = std.to_vec();
+        self
+    }
+
+    /// The same recipe with the arithmetic of another implementation.
+    pub fn with_semantics(mut self, semantics: Semantics) -> Self {
+        self.semantics = semantics;
         self
     }
 

@@ -25,6 +25,32 @@ pub enum Filter {
     Bicubic,
 }
 
+/// Whose arithmetic the operations follow. torchvision computes the same operation in different ways on PIL
+/// images and on tensors of `uint8`, and its two interfaces for tensors differ once more: by one grey level for
+/// most operations, on noise by up to some 20 for the hue and bicubic resizing.
+///
+/// The parameters are drawn in the same way for all of them, so a view differs in its rounding, and at the edges
+/// of an affine transformation in what is taken for the pixels beyond. Blur, solarize, posterize, equalize, flips, normalisation, noise and erasing are the same for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Semantics {
+    /// PIL images: Pillow's integers. The presets have this one, and it is the fastest.
+    #[default]
+    Pil,
+    /// Tensors through `torchvision.transforms` and `torchvision.transforms.functional`: resizing in single
+    /// precision without rounding between the two directions, hue and blending in single precision.
+    Tensor,
+    /// Tensors through `torchvision.transforms.v2`: resizing with weights of 16 bits and rounding between the
+    /// two directions, hue and blending in single precision with fused products.
+    TensorV2,
+}
+
+impl Semantics {
+    pub(crate) fn is_pil(&self) -> bool {
+        *self == Self::Pil
+    }
+}
+
 /// A random rotation, shift, scaling and shear about the centre of the view (torchvision's `RandomAffine`;
 /// with `degrees` alone, a random rotation). It acts on the resized view; what comes from outside of it
 /// has the value `fill`.
@@ -53,13 +79,14 @@ pub struct Affine {
     pub fill: u8,
 }
 
-/// How an affine transformation finds values between pixels, without antialiasing, as Pillow does.
+/// How an affine transformation finds values between pixels, without antialiasing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sampling {
     /// The pixel that the point lies in.
     Nearest,
-    /// Linear between the four pixels around it, cut off to an integer.
+    /// Linear between the four pixels around it; cut off to an integer as Pillow does, or, with the semantics of
+    /// tensors, rounded.
     #[default]
     Bilinear,
 }

@@ -113,6 +113,40 @@ pub(crate) fn weigh_lanes<const N: usize>(
     out
 }
 
+/// Value `j` of row `i` becomes value `i` of row `j`, in blocks of 8 x 8.
+#[inline(always)]
+pub(crate) fn transpose_floats(simd: V3, block: &[[f32; 16]; 16]) -> [[f32; 16]; 16] {
+    let avx = simd.avx;
+    let zero = avx._mm256_setzero_ps();
+    let mut out = [[zero; 2]; 16];
+    for (i, j) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let mut rows = [zero; 8];
+        for (row, values) in rows.iter_mut().zip(&block[8 * i..8 * i + 8]) {
+            let halves: [__m256; 2] = pulp::cast(*values);
+            *row = halves[j];
+        }
+        // Pairs of rows, then pairs of pairs, within the halves of a vector; then the halves.
+        let (mut pairs, mut fours) = ([zero; 8], [zero; 8]);
+        for k in 0..4 {
+            pairs[2 * k] = avx._mm256_unpacklo_ps(rows[2 * k], rows[2 * k + 1]);
+            pairs[2 * k + 1] = avx._mm256_unpackhi_ps(rows[2 * k], rows[2 * k + 1]);
+        }
+        for k in [0, 4] {
+            for half in 0..2 {
+                let (a, b) = (pairs[k + half], pairs[k + half + 2]);
+                fours[k + 2 * half] = avx._mm256_shuffle_ps::<0b01_00_01_00>(a, b);
+                fours[k + 2 * half + 1] = avx._mm256_shuffle_ps::<0b11_10_11_10>(a, b);
+            }
+        }
+        for k in 0..4 {
+            let (a, b) = (fours[k], fours[k + 4]);
+            out[8 * j + k][i] = avx._mm256_permute2f128_ps::<0x20>(a, b);
+            out[8 * j + k + 4][i] = avx._mm256_permute2f128_ps::<0x31>(a, b);
+        }
+    }
+    pulp::cast(out)
+}
+
 /// Bytes with 7 bits behind the binary point.
 #[inline(always)]
 pub(crate) fn blur_raise(simd: V3, bytes: &Block) -> [u16; BLOCK] {

@@ -8,7 +8,7 @@ pub(crate) use show::show;
 
 use crate::args::ConfigSource;
 use anyhow::{Context as _, Result, bail};
-use infomax_augment::Recipe;
+use infomax_augment::{Recipe, Semantics};
 use infomax_losses::ObjectiveConfig;
 use infomax_models::{ModelConfig, Precision};
 use infomax_optim::{OptimConfig, ScheduleConfig};
@@ -96,6 +96,9 @@ pub(crate) struct AugmentConfig {
     pub(crate) preset: Option<String>,
     /// The size of the views in pixels.
     pub(crate) size: usize,
+    /// Whose arithmetic the operations follow, instead of what the preset or the recipe says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) semantics: Option<Semantics>,
     /// Views written out, instead of a preset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) recipe: Option<Recipe>,
@@ -109,8 +112,15 @@ impl AugmentConfig {
             (None, Some(preset)) => Recipe::preset(preset).context("[augment] preset")?.with_size(self.size),
             (None, None) => bail!("[augment] needs a `preset` or a [augment.recipe]"),
         };
+        let recipe = self.with_semantics(recipe);
         recipe.check().context("[augment]")?;
         Ok(recipe)
+    }
+
+    /// A recipe with the semantics that are set, if any are.
+    pub(crate) fn with_semantics(&self, recipe: Recipe) -> Recipe {
+        let semantics = self.semantics.unwrap_or(recipe.semantics);
+        recipe.with_semantics(semantics)
     }
 }
 

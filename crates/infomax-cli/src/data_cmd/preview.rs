@@ -10,7 +10,7 @@ use infomax_core::Key;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-pub(super) const EXAMPLES: &str = "Examples:\n  infomax data preview --out views.png                               the embedded data set and its recipe\n  infomax data preview --data photos/ --preset vicreg-imagenet --out views.png\n  infomax data preview --data photos/ --preset simclr-cifar@96 --rows 12 --seed 3 --out views.png\n  infomax data preview --config my.toml --out views.png              the recipe of a run, [augment.recipe] too\n  infomax data preview --list                                        the presets\n\nEach row is one image, with the boxes of its crops, and then its views. Beside FILE.png, FILE.json holds the\nparameters that were drawn. A training run of the same seed sees the same views in the same epoch.";
+pub(super) const EXAMPLES: &str = "Examples:\n  infomax data preview --out views.png                               the embedded data set and its recipe\n  infomax data preview --data photos/ --preset vicreg-imagenet --out views.png\n  infomax data preview --data photos/ --preset simclr-cifar@96 --rows 12 --seed 3 --out views.png\n  infomax data preview --config my.toml --out views.png              the recipe of a run, [augment.recipe] too\n  infomax data preview --set augment.semantics=tensor --out views.png  as torchvision on tensors\n  infomax data preview --list                                        the presets\n\nEach row is one image, with the boxes of its crops, and then its views. Beside FILE.png, FILE.json holds the\nparameters that were drawn. A training run of the same seed sees the same views in the same epoch.";
 
 #[derive(Debug, Args)]
 pub(crate) struct PreviewArgs {
@@ -82,7 +82,10 @@ pub(super) fn run(args: &PreviewArgs) -> Result<Status> {
     };
     let config = RunConfig::resolve(&config::layers(&source)?)?;
     let recipe = match &args.preset {
-        Some(name) => Recipe::preset(name).context("--preset (--list shows all)")?,
+        Some(name) => {
+            let recipe = Recipe::preset(name).context("--preset (--list shows all)")?;
+            config.augment.with_semantics(recipe)
+        }
         None => config.augment.resolve()?,
     };
     let augmenter = Augmenter::new(&recipe)?;

@@ -43,6 +43,12 @@ impl Place {
         Self { path: path.to_path_buf(), len: bytes.len() as u64, bytes: Bytes::Memory(bytes) }
     }
 
+    /// With the path of another file in messages.
+    pub(crate) fn shown_as(mut self, path: &Path) -> Self {
+        self.path = path.to_path_buf();
+        self
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

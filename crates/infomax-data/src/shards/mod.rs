@@ -3,8 +3,9 @@
 #[cfg(feature = "parquet")]
 mod parquet;
 mod tar;
+mod unpack;
 
 #[cfg(feature = "parquet")]
 pub use parquet::ParquetShards;
 pub use tar::TarShards;
-pub(crate) use tar::{compressed, is_compressed};
+pub(crate) use unpack::{Packing, packing, refused};

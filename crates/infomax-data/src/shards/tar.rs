@@ -1,5 +1,6 @@
 //! Tar files of images, as WebDataset writes them, with random access.
 
+use super::unpack::{packing_of, unpack};
 use crate::arrays::Place;
 use crate::encoded::{Encoded, Found, Store, delegate_dataset};
 use crate::folder::MAX_LABEL;
@@ -17,7 +18,9 @@ use std::path::{Path, PathBuf};
 /// in is its class, if there are several folders.
 ///
 /// The members are listed once when the shards are opened, and each image is then read at its place, so
-/// samples come in any order without unpacking. Compressed tar files cannot be read so.
+/// samples come in any order without unpacking. Tar files that are compressed with gzip (or with zstd, feature
+/// `zstd`) have no such places: the first time they are opened, each is unpacked into a hidden file beside it,
+/// `.NAME.unpacked`, which is used again as long as the compressed one does not change.
 #[derive(Debug)]
 pub struct TarShards {
     inner: Encoded<Members>,
@@ -27,7 +30,8 @@ impl TarShards {
     /// Opens one or more tar files. `root` stands for all of them in messages.
     ///
     /// # Errors
-    /// A file that cannot be read or is compressed; no usable image; damage under `strict`. Otherwise
+    /// A file that cannot be read; a compressed one that is damaged, cut, a decompression bomb (more than 100
+    /// times its size) or lies where nothing can be written; no usable image; damage under `strict`. Otherwise
     /// damaged samples, and what is missing from a shard that was cut, are left out and listed.
     pub fn open(root: impl AsRef<Path>, files: &[PathBuf], options: &OpenOptions) -> Result<Self> {
         let root = root.as_ref();
@@ -111,30 +115,19 @@ struct Index {
     any_class: bool,
 }
 
-/// Whether a file calls itself a compressed tar file.
-pub(crate) fn is_compressed(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    [".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz"].iter().any(|end| name.ends_with(end))
-}
-
-/// What is said about such a file.
-pub(crate) fn compressed(path: &Path) -> Error {
-    let reason = "a compressed tar file has no places to read samples at; take the compression off (gunzip, zstd \
-                  -d) to train from shards, or unpack it to a folder";
-    Error::Decode { path: path.to_path_buf(), reason: reason.into() }
-}
-
 impl Index {
     fn read(&mut self, path: &Path) -> Result<()> {
         let io = |source: std::io::Error| Error::Io { path: path.to_path_buf(), source };
-        let place = Place::open(path)?;
+        let mut place = Place::open(path)?;
         let start = place.take(0, place.len().min(6)).map_err(io)?;
-        if start.starts_with(&[0x1f, 0x8b]) || start.starts_with(b"\x28\xb5\x2f\xfd") {
-            return Err(compressed(path));
+        let mut file = path.to_path_buf();
+        if let Some(packing) = packing_of(&start) {
+            file = unpack(path, packing)?;
+            place = Place::open(&file)?.shown_as(path);
         }
         let (shard, len) = (self.shards.len() as u32, place.len());
         // Headers are 512 bytes apart from each other by the sizes of the members: a small buffer is best.
-        let reader = BufReader::with_capacity(512, File::open(path).map_err(io)?);
+        let reader = BufReader::with_capacity(512, File::open(&file).map_err(io)?);
         let mut archive = tar::Archive::new(reader);
         let (mut end, mut last) = (0, String::from("the first member"));
         for entry in archive.entries_with_seek().map_err(io)? {
