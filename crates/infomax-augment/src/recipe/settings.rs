@@ -30,7 +30,8 @@ pub enum Filter {
 /// most operations, on noise by up to some 20 for the hue and bicubic resizing.
 ///
 /// The parameters are drawn in the same way for all of them, so a view differs in its rounding, and at the edges
-/// of an affine transformation in what is taken for the pixels beyond. Blur, solarize, posterize, equalize, flips, normalisation, noise and erasing are the same for all.
+/// of an affine transformation in what is taken for the pixels beyond. Blur, solarize, posterize, equalize, flips,
+/// normalisation, noise and erasing are the same for all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Semantics {
