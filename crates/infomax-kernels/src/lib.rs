@@ -44,6 +44,8 @@ mod norm;
 mod objective_rows;
 mod optional;
 #[allow(unsafe_code)]
+mod pairs;
+#[allow(unsafe_code)]
 pub mod pairwise;
 #[allow(unsafe_code)]
 mod panels;

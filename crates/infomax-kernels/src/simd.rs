@@ -6,6 +6,7 @@
 
 use crate::stored::Stored;
 use half::bf16;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// An instruction set that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,27 +17,50 @@ pub enum Isa {
     Avx2,
     /// 512-bit vectors.
     Avx512,
+    /// 512-bit vectors, and for maps in bf16 the dot products of pairs of bf16 (AVX512_BF16).
+    Avx512Bf16,
+    /// The pairs of [`Isa::Avx512Bf16`] in plain arithmetic.
+    #[cfg(test)]
+    EmulatedBf16,
 }
 
+/// The place in [`Isa::available`] of the best one that may be used.
+static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
+
 impl Isa {
-    /// The best instruction set of this machine.
+    /// The best instruction set of this machine, or that of [`Isa::limit`].
     pub fn detect() -> Self {
-        *Self::available().last().unwrap_or(&Self::Portable)
+        let (available, limit) = (Self::available(), LIMIT.load(Ordering::Relaxed));
+        *available.get(limit).or(available.last()).unwrap_or(&Self::Portable)
     }
 
     /// Every instruction set of this machine, the slowest first.
     pub fn available() -> &'static [Self] {
         #[cfg(target_arch = "x86_64")]
         {
+            const ALL: &[Isa] = &[Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
             let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            if avx2 && is_x86_feature_detected!("avx512f") {
-                return &[Self::Portable, Self::Avx2, Self::Avx512];
-            }
-            if avx2 {
-                return &[Self::Portable, Self::Avx2];
-            }
+            let avx512 = avx2 && is_x86_feature_detected!("avx512f");
+            let pairs =
+                avx512 && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512bf16");
+            &ALL[..1 + usize::from(avx2) + usize::from(avx512) + usize::from(pairs)]
         }
+        #[cfg(not(target_arch = "x86_64"))]
         &[Self::Portable]
+    }
+
+    /// Every instruction set of this machine, and the emulated one.
+    #[cfg(test)]
+    pub(crate) fn tested() -> impl Iterator<Item = Self> {
+        Self::available().iter().copied().chain([Self::EmulatedBf16])
+    }
+
+    /// Switches off every instruction set that is better than this one, for the operations of the whole process
+    /// that start from now on: to compare, or to have the bits of another machine. On a machine without it
+    /// nothing changes. Matrix products of the `gemm` and `faer` crates choose for themselves.
+    pub fn limit(self) {
+        let place = Self::available().iter().position(|isa| *isa == self);
+        LIMIT.store(place.unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 }
 
@@ -161,7 +185,7 @@ pub(crate) fn grow<T: Float>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
 }
 
 macro_rules! float {
-    ($t:ty, $portable:ty, $avx2:ident, $avx512:ident) => {
+    ($t:ty, $portable:ty, $avx2:ident, $avx512:ident, $emulated:ty) => {
         impl Float for $t {
             #[inline(always)]
             fn of(x: f64) -> Self {
@@ -174,6 +198,11 @@ macro_rules! float {
             }
 
             fn dispatch<K: Kernel<Self>>(isa: Isa, kernel: K) -> K::Out {
+                #[cfg(test)]
+                if isa == Isa::EmulatedBf16 {
+                    // SAFETY: plain arithmetic.
+                    return unsafe { kernel.run::<$emulated>() };
+                }
                 #[cfg(target_arch = "x86_64")]
                 {
                     #[target_feature(enable = "avx2,fma")]
@@ -187,7 +216,8 @@ macro_rules! float {
                         unsafe { kernel.run::<x86::$avx512>() }
                     }
                     let available = Isa::available();
-                    if isa == Isa::Avx512 && available.contains(&isa) {
+                    let wide = matches!(isa, Isa::Avx512 | Isa::Avx512Bf16);
+                    if wide && available.contains(&Isa::Avx512) {
                         // SAFETY: the features were just detected.
                         return unsafe { avx512(kernel) };
                     }
@@ -229,8 +259,8 @@ macro_rules! float {
     };
 }
 
-float!(f32, Portable<f32, 4>, F32x8, F32x16);
-float!(f64, Portable<f64, 2>, F64x4, F64x8);
+float!(f32, Portable<f32, 4>, F32x8, F32x16, crate::pairs::Emulated);
+float!(f64, Portable<f64, 2>, F64x4, F64x8, Portable<f64, 2>);
 
 /// An array, for the compiler to vectorise.
 #[derive(Clone, Copy)]
@@ -319,7 +349,7 @@ portable!(f32, 4);
 portable!(f64, 2);
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(crate) mod x86 {
     //! The vectors of x86-64.
 
     use super::{Simd, bf16};
