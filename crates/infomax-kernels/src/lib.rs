@@ -7,6 +7,9 @@
 mod attention;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
+mod avx512_x86;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
 mod bf16_x86;
 #[allow(unsafe_code)]
 mod block;

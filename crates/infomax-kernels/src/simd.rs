@@ -353,6 +353,7 @@ pub(crate) mod x86 {
     //! The vectors of x86-64.
 
     use super::{Simd, bf16};
+    use crate::avx512_x86::*;
     use crate::bf16_x86::*;
     use std::arch::x86_64::*;
 
@@ -481,6 +482,20 @@ pub(crate) mod x86 {
         }
     }
 
+    /// A square of 16 floats: four of 8.
+    ///
+    /// # Safety
+    /// AVX; rows of 16 floats at both places.
+    #[inline(always)]
+    unsafe fn transpose16(from: *const f32, from_pitch: usize, to: *mut f32, to_pitch: usize) {
+        for (i, j) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
+            // SAFETY: squares within the caller's.
+            unsafe {
+                transpose8(from.add(i * from_pitch + j), from_pitch, to.add(j * to_pitch + i), to_pitch);
+            }
+        }
+    }
+
     // `max(0, x)` returns its second operand when one is NaN, so NaN stays.
     vector!(
         F32x16,
@@ -495,9 +510,10 @@ pub(crate) mod x86 {
         _mm512_add_ps,
         _mm512_sub_ps,
         _mm512_mul_ps,
-        |x| _mm512_max_ps(_mm512_setzero_ps(), x),
-        |x, y| _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(y, _mm512_setzero_ps()), x),
-        |x| _mm512_reduce_add_ps(x);
+        |x| relu16(x),
+        |x, y| _mm512_maskz_mov_ps(positive16(y), x),
+        |x| _mm512_reduce_add_ps(x),
+        transpose16;
         load_bf16x16, store_bf16x16, round_bf16x16
     );
     vector!(
@@ -513,8 +529,8 @@ pub(crate) mod x86 {
         _mm512_add_pd,
         _mm512_sub_pd,
         _mm512_mul_pd,
-        |x| _mm512_max_pd(_mm512_setzero_pd(), x),
-        |x, y| _mm512_maskz_mov_pd(_mm512_cmp_pd_mask::<_CMP_GT_OQ>(y, _mm512_setzero_pd()), x),
+        |x| relu8(x),
+        |x, y| _mm512_maskz_mov_pd(positive8(y), x),
         |x| _mm512_reduce_add_pd(x)
     );
     vector!(

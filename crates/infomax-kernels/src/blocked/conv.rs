@@ -189,7 +189,8 @@ impl Blocked {
     ///
     /// 3x3 kernels of stride 1 run through Winograd's minimal filtering F(4x4, 3x3): in f32 its error stays
     /// below 1e-4 of the largest result (`tests` measure some 1e-5). Of maps in bf16 `weight` is f32, and is
-    /// rounded to bf16 first; sums are taken in f32.
+    /// rounded to bf16 first; sums are taken in f32, of pairs of products where there are instructions for it
+    /// (see [`Blocked`]; never in Winograd's form).
     ///
     /// # Gradient
     /// Of the images and of `weight`, each only where it is asked for.
