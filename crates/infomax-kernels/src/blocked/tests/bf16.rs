@@ -129,27 +129,35 @@ fn spread_single(dims: &[usize], seed: u64) -> Tensor {
     spread(dims, seed, 1.0).to_dtype(DType::F32).unwrap()
 }
 
-/// For Miri and valgrind: blocks of 8 and 16 images, the instruction sets beside each other; without the products of
-/// the composed form.
-#[test]
-fn memory_small_maps_in_bf16() {
-    for (x, w, cfg) in [
-        ([9, 3, 2, 3], [5, 3, 2, 2], cfg(2, 1, 1)),
-        ([1, 2, 2, 2], [3, 2, 1, 1], cfg(1, 0, 1)),
-        ([9, 8, 1, 2], [9, 8, 3, 3], cfg(1, 1, 1)),
-    ] {
-        let (xs, ws) = (held(&x, 1), held(&w, 2));
-        let of = |isa| run(&|x, w| conv(x, w, cfg, isa, true), &xs, &ws);
-        let expected = of(Isa::Portable);
-        for isa in Isa::tested() {
-            for (i, (got, expected)) in of(isa).iter().zip(&expected).enumerate() {
-                let halves = if i < 2 { 2.0 } else { 0.0 };
-                close(&format!("{isa:?} x{x:?} w{w:?}: {i}"), got, expected, halves);
-            }
+/// The instruction sets beside each other, without the products of the composed form.
+fn beside(x: [usize; 4], w: [usize; 4], cfg: Conv2dConfig) {
+    let (xs, ws) = (held(&x, 1), held(&w, 2));
+    let of = |isa| run(&|x, w| conv(x, w, cfg, isa, true), &xs, &ws);
+    let expected = of(Isa::Portable);
+    for isa in Isa::tested() {
+        for (i, (got, expected)) in of(isa).iter().zip(&expected).enumerate() {
+            let halves = if i < 2 { 2.0 } else { 0.0 };
+            close(&format!("{isa:?} x{x:?} w{w:?}: {i}"), got, expected, halves);
         }
     }
-    let layers = vec![([4, 3, 3, 3], 2, 1), ([4, 4, 1, 1], 1, 0)];
-    let case = Case { x: [9, 3, 2, 3], layers, short: Short::None, train: true };
+}
+
+/// For Miri and valgrind, as the next two.
+#[test]
+fn memory_small_pairs() {
+    beside([9, 3, 1, 2], [2, 3, 1, 2], cfg(1, 0, 1));
+    beside([1, 2, 2, 1], [3, 2, 1, 1], cfg(1, 0, 1));
+}
+
+#[test]
+fn memory_small_winograd_in_bf16() {
+    beside([9, 8, 1, 1], [8, 8, 3, 3], cfg(1, 1, 1));
+}
+
+#[test]
+fn memory_small_unit_in_bf16() {
+    let layers = vec![([3, 2, 2, 2], 2, 0), ([2, 3, 1, 1], 1, 0)];
+    let case = Case { x: [9, 2, 2, 3], layers, short: Short::None, train: true };
     for isa in Isa::tested() {
         assert_eq!(fused(&case, &case.tensors(DType::F32), isa, true).len(), 12);
     }
