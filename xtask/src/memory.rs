@@ -15,8 +15,12 @@ use crate::workspace::{Workspace, cargo};
 /// The crate that holds the unsafe code.
 const CRATE: &str = "infomax-kernels";
 
-/// Tests that Miri can run in minutes: small shapes through every raw pointer, without the products of `gemm`.
+/// Tests that Miri can run in minutes: raw pointers of the rows, of pooling and of depthwise convolution,
+/// without the matrix products.
 const MIRI: &[&str] = &["--lib", "memory_small"];
+
+/// Those with AVX-512: the vectors themselves.
+const MIRI_WIDE: &[&str] = &["--lib", "--", "pairs::tests", "stored::tests::squares"];
 
 /// The features of a processor with AVX-512 and its dot products of bf16: Miri takes what is compiled for as present,
 /// and runs most vector instructions as plain arithmetic, on any machine. Where it does not know one (the dot
@@ -34,9 +38,9 @@ pub(crate) fn run(ws: &Workspace) -> Result<()> {
     let target = target_triple(ws)?;
     let mut ran = Vec::new();
     if nightly(&["cargo", "miri", "--version"]) {
-        miri(ws, "target/miri", None)?;
+        miri(ws, "target/miri", MIRI, None)?;
         if target.starts_with("x86_64") {
-            miri(ws, "target/miri-avx512", Some(WIDE))?;
+            miri(ws, "target/miri-avx512", MIRI_WIDE, Some(WIDE))?;
         }
         ran.push("Miri");
     } else {
@@ -72,11 +76,11 @@ pub(crate) fn run(ws: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// The tests of [`MIRI`], for the processor that every machine has or one with these features.
-fn miri(ws: &Workspace, folder: &str, features: Option<&str>) -> Result<()> {
+/// Some tests, for the processor that every machine has or one with these features.
+fn miri(ws: &Workspace, folder: &str, tests: &[&str], features: Option<&str>) -> Result<()> {
     let mut args = vec!["run", "nightly", "cargo", "miri", "test", "--package", CRATE];
     args.extend(["--target-dir", folder]);
-    args.extend(MIRI);
+    args.extend(tests);
     // Files (proptest's seeds), clocks and `available_parallelism` are outside of Miri's machine. The queues of
     // the thread pool (crossbeam) keep the rules of tree borrows, not those of stacked borrows.
     let flags = "-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows";

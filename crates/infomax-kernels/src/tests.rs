@@ -477,12 +477,12 @@ fn extreme_rows() {
 }
 
 /// Small shapes through every raw pointer of the rows, pooling and depthwise convolution, and with `gemm` outside
-/// of Miri through those of attention too: for Miri and valgrind (`cargo xtask ci --only memory`).
+/// of Miri through those of attention and the blocks: for Miri and valgrind (`cargo xtask ci --only memory`).
 #[test]
 fn memory_small() {
     let cfg = Conv2dConfig { stride: 2, padding: 1, ..Default::default() };
     let all_cases = cases(2, 5, 2).into_iter().chain([depthwise(1, (3, 4, 5), (3, 3), cfg)]);
-    let products = ["linear", "attention", "self_attention"];
+    let products = ["linear", "attention", "feed_forward", "self_attention"];
     for case in all_cases {
         // The crate `gemm` asks the processor for its caches in assembly, which Miri does not run.
         if cfg!(miri) && products.iter().any(|p| case.name.starts_with(p)) {

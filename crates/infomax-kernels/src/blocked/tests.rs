@@ -347,9 +347,10 @@ fn a_chain_is_its_units_one_by_one() {
     }
 }
 
-/// For Miri and valgrind: blocks of 8 and 16 images through both forms, units and pools, the instruction sets
+/// For valgrind: blocks of 8 and 16 images through both forms, units and pools, the instruction sets
 /// beside each other; without the products of the composed form.
 #[test]
+#[cfg_attr(miri, ignore = "too slow there")]
 fn memory_small_maps() {
     let beside = |name: &str, run: &dyn Fn(Isa) -> Vec<Tensor>| {
         let expected = run(Isa::Portable);

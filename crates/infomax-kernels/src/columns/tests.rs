@@ -52,8 +52,9 @@ fn products_of_every_instruction_set() {
     products::<f64>(&sizes, 1e-12);
 }
 
-/// For Miri and valgrind: no product of the composed forms.
+/// For valgrind: no product of the composed forms.
 #[test]
+#[cfg_attr(miri, ignore = "too slow there")]
 fn memory_small_columns() {
     products::<f32>(&[(3, 19)], 3e-5);
     products::<f64>(&[(5, 3)], 1e-12);

@@ -36,8 +36,9 @@ fn check(x: [usize; 4], w: [usize; 4], bias: bool, cfg: Conv2dConfig, dtype: DTy
     }
 }
 
-/// For Miri and valgrind: the instruction sets beside each other, without the products of the composed form.
+/// For valgrind: the instruction sets beside each other, without the products of the composed form.
 #[test]
+#[cfg_attr(miri, ignore = "too slow there")]
 fn memory_small_conv() {
     for (x, w, cfg) in [
         ([2, 3, 3, 4], [5, 3, 2, 2], cfg(2, 1, 1, 1)),

@@ -47,8 +47,9 @@ fn the_composed_form_in_value_and_gradient() {
     check(&SHAPES);
 }
 
-/// For Miri and valgrind.
+/// For valgrind.
 #[test]
+#[cfg_attr(miri, ignore = "too slow there")]
 fn memory_small_norm() {
     check(&[&[3, 5, 2, 3], &[5, 9]]);
 }

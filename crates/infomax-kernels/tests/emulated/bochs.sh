@@ -61,7 +61,8 @@ error: action=ignore
 info: action=ignore
 RC
 rm -f "$work/serial.txt"
-$BOCHS -q -f "$work/bochsrc" > "$work/bochs.out" 2>&1 &
+# A build with the debugger waits for its first command.
+echo c | $BOCHS -q -f "$work/bochsrc" > "$work/bochs.out" 2>&1 &
 emulator=$!
 trap 'kill $emulator 2> /dev/null' EXIT
 waited=0

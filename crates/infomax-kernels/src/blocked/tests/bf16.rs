@@ -142,19 +142,22 @@ fn beside(x: [usize; 4], w: [usize; 4], cfg: Conv2dConfig) {
     }
 }
 
-/// For Miri and valgrind, as the next two.
+/// For valgrind, as the next two.
 #[test]
+#[cfg_attr(miri, ignore = "too slow there")]
 fn memory_small_pairs() {
     beside([9, 3, 1, 2], [2, 3, 1, 2], cfg(1, 0, 1));
     beside([1, 2, 2, 1], [3, 2, 1, 1], cfg(1, 0, 1));
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too slow there")]
 fn memory_small_winograd_in_bf16() {
     beside([9, 8, 1, 1], [8, 8, 3, 3], cfg(1, 1, 1));
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too slow there")]
 fn memory_small_unit_in_bf16() {
     let layers = vec![([3, 2, 2, 2], 2, 0), ([2, 3, 1, 1], 1, 0)];
     let case = Case { x: [9, 2, 2, 3], layers, short: Short::None, train: true };
