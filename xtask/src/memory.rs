@@ -1,8 +1,9 @@
 //! The unsafe code of the kernels under tools that watch memory: Miri, AddressSanitizer, valgrind.
 //!
-//! Each tool sees something else. Miri knows the rules of the language, but neither vector instructions nor the
-//! assembly that the matrix products use to ask for the processor. AddressSanitizer and valgrind run the real
-//! machine code, vectors included. What is not there on a machine is named; at least one must be.
+//! Each tool sees something else. Miri knows the rules of the language, and on x86-64 the vectors of any processor
+//! that it is told to play, but not the assembly that the matrix products use to ask for the processor.
+//! AddressSanitizer and valgrind run the real machine code, with the vectors of this machine (AddressSanitizer) or up
+//! to AVX2 (valgrind). What is not there on a machine is named; at least one must be.
 
 use std::ffi::OsString;
 
@@ -18,6 +19,14 @@ const CRATE: &str = "infomax-kernels";
 /// without the matrix products.
 const MIRI: &[&str] = &["--lib", "memory_small"];
 
+/// Those with AVX-512: the vectors themselves.
+const MIRI_WIDE: &[&str] = &["--lib", "--", "pairs::tests", "stored::tests::squares"];
+
+/// The features of a processor with AVX-512 and its dot products of bf16: Miri takes what is compiled for as present,
+/// and runs most vector instructions as plain arithmetic, on any machine. Where it does not know one (the dot
+/// product, a permutation), the crate has its plain form.
+const WIDE: &str = "-Ctarget-feature=+avx2,+fma,+f16c,+avx512f,+avx512bw,+avx512bf16";
+
 /// Runs every tool that is there.
 pub(crate) fn run(ws: &Workspace) -> Result<()> {
     let nightly = |args: &[&str]| {
@@ -29,13 +38,10 @@ pub(crate) fn run(ws: &Workspace) -> Result<()> {
     let target = target_triple(ws)?;
     let mut ran = Vec::new();
     if nightly(&["cargo", "miri", "--version"]) {
-        let mut args = vec!["run", "nightly", "cargo", "miri", "test", "--package", CRATE];
-        args.extend(["--target-dir", "target/miri"]);
-        args.extend(MIRI);
-        // Files (proptest's seeds), clocks and `available_parallelism` are outside of Miri's machine. The queues of
-        // the thread pool (crossbeam) keep the rules of tree borrows, not those of stacked borrows.
-        let flags = "-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows";
-        Runner::new(ws).env("MIRIFLAGS", flags).program(&OsString::from("rustup"), "rustup", &args)?;
+        miri(ws, "target/miri", MIRI, None)?;
+        if target.starts_with("x86_64") {
+            miri(ws, "target/miri-avx512", MIRI_WIDE, Some(WIDE))?;
+        }
         ran.push("Miri");
     } else {
         println!("Miri: not here (`rustup toolchain install nightly --component miri,rust-src`)");
@@ -68,6 +74,21 @@ pub(crate) fn run(ws: &Workspace) -> Result<()> {
     }
     println!("checked by {}", ran.join(", "));
     Ok(())
+}
+
+/// Some tests, for the processor that every machine has or one with these features.
+fn miri(ws: &Workspace, folder: &str, tests: &[&str], features: Option<&str>) -> Result<()> {
+    let mut args = vec!["run", "nightly", "cargo", "miri", "test", "--package", CRATE];
+    args.extend(["--target-dir", folder]);
+    args.extend(tests);
+    // Files (proptest's seeds), clocks and `available_parallelism` are outside of Miri's machine. The queues of
+    // the thread pool (crossbeam) keep the rules of tree borrows, not those of stacked borrows.
+    let flags = "-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows";
+    let mut runner = Runner::new(ws).env("MIRIFLAGS", flags);
+    if let Some(features) = features {
+        runner = runner.env("RUSTFLAGS", features);
+    }
+    runner.program(&OsString::from("rustup"), "rustup", &args)
 }
 
 /// The unit tests of the shapes that fit, as machine code under memcheck.

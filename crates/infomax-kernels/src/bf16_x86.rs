@@ -1,5 +1,6 @@
 //! Between vectors of f32 and bf16 in memory on x86-64, without bf16 instructions: the same bits everywhere.
 
+use crate::avx512_x86::nan16;
 use std::arch::x86_64::*;
 
 /// # Safety
@@ -70,7 +71,7 @@ unsafe fn bits_bf16x16(v: __m512) -> __m512i {
         let bits = _mm512_castps_si512(v);
         let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
         let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+        let nan = nan16(v);
         _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x0040_0000))
     }
 }

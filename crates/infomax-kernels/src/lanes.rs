@@ -60,7 +60,7 @@ pub(crate) fn run<K: Task>(isa: Isa, task: K) -> K::Out {
             task.run::<Fused>()
         }
         let available = Isa::available();
-        if isa == Isa::Avx512 && available.contains(&isa) {
+        if matches!(isa, Isa::Avx512 | Isa::Avx512Bf16) && available.contains(&Isa::Avx512) {
             // SAFETY: the features were just detected.
             return unsafe { avx512(task) };
         }

@@ -5,6 +5,9 @@
 
 #[allow(unsafe_code)]
 mod attention;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod avx512_x86;
 mod backward;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
@@ -24,6 +27,7 @@ mod cross_entropy;
 mod elementary;
 mod elementwise;
 mod error;
+mod isa;
 #[allow(unsafe_code)]
 mod lanes;
 #[allow(unsafe_code)]
@@ -47,6 +51,8 @@ mod norm;
 #[allow(unsafe_code)]
 mod objective_rows;
 mod optional;
+#[allow(unsafe_code)]
+mod pairs;
 #[allow(unsafe_code)]
 pub mod pairwise;
 #[allow(unsafe_code)]
@@ -75,6 +81,7 @@ pub use conv::{conv2d, depthwise_conv2d_last};
 pub use cross_entropy::{cross_entropy, cross_entropy_soft};
 pub use elementwise::{Elementwise, elementwise, gelu, relu, silu};
 pub use error::{Error, Result};
+pub use isa::Isa;
 pub use limits::MachineLimits;
 pub use linear::{linear, linear_with};
 pub use log_det::{Normalise, half_log_det_gram};
@@ -86,5 +93,4 @@ pub use objective_rows::{squared_error, unit_rows};
 pub use patches::{patches, patches_last};
 pub use row_norm::{group_norm, layer_norm, rms_norm};
 pub use rows::{l2_normalize, log_softmax, softmax};
-pub use simd::Isa;
 pub use types::{Activation, BatchNormOutput, Conv2dConfig, Pool2dConfig};

@@ -1,46 +1,12 @@
-//! Vectors of floats behind one trait, and the choice of the instruction set at run time.
+//! Vectors of floats behind one trait, and the kernels that are compiled for each of them.
 //!
 //! A kernel is written once, generic over [`Simd`], and compiled for each instruction set: everything from
 //! [`Kernel::run`] down is `inline(always)`, so that the bodies land inside of the functions with
 //! `target_feature` below. NEON, which every aarch64 has, needs none.
 
+pub(crate) use crate::isa::Isa;
 use crate::stored::Stored;
 use half::bf16;
-
-/// An instruction set that the kernels are compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Isa {
-    /// Arrays of floats, left to the compiler.
-    Portable,
-    /// 128-bit vectors of aarch64, with fused multiply-add.
-    Neon,
-    /// 256-bit vectors with fused multiply-add.
-    Avx2,
-    /// 512-bit vectors.
-    Avx512,
-}
-
-impl Isa {
-    /// The best instruction set of this machine.
-    pub fn detect() -> Self {
-        *Self::available().last().unwrap_or(&Self::Portable)
-    }
-
-    /// Every instruction set of this machine, the slowest first.
-    pub fn available() -> &'static [Self] {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            if avx2 && is_x86_feature_detected!("avx512f") {
-                return &[Self::Portable, Self::Avx2, Self::Avx512];
-            }
-            if avx2 {
-                return &[Self::Portable, Self::Avx2];
-            }
-        }
-        if cfg!(target_arch = "aarch64") { &[Self::Portable, Self::Neon] } else { &[Self::Portable] }
-    }
-}
 
 /// A vector of `LANES` floats.
 ///
@@ -163,7 +129,7 @@ pub(crate) fn grow<T: Float>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
 }
 
 macro_rules! float {
-    ($t:ty, $portable:ty, $neon:ident, $avx2:ident, $avx512:ident) => {
+    ($t:ty, $portable:ty, $neon:ident, $avx2:ident, $avx512:ident, $emulated:ty) => {
         impl Float for $t {
             #[inline(always)]
             fn of(x: f64) -> Self {
@@ -176,6 +142,11 @@ macro_rules! float {
             }
 
             fn dispatch<K: Kernel<Self>>(isa: Isa, kernel: K) -> K::Out {
+                #[cfg(test)]
+                if isa == Isa::EmulatedBf16 {
+                    // SAFETY: plain arithmetic.
+                    return unsafe { kernel.run::<$emulated>() };
+                }
                 #[cfg(target_arch = "x86_64")]
                 {
                     #[target_feature(enable = "avx2,fma")]
@@ -189,7 +160,8 @@ macro_rules! float {
                         unsafe { kernel.run::<x86::$avx512>() }
                     }
                     let available = Isa::available();
-                    if isa == Isa::Avx512 && available.contains(&isa) {
+                    let wide = matches!(isa, Isa::Avx512 | Isa::Avx512Bf16);
+                    if wide && available.contains(&Isa::Avx512) {
                         // SAFETY: the features were just detected.
                         return unsafe { avx512(kernel) };
                     }
@@ -236,8 +208,8 @@ macro_rules! float {
     };
 }
 
-float!(f32, Portable<f32, 4>, F32x4, F32x8, F32x16);
-float!(f64, Portable<f64, 2>, F64x2, F64x4, F64x8);
+float!(f32, Portable<f32, 4>, F32x4, F32x8, F32x16, crate::pairs::Emulated);
+float!(f64, Portable<f64, 2>, F64x2, F64x4, F64x8, Portable<f64, 2>);
 
 /// An array, for the compiler to vectorise.
 #[derive(Clone, Copy)]
@@ -326,10 +298,11 @@ portable!(f32, 4);
 portable!(f64, 2);
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(crate) mod x86 {
     //! The vectors of x86-64.
 
     use super::{Simd, bf16};
+    use crate::avx512_x86::*;
     use crate::bf16_x86::*;
     use std::arch::x86_64::*;
 
@@ -458,6 +431,20 @@ mod x86 {
         }
     }
 
+    /// A square of 16 floats: four of 8.
+    ///
+    /// # Safety
+    /// AVX; rows of 16 floats at both places.
+    #[inline(always)]
+    unsafe fn transpose16(from: *const f32, from_pitch: usize, to: *mut f32, to_pitch: usize) {
+        for (i, j) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
+            // SAFETY: squares within the caller's.
+            unsafe {
+                transpose8(from.add(i * from_pitch + j), from_pitch, to.add(j * to_pitch + i), to_pitch);
+            }
+        }
+    }
+
     // `max(0, x)` returns its second operand when one is NaN, so NaN stays.
     vector!(
         F32x16,
@@ -472,9 +459,10 @@ mod x86 {
         _mm512_add_ps,
         _mm512_sub_ps,
         _mm512_mul_ps,
-        |x| _mm512_max_ps(_mm512_setzero_ps(), x),
-        |x, y| _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(y, _mm512_setzero_ps()), x),
-        |x| _mm512_reduce_add_ps(x);
+        |x| relu16(x),
+        |x, y| _mm512_maskz_mov_ps(positive16(y), x),
+        |x| _mm512_reduce_add_ps(x),
+        transpose16;
         load_bf16x16, store_bf16x16, round_bf16x16
     );
     vector!(
@@ -490,8 +478,8 @@ mod x86 {
         _mm512_add_pd,
         _mm512_sub_pd,
         _mm512_mul_pd,
-        |x| _mm512_max_pd(_mm512_setzero_pd(), x),
-        |x, y| _mm512_maskz_mov_pd(_mm512_cmp_pd_mask::<_CMP_GT_OQ>(y, _mm512_setzero_pd()), x),
+        |x| relu8(x),
+        |x, y| _mm512_maskz_mov_pd(positive8(y), x),
         |x| _mm512_reduce_add_pd(x)
     );
     vector!(

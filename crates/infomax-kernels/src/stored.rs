@@ -68,6 +68,11 @@ pub(crate) trait Stored: WithDType + Copy + Default + Send + Sync + 'static {
     /// Elements that [`Stored::widened`] needs for `len`.
     fn widened_len(len: usize) -> usize;
 
+    /// The slice itself where its type is bf16, for the instructions that multiply bf16.
+    fn as_bf16(_: &[Self]) -> Option<&[bf16]> {
+        None
+    }
+
     /// Buffers between their users: see [`Pooled`](crate::blocked::Pooled).
     fn spare() -> &'static Mutex<Vec<Vec<Self>>>;
 }
@@ -225,6 +230,10 @@ impl Stored for bf16 {
 
     fn widened_len(len: usize) -> usize {
         len
+    }
+
+    fn as_bf16(values: &[Self]) -> Option<&[bf16]> {
+        Some(values)
     }
 
     fn spare() -> &'static Mutex<Vec<Vec<Self>>> {

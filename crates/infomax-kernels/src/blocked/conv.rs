@@ -2,17 +2,19 @@
 
 use super::direct::{Direct, DirectWeight, Reach, pack};
 use super::layout::{Blocked, Dims};
+use super::pairs::{pack_pairs, pairs};
 use super::tile::{fit, geometry};
 use super::winograd::{Winograd, suits};
 use super::winograd_weight::WinogradWeight;
 use crate::backward::hand;
 use crate::check::ConvShape;
-use crate::simd::{Isa, Shared, filled};
+use crate::simd::{Float as _, Isa, Shared, filled};
 use crate::storage::{contiguous, result, slice, tensor};
 use crate::stored::Stored;
 use crate::{Conv2dConfig, Error, Result, check};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor, WithDType as _};
 use half::bf16;
+use std::any::Any;
 
 /// A convolution of known sizes.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +72,13 @@ impl Conv {
         let (blocks, lanes) = (self.blocks, self.lanes);
         // SAFETY: passed on.
         unsafe {
-            if self.fast && suits(d) {
+            if let (Some(isa), Some(source)) = (pairs(self.isa, lanes), E::as_bf16(source)) {
+                let weights = &pack_pairs(d.k, d.c, taps, |k, c, t| bf16::from_f64(at(k, c, t).f64()));
+                let reach = &Reach::forward(d);
+                let (channels, outputs) = (d.c, d.k);
+                Direct { reach, blocks, lanes, source, channels, outputs, weights, add: false }
+                    .run_pairs(isa, Shared::new(out.get().cast()));
+            } else if self.fast && suits(d) {
                 Winograd { shape: d, blocks, lanes, source, add: false }.run(self.isa, at, out);
             } else {
                 let weights = &pack::<E>(self.rows::<E>(), d.k, d.c, taps, at);
@@ -99,7 +107,14 @@ impl Conv {
         let (blocks, lanes) = (self.blocks, self.lanes);
         // SAFETY: passed on.
         unsafe {
-            if self.fast && suits(d) {
+            if let (Some(isa), Some(source)) = (pairs(self.isa, lanes), E::as_bf16(grad)) {
+                let at = |c: usize, k: usize, t: usize| weight[(k * d.c + c) * taps + t].f64();
+                let weights = &pack_pairs(d.c, d.k, taps, |c, k, t| bf16::from_f64(at(c, k, t)));
+                let reach = &Reach::backward(d);
+                let (channels, outputs) = (d.k, d.c);
+                Direct { reach, blocks, lanes, source, channels, outputs, weights, add }
+                    .run_pairs(isa, Shared::new(out.get().cast()));
+            } else if self.fast && suits(d) {
                 // A convolution of the gradient with the kernel turned by 180 degrees.
                 let turned = ConvShape {
                     c: d.k,
@@ -127,6 +142,14 @@ impl Conv {
     /// The gradient of the weight.
     pub(super) fn weight_grad<E: Stored>(&self, source: &[E], grad: &[E]) -> Vec<E::Real> {
         let (shape, blocks, lanes) = (&self.shape, self.blocks, self.lanes);
+        if let (Some(isa), Some(source), Some(grad)) =
+            (pairs(self.isa, lanes), E::as_bf16(source), E::as_bf16(grad))
+        {
+            let values: Box<dyn Any> =
+                Box::new(DirectWeight { shape, blocks, lanes, source, grad }.run_pairs(isa));
+            // The arithmetic of bf16 is in f32, so that these are the same type.
+            return values.downcast().map(|values| *values).unwrap_or_default();
+        }
         if self.fast && suits(shape) {
             WinogradWeight { shape, blocks, lanes, source, grad }.run(self.isa)
         } else {
@@ -167,7 +190,8 @@ impl Blocked {
     ///
     /// 3x3 kernels of stride 1 run through Winograd's minimal filtering F(4x4, 3x3): in f32 its error stays
     /// below 1e-4 of the largest result (`tests` measure some 1e-5). Of maps in bf16 `weight` is f32, and is
-    /// rounded to bf16 first; sums are taken in f32.
+    /// rounded to bf16 first; sums are taken in f32, of pairs of products where there are instructions for it
+    /// (see [`Blocked`]; never in Winograd's form).
     ///
     /// # Gradient
     /// Of the images and of `weight`, each only where it is asked for.

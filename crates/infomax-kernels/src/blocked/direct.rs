@@ -2,7 +2,7 @@
 //! the result, a list of the source pixels that reach it.
 
 use super::buffer::Pooled;
-use super::tile::{Cell, NV, Outer, PAIRS, Pair, Seg, Sweep, fit, geometry, outer, sweep};
+use super::tile::{Cell, NV, Outer, PAIRS, Pair, Seg, Sweep, fit, geometry, outer, rows, sweep};
 use crate::check::ConvShape;
 use crate::simd::{Float, Isa, Kernel, Shared, Simd, grow};
 use crate::stored::Stored;
@@ -124,8 +124,8 @@ pub(super) fn unturn<T: Float>(
     weight
 }
 
-/// One pass over a batch.
-pub(super) struct Direct<'a, E: Stored> {
+/// One pass over a batch, with weights of type `W`.
+pub(super) struct Direct<'a, E: Stored, W = <E as Stored>::Real> {
     pub(super) reach: &'a Reach,
     pub(super) blocks: usize,
     pub(super) lanes: usize,
@@ -133,8 +133,87 @@ pub(super) struct Direct<'a, E: Stored> {
     pub(super) channels: usize,
     pub(super) outputs: usize,
     /// From [`pack`].
-    pub(super) weights: &'a [E::Real],
+    pub(super) weights: &'a [W],
     pub(super) add: bool,
+}
+
+/// The register tiles of some pixels.
+pub(super) struct Plan<E> {
+    pub(super) segs: Vec<Seg<E>>,
+    pub(super) cells: Vec<Cell<E>>,
+    /// Where a tile holds two pixels, one of them may have no source for a tap, or be beyond the end.
+    _zeros: Vec<E>,
+    _trash: Vec<E>,
+}
+
+impl<E: Stored, W> Direct<'_, E, W> {
+    /// `(pixels of a task, tasks of a block)`.
+    pub(super) fn tasks(&self) -> (usize, usize) {
+        let pixels = self.reach.pixels;
+        let step = (TASK / (self.channels * self.lanes)).clamp(4, 256);
+        let step = pixels.div_ceil(pixels.div_ceil(step)).next_multiple_of(NV);
+        (step, pixels.div_ceil(step))
+    }
+
+    /// The pixels of task `task % tasks` of block `task / tasks`, for vectors of `width` lanes; the weights of a
+    /// tap are `tap` elements. The segments point into the source or at zeros, the cells into the result `out`
+    /// or the trash, as long as the plan lives.
+    pub(super) fn plan(&self, task: usize, width: usize, tap: usize, out: Shared<E>) -> Plan<E> {
+        let (p, r) = (self, self.reach);
+        let (step, tasks) = self.tasks();
+        let (block, first) = (task / tasks, task % tasks * step);
+        let end = (first + step).min(r.pixels);
+        let vectors = p.lanes / width;
+        let zeros = vec![E::default(); if vectors < NV { p.channels * p.lanes } else { 0 }];
+        let mut trash = vec![E::default(); if vectors < NV { p.outputs * p.lanes } else { 0 }];
+        let trash_start = trash.as_mut_ptr();
+        let total = (end - first) * vectors;
+        let mut segs = Vec::with_capacity(total.div_ceil(NV) * r.taps);
+        let mut cells = Vec::with_capacity(total.div_ceil(NV));
+        let image = p.channels * p.lanes;
+        for v in (0..total).step_by(NV) {
+            let from = segs.len();
+            let place = |j: usize| {
+                let v = v + j;
+                (v < total).then(|| (first + v / vectors, v % vectors * width))
+            };
+            for t in 0..r.taps {
+                let mut any = false;
+                let mut xs = [zeros.as_ptr(); NV];
+                for j in 0..NV {
+                    if let Some((pixel, lane)) = place(j)
+                        && let Some(source) = r.at(pixel, t)
+                    {
+                        any = true;
+                        // SAFETY: a pixel of the source, whose length was checked.
+                        xs[j] = unsafe { p.source.as_ptr().add((block * r.sources + source) * image + lane) };
+                    }
+                }
+                if any {
+                    segs.push(Seg { xs, weight: t * tap });
+                }
+            }
+            let mut outs = [trash_start; NV];
+            for j in 0..NV {
+                if let Some((pixel, lane)) = place(j) {
+                    let at = (block * r.pixels + pixel) * p.outputs * p.lanes + lane;
+                    // SAFETY: a pixel of the result.
+                    outs[j] = unsafe { out.get().add(at) };
+                }
+            }
+            cells.push(Cell { from, to: segs.len(), outs });
+        }
+        Plan { segs, cells, _zeros: zeros, _trash: trash }
+    }
+
+    /// That the source is whole.
+    pub(super) fn check(&self) {
+        assert!(self.source.len() == self.blocks * self.reach.sources * self.channels * self.lanes);
+    }
+
+    pub(super) fn taps(&self) -> usize {
+        self.reach.taps
+    }
 }
 
 impl<E: Stored> Direct<'_, E> {
@@ -145,24 +224,17 @@ impl<E: Stored> Direct<'_, E> {
     /// initialised where `add` is set.
     pub(super) unsafe fn run(&self, isa: Isa, out: Shared<E>) {
         let isa = fit::<E::Real>(isa, self.lanes);
-        let r = self.reach;
-        assert!(self.source.len() == self.blocks * r.sources * self.channels * self.lanes);
-        assert!(self.weights.len() >= self.outputs * self.channels * r.taps);
-        let step = (TASK / (self.channels * self.lanes)).clamp(4, 256);
-        let step = r.pixels.div_ceil(r.pixels.div_ceil(step)).next_multiple_of(NV);
-        let tasks = r.pixels.div_ceil(step);
-        (0..self.blocks * tasks).into_par_iter().for_each(|task| {
-            let (block, pixel) = (task / tasks, task % tasks * step);
-            E::Real::dispatch(isa, Task { pass: self, block, pixel, end: (pixel + step).min(r.pixels), out });
+        self.check();
+        assert!(self.weights.len() >= self.outputs * self.channels * self.reach.taps);
+        (0..self.blocks * self.tasks().1).into_par_iter().for_each(|task| {
+            E::Real::dispatch(isa, Task { pass: self, task, out });
         });
     }
 }
 
 struct Task<'a, E: Stored> {
     pass: &'a Direct<'a, E>,
-    block: usize,
-    pixel: usize,
-    end: usize,
+    task: usize,
     out: Shared<E>,
 }
 
@@ -172,58 +244,16 @@ impl<T: Float, E: Stored<Real = T>> Kernel<T> for Task<'_, E> {
     #[inline(always)]
     unsafe fn run<S: Simd<T = T>>(self) {
         let p = self.pass;
-        let r = p.reach;
-        let rows = super::tile::rows(S::WIDE);
-        let vectors = p.lanes / S::LANES;
-        // Where a tile holds two pixels, one of them may have no source for a tap, or be beyond the end.
-        let zeros = vec![E::default(); if vectors < NV { p.channels * p.lanes } else { 0 }];
-        let mut trash = vec![E::default(); if vectors < NV { p.outputs * p.lanes } else { 0 }];
-        let total = (self.end - self.pixel) * vectors;
-        let mut segs = Vec::with_capacity(total.div_ceil(NV) * r.taps);
-        let mut cells = Vec::with_capacity(total.div_ceil(NV));
-        let image = p.channels * p.lanes;
-        for v in (0..total).step_by(NV) {
-            let from = segs.len();
-            let place = |j: usize| {
-                let v = v + j;
-                (v < total).then(|| (self.pixel + v / vectors, v % vectors * S::LANES))
-            };
-            for tap in 0..r.taps {
-                let mut any = false;
-                let mut xs = [zeros.as_ptr(); NV];
-                for j in 0..NV {
-                    if let Some((pixel, lane)) = place(j)
-                        && let Some(source) = r.at(pixel, tap)
-                    {
-                        any = true;
-                        // SAFETY: a pixel of the source, whose length was checked.
-                        xs[j] = unsafe {
-                            p.source.as_ptr().add((self.block * r.sources + source) * image + lane)
-                        };
-                    }
-                }
-                if any {
-                    segs.push(Seg { xs, weight: tap * p.channels * rows });
-                }
-            }
-            let mut outs = [trash.as_mut_ptr(); NV];
-            for j in 0..NV {
-                if let Some((pixel, lane)) = place(j) {
-                    let at = (self.block * r.pixels + pixel) * p.outputs * p.lanes + lane;
-                    // SAFETY: a pixel of the result.
-                    outs[j] = unsafe { self.out.get().add(at) };
-                }
-            }
-            cells.push(Cell { from, to: segs.len(), outs });
-        }
+        let rows = rows(S::WIDE);
+        let plan = p.plan(self.task, S::LANES, p.channels * rows, self.out);
         // SAFETY: the segments point into the source or at zeros, the cells into the result or the trash.
         unsafe {
             sweep::<S, E>(&Sweep {
-                segs: &segs,
-                cells: &cells,
+                segs: &plan.segs,
+                cells: &plan.cells,
                 channels: p.channels,
                 weights: p.weights.as_ptr(),
-                panel: p.channels * r.taps * rows,
+                panel: p.channels * p.reach.taps * rows,
                 first: 0,
                 outputs: p.outputs,
                 lanes: p.lanes,
@@ -248,9 +278,31 @@ const ROUND: usize = 1 << 20;
 impl<T: Float, E: Stored<Real = T>> DirectWeight<'_, E> {
     /// `(K, C, R, S)`.
     pub(super) fn run(&self, isa: Isa) -> Vec<T> {
-        let d = self.shape;
-        let isa = fit::<T>(isa, self.lanes);
+        let lanes = self.lanes;
+        let isa = fit::<T>(isa, lanes);
         let (_, width) = geometry::<T>(isa);
+        self.rounds::<T>(
+            width,
+            |from, to, pitch| T::dispatch(isa, Turn { from, k: self.shape.k, lanes, to: to.get(), pitch }),
+            |part, out| {
+                let Part { places: pairs, first, channels, panels, panel } = part;
+                T::with_scratch(|scratch| {
+                    let buffer = &mut scratch.tile;
+                    T::dispatch(isa, OuterTask { pairs, first, channels, lanes, panels, panel, out, buffer });
+                });
+            },
+        )
+    }
+
+    /// For panels of `width` outputs: `turn` brings the gradients of a pixel into panels of `[lane][k]` in the
+    /// type `G`, which are a pitch apart; `outer` adds the products of a [`Part`].
+    pub(super) fn rounds<G: Stored>(
+        &self,
+        width: usize,
+        turn: impl Fn(&[E], Shared<G>, usize) + Sync,
+        outer: impl Fn(Part<'_, E, G>, Shared<T>) + Sync,
+    ) -> Vec<T> {
+        let d = self.shape;
         let (taps, pixels, lanes) = (d.r * d.s, d.p * d.q, self.lanes);
         let reach = Reach::forward(d);
         assert!(self.source.len() == self.blocks * d.h * d.w * d.c * lanes);
@@ -264,7 +316,7 @@ impl<T: Float, E: Stored<Real = T>> DirectWeight<'_, E> {
         let total = self.blocks * pixels;
         let round = (ROUND / (panel_row * lanes)).clamp(8, total.max(8));
         let round = total.div_ceil(total.div_ceil(round));
-        let mut turned = Pooled::<T>::take(round.min(total) * panel_row * lanes);
+        let mut turned = Pooled::<G>::take(round.min(total) * panel_row * lanes);
         let turned = turned.slice();
         // Channels of one task: few enough for every thread to have work.
         let split = d.c.div_ceil(16usize.div_ceil(taps)).next_multiple_of(12).min(d.c);
@@ -277,30 +329,20 @@ impl<T: Float, E: Stored<Real = T>> DirectWeight<'_, E> {
             (0..count).into_par_iter().with_min_len(8).for_each(|i| {
                 let from = &self.grad[(begin + i) * d.k * lanes..][..d.k * lanes];
                 // SAFETY: each task writes the rows of its pixel in every panel.
-                unsafe {
-                    T::dispatch(
-                        isa,
-                        Turn {
-                            from,
-                            k: d.k,
-                            lanes,
-                            to: to.get().add(i * lanes * width),
-                            pitch: count * lanes * width,
-                        },
-                    )
-                };
+                let to = unsafe { Shared::new(to.get().add(i * lanes * width)) };
+                turn(from, to, count * lanes * width);
             });
             let out = Shared::new(sums.as_mut_ptr());
             let turned = &*turned;
             (0..taps * splits).into_par_iter().for_each(|task| {
                 let (tap, part) = (task / splits, task % splits);
-                let mut pairs = Vec::with_capacity(count);
+                let mut places = Vec::with_capacity(count);
                 for i in 0..count {
                     let (block, pixel) = ((begin + i) / pixels, (begin + i) % pixels);
                     if let Some(source) = reach.at(pixel, tap) {
                         // SAFETY: pixels of the source and rows of the first panel.
                         unsafe {
-                            pairs.push(Place {
+                            places.push(Place {
                                 xs: self.source.as_ptr().add((block * d.h * d.w + source) * d.c * lanes),
                                 grad: turned.as_ptr().add(i * lanes * width),
                             });
@@ -310,12 +352,8 @@ impl<T: Float, E: Stored<Real = T>> DirectWeight<'_, E> {
                 let first = part * split;
                 // SAFETY: each task writes its tap and channels.
                 let out = unsafe { Shared::new(out.get().add(tap * d.c * panel_row)) };
-                let channels = split.min(d.c - first);
-                let panel = count * lanes * width;
-                T::with_scratch(|scratch| {
-                    let (pairs, buffer) = (&pairs[..], &mut scratch.tile);
-                    T::dispatch(isa, OuterTask { pairs, first, channels, lanes, panels, panel, out, buffer });
-                });
+                let (channels, panel) = (split.min(d.c - first), count * lanes * width);
+                outer(Part { places: &places, first, channels, panels, panel }, out);
             });
         }
         unturn(d.k, d.c * taps, sums, panel_row, |x| x % taps * d.c + x / taps)
@@ -323,14 +361,24 @@ impl<T: Float, E: Stored<Real = T>> DirectWeight<'_, E> {
 }
 
 /// A [`Pair`] in memory, with the gradients of the first panel.
-struct Place<E: Stored> {
-    xs: *const E,
-    grad: *const E::Real,
+pub(super) struct Place<E, G> {
+    pub(super) xs: *const E,
+    pub(super) grad: *const G,
+}
+
+/// All panels of some channels of one tap.
+pub(super) struct Part<'a, E, G> {
+    pub(super) places: &'a [Place<E, G>],
+    pub(super) first: usize,
+    pub(super) channels: usize,
+    pub(super) panels: usize,
+    /// Elements between the gradients of two panels.
+    pub(super) panel: usize,
 }
 
 /// All panels of some channels of one tap.
 struct OuterTask<'a, E: Stored> {
-    pairs: &'a [Place<E>],
+    pairs: &'a [Place<E, E::Real>],
     first: usize,
     channels: usize,
     lanes: usize,

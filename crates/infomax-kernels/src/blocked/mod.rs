@@ -1,7 +1,7 @@
 //! Feature maps in blocks of images: the layout in which a residual network trains fastest on a CPU.
 //!
 //! `layout` is the way in and out; `tile` holds the two register tiles; `direct` and `winograd` bring
-//! convolutions to them; `norm` and `pool` are the passes between; `unit` makes one operation of a chain of
+//! convolutions to them, and `pairs` those of maps in bf16 where there are instructions for it; `norm` and `pool` are the passes between; `unit` makes one operation of a chain of
 //! residual units.
 
 mod buffer;
@@ -10,6 +10,7 @@ mod direct;
 mod layer;
 mod layout;
 mod norm;
+mod pairs;
 mod points;
 mod pool;
 #[cfg(test)]

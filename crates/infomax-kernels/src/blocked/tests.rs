@@ -347,6 +347,52 @@ fn a_chain_is_its_units_one_by_one() {
     }
 }
 
+/// For valgrind: blocks of 8 and 16 images through both forms, units and pools, the instruction sets
+/// beside each other; without the products of the composed form.
+#[test]
+#[cfg_attr(miri, ignore = "too slow there")]
+fn memory_small_maps() {
+    let beside = |name: &str, run: &dyn Fn(Isa) -> Vec<Tensor>| {
+        let expected = run(Isa::Portable);
+        for isa in Isa::available() {
+            for (got, expected) in run(*isa).iter().zip(&expected) {
+                let (got, expected) =
+                    (got.to_dtype(DType::F64).unwrap(), expected.to_dtype(DType::F64).unwrap());
+                assert_close(&format!("{name} {isa:?}"), &got, &expected, Tolerance { rel: 1e-4, abs: 1e-5 });
+            }
+        }
+    };
+    for (x, w, c) in [
+        ([9, 3, 2, 3], [5, 3, 2, 2], cfg(2, 1, 1)),
+        ([2, 1, 2, 2], [3, 1, 1, 1], cfg(1, 0, 1)),
+        ([9, 8, 1, 2], [9, 8, 3, 3], cfg(1, 1, 1)),
+    ] {
+        let single = [spread(&x, 1, 1.0), spread(&w, 2, 1.0)].map(|t| t.to_dtype(DType::F32).unwrap());
+        beside("conv", &|isa| {
+            let run = |x: &Tensor, w: &Tensor| {
+                Blocked::from_images(x).unwrap().conv2d_with(w, c, isa, true).unwrap().to_images().unwrap()
+            };
+            both(run, &single[0], &single[1])
+        });
+    }
+    for n in [2, 9] {
+        let layers = vec![([4, 3, 3, 3], 2, 1), ([4, 4, 1, 1], 1, 0), ([4, 3, 1, 1], 2, 0)];
+        let case = Case { x: [n, 3, 2, 3], layers, short: Short::Projection, train: true };
+        for dtype in [DType::F32, DType::F64] {
+            beside("unit", &|isa| {
+                case.results(&case.tensors(dtype), &|dims| spread(dims, 9, 1.0), &|v| {
+                    case.fused(v, isa, true).unwrap()
+                })
+            });
+        }
+        let pool = Pool2dConfig { kernel: 2, stride: 1, padding: 1 };
+        let xs = Var::from_tensor(&spread(&[n, 3, 2, 2], 1, 1.0)).unwrap();
+        let ys = Blocked::from_images(&xs).unwrap().max_pool2d(pool).unwrap().global_avg_pool().unwrap();
+        let grads = ys.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+        assert_eq!(grads.get(&xs).unwrap().dims(), [n, 3, 2, 2]);
+    }
+}
+
 #[test]
 fn a_second_backward_gives_the_same_and_frozen_parameters_get_nothing() {
     let case = &cases()[1];

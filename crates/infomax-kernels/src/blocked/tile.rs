@@ -52,13 +52,13 @@ pub(super) struct Cell<E> {
 
 /// `out[k] (+)= sum over segments and channels of weight[k, channel] * x[channel]` for all `outputs` of all
 /// cells.
-pub(super) struct Sweep<'a, E: Stored> {
+pub(super) struct Sweep<'a, E: Stored, W = <E as Stored>::Real> {
     pub(super) segs: &'a [Seg<E>],
     pub(super) cells: &'a [Cell<E>],
     /// Channels of one segment.
     pub(super) channels: usize,
     /// Panels of `rows` outputs, `panel` elements each: `[tap][channel][row]`.
-    pub(super) weights: *const E::Real,
+    pub(super) weights: *const W,
     pub(super) panel: usize,
     /// The outputs, from a multiple of the rows of a tile on.
     pub(super) first: usize,

@@ -12,8 +12,8 @@ fn values<T: Float>(n: usize, d: usize, seed: u64) -> Vec<T> {
     values.into_iter().map(T::of).collect()
 }
 
-fn products<T: Float>(tolerance: f64) {
-    for (n, d) in [(1, 1), (3, 19), (100, 33), (33, 100), (110, 600)] {
+fn products<T: Float>(sizes: &[(usize, usize)], tolerance: f64) {
+    for &(n, d) in sizes {
         let (z, shift, scale) = (values::<T>(n, d, 1), values::<f64>(1, d, 2), values::<f64>(1, d, 3));
         let map = Map::<T>::new(&shift, &scale);
         let x = Matrix { z: z.as_slice(), n, d, map: &map };
@@ -47,8 +47,29 @@ fn products<T: Float>(tolerance: f64) {
 
 #[test]
 fn products_of_every_instruction_set() {
-    products::<f32>(3e-5);
-    products::<f64>(1e-12);
+    let sizes = [(1, 1), (3, 19), (100, 33), (33, 100), (110, 600)];
+    products::<f32>(&sizes, 3e-5);
+    products::<f64>(&sizes, 1e-12);
+}
+
+/// For valgrind: no product of the composed forms.
+#[test]
+#[cfg_attr(miri, ignore = "too slow there")]
+fn memory_small_columns() {
+    products::<f32>(&[(3, 19)], 3e-5);
+    products::<f64>(&[(5, 3)], 1e-12);
+    let x = spread(&[3, 5], 6, 1.0);
+    let all = |isa| {
+        let rows = crate::pairwise::row_log_sum_exp_isa(&x, Score::Distance(0.4), Exclude::Own, 16, isa);
+        let wave = crate::characteristic::characteristic_error_isa(&x, 0.5, &[1.0, 0.7], &[0.5, 0.4], isa);
+        [rows.unwrap(), wave.unwrap()]
+    };
+    let expected = all(Isa::Portable);
+    for isa in Isa::available() {
+        for (got, expected) in all(*isa).iter().zip(&expected) {
+            assert_close(&format!("{isa:?}"), got, expected, Tolerance::of(DType::F64));
+        }
+    }
 }
 
 #[test]

@@ -36,6 +36,28 @@ fn check(x: [usize; 4], w: [usize; 4], bias: bool, cfg: Conv2dConfig, dtype: DTy
     }
 }
 
+/// For valgrind: the instruction sets beside each other, without the products of the composed form.
+#[test]
+#[cfg_attr(miri, ignore = "too slow there")]
+fn memory_small_conv() {
+    for (x, w, cfg) in [
+        ([2, 3, 3, 4], [5, 3, 2, 2], cfg(2, 1, 1, 1)),
+        ([1, 4, 3, 3], [6, 2, 3, 3], cfg(1, 1, 1, 2)),
+        ([1, 5, 2, 3], [7, 5, 1, 1], cfg(1, 0, 1, 1)),
+    ] {
+        let inputs = [spread(&x, 1, 1.0), spread(&w, 2, 1.0), spread(&[w[0]], 3, 1.0)];
+        let inputs = inputs.map(|t| t.to_dtype(DType::F32).unwrap());
+        let run = |isa| all(|x, w, b| conv2d_isa(x, w, b, cfg, isa), &inputs);
+        let expected = run(Isa::Portable);
+        for isa in Isa::available() {
+            for (got, expected) in run(*isa).iter().zip(&expected) {
+                let name = format!("{isa:?} x{x:?} w{w:?} {cfg:?}");
+                assert_close(&name, got, expected, Tolerance::of(DType::F32));
+            }
+        }
+    }
+}
+
 fn cfg(stride: usize, padding: usize, dilation: usize, groups: usize) -> Conv2dConfig {
     Conv2dConfig { stride, padding, dilation, groups }
 }

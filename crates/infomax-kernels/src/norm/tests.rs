@@ -44,7 +44,18 @@ fn inputs(shape: &[usize], dtype: DType) -> Vec<Tensor> {
 
 #[test]
 fn the_composed_form_in_value_and_gradient() {
-    for shape in SHAPES {
+    check(&SHAPES);
+}
+
+/// For valgrind.
+#[test]
+#[cfg_attr(miri, ignore = "too slow there")]
+fn memory_small_norm() {
+    check(&[&[3, 5, 2, 3], &[5, 9]]);
+}
+
+fn check(shapes: &[&[usize]]) {
+    for &shape in shapes {
         for (residual, act) in [
             (false, Activation::None),
             (false, Activation::Relu),

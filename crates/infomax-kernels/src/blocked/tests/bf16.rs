@@ -39,26 +39,29 @@ fn wide(t: &Tensor) -> Tensor {
     t.to_dtype(DType::F64).unwrap()
 }
 
+/// Value and gradients.
+fn run(f: &dyn Fn(&Tensor, &Tensor) -> Tensor, x: &Tensor, w: &Tensor) -> [Tensor; 3] {
+    let (x, w) = (Var::from_tensor(x).unwrap(), Var::from_tensor(w).unwrap());
+    let ys = f(&x, &w);
+    let readout = held(ys.dims(), 9).to_dtype(ys.dtype()).unwrap();
+    let grads = (&ys * readout).unwrap().sum_all().unwrap().backward().unwrap();
+    [ys, grads.get(&x).unwrap().clone(), grads.get(&w).unwrap().clone()]
+}
+
+fn conv(x: &Tensor, w: &Tensor, cfg: Conv2dConfig, isa: Isa, fast: bool) -> Tensor {
+    let ys = Blocked::from_images_bf16(x).unwrap().conv2d_with(w, cfg, isa, fast).unwrap();
+    assert_eq!(ys.dtype(), DType::BF16);
+    ys.to_images().unwrap()
+}
+
 fn check_conv(x: [usize; 4], w: [usize; 4], cfg: Conv2dConfig) {
     let (x_shape, w_shape) = (x, w);
     let (x, w) = (held(&x, 1), held(&w, 2));
-    let run = |f: &dyn Fn(&Tensor, &Tensor) -> Tensor, x: &Tensor, w: &Tensor| {
-        let (x, w) = (Var::from_tensor(x).unwrap(), Var::from_tensor(w).unwrap());
-        let ys = f(&x, &w);
-        let readout = held(ys.dims(), 9).to_dtype(ys.dtype()).unwrap();
-        let grads = (&ys * readout).unwrap().sum_all().unwrap().backward().unwrap();
-        [ys, grads.get(&x).unwrap().clone(), grads.get(&w).unwrap().clone()]
-    };
     let composed = |x: &Tensor, w: &Tensor| reference::conv2d(x, w, None, cfg).unwrap();
     let expected = run(&composed, &wide(&x), &wide(&w));
-    for isa in Isa::available() {
+    for isa in Isa::tested() {
         for fast in [false, true] {
-            let fused = |x: &Tensor, w: &Tensor| {
-                let ys = Blocked::from_images_bf16(x).unwrap().conv2d_with(w, cfg, *isa, fast).unwrap();
-                assert_eq!(ys.dtype(), DType::BF16);
-                ys.to_images().unwrap()
-            };
-            let got = run(&fused, &x, &w);
+            let got = run(&|x, w| conv(x, w, cfg, isa, fast), &x, &w);
             assert!(got.iter().all(|t| t.dtype() == DType::F32));
             let name = format!("{isa:?} x{x_shape:?} w{w_shape:?} {cfg:?} winograd {fast}");
             // Maps are rounded once; the gradient of the weight is not.
@@ -89,6 +92,80 @@ fn convolutions_of_the_networks_round_once() {
     check_conv([3, 9, 1, 1], [10, 9, 3, 3], cfg(1, 1, 1));
 }
 
+#[test]
+#[cfg_attr(miri, ignore = "too slow there")]
+fn blocks_of_16_images_round_once() {
+    // Odd and even channels, rows beside a multiple of a tile, one pixel, channels beyond a panel.
+    check_conv([9, 7, 5, 6], [13, 7, 3, 3], cfg(1, 1, 1));
+    check_conv([16, 40, 5, 3], [33, 40, 1, 1], cfg(2, 0, 1));
+    check_conv([12, 3, 9, 9], [12, 3, 7, 7], cfg(2, 3, 1));
+    check_conv([30, 1, 4, 4], [1, 1, 2, 2], cfg(1, 0, 2));
+    check_conv([16, 37, 4, 4], [70, 37, 3, 3], cfg(1, 1, 1));
+    check_conv([9, 9, 1, 1], [10, 9, 3, 3], cfg(1, 1, 1));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too slow there")]
+fn pairs_have_the_bits_of_their_emulation() {
+    let bits = |x: [usize; 4], w: [usize; 4], cfg, isa| {
+        let all = run(&|x, w| conv(x, w, cfg, isa, true), &spread_single(&x, 1), &spread_single(&w, 2));
+        all.map(|t| values(&t))
+    };
+    for (x, w, cfg) in [
+        ([9, 7, 5, 6], [13, 7, 3, 3], cfg(1, 1, 1)),
+        ([16, 40, 5, 3], [33, 40, 1, 1], cfg(2, 0, 1)),
+        ([41, 3, 9, 9], [12, 3, 7, 7], cfg(2, 3, 1)),
+    ] {
+        let expected = bits(x, w, cfg, Isa::EmulatedBf16);
+        // Sums in another order, or of the products of Winograd's form, have other bits.
+        assert!(expected != bits(x, w, cfg, Isa::Portable));
+        for isa in Isa::available().iter().filter(|isa| **isa == Isa::Avx512Bf16) {
+            assert!(expected == bits(x, w, cfg, *isa), "{isa:?} x{x:?} w{w:?}");
+        }
+    }
+}
+
+fn spread_single(dims: &[usize], seed: u64) -> Tensor {
+    spread(dims, seed, 1.0).to_dtype(DType::F32).unwrap()
+}
+
+/// The instruction sets beside each other, without the products of the composed form.
+fn beside(x: [usize; 4], w: [usize; 4], cfg: Conv2dConfig) {
+    let (xs, ws) = (held(&x, 1), held(&w, 2));
+    let of = |isa| run(&|x, w| conv(x, w, cfg, isa, true), &xs, &ws);
+    let expected = of(Isa::Portable);
+    for isa in Isa::tested() {
+        for (i, (got, expected)) in of(isa).iter().zip(&expected).enumerate() {
+            let halves = if i < 2 { 2.0 } else { 0.0 };
+            close(&format!("{isa:?} x{x:?} w{w:?}: {i}"), got, expected, halves);
+        }
+    }
+}
+
+/// For valgrind, as the next two.
+#[test]
+#[cfg_attr(miri, ignore = "too slow there")]
+fn memory_small_pairs() {
+    beside([9, 3, 1, 2], [2, 3, 1, 2], cfg(1, 0, 1));
+    beside([1, 2, 2, 1], [3, 2, 1, 1], cfg(1, 0, 1));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too slow there")]
+fn memory_small_winograd_in_bf16() {
+    beside([9, 8, 1, 1], [8, 8, 3, 3], cfg(1, 1, 1));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too slow there")]
+fn memory_small_unit_in_bf16() {
+    let layers = vec![([3, 2, 2, 2], 2, 0), ([2, 3, 1, 1], 1, 0)];
+    let case = Case { x: [9, 2, 2, 3], layers, short: Short::None, train: true };
+    for isa in Isa::tested() {
+        assert_eq!(fused(&case, &case.tensors(DType::F32), isa, true).len(), 12);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
@@ -109,15 +186,14 @@ proptest! {
 
 #[test]
 fn weights_are_rounded() {
-    let x = held(&[3, 8, 4, 4], 1);
+    let x = held(&[9, 8, 4, 4], 1);
     let w = spread(&[8, 8, 3, 3], 2, 1.0).to_dtype(DType::F32).unwrap();
     assert!(values(&w) != values(&round(&w)));
     for (stride, fast) in [(1, true), (1, false), (2, false)] {
-        let run = |w: &Tensor| {
-            let x = Blocked::from_images_bf16(&x).unwrap();
-            values(&x.conv2d_with(w, cfg(stride, 1, 1), Isa::detect(), fast).unwrap().to_images().unwrap())
-        };
-        assert_eq!(run(&w), run(&round(&w)));
+        for isa in Isa::tested() {
+            let run = |w: &Tensor| values(&conv(&x, w, cfg(stride, 1, 1), isa, fast));
+            assert_eq!(run(&w), run(&round(&w)));
+        }
     }
 }
 
@@ -136,9 +212,9 @@ fn units_are_the_composed_form_with_the_same_roundings() {
         let exact: Vec<Tensor> = inputs.iter().map(wide).collect();
         let composed = |round| case.results(&exact, &|dims| held(dims, 9), &|v| case.composed(v, round));
         let (rounded, exact) = (composed(round), composed(Tensor::clone));
-        for isa in Isa::available() {
+        for isa in Isa::tested() {
             for fast in [false, true] {
-                let got = fused(case, &inputs, *isa, fast);
+                let got = fused(case, &inputs, isa, fast);
                 assert_eq!(got.len(), exact.len());
                 let name = |i| format!("case {number}, {isa:?}, winograd {fast}, result {i}");
                 for (i, (got, rounded)) in got.iter().zip(&rounded).enumerate() {
@@ -162,19 +238,23 @@ fn units_are_the_composed_form_with_the_same_roundings() {
 #[test]
 #[cfg_attr(miri, ignore = "too slow there")]
 fn the_same_bits_for_any_number_of_threads() {
-    let run = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| {
-            let mut bits = Vec::new();
-            for case in cases() {
-                let case = Case { x: [33, case.x[1], 12, 12], ..case };
-                let all = fused(&case, &case.tensors(DType::F32), Isa::detect(), true);
-                bits.extend(all.iter().map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap()));
-            }
-            bits
-        })
-    };
-    assert!(run(1) == run(3));
+    // Blocks of 8 images and of 16.
+    for (n, isa) in [(33, Isa::detect()), (41, Isa::detect()), (41, Isa::EmulatedBf16)] {
+        assert!(bits(n, isa, 1) == bits(n, isa, 3));
+    }
+}
+
+fn bits(n: usize, isa: Isa, threads: usize) -> Vec<Vec<f32>> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    pool.install(|| {
+        let mut bits = Vec::new();
+        for case in cases() {
+            let case = Case { x: [n, case.x[1], 12, 12], ..case };
+            let all = fused(&case, &case.tensors(DType::F32), isa, true);
+            bits.extend(all.iter().map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap()));
+        }
+        bits
+    })
 }
 
 #[test]
