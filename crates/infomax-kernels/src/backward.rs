@@ -4,7 +4,8 @@ use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 use std::cell::RefCell;
 
-/// `loss.backward()`, faster where the parameters are large: the same gradients.
+/// `loss.backward()`, without its passes over the gradients of parameters: the same gradients, some percent sooner where
+/// parameters are larger than what passes through them.
 ///
 /// Candle writes a tensor of zeros for each variable and adds the gradient to it, on one thread. Here the operations
 /// of this crate (linear maps, convolutions in blocks, residual units, attention and feed-forward layers) put the
