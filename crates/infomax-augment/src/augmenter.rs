@@ -33,6 +33,11 @@ impl Augmenter {
         self.views.len()
     }
 
+    /// Whether a view is a local one: a small crop that teachers do not embed.
+    pub fn is_local(&self, view: usize) -> bool {
+        self.views.get(view).is_some_and(|v| v.local)
+    }
+
     /// The number of channels, of images and of views.
     pub fn channels(&self) -> usize {
         self.finish.channels()

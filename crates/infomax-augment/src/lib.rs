@@ -43,7 +43,6 @@ mod eval;
 mod finish;
 mod hue;
 mod image;
-mod pair;
 mod presets;
 mod recipe;
 mod render;
@@ -55,13 +54,12 @@ mod transpose;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use augment::Augment;
+pub use augment::{Augment, ImageAugment};
 pub use augmenter::Augmenter;
 pub use draw::{AffineStep, CropBox, EraseStep, Jitter, JitterStep, NoiseStep, ViewParams};
 pub use error::{Error, Result};
 pub use eval::EvalTransform;
 pub use image::Image;
-pub use pair::{Mix, MixParams};
 pub use presets::Preset;
 pub use recipe::{
     Affine, Blur, ColorJitter, Crop, Erase, EraseFill, Filter, Noise, Posterize, Recipe, Sampling, Semantics,

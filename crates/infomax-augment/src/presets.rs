@@ -209,7 +209,11 @@ impl Recipe {
             TinyImageNet => TINY_IMAGENET,
         };
         let (mean, std, semantics) = (mean.to_vec(), std.to_vec(), Semantics::Pil);
-        let recipe = Self { mean, std, semantics, views: (preset.build)() };
+        let mut views = (preset.build)();
+        // Of views of several sizes, the small ones are the local ones.
+        let largest = views.iter().map(|v| v.size).max().unwrap_or(0);
+        views.iter_mut().for_each(|v| v.local = v.size < largest);
+        let recipe = Self { mean, std, semantics, views };
         let Some(size) = size else { return Ok(recipe) };
         let pixels = size.parse().ok().filter(|n| (1..=crate::recipe::MAX_SIZE).contains(n));
         let reason = format!("NAME@SIZE takes a size of 1 to {} pixels", crate::recipe::MAX_SIZE);

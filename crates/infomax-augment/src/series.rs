@@ -225,6 +225,8 @@ impl SeriesAugmenter {
 
 impl Augment for SeriesAugmenter {
     type Sample = Series;
+    /// The number of steps.
+    type Extent = usize;
     type Params = SeriesParams;
     type Scratch = ();
 
@@ -237,10 +239,14 @@ impl Augment for SeriesAugmenter {
         Ok(vec![self.channels, self.view(view)?.length])
     }
 
-    fn draw(&self, view: usize, sample: &Series, mut rng: &mut dyn Rng) -> Result<SeriesParams> {
+    fn extent(&self, series: &Series) -> usize {
+        series.length
+    }
+
+    fn draw(&self, view: usize, length: usize, mut rng: &mut dyn Rng) -> Result<SeriesParams> {
         let view = self.view(view)?;
         let rng = &mut rng;
-        let length = sample.length as f64;
+        let length = length as f64;
         let (start, span) = view.crop.map_or((0.0, length), |(low, high)| {
             let span = length * uniform(low, high, rng);
             (uniform(0.0, length - span, rng), span)

@@ -1,10 +1,7 @@
 //! Views of series and vectors, and mixtures of two views.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use infomax_augment::{
-    Augment, CropBox, Mask, MaskAxis, Mix, MixParams, Noise, Series, SeriesAugmenter, SeriesRecipe,
-    SeriesView,
-};
+use infomax_augment::{Augment, Mask, MaskAxis, Noise, Series, SeriesAugmenter, SeriesRecipe, SeriesView};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 
@@ -41,7 +38,7 @@ fn crops_are_linear_and_uniform() {
     let crop = augmenter(1, SeriesView { crop: Some((0.3, 0.5)), ..SeriesView::plain(20) });
     let (mut starts, mut spans) = (0.0, 0.0);
     for seed in 0..2000 {
-        let params = crop.draw(0, &series, &mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
+        let params = crop.draw(0, series.length(), &mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
         assert!((30.0..=50.0).contains(&params.span) && params.start + params.span <= 100.0);
         starts += params.start / (100.0 - params.span) / 2000.0;
         spans += params.span / 2000.0;
@@ -129,32 +126,4 @@ fn single_steps_stretch_without_panic() {
         let crop = augmenter(1, SeriesView { crop: Some((0.01, 1.0)), ..SeriesView::plain(to) });
         assert!((0..20).all(|seed| apply(&crop, &series, seed).iter().all(|v| *v == 2.5)));
     }
-}
-
-#[test]
-fn mixtures_keep_their_share() {
-    let (a, b) = (vec![1.0f32; 3 * 12 * 10], vec![0.0f32; 3 * 12 * 10]);
-    let mut rng = ChaCha8Rng::seed_from_u64(11);
-    let (mut mixed_mean, mut cut_mean) = (0.0, 0.0);
-    for _ in 0..2000 {
-        for (mix, mean) in
-            [(Mix::Mixup { alpha: 0.8 }, &mut mixed_mean), (Mix::Cutmix { alpha: 1.0 }, &mut cut_mean)]
-        {
-            let params = mix.draw(10, 12, &mut rng).unwrap();
-            let mut out = a.clone();
-            params.apply(&mut out, &b, 10, 12).unwrap();
-            let share = out.iter().map(|v| f64::from(*v)).sum::<f64>() / a.len() as f64;
-            assert!((share - params.lambda).abs() < 1e-6, "{share} {params:?}");
-            *mean += params.lambda / 2000.0;
-        }
-    }
-    // Var Beta(0.8, 0.8) = 1 / (4 (2 * 0.8 + 1)).
-    assert!((mixed_mean - 0.5).abs() < 4.0 * (1.0 / 10.4f64).sqrt() / 2000f64.sqrt(), "{mixed_mean}");
-    // A box that is cut off at the edges leaves more of the first view.
-    assert!(cut_mean > 0.5 && cut_mean < 0.9, "{cut_mean}");
-    assert!(Mix::Mixup { alpha: 0.0 }.draw(2, 2, &mut rng).is_err());
-    assert!(Mix::Cutmix { alpha: f64::NAN }.draw(2, 2, &mut rng).is_err());
-    let area = Some(CropBox { x: 8, y: 0, width: 3, height: 1 });
-    let beyond = MixParams { lambda: 0.5, area }.apply(&mut a.clone(), &b, 10, 12);
-    assert!(beyond.unwrap_err().to_string().contains("beyond"));
 }

@@ -57,9 +57,41 @@ pub(crate) struct ConfigSource {
     /// The seed of everything random (short for `--set train.seed=N`).
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
+    /// Where to compute: auto, cpu, cuda:N or metal (short for `--set train.device=NAME`).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) device: Option<String>,
     /// Treat an unreadable image as an error instead of skipping it.
     #[arg(long)]
     pub(crate) strict: bool,
+}
+
+impl ConfigSource {
+    /// The same with the names under which origins are shown.
+    pub(crate) fn origins(&self) -> infomax_run::config::Origins {
+        let flag = |name: &str, value: String| {
+            (
+                format!("{name}={value}"),
+                match name {
+                    "train.epochs" => "--epochs",
+                    "train.seed" => "--seed",
+                    "train.device" => "--device",
+                    _ => "--strict",
+                },
+            )
+        };
+        let mut short = Vec::new();
+        short.extend(self.epochs.map(|n| flag("train.epochs", n.to_string())));
+        short.extend(self.seed.map(|n| flag("train.seed", n.to_string())));
+        short.extend(self.device.as_ref().map(|name| flag("train.device", format!("\"{name}\""))));
+        short.extend(self.strict.then(|| flag("data.strict", "true".to_owned())));
+        let short = short.into_iter().map(|(text, origin)| (text, origin.to_owned()));
+        let set = self.set.iter().map(|text| (text.clone(), "--set".to_owned()));
+        infomax_run::config::Origins {
+            file: self.config.clone(),
+            data: self.data.clone(),
+            assignments: short.chain(set).collect(),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -70,7 +102,7 @@ pub(crate) struct PretrainArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) run: Option<PathBuf>,
     /// Continue an interrupted run from its last checkpoint, bit for bit.
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "data", "set", "epochs", "seed", "run", "strict"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "data", "set", "epochs", "seed", "device", "run", "strict"])]
     pub(crate) resume: Option<PathBuf>,
     /// Only train; do not evaluate at the end.
     #[arg(long)]
@@ -122,6 +154,9 @@ pub(crate) enum ConfigCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Print every key with its default and its meaning, as Markdown.
+    #[command(after_help = "Example:\n  infomax config reference")]
+    Reference,
 }
 
 #[derive(Debug, Args)]

@@ -1,13 +1,10 @@
-//! The command `infomax`: pretrain, evaluate, inspect.
+//! The command `infomax`: arguments, tables and a progress bar around the library `infomax-run`.
 
 #![allow(clippy::print_stderr)] // The one crate that prints.
 
 mod args;
-mod config;
 mod data_cmd;
-mod dataset;
 mod evaluate;
-mod npy;
 mod objective;
 mod pretrain;
 mod progress;
@@ -15,7 +12,7 @@ mod table;
 
 use args::{Cli, Command, ConfigCommand, Output};
 use clap::Parser as _;
-use config::RunConfig;
+use infomax_run::{RunConfig, config};
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -37,6 +34,7 @@ fn main() -> ExitCode {
         Command::Data(args) => data_cmd::run(&args),
         Command::Config(args) => match args.command {
             ConfigCommand::Show { source, json } => show(&source, json),
+            ConfigCommand::Reference => print(config::reference().trim_end()).map(|()| Status::Done),
         },
         Command::Objective(args) => objective::run(&args),
     };
@@ -70,7 +68,7 @@ fn threads(output: &Output) -> anyhow::Result<()> {
 }
 
 fn show(source: &args::ConfigSource, json: bool) -> anyhow::Result<Status> {
-    let layers = config::layers(source)?;
+    let layers = config::layers(&source.origins())?;
     let config = RunConfig::resolve(&layers)?;
     if json {
         print(&serde_json::to_string_pretty(&config)?)?;

@@ -1,13 +1,14 @@
 //! Objectives: what there is, and what one of them says of embeddings from files.
 
 use crate::args::{ObjectiveArgs, ObjectiveCommand};
-use crate::config::{self, Layers};
 use crate::table::table;
-use crate::{Status, npy, print};
+use crate::{Status, print};
 use anyhow::{Context as _, Result, anyhow, bail};
 use candle_core::{DType, Device, Tensor, Var};
 use infomax_core::{Context, Embeddings, Key, LocalMap, Role, Views};
+use infomax_data::npy;
 use infomax_losses::{EntropyConfig, ObjectiveAccount, ObjectiveConfig, Space};
+use infomax_run::config::{self, Layers};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -31,7 +32,7 @@ fn list(json: bool) -> Result<Status> {
             .iter()
             .map(|n| {
                 let config = ObjectiveConfig::named(n.name)?;
-                let bound = config.entropy.build()?.map(|e| e.bound());
+                let bound = config.entropy.build()?.and_then(|e| e.bound());
                 Ok(serde_json::json!({
                     "name": n.name, "composition": n.composition, "conventions": n.conventions,
                     "source": n.source, "invariance": config.invariance, "entropy": config.entropy, "bound": bound,
@@ -49,7 +50,7 @@ fn list(json: bool) -> Result<Status> {
             print(&lines.join("\n"))?;
         }
         let terms = [
-            ("invariance", infomax_losses::Invariance::KINDS.join(", ")),
+            ("invariance", infomax_losses::InvarianceConfig::KINDS.join(", ")),
             ("entropy", EntropyConfig::KINDS.join(", ")),
         ];
         print("\nAny invariance goes with any entropy (name `custom`):")?;
@@ -90,10 +91,10 @@ struct Answer {
 
 fn evaluate(name: &str, args: &ObjectiveArgs) -> Result<Status> {
     let mut config = configured(name, args)?;
-    if let Some(path) = &args.labels {
-        let labels = npy::read_labels(path)?;
+    let labels = args.labels.as_deref().map(npy::read_labels).transpose()?;
+    if labels.is_some() {
         match &mut config.entropy {
-            EntropyConfig::Mcr2(mcr2) => mcr2.labels = Some(labels),
+            EntropyConfig::Mcr2(mcr2) => mcr2.supervised = true,
             _ => bail!("--labels: only the entropy term `mcr2` looks at labels, `{}` does not", config.name),
         }
     }
@@ -116,7 +117,8 @@ fn evaluate(name: &str, args: &ObjectiveArgs) -> Result<Status> {
     let targets = others(&args.target, "target")?;
     let views = vars(views)?;
     let predictions = predictions.map(vars).transpose()?;
-    let z = embeddings(&views, predictions.as_deref(), targets, args)?;
+    let mut z = embeddings(&views, predictions.as_deref(), targets, args)?;
+    z.labels = labels;
     let ctx = Context { key: Key::new(args.seed), ..Context::standalone() };
     let report = objective.evaluate(&z, &ctx).map_err(|e| hint(e, args))?;
 
@@ -165,7 +167,7 @@ fn evaluate(name: &str, args: &ObjectiveArgs) -> Result<Status> {
         dtype: format!("{:?}", z.projections.dtype()).to_lowercase(),
         total: number(&report.total)?,
         parts,
-        bound: config.entropy.build()?.map(|e| e.bound()),
+        bound: config.entropy.build()?.and_then(|e| e.bound()),
         account,
         account_refused,
         gradients,
@@ -191,7 +193,7 @@ fn configured(name: &str, args: &ObjectiveArgs) -> Result<ObjectiveConfig> {
         let inner = assignment.strip_prefix("objective.").unwrap_or(assignment);
         set(&format!("objective.{inner}"), "--set")?;
     }
-    config::objective(&layers)
+    Ok(config::objective(&layers)?)
 }
 
 fn embeddings(
@@ -218,8 +220,7 @@ fn embeddings(
     Ok(Embeddings {
         predictions: predictions.map(tensors).transpose()?,
         targets: targets.map(Views::new).transpose()?,
-        features: None,
-        projections,
+        ..Embeddings::new(projections)
     })
 }
 
@@ -286,7 +287,7 @@ fn tensor(file: &str) -> Result<Tensor> {
     };
     let path = Path::new(path);
     if path.extension().is_none_or(|e| e != "safetensors") {
-        return npy::read(path);
+        return Ok(npy::read(path)?);
     }
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)

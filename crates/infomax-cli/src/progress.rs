@@ -1,14 +1,19 @@
 //! What a person sees while a run goes on.
 
+use crate::pretrain::clock;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use infomax_run::{Plan, RunObserver};
 use infomax_train::{Health, HealthState, Observer, StepMetrics};
 use std::time::Instant;
 
-/// A progress bar on standard error: epoch, step, images/s, time left, loss and its parts.
+/// A progress bar on standard error: epoch, step, images/s, time left, loss and its parts; then the images of the
+/// evaluation. Without a terminal, one line is printed for each epoch.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    epochs: u64,
-    batch: usize,
+    quiet: bool,
+    plan: Plan,
+    /// When this was made.
+    made: Instant,
     /// Where the rate is measured from: a resumed run does not count what others did.
     start: Option<(Instant, u64)>,
     /// Seconds of waiting for batches since then.
@@ -17,22 +22,22 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// A bar for a run of `total_steps`. Without a terminal, one line is printed for each epoch.
-    pub(crate) fn new(epochs: u64, total_steps: u64, batch: usize, quiet: bool) -> Self {
-        let bar = ProgressBar::new(total_steps);
-        if quiet {
-            bar.set_draw_target(ProgressDrawTarget::hidden());
+    /// An observer that shows nothing but warnings if it is quiet.
+    pub(crate) fn new(quiet: bool) -> Self {
+        let bar = ProgressBar::hidden();
+        let plan = Plan { epochs: 0, steps: 0, done: 0, batch: 0 };
+        Self { bar, quiet, plan, made: Instant::now(), start: None, waited: 0.0, plain: false }
+    }
+
+    /// A line that is not shown if this is quiet.
+    pub(crate) fn note(&self, line: &str) {
+        if !self.quiet {
+            self.say(line);
         }
-        let style = ProgressStyle::with_template("{prefix} [{bar:24}] {pos}/{len}  {msg}  {eta} left");
-        if let Ok(style) = style {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        let plain = !quiet && bar.is_hidden();
-        Self { bar, epochs, batch, start: None, waited: 0.0, plain }
     }
 
     /// Prints a line above the bar.
-    pub(crate) fn say(&self, line: &str) {
+    fn say(&self, line: &str) {
         if self.plain || self.bar.is_hidden() {
             eprintln!("{line}");
         } else {
@@ -40,9 +45,15 @@ impl Progress {
         }
     }
 
-    /// Removes the bar.
-    pub(crate) fn finish(&self) {
-        self.bar.finish_and_clear();
+    fn show(&mut self, length: u64, template: &str) {
+        self.bar = ProgressBar::new(length);
+        if self.quiet {
+            self.bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style.progress_chars("=> "));
+        }
+        self.plain = !self.quiet && self.bar.is_hidden();
     }
 
     /// The part of the time in which training waited for the loader, in per cent.
@@ -52,7 +63,7 @@ impl Progress {
 
     fn rate(&self, step: u64) -> f64 {
         self.start.map_or(0.0, |(time, first)| {
-            (step - first) as f64 * self.batch as f64 / time.elapsed().as_secs_f64().max(1e-9)
+            (step - first) as f64 * self.plan.batch as f64 / time.elapsed().as_secs_f64().max(1e-9)
         })
     }
 }
@@ -64,6 +75,39 @@ fn loss(metrics: &StepMetrics) -> String {
     format!("loss {:.3} = {}", metrics.total, parts.join(" + "))
 }
 
+impl RunObserver for Progress {
+    fn on_note(&mut self, line: &str) {
+        self.note(line);
+    }
+
+    fn on_warning(&mut self, line: &str) {
+        let text = format!("warning: {line}");
+        self.bar.suspend(|| eprintln!("{text}"));
+    }
+
+    fn on_start(&mut self, plan: &Plan) {
+        self.plan = *plan;
+        self.show(plan.steps, "{prefix} [{bar:24}] {pos}/{len}  {msg}  {eta} left");
+    }
+
+    fn on_trained(&mut self) {
+        self.bar.finish_and_clear();
+        self.note(&format!("trained in {}", clock(self.made.elapsed().as_secs_f64())));
+        self.bar = ProgressBar::hidden();
+    }
+
+    fn on_evaluation(&mut self, done: u64, total: u64, what: &str) {
+        if self.bar.length().is_none() {
+            self.show(total, "evaluate [{bar:24}] {pos}/{len} images  {msg}");
+        }
+        self.bar.set_position(done);
+        self.bar.set_message(what.to_owned());
+        if done == total && what.is_empty() {
+            self.bar.finish_and_clear();
+        }
+    }
+}
+
 impl Observer for Progress {
     fn on_step(&mut self, metrics: &StepMetrics) {
         match self.start {
@@ -73,15 +117,15 @@ impl Observer for Progress {
         }
         let rate = self.rate(metrics.step);
         self.bar.set_position(metrics.step);
-        self.bar.set_prefix(format!("epoch {}/{}", metrics.epoch + 1, self.epochs));
+        self.bar.set_prefix(format!("epoch {}/{}", metrics.epoch + 1, self.plan.epochs));
         self.bar.set_message(format!("{rate:.0} images/s  {}", loss(metrics)));
         if self.plain && metrics.total_steps > 0 {
-            let per_epoch = metrics.total_steps.div_ceil(self.epochs.max(1)).max(1);
+            let per_epoch = metrics.total_steps.div_ceil(self.plan.epochs.max(1)).max(1);
             if metrics.step.is_multiple_of(per_epoch) {
                 eprintln!(
                     "epoch {}/{}  step {}/{}  {rate:.0} images/s  {:.0} % waiting for data  {}",
                     metrics.epoch + 1,
-                    self.epochs,
+                    self.plan.epochs,
                     metrics.step,
                     metrics.total_steps,
                     self.wait(),

@@ -108,12 +108,18 @@ fn pretrains_and_reports() {
 fn a_small_vision_transformer_and_a_convnext_train() {
     let dir = tempfile::tempdir().unwrap();
     for (name, sets) in [
-        ("vit", &["model.vit.image=16", "model.vit.width=16", "model.vit.heads=2", "model.vit.depth=2"][..]),
-        ("convnext", &["model.convnext.blocks=[1, 1]", "model.convnext.widths=[8, 16]"]),
+        ("vit", &["image=16", "width=16", "heads=2", "depth=2"][..]),
+        ("convnext", &["blocks=[1, 1]", "widths=[8, 16]"]),
     ] {
-        let mut args = vec!["--epochs", "1", "--run", name, "--set", "data.train_images=80"];
+        let kind = format!("kind={name}");
+        let sets = [&[&kind[..]], sets].concat();
+        let sets: Vec<String> = sets.iter().map(|set| format!("model.encoder.{set}")).collect();
+        let mut args = vec!["pretrain", "--quiet", "--epochs", "1", "--run", name];
+        // The keys of the residual network belong to another kind.
+        args.extend(SMALL.chunks(2).filter(|pair| !pair[1].starts_with("model.encoder")).flatten());
+        args.extend(["--set", "data.train_images=80"]);
         args.extend(sets.iter().flat_map(|set| ["--set", set]));
-        ok(&pretrain(dir.path(), &args));
+        ok(&infomax(dir.path(), &args));
         let lines = metrics(&dir.path().join(name));
         assert_eq!(lines.len(), 2, "{name}");
         assert!(lines.iter().all(|line| line["total"].as_f64().unwrap().is_finite()), "{name}");
@@ -332,12 +338,23 @@ fn bad_input_is_a_clear_error_and_leaves_nothing_behind() {
     fails(d, &["pretrain", "--set", "traim.epochs=3"], &["traim", "did you mean `train`"]);
     fails(d, &["pretrain", "--set", "objective.name=vicrag"], &["vicrag", "vicreg"]);
     fails(d, &["pretrain", "--set", "augment.preset=vicreg"], &["vicreg-cifar"]);
-    fails(d, &["pretrain", "--set", "train.precision=bf61"], &["bf61", "did you mean `bf16`", "[train]"]);
     fails(
         d,
-        &["pretrain", "--set", "train.precision=bf16", "--set", "model.vit.image=24"],
-        &["[train] precision", "bf16", "model.vit", "f32"],
+        &["pretrain", "--set", "train.precision=bf61"],
+        &["bf61", "did you mean `bf16`", "train.precision"],
     );
+    fails(
+        d,
+        &["pretrain", "--set", "train.precision=bf16", "--set", "model.encoder.kind=vit"],
+        &["train.precision", "bf16", "`vit`", "f32"],
+    );
+    fails(d, &["pretrain", "--set", "model.encoder.depth=19"], &["model.encoder.depth = 19"]);
+    fails(
+        d,
+        &["pretrain", "--set", "model.vit.image=24"],
+        &["model.vit", "[model.encoder]", "kind = \"vit\""],
+    );
+    fails(d, &["pretrain", "--device", "gpu"], &["train.device", "\"gpu\"", "cuda:N"]);
     fails(d, &["pretrain", "--config", "none.toml"], &["none.toml"]);
     std::fs::write(d.join("bad.toml"), "[train\nepochs = 3").unwrap();
     fails(d, &["pretrain", "--config", "bad.toml"], &["bad.toml"]);

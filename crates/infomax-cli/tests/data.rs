@@ -74,7 +74,7 @@ fn pretrain(dir: &Path, data: &str, more: &[&str]) -> Output {
         "--set",
         "augment.size=16",
         "--set",
-        "eval.knn_k=3",
+        "eval.knn.k=3",
         "--set",
         "eval.random_baseline=false",
         "--set",

@@ -48,6 +48,14 @@ pub enum Error {
         /// The step at which it was seen.
         step: u64,
     },
+    /// The processes of a run do not act alike, or one of them is gone.
+    #[error("rank {rank} {problem}; all ranks need the same program, configuration and data")]
+    Collective {
+        /// The rank that saw it.
+        rank: usize,
+        /// What it saw, as a continuation of the rank.
+        problem: String,
+    },
     /// Tensors do not fit the named parameters of a model.
     #[error("these weights belong to another model: {0}")]
     Weights(String),

@@ -6,9 +6,9 @@
 //! | [`Views`], [`Embeddings`] | the embeddings of one batch, `V` views of shape `(B, D)` each |
 //! | [`Term`], [`Objective`], [`Report`] | a loss as a sum of named, weighted parts |
 //! | [`Params`] | named parameters and buffers in a fixed order |
-//! | [`Encoder`], [`Learner`] | what a model offers to training and to evaluation |
-//! | [`Batch`], [`BatchSource`] | what a data set offers to training |
-//! | [`Collective`] | sums and gathers over the processes of a data-parallel run |
+//! | [`Encoder`], [`Learner`], [`Pass`] | what a model offers to training and to evaluation |
+//! | [`View`], [`Batch`], [`BatchSource`] | what a data set offers to training |
+//! | [`Collective`], [`replicas`] | sums and gathers over the processes of a data-parallel run |
 //!
 //! Everything is plain [`candle_core::Tensor`]s and object-safe traits, so that a new objective, model
 //! or data set changes no line of the trainer.
@@ -19,16 +19,18 @@ mod key;
 mod model;
 mod objective;
 mod params;
+mod pass;
 mod source;
 mod views;
 
 pub use candle_core;
 
-pub use collective::{Collective, Local};
+pub use collective::{Collective, Local, Replica, replicas};
 pub use error::{Error, Result};
 pub use key::Key;
-pub use model::{Encoder, Learner, Mode};
+pub use model::{Encoder, Learner};
 pub use objective::{Bound, Context, InformationAccount, Objective, Part, Report, Role, Term, TermState};
 pub use params::{Init, Param, ParamBuilder, ParamKind, Params};
-pub use source::{Batch, BatchSource, Position, SourceStats};
+pub use pass::{Mode, Pass};
+pub use source::{Batch, BatchSource, Cut, Position, SourceStats, View, ViewKind};
 pub use views::{Embeddings, LocalMap, Views};

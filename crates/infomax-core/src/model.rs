@@ -1,28 +1,15 @@
 //! What a model offers to training and to evaluation.
 
-use crate::{Context, Embeddings, Params, Result};
+use crate::{Context, Embeddings, Params, Pass, Result, View};
 use candle_core::Tensor;
-
-/// Whether layers use the statistics of the batch (and update the running ones) or the running ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Batch statistics, dropout on, running statistics updated.
-    Train,
-    /// Running statistics, nothing random, nothing updated.
-    Eval,
-}
-
-impl Mode {
-    /// Whether this is [`Mode::Train`].
-    pub fn is_train(self) -> bool {
-        self == Self::Train
-    }
-}
 
 /// A function from inputs to feature vectors.
 pub trait Encoder: std::fmt::Debug + Send + Sync {
     /// Features `(B, feature_dim)` of a batch of inputs, for images `(B, C, H, W)`.
-    fn forward(&self, xs: &Tensor, mode: Mode) -> Result<Tensor>;
+    ///
+    /// # Errors
+    /// Inputs of a shape that the encoder does not take.
+    fn forward(&self, xs: &Tensor, pass: &Pass<'_>) -> Result<Tensor>;
 
     /// The width of the features.
     fn feature_dim(&self) -> usize;
@@ -33,16 +20,33 @@ pub trait Learner: std::fmt::Debug + Send {
     /// The parameters and buffers, by name. A checkpoint holds exactly these.
     fn params(&self) -> &Params;
 
-    /// Embeds the views of a batch: `views[v]` holds view `v` of every sample.
-    fn embed(&self, views: &[Tensor], mode: Mode) -> Result<Embeddings>;
+    /// The encoder that is trained: what evaluation and exports look at.
+    fn encoder(&self) -> &dyn Encoder;
 
-    /// The encoder's features in evaluation mode.
-    fn features(&self, xs: &Tensor) -> Result<Tensor>;
+    /// Embeds the views of a batch. Teachers embed the global views only.
+    ///
+    /// # Errors
+    /// Views that the encoder does not take.
+    fn embed(&self, views: &[View], pass: &Pass<'_>) -> Result<Embeddings>;
+
+    /// The encoder's features in evaluation mode, without a gradient: a bank of them does not keep every
+    /// activation alive.
+    ///
+    /// # Errors
+    /// As [`Encoder::forward`].
+    fn features(&self, xs: &Tensor) -> Result<Tensor> {
+        Ok(self.encoder().forward(xs, &Pass::eval())?.detach())
+    }
 
     /// The width of [`Learner::features`].
-    fn feature_dim(&self) -> usize;
+    fn feature_dim(&self) -> usize {
+        self.encoder().feature_dim()
+    }
 
     /// Called after each optimiser step (momentum teachers follow here).
+    ///
+    /// # Errors
+    /// Parameters that do not fit each other.
     fn after_step(&mut self, _ctx: &Context<'_>) -> Result<()> {
         Ok(())
     }

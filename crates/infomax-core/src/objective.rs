@@ -149,7 +149,7 @@ pub trait Term: std::fmt::Debug + Send + Sync {
     /// What the term is for.
     fn role(&self) -> Role;
 
-    /// For entropy terms: how the value relates to the true entropy.
+    /// For terms in nats or instead of an entropy: how the value relates to the true one.
     fn bound(&self) -> Option<Bound> {
         None
     }

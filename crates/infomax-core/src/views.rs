@@ -200,17 +200,39 @@ pub struct Embeddings {
     pub targets: Option<Views>,
     /// The encoder's output before the projector.
     pub features: Option<Views>,
+    /// The number of global views, which come first; `None` where views are not told apart.
+    pub globals: Option<usize>,
+    /// The class of every sample, for terms that are told to look at it; methods without labels never do.
+    pub labels: Option<Vec<u32>>,
 }
 
 impl Embeddings {
     /// Embeddings that consist of projections only.
     pub fn new(projections: Views) -> Self {
-        Self { projections, predictions: None, targets: None, features: None }
+        Self { projections, predictions: None, targets: None, features: None, globals: None, labels: None }
     }
 
     /// Two views of projections.
     pub fn pair(a: Tensor, b: Tensor) -> Result<Self> {
         Ok(Self::new(Views::pair(a, b)?))
+    }
+
+    /// The number of views that count as global: as said, else the first two.
+    pub fn globals(&self) -> usize {
+        self.globals.unwrap_or(2).min(self.projections.len())
+    }
+
+    /// The same values without a gradient.
+    pub fn detach(&self) -> Self {
+        let detached = |views: &Option<Views>| views.as_ref().map(Views::detach);
+        Self {
+            projections: self.projections.detach(),
+            predictions: detached(&self.predictions),
+            targets: detached(&self.targets),
+            features: detached(&self.features),
+            globals: self.globals,
+            labels: self.labels.clone(),
+        }
     }
 }
 

@@ -25,7 +25,7 @@
 //! let augmenter = Augmenter::new(&Recipe::preset("vicreg-cifar").expect("a preset"))?;
 //! let mut loader = Loader::new(data, augmenter, LoaderConfig { batch: 16, ..LoaderConfig::default() })?;
 //! let batch = loader.next_batch()?;
-//! assert_eq!(batch.views[1].dims(), [16, 3, 32, 32]);
+//! assert_eq!(batch.views[1].values.dims(), [16, 3, 32, 32]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -38,6 +38,7 @@ mod error;
 mod eval;
 mod folder;
 mod loader;
+pub mod npy;
 mod open;
 mod options;
 mod shapes;

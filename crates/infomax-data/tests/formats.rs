@@ -455,3 +455,31 @@ fn what_is_no_data_set_is_refused_with_a_list() {
     assert!(message(&dir.path().join("a.zip")).contains(".parquet"));
     assert!(message(dir.path()).contains("no usable image"));
 }
+
+/// Arrays in Fortran order and with the most significant byte first hold the same images and labels.
+#[test]
+fn npy_in_any_order() {
+    let dir = TempDir::new().unwrap();
+    let (n, h, w) = (3, 7, 9);
+    let images: Vec<u8> = (0..n).flat_map(|i| hwc(i, w, h)).collect();
+    let shape = [n, h, w, 3];
+    let mut fortran = Vec::with_capacity(images.len());
+    for c in 0..3 {
+        for x in 0..w {
+            for y in 0..h {
+                fortran.extend((0..n).map(|i| images[((i * h + y) * w + x) * 3 + c]));
+            }
+        }
+    }
+    let file = npy("|u1", &shape, &fortran);
+    let text = b"False";
+    let at = file.windows(text.len()).position(|part| part == text).unwrap();
+    let file = [&file[..at], b"True ", &file[at + 5..]].concat();
+    fs::write(dir.path().join("images.npy"), file).unwrap();
+    let labels: Vec<u8> = [2i64, 1, 0].iter().flat_map(|l| l.to_be_bytes()).collect();
+    fs::write(dir.path().join("labels.npy"), npy(">i8", &[3], &labels)).unwrap();
+    let data = opened(dir.path());
+    let train = data.train().unwrap();
+    assert_eq!([train.label(0), train.label(1), train.label(2)], [Some(2), Some(1), Some(0)]);
+    check(&**train, 2, 2, 3);
+}

@@ -33,7 +33,7 @@ type Bits = (Vec<Vec<u32>>, Option<Vec<u32>>, Vec<u64>);
 
 fn bits(batch: Batch) -> Bits {
     let flat = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    let views = batch.views.iter().map(|v| flat(v).into_iter().map(f32::to_bits).collect()).collect();
+    let views = batch.views.iter().map(|v| flat(&v.values).into_iter().map(f32::to_bits).collect()).collect();
     (views, batch.labels, batch.indices)
 }
 
@@ -119,12 +119,18 @@ fn the_parameters_of_the_views_are_beside_the_batch() {
             assert_eq!(loader.view_params().len(), batch.views.len());
             for (v, (view, params)) in batch.views.iter().zip(loader.view_params()).enumerate() {
                 assert_eq!(params.len(), batch.len());
-                let rows = view.flatten_from(1).unwrap().to_vec2::<f32>().unwrap();
-                for ((row, params), index) in rows.iter().zip(params).zip(&batch.indices) {
+                let rows = view.values.flatten_from(1).unwrap().to_vec2::<f32>().unwrap();
+                let cuts = view.cuts.as_deref().unwrap();
+                for (((row, params), index), cut) in rows.iter().zip(params).zip(&batch.indices).zip(cuts) {
                     let image = data.image(*index as usize).unwrap();
+                    assert_eq!(cut.image, (image.width() as u32, image.height() as u32));
+                    let (x, y) = params.source_point(0.3, 0.8);
+                    let part = (x / image.width() as f64, y / image.height() as f64);
+                    let found = cut.source_point(0.3, 0.8);
+                    assert!((found.0 - part.0).abs() < 1e-12 && (found.1 - part.1).abs() < 1e-12, "{cut:?}");
                     let mut again = vec![0.0; row.len()];
                     let scratch = &mut infomax_augment::Scratch::default();
-                    loader.augmenter().render(v, &image, params, scratch, &mut again).unwrap();
+                    loader.augment().render(v, &image, params, scratch, &mut again).unwrap();
                     assert_eq!(*row, again);
                 }
             }

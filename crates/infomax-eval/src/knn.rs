@@ -7,6 +7,7 @@ use serde::Serialize;
 
 /// The settings of [`knn`].
 #[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct KnnConfig {
     /// The number of neighbours; at most the number of training samples are used.
@@ -19,6 +20,27 @@ impl Default for KnnConfig {
     /// `k = 200`, `T = 0.1`: Wu et al. (arXiv:1805.01978) use 0.07; lightly and others 0.1.
     fn default() -> Self {
         Self { k: 200, temperature: 0.1 }
+    }
+}
+
+impl KnnConfig {
+    /// Refuses settings out of their range.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the setting.
+    pub fn check(&self) -> Result<()> {
+        if self.k == 0 {
+            return Err(Error::Config { key: "knn.k", value: "0".into(), reason: "must be at least 1" });
+        }
+        if !(self.temperature > 0.0 && self.temperature.is_finite()) {
+            let value = self.temperature.to_string();
+            return Err(Error::Config {
+                key: "knn.temperature",
+                value,
+                reason: "must be positive and finite",
+            });
+        }
+        Ok(())
     }
 }
 
@@ -54,13 +76,7 @@ pub fn knn(
 ) -> Result<KnnReport> {
     const OP: &str = "knn";
     const BLOCK: usize = 512;
-    if cfg.k == 0 {
-        return Err(Error::Config { key: "knn_k", value: "0".into(), reason: "must be at least 1" });
-    }
-    if !(cfg.temperature > 0.0 && cfg.temperature.is_finite()) {
-        let value = cfg.temperature.to_string();
-        return Err(Error::Config { key: "knn_temperature", value, reason: "must be positive and finite" });
-    }
+    cfg.check()?;
     let train = unit(&matrix::labelled(OP, "train", train, train_labels)?)?;
     let test = unit(&matrix::labelled(OP, "test", test, test_labels)?)?;
     matrix::same_width(OP, &train, &test)?;

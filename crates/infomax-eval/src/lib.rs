@@ -7,11 +7,11 @@ mod lbfgs;
 mod matrix;
 mod probe;
 mod spectrum;
-mod stats;
+mod uniformity;
 
 pub use bank::FeatureBank;
 pub use error::{Error, Result};
 pub use knn::{KnnConfig, KnnReport, knn};
 pub use probe::{LinearProbeConfig, ProbeReport, linear_probe};
 pub use spectrum::{Spectrum, spectrum};
-pub use stats::{EmbeddingStats, alignment, embedding_stats, uniformity};
+pub use uniformity::uniformity;

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 /// The settings of [`linear_probe`].
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct LinearProbeConfig {
     /// The penalties `l2` to choose from, tried from the largest to the smallest.
@@ -23,6 +24,24 @@ pub struct LinearProbeConfig {
 impl Default for LinearProbeConfig {
     fn default() -> Self {
         Self { l2: vec![1e-1, 1e-2, 1e-3, 1e-4], holdout: 0.2, max_steps: 100, tolerance: 1e-4 }
+    }
+}
+
+impl LinearProbeConfig {
+    /// Refuses settings out of their range.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the setting.
+    pub fn check(&self) -> Result<()> {
+        if self.l2.is_empty() || self.l2.iter().any(|l| !(l.is_finite() && *l >= 0.0)) {
+            let (value, reason) = (format!("{:?}", self.l2), "must be one or more finite numbers >= 0");
+            return Err(Error::Config { key: "linear.l2", value, reason });
+        }
+        if !(0.0..1.0).contains(&self.holdout) {
+            let (value, reason) = (self.holdout.to_string(), "must be at least 0 and below 1");
+            return Err(Error::Config { key: "linear.holdout", value, reason });
+        }
+        Ok(())
     }
 }
 
@@ -65,16 +84,9 @@ pub fn linear_probe(
     cfg: &LinearProbeConfig,
 ) -> Result<ProbeReport> {
     const OP: &str = "linear_probe";
+    cfg.check()?;
     let mut grid = cfg.l2.clone();
     grid.sort_by(|a, b| b.total_cmp(a));
-    if grid.is_empty() || grid.iter().any(|l| !(l.is_finite() && *l >= 0.0)) {
-        let value = format!("{:?}", cfg.l2);
-        return Err(Error::Config { key: "l2", value, reason: "must be one or more finite numbers >= 0" });
-    }
-    if !(0.0..1.0).contains(&cfg.holdout) {
-        let value = cfg.holdout.to_string();
-        return Err(Error::Config { key: "holdout", value, reason: "must be at least 0 and below 1" });
-    }
     let train = matrix::labelled(OP, "train", train, train_labels)?;
     let test = matrix::labelled(OP, "test", test, test_labels)?;
     matrix::same_width(OP, &train, &test)?;

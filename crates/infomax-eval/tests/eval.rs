@@ -118,17 +118,11 @@ fn spectra_equal_the_golden_values() {
 }
 
 #[test]
-fn collapse_shows_in_the_statistics() {
-    let spread = embedding_stats(&normal(1, 500, 16)).unwrap();
-    assert!((spread.std_mean - 1.0).abs() < 0.05 && (spread.std_l2_normalised - 0.25).abs() < 0.01);
-    assert!(spread.effective_rank > 15.0);
-    let collapsed = embedding_stats(&Tensor::ones((500, 16), DType::F32, &Device::Cpu).unwrap()).unwrap();
-    assert_eq!((collapsed.std_mean, collapsed.std_min), (0.0, 0.0));
-    assert!((collapsed.effective_rank - 1.0).abs() < 1e-6);
-
+fn uniformity_has_its_known_values() {
     let axes = Tensor::eye(2, DType::F32, &Device::Cpu).unwrap();
     // Two orthogonal unit vectors are at the squared distance 2.
     assert!((uniformity(&axes).unwrap() + 4.0).abs() < 1e-12);
-    assert_eq!(alignment(&axes, &axes).unwrap(), 0.0);
-    assert!((alignment(&axes, &axes.neg().unwrap()).unwrap() - 4.0).abs() < 1e-12);
+    let collapsed = Tensor::ones((500, 16), DType::F32, &Device::Cpu).unwrap();
+    assert!(uniformity(&collapsed).unwrap().abs() < 1e-9);
+    assert!(uniformity(&normal(1, 500, 16)).unwrap() < -3.0);
 }

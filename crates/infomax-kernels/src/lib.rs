@@ -70,6 +70,7 @@ mod stored;
 #[cfg(test)]
 mod tests;
 mod types;
+pub mod update;
 mod wide;
 
 pub use attention::{AttentionConfig, attention};

@@ -7,7 +7,7 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 use infomax_core::{Context, Embeddings, Key};
-use infomax_losses::{EntropyConfig, Error, Invariance, NoEntropy, ObjectiveConfig, entropy};
+use infomax_losses::{EntropyConfig, Error, InvarianceConfig, NoEntropy, ObjectiveConfig, entropy};
 use std::time::{Duration, Instant};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -84,7 +84,7 @@ fn step(name: &str) -> Outcome<(u64, Step)> {
         "sigreg" => ObjectiveConfig {
             name: "sigreg".into(),
             convention: "official".into(),
-            invariance: Invariance::None(infomax_losses::invariance::NoInvariance {}),
+            invariance: InvarianceConfig::None(infomax_losses::invariance::NoInvariance {}),
             entropy: EntropyConfig::SigReg(entropy::SigReg::default()),
         },
         "nt-xent" => ObjectiveConfig::named("simclr")?,

@@ -2,7 +2,7 @@
 
 use crate::bounds::Account;
 use crate::entropy::{Gaussian, Vmf};
-use crate::{Entropy as _, EntropyConfig, Estimate, Invariance, ObjectiveConfig, Result, op, special};
+use crate::{Entropy as _, EntropyConfig, Estimate, InvarianceConfig, ObjectiveConfig, Result, op, special};
 use candle_core::{DType, Device, Tensor};
 use infomax_core::Embeddings;
 use std::f64::consts::PI;
@@ -23,7 +23,7 @@ pub struct ObjectiveAccount {
     /// Where the densities live.
     pub space: Space,
     /// The estimator of the entropy part.
-    pub estimator: &'static str,
+    pub estimator: String,
     /// Whether the objective's own entropy term is not in nats (a surrogate) or missing, so that `estimator`
     /// stands in for it.
     pub stands_in: bool,
@@ -79,9 +79,11 @@ impl ObjectiveConfig {
                 .collect::<Result<Vec<_>>>()?,
         };
         let (estimator, stands_in, estimates) = match &own {
-            Some(own) => (own.name(), false, each(&rows, |v| own.estimate(v))?),
-            None if space == Space::Euclidean => ("gaussian", true, each(&rows, stand_in_gaussian)?),
-            None => ("vmf", true, each(&rows, best_vmf)?),
+            Some(own) => (own.name().to_owned(), false, each(&rows, |v| own.estimate(v))?),
+            None if space == Space::Euclidean => {
+                ("gaussian".to_owned(), true, each(&rows, stand_in_gaussian)?)
+            }
+            None => ("vmf".to_owned(), true, each(&rows, best_vmf)?),
         };
         let nats = estimates.iter().map(|e| e.nats).sum::<f64>() / estimates.len() as f64;
         let entropy = Estimate { nats, bound: estimates[0].bound };
@@ -95,10 +97,10 @@ impl ObjectiveConfig {
 
     fn space(&self) -> Space {
         let unit = match &self.invariance {
-            Invariance::Cosine(_) | Invariance::WeightedCosine(_) => true,
-            Invariance::Mse(c) => c.normalize,
-            Invariance::SmoothL1(_) | Invariance::Whitened(_) => false,
-            Invariance::None(_) => self.entropy.is_spherical(),
+            InvarianceConfig::Cosine(_) | InvarianceConfig::WeightedCosine(_) => true,
+            InvarianceConfig::Mse(c) => c.normalize,
+            InvarianceConfig::SmoothL1(_) | InvarianceConfig::Whitened(_) => false,
+            InvarianceConfig::None(_) => self.entropy.is_spherical(),
         };
         if unit { Space::Sphere } else { Space::Euclidean }
     }

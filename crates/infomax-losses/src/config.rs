@@ -1,7 +1,8 @@
 //! An objective as data: what a configuration file says, and what it builds.
 
-use crate::{Entropy, Error, Invariance, Result, entropy, invariance, tagged};
-use infomax_core::Objective;
+use crate::entropy::IntoTerm as _;
+use crate::{Entropy, Error, Result, entropy, invariance, tagged};
+use infomax_core::{Objective, Term};
 
 /// An objective as data: an invariance term and an entropy term.
 ///
@@ -15,13 +16,14 @@ use infomax_core::Objective;
 /// In a file, `name` and `convention` choose a preset (see [`crate::named`]) and the tables replace its
 /// terms; without a name both tables are needed. What is serialised is resolved: it has every value.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ObjectiveConfig {
     /// The name of the preset, or `custom`.
     pub name: String,
     /// Whose conventions the preset follows: `official`, `solo-learn` or `lightly`.
     pub convention: String,
     /// What pulls the views together.
-    pub invariance: Invariance,
+    pub invariance: InvarianceConfig,
     /// What keeps the embeddings spread.
     pub entropy: EntropyConfig,
 }
@@ -44,7 +46,7 @@ impl ObjectiveConfig {
     }
 
     /// An objective of two chosen terms.
-    pub fn custom(invariance: Invariance, entropy: EntropyConfig) -> Self {
+    pub fn custom(invariance: InvarianceConfig, entropy: EntropyConfig) -> Self {
         Self { name: "custom".into(), convention: "official".into(), invariance, entropy }
     }
 
@@ -53,7 +55,7 @@ impl ObjectiveConfig {
     /// # Errors
     /// Settings outside of their range, or an objective without any term.
     pub fn build(&self) -> Result<Box<dyn Objective>> {
-        if matches!((&self.invariance, &self.entropy), (Invariance::None(_), EntropyConfig::None(_))) {
+        if matches!((&self.invariance, &self.entropy), (InvarianceConfig::None(_), EntropyConfig::None(_))) {
             return Err(Error::Config {
                 term: "objective",
                 key: "kind",
@@ -61,7 +63,9 @@ impl ObjectiveConfig {
                 reason: "at least one of invariance and entropy must be there",
             });
         }
-        let composed = crate::Composed::new(&self.name, self.invariance.clone(), self.entropy.build()?);
+        let invariance = self.invariance.build()?;
+        let entropy = self.entropy.build()?.map(|term| term as Box<dyn Term>);
+        let composed = crate::Composed::new(&self.name, invariance.into_iter().chain(entropy).collect())?;
         Ok(Box::new(composed.with_config(self.clone())))
     }
 }
@@ -73,7 +77,7 @@ impl<'de> serde::Deserialize<'de> for ObjectiveConfig {
         struct Written {
             name: Option<String>,
             convention: Option<String>,
-            invariance: Option<Invariance>,
+            invariance: Option<InvarianceConfig>,
             entropy: Option<EntropyConfig>,
         }
         use serde::de::Error as _;
@@ -106,6 +110,7 @@ macro_rules! kinds {
     ($($kind:literal => $variant:ident),* $(,)?) => {
         /// An entropy term, as data.
         #[derive(Clone, Debug, PartialEq, serde::Serialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(tag = "kind")]
         #[allow(missing_docs)] // The variants are documented at their types.
         #[non_exhaustive]
@@ -128,9 +133,9 @@ macro_rules! kinds {
                 Ok(match self {
                     Self::None(_) => None,
                     $(Self::$variant(c) => {
-                        let estimator = c.clone();
-                        estimator.check()?;
-                        Some(Box::new(estimator))
+                        let term = c.clone().into_term();
+                        term.check()?;
+                        Some(term)
                     })*
                 })
             }
@@ -196,16 +201,76 @@ kinds! {
 
 /// The absent entropy term.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NoEntropy {}
 
-impl Invariance {
+/// An invariance term, as data.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum InvarianceConfig {
+    /// Mean squared error.
+    Mse(invariance::Mse),
+    /// Negative cosine similarity.
+    Cosine(invariance::Cosine),
+    /// Huber's error of unit transition.
+    SmoothL1(invariance::SmoothL1),
+    /// Cosine similarity with weights on the pairs.
+    WeightedCosine(invariance::WeightedCosine),
+    /// Cosine similarity after whitening.
+    Whitened(invariance::Whitened),
+    /// No invariance term: regularisation alone.
+    None(NoInvariance),
+}
+
+/// The absent invariance term.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NoInvariance {}
+
+impl InvarianceConfig {
     /// The kinds, as written in a configuration.
     pub const KINDS: &'static [&'static str] =
         &["none", "mse", "cosine", "smooth-l1", "weighted-cosine", "whitened"];
+
+    /// Builds the term; `None` for [`InvarianceConfig::None`].
+    ///
+    /// # Errors
+    /// Settings outside of their range.
+    pub fn build(&self) -> Result<Option<Box<dyn Term>>> {
+        Ok(Some(match self {
+            Self::Mse(c) => Box::new(c.clone()),
+            Self::Cosine(c) => Box::new(c.clone()),
+            Self::SmoothL1(c) => {
+                entropy::positive("smooth-l1", "beta", c.beta)?;
+                Box::new(c.clone())
+            }
+            Self::WeightedCosine(c) => {
+                entropy::positive("weighted-cosine", "sigma", c.sigma)?;
+                Box::new(c.clone())
+            }
+            Self::Whitened(c) => Box::new(c.clone()),
+            Self::None(_) => return Ok(None),
+        }))
+    }
+
+    /// The factor in the total.
+    pub fn weight(&self) -> f64 {
+        match self {
+            Self::Mse(c) => c.weight,
+            Self::Cosine(c) => c.weight,
+            Self::SmoothL1(c) => c.weight,
+            Self::WeightedCosine(c) => c.weight,
+            Self::Whitened(c) => c.weight,
+            Self::None(_) => 0.0,
+        }
+    }
 }
 
-impl<'de> serde::Deserialize<'de> for Invariance {
+impl<'de> serde::Deserialize<'de> for InvarianceConfig {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (kind, rest) = tagged::read::<D>(deserializer, "invariance kind", Self::KINDS)?;
         match kind.as_str() {

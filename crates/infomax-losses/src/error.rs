@@ -65,18 +65,23 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An [`Error::Unknown`] with the names closest to the given one.
     pub(crate) fn unknown(what: &'static str, name: &str, all: &[&str]) -> Self {
-        let mut ranked: Vec<(usize, &str)> = all.iter().map(|n| (distance(name, n), *n)).collect();
+        let mut ranked: Vec<(usize, &str)> =
+            all.iter().map(|n| (strsim::damerau_levenshtein(&name.to_lowercase(), n), *n)).collect();
         ranked.sort();
         let nearest = ranked.iter().take(3).map(|(_, n)| format!("`{n}`")).collect::<Vec<_>>().join(", ");
         Self::Unknown { what, name: name.to_owned(), nearest, all: all.join(", ") }
     }
 }
 
+/// What an error of a kernel is wrapped with where no term is known; [`crate::Composed`] replaces it.
+pub(crate) const OPERATION: &str = "an operation of a term";
+
 impl From<Error> for infomax_core::Error {
     fn from(error: Error) -> Self {
         match error {
             Error::Core(error) => error,
             Error::Candle(error) => Self::Candle(error),
+            Error::Kernel(error) => Self::other(OPERATION, error),
             other => Self::other("objective", other),
         }
     }
@@ -89,22 +94,6 @@ impl From<Error> for candle_core::Error {
             other => Self::wrap(other),
         }
     }
-}
-
-/// The edit distance of Levenshtein (1966), where a name that contains the other is nearer.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.to_lowercase().chars().collect(), b.chars().collect());
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

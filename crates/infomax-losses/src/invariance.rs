@@ -2,44 +2,27 @@
 
 use crate::{Error, Result, op};
 use candle_core::Tensor;
-use infomax_core::{Context, Embeddings, Part, Role, Views};
-
-/// An invariance term, as data.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Invariance {
-    /// Mean squared error.
-    Mse(Mse),
-    /// Negative cosine similarity.
-    Cosine(Cosine),
-    /// Huber's error of unit transition.
-    SmoothL1(SmoothL1),
-    /// Cosine similarity with weights on the pairs.
-    WeightedCosine(WeightedCosine),
-    /// Cosine similarity after whitening.
-    Whitened(Whitened),
-    /// No invariance term: regularisation alone.
-    None(NoInvariance),
-}
+use infomax_core::{Context, Embeddings, Part, Role, Term, Views};
 
 /// How more than two views are compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Pairing {
     /// The mean over all pairs of views.
     #[default]
     Pairs,
-    /// The mean over all pairs with one of the first two views (the global views of a multi-crop).
+    /// The mean over all pairs with one of the global views (the first two, where they are not told apart).
     GlobalPairs,
     /// Every view with the mean of all views.
     Mean,
-    /// Every view with the mean of the first two (the global views of a multi-crop).
+    /// Every view with the mean of the global ones (the first two, where they are not told apart).
     Globals,
 }
 
 /// What a view is compared with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Teacher {
     /// The other views' projections; gradients flow through both.
@@ -53,6 +36,7 @@ pub enum Teacher {
 
 /// `1/(n d) ||z - z'||_F^2`, averaged as [`Pairing`] says: `-E log q(z | z')` of a Gaussian, up to constants.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Mse {
     /// The factor in the total.
@@ -81,6 +65,7 @@ impl Default for Mse {
 
 /// `offset - scale mean_i cos(z_i, z'_i)`: `-E log q` of a von Mises-Fisher distribution, up to constants.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Cosine {
     /// The factor in the total.
@@ -112,6 +97,7 @@ impl Default for Cosine {
 
 /// Mean of `e^2 / (2 beta)` for `|e| < beta`, else `|e| - beta / 2`, with `e = z - z'`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct SmoothL1 {
     /// The factor in the total.
@@ -134,6 +120,7 @@ impl Default for SmoothL1 {
 /// weighting of DCLW (Yeh et al., arXiv 2110.06848), which asks more of the pairs that are far apart. The weights
 /// have mean 1 and no gradient.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct WeightedCosine {
     /// The factor in the total.
@@ -154,6 +141,7 @@ impl Default for WeightedCosine {
 /// Whitening fixes mean and covariance, and with them the Gaussian bound on the entropy: the constraint stands in
 /// the place of an entropy term. A collapsed batch has no whitening and is an error, unless `eps` is above 0.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Whitened {
     /// The factor in the total.
@@ -173,62 +161,58 @@ impl Default for Whitened {
     }
 }
 
-/// The absent invariance term.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NoInvariance {}
+/// The [`Term`] of a type with `weight` and `value(&Embeddings, &Context)`: one part named `invariance`.
+macro_rules! invariance {
+    ($type:ty, $name:literal) => {
+        impl Term for $type {
+            fn name(&self) -> &str {
+                $name
+            }
 
-impl Invariance {
-    /// The parts of the loss: one part `invariance`, or none.
-    ///
-    /// # Errors
-    /// One view only, or predictions and targets that the term needs and the embeddings lack.
-    pub fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
-        let (weight, value) = match self {
-            Self::Mse(c) => {
-                let z = if c.normalize { normalized(z)? } else { z.clone() };
-                let factor = if c.sum_dims { z.projections.dim() as f64 } else { 1.0 };
-                let value = paired("mse", &z, c.pairing, c.teacher, mse)?;
-                (c.weight, (value * factor)?)
+            fn role(&self) -> Role {
+                Role::Invariance
             }
-            Self::Cosine(c) => {
-                let value = paired("cosine", z, c.pairing, c.teacher, |a, b| cosine(a, b, c.eps))?;
-                (c.weight, value.affine(-c.scale, c.offset)?)
-            }
-            Self::SmoothL1(c) => {
-                if c.beta <= 0.0 {
-                    return Err(Error::Config {
-                        term: "smooth-l1",
-                        key: "beta",
-                        value: c.beta.to_string(),
-                        reason: "must be above 0",
-                    });
-                }
-                let value = paired("smooth-l1", z, c.pairing, c.teacher, |a, b| smooth_l1(a, b, c.beta))?;
-                (c.weight, value)
-            }
-            Self::WeightedCosine(c) => {
-                let value = paired("weighted-cosine", z, Pairing::Pairs, Teacher::None, |a, b| {
-                    weighted_cosine(a, b, c.sigma)
-                })?;
-                (c.weight, value.neg()?)
-            }
-            Self::Whitened(c) => (c.weight, c.value(z, ctx)?),
-            Self::None(_) => return Ok(Vec::new()),
-        };
-        Ok(vec![Part { name: "invariance".into(), role: Role::Invariance, weight, value }])
-    }
 
-    /// The factor in the total.
-    pub fn weight(&self) -> f64 {
-        match self {
-            Self::Mse(c) => c.weight,
-            Self::Cosine(c) => c.weight,
-            Self::SmoothL1(c) => c.weight,
-            Self::WeightedCosine(c) => c.weight,
-            Self::Whitened(c) => c.weight,
-            Self::None(_) => 0.0,
+            fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
+                let (name, role, weight) = ("invariance".to_owned(), Role::Invariance, self.weight);
+                Ok(vec![Part { name, role, weight, value: self.value(z, ctx)? }])
+            }
         }
+    };
+}
+
+invariance!(Mse, "mse");
+invariance!(Cosine, "cosine");
+invariance!(SmoothL1, "smooth-l1");
+invariance!(WeightedCosine, "weighted-cosine");
+invariance!(Whitened, "whitened");
+
+impl Mse {
+    fn value(&self, z: &Embeddings, _: &Context<'_>) -> Result<Tensor> {
+        let z = if self.normalize { normalized(z)? } else { z.clone() };
+        let factor = if self.sum_dims { z.projections.dim() as f64 } else { 1.0 };
+        Ok((paired("mse", &z, self.pairing, self.teacher, mse)? * factor)?)
+    }
+}
+
+impl Cosine {
+    fn value(&self, z: &Embeddings, _: &Context<'_>) -> Result<Tensor> {
+        let value = paired("cosine", z, self.pairing, self.teacher, |a, b| cosine(a, b, self.eps))?;
+        Ok(value.affine(-self.scale, self.offset)?)
+    }
+}
+
+impl SmoothL1 {
+    fn value(&self, z: &Embeddings, _: &Context<'_>) -> Result<Tensor> {
+        crate::entropy::positive("smooth-l1", "beta", self.beta)?;
+        paired("smooth-l1", z, self.pairing, self.teacher, |a, b| smooth_l1(a, b, self.beta))
+    }
+}
+
+impl WeightedCosine {
+    fn value(&self, z: &Embeddings, _: &Context<'_>) -> Result<Tensor> {
+        let pairs = |a: &Tensor, b: &Tensor| weighted_cosine(a, b, self.sigma);
+        Ok(paired("weighted-cosine", z, Pairing::Pairs, Teacher::None, pairs)?.neg()?)
     }
 }
 
@@ -348,6 +332,8 @@ fn normalized(z: &Embeddings) -> Result<Embeddings> {
         predictions: z.predictions.as_ref().map(rows).transpose()?,
         targets: z.targets.as_ref().map(rows).transpose()?,
         features: None,
+        globals: z.globals,
+        labels: None,
     })
 }
 
@@ -378,16 +364,22 @@ fn paired(
             (predictions()?, targets.detach())
         }
     };
-    if students.len() != others.len() {
+    // A momentum teacher embeds the global views only, which come first.
+    let fits = match teacher {
+        Teacher::Momentum => (1..=students.len()).contains(&others.len()),
+        _ => students.len() == others.len(),
+    };
+    if !fits {
         return Err(Error::Shape {
             term,
-            expected: "as many predictions as targets",
+            expected: "as many predictions as views, and a target for each global view",
             got: vec![students.len(), others.len()],
         });
     }
-    if others.len() < 2 {
-        return Err(Error::Shape { term, expected: "at least two views", got: vec![others.len()] });
+    if students.len() < 2 {
+        return Err(Error::Shape { term, expected: "at least two views", got: vec![students.len()] });
     }
+    let globals = z.globals().min(others.len());
     let mut values = Vec::new();
     match pairing {
         Pairing::Pairs => {
@@ -402,7 +394,7 @@ fn paired(
         }
         Pairing::GlobalPairs => {
             for i in 0..students.len() {
-                for j in 0..others.len().min(2) {
+                for j in 0..globals {
                     if i != j {
                         values.push(f(&students[i], &others[j])?);
                     }
@@ -410,7 +402,7 @@ fn paired(
             }
         }
         Pairing::Mean | Pairing::Globals => {
-            let count = if pairing == Pairing::Mean { others.len() } else { 2 };
+            let count = if pairing == Pairing::Mean { others.len() } else { globals };
             let wide = others.iter().take(count).map(op::widen).collect::<candle_core::Result<Vec<_>>>()?;
             let centre = Tensor::stack(&wide, 0)?.mean(0)?;
             for student in students.iter() {

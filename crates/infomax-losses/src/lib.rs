@@ -29,14 +29,14 @@ mod tagged;
 mod whitening;
 
 pub use account::{ObjectiveAccount, Space};
-pub use config::{EntropyConfig, NoEntropy, ObjectiveConfig};
-pub use entropy::{Entropy, Estimate, Reduce};
+pub use config::{EntropyConfig, InvarianceConfig, NoEntropy, NoInvariance, ObjectiveConfig};
+pub use entropy::{Entropy, Estimate, IntoTerm, Reduce};
 pub use error::{Error, Result};
-pub use invariance::Invariance;
 pub use moments::Path;
 pub use named::names;
 pub use objective::Composed;
 pub use whitening::whiten;
+pub use {candle_core, infomax_core};
 
 /// The examples of the README run as tests.
 #[cfg(doctest)]

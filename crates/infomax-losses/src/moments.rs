@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Tensor, WithDType};
 
 /// Which of the two forms of a second-moment objective is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Path {
     /// The smaller of the two: [`Path::Gram`] when `n < d`.

@@ -2,8 +2,8 @@
 
 use crate::config::EntropyConfig as Entropy;
 use crate::entropy::{self, Divergence};
-use crate::invariance::{Cosine, Mse, NoInvariance, Pairing, Teacher, WeightedCosine, Whitened};
-use crate::{Error, Invariance, NoEntropy, ObjectiveConfig, Reduce, Result};
+use crate::invariance::{Cosine, Mse, Pairing, Teacher, WeightedCosine, Whitened};
+use crate::{Error, InvarianceConfig, NoEntropy, NoInvariance, ObjectiveConfig, Reduce, Result};
 
 /// What a name stands for.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +16,7 @@ pub struct NamedObjective {
     pub conventions: &'static [&'static str],
     /// The paper.
     pub source: &'static str,
-    preset: fn(&str) -> (Invariance, Entropy),
+    preset: fn(&str) -> (InvarianceConfig, Entropy),
 }
 
 /// All named objectives, by name.
@@ -48,7 +48,10 @@ const NAMED: &[NamedObjective] = &[
         preset: |convention| {
             let t = if convention == "lightly" { 1.0 } else { 2.0 };
             let alignment = Mse { normalize: true, sum_dims: true, ..Default::default() };
-            (Invariance::Mse(alignment), Entropy::Uniformity(entropy::Uniformity { t, ..Default::default() }))
+            (
+                InvarianceConfig::Mse(alignment),
+                Entropy::Uniformity(entropy::Uniformity { t, ..Default::default() }),
+            )
         },
     },
     NamedObjective {
@@ -108,7 +111,7 @@ const NAMED: &[NamedObjective] = &[
         preset: |_| {
             let entropy = entropy::Contrastive { temperature: 0.1, decoupled: true, ..Default::default() };
             let invariance = WeightedCosine { weight: 10.0, ..Default::default() };
-            (Invariance::WeightedCosine(invariance), Entropy::Contrastive(entropy))
+            (InvarianceConfig::WeightedCosine(invariance), Entropy::Contrastive(entropy))
         },
     },
     NamedObjective {
@@ -130,7 +133,7 @@ const NAMED: &[NamedObjective] = &[
         preset: |_| {
             let invariance = Cosine { weight: 200.0, pairing: Pairing::Mean, ..Default::default() };
             let entropy = entropy::CodingRate { normalize: false, ..Default::default() };
-            (Invariance::Cosine(invariance), Entropy::CodingRate(entropy))
+            (InvarianceConfig::Cosine(invariance), Entropy::CodingRate(entropy))
         },
     },
     NamedObjective {
@@ -163,7 +166,7 @@ const NAMED: &[NamedObjective] = &[
             let lambda = if convention == "lightly" { 0.05 } else { 0.02 };
             let invariance = Mse { weight: 1.0 - lambda, pairing: Pairing::Globals, ..Default::default() };
             let entropy = entropy::SigReg { weight: lambda, ..Default::default() };
-            (Invariance::Mse(invariance), Entropy::SigReg(entropy))
+            (InvarianceConfig::Mse(invariance), Entropy::SigReg(entropy))
         },
     },
     NamedObjective {
@@ -230,7 +233,7 @@ const NAMED: &[NamedObjective] = &[
         source: "arXiv 2011.10566",
         preset: |_| {
             let invariance = Cosine { teacher: Teacher::StopGradient, ..Default::default() };
-            (Invariance::Cosine(invariance), Entropy::None(NoEntropy {}))
+            (InvarianceConfig::Cosine(invariance), Entropy::None(NoEntropy {}))
         },
     },
     NamedObjective {
@@ -247,7 +250,7 @@ const NAMED: &[NamedObjective] = &[
         source: "arXiv 2206.10698",
         preset: |_| {
             let invariance = Cosine { offset: 1.0, ..Default::default() };
-            (Invariance::Cosine(invariance), Entropy::Tico(Default::default()))
+            (InvarianceConfig::Cosine(invariance), Entropy::Tico(Default::default()))
         },
     },
     NamedObjective {
@@ -304,7 +307,7 @@ const NAMED: &[NamedObjective] = &[
             let entropy = entropy::Vicregl::default();
             let weight = entropy.alpha * 25.0;
             let invariance = Mse { weight, pairing: Pairing::GlobalPairs, ..Default::default() };
-            (Invariance::Mse(invariance), Entropy::Vicregl(entropy))
+            (InvarianceConfig::Mse(invariance), Entropy::Vicregl(entropy))
         },
     },
     NamedObjective {
@@ -314,7 +317,7 @@ const NAMED: &[NamedObjective] = &[
         source: "arXiv 2606.02572",
         preset: |_| {
             let invariance = Mse { weight: 0.1, pairing: Pairing::Globals, ..Default::default() };
-            (Invariance::Mse(invariance), Entropy::VisReg(Default::default()))
+            (InvarianceConfig::Mse(invariance), Entropy::VisReg(Default::default()))
         },
     },
     NamedObjective {
@@ -322,26 +325,26 @@ const NAMED: &[NamedObjective] = &[
         composition: "2 - 2 cos of whitened views; whitening is the entropy constraint",
         conventions: OFFICIAL,
         source: "arXiv 2007.06346",
-        preset: |_| (Invariance::Whitened(Whitened::default()), Entropy::None(NoEntropy {})),
+        preset: |_| (InvarianceConfig::Whitened(Whitened::default()), Entropy::None(NoEntropy {})),
     },
 ];
 
-fn none() -> Invariance {
-    Invariance::None(NoInvariance {})
+fn none() -> InvarianceConfig {
+    InvarianceConfig::None(NoInvariance {})
 }
 
-fn mse(weight: f64) -> Invariance {
-    Invariance::Mse(Mse { weight, ..Default::default() })
+fn mse(weight: f64) -> InvarianceConfig {
+    InvarianceConfig::Mse(Mse { weight, ..Default::default() })
 }
 
-fn cosine(weight: f64) -> Invariance {
-    Invariance::Cosine(Cosine { weight, ..Default::default() })
+fn cosine(weight: f64) -> InvarianceConfig {
+    InvarianceConfig::Cosine(Cosine { weight, ..Default::default() })
 }
 
 /// The mean over both directions, doubled: the official loss is their sum.
-fn byol() -> Invariance {
+fn byol() -> InvarianceConfig {
     let teacher = Teacher::Momentum;
-    Invariance::Cosine(Cosine { weight: 2.0, offset: 2.0, scale: 2.0, teacher, ..Default::default() })
+    InvarianceConfig::Cosine(Cosine { weight: 2.0, offset: 2.0, scale: 2.0, teacher, ..Default::default() })
 }
 
 fn logdet() -> Entropy {

@@ -1,16 +1,28 @@
-//! The composition of an invariance and an entropy term.
+//! The composition of terms.
 
-use crate::{Entropy, Invariance, ObjectiveConfig};
+use crate::ObjectiveConfig;
 use infomax_core::{
-    Context, Embeddings, Error, InformationAccount, Objective, Report, Result, TermState, Views,
+    Context, Embeddings, Error, InformationAccount, Objective, Part, Report, Result, Term, TermState, Views,
 };
 
-/// `invariance + entropy`, each part with its weight and name.
+/// A sum of terms, each part with its weight and name: `invariance + entropy`, or any other terms, those of this
+/// crate and of others.
+///
+/// ```
+/// use infomax_core::{Objective as _, Term};
+/// use infomax_losses::{Composed, entropy::{IntoTerm as _, LogDet, Uniformity}, invariance::Cosine};
+/// let entropies: [Box<dyn Term>; 2] = [LogDet::default().into_term(), Uniformity::default().into_term()];
+/// let terms = std::iter::once(Box::new(Cosine::default()) as Box<dyn Term>).chain(entropies);
+/// assert_eq!(Composed::new("mine", terms.collect())?.name(), "mine");
+/// # Ok::<(), infomax_losses::Error>(())
+/// ```
+///
+/// Values are not judged here: whether a part is finite is the trainer's to see, which names the step and the
+/// last good checkpoint.
 #[derive(Debug)]
 pub struct Composed {
     name: String,
-    invariance: Invariance,
-    entropy: Option<Box<dyn Entropy>>,
+    terms: Vec<Box<dyn Term>>,
     config: Option<ObjectiveConfig>,
 }
 
@@ -18,15 +30,46 @@ pub struct Composed {
 const ACCOUNT_ROWS: usize = 512;
 
 impl Composed {
-    /// Composes two terms under a name.
-    pub fn new(name: &str, invariance: Invariance, entropy: Option<Box<dyn Entropy>>) -> Self {
-        Self { name: name.to_owned(), invariance, entropy, config: None }
+    /// Composes terms under a name. The state of a term is kept under the term's name.
+    ///
+    /// # Errors
+    /// No term, or two of one name.
+    pub fn new(name: &str, terms: Vec<Box<dyn Term>>) -> crate::Result<Self> {
+        let refuse = |value: &str, reason| {
+            Err(crate::Error::Config { term: "objective", key: "terms", value: value.to_owned(), reason })
+        };
+        if terms.is_empty() {
+            return refuse("none", "at least one term is needed");
+        }
+        for (i, term) in terms.iter().enumerate() {
+            if terms[..i].iter().any(|other| other.name() == term.name()) {
+                return refuse(term.name(), "two terms have this name");
+            }
+        }
+        Ok(Self { name: name.to_owned(), terms, config: None })
     }
 
     /// The same with the configuration that it was built from, which its account needs.
     #[must_use]
     pub fn with_config(self, config: ObjectiveConfig) -> Self {
         Self { config: Some(config), ..self }
+    }
+
+    /// The terms, in order.
+    pub fn terms(&self) -> impl Iterator<Item = &dyn Term> {
+        self.terms.iter().map(|term| &**term)
+    }
+
+    /// An error of a term that names an operation only, with the name of the term.
+    fn named(&self, term: &dyn Term, error: Error) -> Error {
+        let what = || format!("term `{}` of the objective `{}`", term.name(), self.name);
+        match error {
+            Error::Candle(error) => Error::other(what(), error),
+            Error::Other { what: operation, source } if operation == crate::error::OPERATION => {
+                Error::Other { what: what(), source }
+            }
+            other => other,
+        }
     }
 }
 
@@ -36,23 +79,9 @@ impl Objective for Composed {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Report> {
-        let named = |term: &str, error: crate::Error| match error {
-            // These name an operation, but not the term that called it.
-            crate::Error::Kernel(_) | crate::Error::Candle(_) => {
-                Error::other(format!("term `{term}` of the objective `{}`", self.name), error)
-            }
-            other => other.into(),
-        };
-        let mut parts = self.invariance.evaluate(z, ctx).map_err(|e| named("invariance", e))?;
-        if let Some(entropy) = &self.entropy {
-            parts.extend(entropy.evaluate(z, ctx).map_err(|e| named(entropy.name(), e))?);
-        }
-        for part in &parts {
-            let value = crate::op::number(&part.value)?;
-            if !value.is_finite() {
-                let what = format!("part `{}` of the objective `{}`", part.name, self.name);
-                return Err(Error::NonFinite { what, value, step: ctx.step });
-            }
+        let mut parts: Vec<Part> = Vec::new();
+        for term in self.terms() {
+            parts.extend(term.evaluate(z, ctx).map_err(|e| self.named(term, e))?);
         }
         Report::from_parts(parts)
     }
@@ -66,7 +95,7 @@ impl Objective for Composed {
         Ok(Some(InformationAccount {
             entropy: answer.account.entropy.nats,
             bound: answer.account.entropy.bound,
-            estimator: answer.estimator.to_owned(),
+            estimator: answer.estimator,
             stands_in: answer.stands_in,
             conditional: answer.account.conditional,
             information: answer.account.information,
@@ -74,20 +103,33 @@ impl Objective for Composed {
     }
 
     fn update(&mut self, z: &Embeddings, ctx: &Context<'_>) -> Result<()> {
-        match &mut self.entropy {
-            Some(entropy) => Ok(entropy.update(z, ctx)?),
-            None => Ok(()),
-        }
+        self.terms.iter_mut().try_for_each(|term| term.update(z, ctx))
     }
 
     fn state(&self) -> TermState {
-        self.entropy.as_ref().map(|e| e.state()).unwrap_or_default()
+        let mut state = TermState::new();
+        for term in self.terms() {
+            let own = term.state().into_iter();
+            state.extend(own.map(|(key, value)| (format!("{}.{key}", term.name()), value)));
+        }
+        state
     }
 
     fn load_state(&mut self, state: &TermState) -> Result<()> {
-        match &mut self.entropy {
-            Some(entropy) => Ok(entropy.load_state(state)?),
-            None => Ok(()),
+        let known = |key: &str| {
+            self.terms().any(|term| key.strip_prefix(term.name()).is_some_and(|rest| rest.starts_with('.')))
+        };
+        if let Some(key) = state.keys().find(|key| !known(key)) {
+            return Err(Error::Weights(format!("the state `{key}` belongs to no term of `{}`", self.name)));
         }
+        for term in &mut self.terms {
+            let prefix = format!("{}.", term.name());
+            let own = state
+                .iter()
+                .filter_map(|(key, value)| Some((key.strip_prefix(&prefix)?.to_owned(), value.clone())));
+            let own = own.collect();
+            term.load_state(&own)?;
+        }
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Objectives as TOML.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use infomax_losses::{EntropyConfig, Invariance, ObjectiveConfig, names};
+use infomax_losses::{EntropyConfig, InvarianceConfig, ObjectiveConfig, names};
 
 #[test]
 fn written_out_and_named_are_the_same() {
@@ -29,8 +29,8 @@ fn every_name_builds_and_survives_toml() {
 fn every_kind_survives_toml() {
     for kind in EntropyConfig::KINDS {
         let entropy = EntropyConfig::of_kind(kind).unwrap();
-        for invariance in Invariance::KINDS {
-            let invariance: Invariance = toml::from_str(&format!("kind = \"{invariance}\"")).unwrap();
+        for invariance in InvarianceConfig::KINDS {
+            let invariance: InvarianceConfig = toml::from_str(&format!("kind = \"{invariance}\"")).unwrap();
             let config = ObjectiveConfig::custom(invariance, entropy.clone());
             let text = toml::to_string(&config).unwrap();
             assert_eq!(toml::from_str::<ObjectiveConfig>(&text).unwrap(), config, "{text}");

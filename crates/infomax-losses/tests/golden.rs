@@ -149,7 +149,7 @@ fn matrix_renyi() {
 
 #[test]
 fn corinfomax() {
-    let term = CorInfoMax::default();
+    let term = CorInfoMax::default().into_term();
     spectral("corinfomax_cov_first_step(la=.01,eps=1e-8)", 1.0, |z| {
         let z = Embeddings::pair(z[0].clone(), z[1].clone()).unwrap();
         term.evaluate(&z, &infomax_core::Context::standalone()).unwrap()[0].value.clone()

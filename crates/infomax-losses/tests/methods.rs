@@ -5,9 +5,9 @@ mod common;
 
 use candle_core::{DType, Tensor};
 use common::{check, json, number, tensor, total};
-use infomax_core::{Context, Embeddings, LocalMap, Views};
+use infomax_core::{Context, Embeddings, LocalMap, Term as _, Views};
 use infomax_losses::entropy::*;
-use infomax_losses::{Entropy, Invariance, ObjectiveConfig};
+use infomax_losses::{Entropy, InvarianceConfig, ObjectiveConfig};
 
 const A: &str = "a_n32_d16";
 
@@ -102,7 +102,7 @@ fn swapped_assignments() {
 #[test]
 fn local_embeddings() {
     let term = Vicregl { matches_first: 4, matches_second: 2, ..Default::default() };
-    let invariance: Invariance =
+    let invariance: InvarianceConfig =
         toml::from_str("kind = \"mse\"\nweight = 18.75\npairing = \"global-pairs\"").unwrap();
     let objective = ObjectiveConfig::custom(invariance, infomax_losses::EntropyConfig::Vicregl(term));
     let objective = objective.build().unwrap();
@@ -221,19 +221,32 @@ fn hyperspherical_densities() {
 #[test]
 fn rate_reduction_of_given_and_of_own_classes() {
     let raw = Mcr2 { eps: 0.25, normalize: false, ..Default::default() };
-    let with = raw.clone().with_labels((0..32).map(|i| i % 3).collect());
+    let labels: Vec<u32> = (0..32).map(|i| i % 3).collect();
     let inputs = [&format!("losses/{A}.z1.npy")[..]];
     check("spectral", A, "mcr2_deltaR", &inputs, 1.0, |z| {
-        let rates = with.rates(z).unwrap();
+        let rates = raw.rates(z, Some(&labels)).unwrap();
         (rates.get(0).unwrap() - rates.get(1).unwrap()).unwrap()
     });
     // The views of a sample as a class, by elimination, is the rate of those labels.
     let z: Vec<Tensor> =
         [1, 2].map(|v| tensor(&format!("losses/{A}.z{v}.npy")).to_dtype(DType::F64).unwrap()).to_vec();
     let views = [z[0].clone(), z[1].clone(), (&z[0] * 0.5).unwrap()];
-    let own = raw.rates(&views).unwrap().to_vec1::<f64>().unwrap();
-    let given = raw.with_labels((0..32).collect()).rates(&views).unwrap().to_vec1::<f64>().unwrap();
+    let own = raw.rates(&views, None).unwrap().to_vec1::<f64>().unwrap();
+    let single: Vec<u32> = (0..32).collect();
+    let given = raw.rates(&views, Some(&single)).unwrap().to_vec1::<f64>().unwrap();
     assert!(own.iter().zip(&given).all(|(a, b)| (a - b).abs() < 1e-10), "{own:?} {given:?}");
+
+    // As a term: the labels of the batch are looked at only where that is asked for.
+    let value = |supervised, labels: Option<&[u32]>| {
+        let z = Embeddings::pair(z[0].clone(), z[1].clone()).unwrap();
+        let z = Embeddings { labels: labels.map(<[u32]>::to_vec), ..z };
+        Mcr2 { supervised, ..raw.clone() }.evaluate(&z, &Context::standalone())
+    };
+    let number = |parts: Vec<infomax_core::Part>| parts[0].value.to_scalar::<f64>().unwrap();
+    assert_eq!(number(value(false, Some(&labels)).unwrap()), number(value(false, None).unwrap()));
+    assert_ne!(number(value(true, Some(&labels)).unwrap()), number(value(false, None).unwrap()));
+    let message = value(true, None).unwrap_err().to_string();
+    assert!(message.contains("`labels`") && message.contains("supervised"), "{message}");
 }
 
 #[test]

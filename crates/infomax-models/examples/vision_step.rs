@@ -6,7 +6,7 @@
 #![allow(clippy::print_stdout)]
 
 use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Tensor, bail};
-use infomax_core::{Encoder, Init, Key, Mode, ParamKind, Params};
+use infomax_core::{Encoder, Init, Key, ParamKind, Params, Pass};
 use infomax_kernels::{cross_entropy, linear};
 use infomax_models::{ConvNext, ConvNextConfig, Vit, VitConfig};
 use std::time::Instant;
@@ -65,7 +65,7 @@ fn measure(
     let begin = Instant::now();
     while times.len() < 4 || begin.elapsed().as_secs_f64() < 8.0 {
         let start = Instant::now();
-        let logits: Tensor = linear(&model.forward(&xs, Mode::Train)?, &weight, Some(&bias))?;
+        let logits: Tensor = linear(&model.forward(&xs, &Pass::train(Key::new(0)))?, &weight, Some(&bias))?;
         let loss = cross_entropy(&logits, &labels, 0.0)?;
         forwards.push(start.elapsed().as_secs_f64());
         let grads = infomax_kernels::backward(&loss)?;

@@ -3,7 +3,7 @@
 use crate::transformer::{Affine, EPS, images, patchify};
 use crate::{Error, Result, Scope};
 use candle_core::{Tensor, Var};
-use infomax_core::{Encoder, Init, Mode, ParamKind};
+use infomax_core::{Encoder, Init, ParamKind, Pass};
 use infomax_kernels::{
     Conv2dConfig, Elementwise, FeedForward, depthwise_conv2d_last, feed_forward, patches_last,
 };
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// The shape of a [`ConvNext`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ConvNextConfig {
     /// The number of blocks of each stage.
@@ -36,12 +37,12 @@ impl ConvNextConfig {
         if stages == 0 || stages != self.widths.len() || self.blocks.contains(&0) || self.widths.contains(&0)
         {
             return Err(Error::config(
-                "convnext.blocks",
+                "blocks",
                 format!("{:?} with widths {:?}", self.blocks, self.widths),
                 "must name as many stages as convnext.widths, each with at least one block and one channel",
             ));
         }
-        for (key, value) in [("convnext.patch", self.patch), ("convnext.in_channels", self.in_channels)] {
+        for (key, value) in [("patch", self.patch), ("in_channels", self.in_channels)] {
             if value == 0 {
                 return Err(Error::config(key, value, "must be at least 1"));
             }
@@ -138,7 +139,7 @@ impl ConvNext {
 }
 
 impl Encoder for ConvNext {
-    fn forward(&self, xs: &Tensor, _: Mode) -> infomax_core::Result<Tensor> {
+    fn forward(&self, xs: &Tensor, _: &Pass<'_>) -> infomax_core::Result<Tensor> {
         let map = self.feature_map(xs)?.flatten(1, 2)?;
         Ok(self.norm.layer_norm(&map.mean(1)?, &self.name)?)
     }

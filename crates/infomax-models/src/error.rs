@@ -5,10 +5,10 @@
 #[non_exhaustive]
 pub enum Error {
     /// A configured value is outside of its range.
-    #[error("model.{key} = {value}: {reason}")]
+    #[error("{key} = {value}: {reason}")]
     Config {
-        /// The setting below `model`.
-        key: &'static str,
+        /// The setting, by its name in the configuration of the model.
+        key: String,
         /// Its value, as text.
         value: String,
         /// What is accepted.
@@ -62,8 +62,22 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn config(key: &'static str, value: impl ToString, reason: impl Into<String>) -> Self {
-        Self::Config { key, value: value.to_string(), reason: reason.into() }
+    pub(crate) fn config(key: &str, value: impl ToString, reason: impl Into<String>) -> Self {
+        Self::Config { key: key.to_owned(), value: value.to_string(), reason: reason.into() }
+    }
+
+    /// Puts the table in front of the name of a setting.
+    pub(crate) fn below(self, table: &str) -> Self {
+        match self {
+            Self::Config { key, value, reason } => {
+                Self::Config { key: format!("{table}.{key}"), value, reason }
+            }
+            other => other,
+        }
+    }
+
+    pub(crate) fn views(expected: &str, got: usize) -> Self {
+        Self::Shape { layer: "views".into(), expected: expected.to_owned(), got: vec![got] }
     }
 
     /// Names the layer in which an operation failed.
@@ -80,7 +94,7 @@ impl From<Error> for infomax_core::Error {
         match error {
             Error::Core(error) => error,
             Error::Candle(error) => Self::Candle(error),
-            Error::Config { key, value, reason } => Self::config(format!("model.{key}"), value, reason),
+            Error::Config { key, value, reason } => Self::config(key, value, reason),
             other => Self::other("model", other),
         }
     }

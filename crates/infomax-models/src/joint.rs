@@ -5,41 +5,90 @@ use crate::{
     Result, Scope, Vit, VitConfig,
 };
 use candle_core::{Tensor, Var};
-use infomax_core::{Context, Embeddings, Encoder, Learner, Mode, Params, Views};
+use infomax_core::{Context, Embeddings, Encoder, Learner, Params, Pass, View, Views};
 use serde::{Deserialize, Serialize};
 
-/// The `[model]` section of a configuration.
+/// An encoder with its heads, as data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
-    /// The encoder: a residual network, unless `vit` or `convnext` names another one.
-    pub encoder: ResNetConfig,
-    /// A vision transformer in place of the residual network.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vit: Option<VitConfig>,
-    /// A ConvNeXt in place of the residual network.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub convnext: Option<ConvNextConfig>,
+    /// The encoder.
+    pub encoder: EncoderConfig,
     /// The widths of the projector's linear layers; empty: the features are the embeddings.
     pub projector: Vec<usize>,
     /// Whether the projector's last layer has a bias (the official VICReg code: no).
     pub projector_last_bias: bool,
-    /// Whether the projector's hidden layers are batch-normalised.
+    /// Whether the projector's hidden layers are batch-normalized.
     pub projector_norm: bool,
     /// The hidden widths of a predictor (BYOL, SimSiam); empty: none.
     pub predictor: Vec<usize>,
-    /// The momentum of a teacher that follows encoder and projector (BYOL: 0.996); absent: no teacher.
+    /// The momentum of a teacher that follows encoder and projector, at the start (BYOL: 0.996); it rises to 1
+    /// along half a cosine. Absent: no teacher.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher_momentum: Option<f64>,
+}
+
+/// An encoder, as data: its kind and the settings of that kind.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(tag = "kind", rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum EncoderConfig {
+    /// A residual network.
+    ResNet(ResNetConfig),
+    /// A vision transformer.
+    Vit(VitConfig),
+    /// A ConvNeXt.
+    ConvNext(ConvNextConfig),
+}
+
+impl EncoderConfig {
+    /// The kinds, as written in a configuration.
+    pub const KINDS: &'static [&'static str] = &["resnet", "vit", "convnext"];
+
+    /// The kind, as written in a configuration.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::ResNet(_) => "resnet",
+            Self::Vit(_) => "vit",
+            Self::ConvNext(_) => "convnext",
+        }
+    }
+
+    /// Builds the encoder with parameters below a scope. Only residual networks train in bf16.
+    ///
+    /// # Errors
+    /// A configuration out of range, names that are taken, a precision that the kind has not.
+    pub fn build(&self, precision: Precision, scope: impl Into<Scope>) -> Result<Box<dyn Encoder>> {
+        let scope = scope.into();
+        if precision == Precision::Bf16 && !matches!(self, Self::ResNet(_)) {
+            return Err(Error::Precision {
+                precision: "bf16",
+                with: format!("with an encoder of kind `{}`", self.kind()),
+                reason: "only residual networks have it; use the precision f32",
+            });
+        }
+        Ok(match self {
+            Self::ResNet(cfg) => Box::new(ResNet::with_precision(cfg, precision, scope)?),
+            Self::Vit(cfg) => Box::new(Vit::new(cfg, scope)?),
+            Self::ConvNext(cfg) => Box::new(ConvNext::new(cfg, scope)?),
+        })
+    }
+}
+
+impl Default for EncoderConfig {
+    /// The standard ResNet-18 with the stem for small images.
+    fn default() -> Self {
+        Self::ResNet(ResNetConfig::default())
+    }
 }
 
 impl Default for ModelConfig {
     /// ResNet-18 with the stem for small images, and a VICReg projector of 512-512-512.
     fn default() -> Self {
         Self {
-            encoder: ResNetConfig::default(),
-            vit: None,
-            convnext: None,
+            encoder: EncoderConfig::default(),
             projector: vec![512, 512, 512],
             projector_last_bias: false,
             projector_norm: true,
@@ -95,11 +144,6 @@ impl JointEmbedding {
         Ok(Self { params: params.clone(), student, predictor, teacher })
     }
 
-    /// The encoder.
-    pub fn encoder(&self) -> &dyn Encoder {
-        self.student.encoder.as_ref()
-    }
-
     /// The dimension of the embeddings.
     pub fn embedding_dim(&self) -> usize {
         self.student.dim()
@@ -111,36 +155,44 @@ impl Learner for JointEmbedding {
         &self.params
     }
 
-    fn embed(&self, views: &[Tensor], mode: Mode) -> infomax_core::Result<Embeddings> {
+    fn encoder(&self) -> &dyn Encoder {
+        self.student.encoder.as_ref()
+    }
+
+    fn embed(&self, views: &[View], pass: &Pass<'_>) -> infomax_core::Result<Embeddings> {
+        let globals = views.iter().take_while(|view| view.is_global()).count();
+        if globals == 0 || views[globals..].iter().any(View::is_global) {
+            return Err(
+                Error::views("global views come first, and there is at least one", views.len()).into()
+            );
+        }
         let mut features = Vec::with_capacity(views.len());
         let mut projections = Vec::with_capacity(views.len());
-        for view in views {
-            let (y, z) = self.student.forward(view, mode)?;
+        for (v, view) in views.iter().enumerate() {
+            let (y, z) = self.student.forward(&view.values, &pass.fold_in(v as u64))?;
             features.push(y);
             projections.push(z);
         }
         let projections = Views::new(projections)?;
         let predictions = match &self.predictor {
-            Some(predictor) => Some(projections.map(|z| Ok(predictor.forward(z, mode)?))?),
+            Some(predictor) => Some(projections.map(|z| Ok(predictor.forward(z, pass)?))?),
             None => None,
         };
         let targets = match &self.teacher {
             Some(teacher) => {
-                let targets = views.iter().map(|view| Ok(teacher.branch.forward(view, mode)?.1.detach()));
+                let seen = views[..globals].iter().enumerate();
+                let targets = seen.map(|(v, view)| {
+                    let pass = Pass { key: pass.key.fold_named("teacher").fold_in(v as u64), ..*pass };
+                    Ok(teacher.branch.forward(&view.values, &pass)?.1.detach())
+                });
                 Some(Views::new(targets.collect::<Result<_>>()?)?)
             }
             None => None,
         };
-        Ok(Embeddings { projections, predictions, targets, features: Some(Views::new(features)?) })
-    }
-
-    fn features(&self, xs: &Tensor) -> infomax_core::Result<Tensor> {
-        // Detached, so that a bank of features does not keep every activation alive.
-        Ok(self.student.encoder.forward(xs, Mode::Eval)?.detach())
-    }
-
-    fn feature_dim(&self) -> usize {
-        self.student.encoder.feature_dim()
+        let features = Some(Views::new(features)?);
+        // Two views of one kind are not told apart: losses keep their own convention then.
+        let globals = (globals < views.len()).then_some(globals);
+        Ok(Embeddings { predictions, targets, features, globals, ..Embeddings::new(projections) })
     }
 
     fn after_step(&mut self, ctx: &Context<'_>) -> infomax_core::Result<()> {
@@ -160,22 +212,7 @@ struct Branch {
 
 impl Branch {
     fn new(cfg: &ModelConfig, precision: Precision, scope: &Scope) -> Result<Self> {
-        let inner = scope.pp("encoder");
-        if precision == Precision::Bf16 && (cfg.vit.is_some() || cfg.convnext.is_some()) {
-            return Err(Error::Precision {
-                precision: "bf16",
-                with: format!("with model.{}", if cfg.vit.is_some() { "vit" } else { "convnext" }),
-                reason: "only residual networks (model.encoder) have it; use the precision f32",
-            });
-        }
-        let encoder: Box<dyn Encoder> = match (&cfg.vit, &cfg.convnext) {
-            (None, None) => Box::new(ResNet::with_precision(&cfg.encoder, precision, inner)?),
-            (Some(vit), None) => Box::new(Vit::new(vit, inner)?),
-            (None, Some(convnext)) => Box::new(ConvNext::new(convnext, inner)?),
-            (Some(_), Some(_)) => {
-                return Err(Error::config("vit", "also set", "name either model.vit or model.convnext"));
-            }
-        };
+        let encoder = cfg.encoder.build(precision, scope.pp("encoder")).map_err(|e| e.below("encoder"))?;
         let projector = if cfg.projector.is_empty() {
             None
         } else {
@@ -189,10 +226,10 @@ impl Branch {
         Ok(Self { encoder, projector })
     }
 
-    fn forward(&self, xs: &Tensor, mode: Mode) -> Result<(Tensor, Tensor)> {
-        let y = self.encoder.forward(xs, mode)?;
+    fn forward(&self, xs: &Tensor, pass: &Pass<'_>) -> Result<(Tensor, Tensor)> {
+        let y = self.encoder.forward(xs, pass)?;
         let z = match &self.projector {
-            Some(projector) => projector.forward(&y, mode)?,
+            Some(projector) => projector.forward(&y, pass)?,
             None => y.clone(),
         };
         Ok((y, z))

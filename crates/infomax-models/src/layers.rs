@@ -2,7 +2,7 @@
 
 use crate::{Error, Result, Scope};
 use candle_core::{Tensor, Var};
-use infomax_core::{Init, Mode, ParamKind};
+use infomax_core::{Init, ParamKind, Pass};
 use infomax_kernels::{Activation, Conv2dConfig, ConvNorm, batch_norm_eval, batch_norm_train};
 
 /// A 2-D convolution without bias: `(N, C, H, W)` to `(N, K, P, Q)`.
@@ -148,10 +148,10 @@ impl BatchNorm {
         xs: &Tensor,
         residual: Option<&Tensor>,
         act: Activation,
-        mode: Mode,
+        pass: &Pass<'_>,
     ) -> Result<Tensor> {
         let (weight, bias) = (Some(self.weight.as_tensor()), Some(self.bias.as_tensor()));
-        if !mode.is_train() {
+        if !pass.is_train() {
             let (mean, var) = (self.running_mean.as_detached_tensor(), self.running_var.as_detached_tensor());
             return batch_norm_eval(xs, &mean, &var, weight, bias, residual, Self::EPS, act)
                 .map_err(Error::kernel(&self.name));

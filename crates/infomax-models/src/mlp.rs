@@ -2,7 +2,7 @@
 
 use crate::{BatchNorm, Error, Linear, Result, Scope};
 use candle_core::Tensor;
-use infomax_core::Mode;
+use infomax_core::Pass;
 use infomax_kernels::{Activation, relu};
 
 /// The shape of a [`Projector`].
@@ -68,12 +68,12 @@ impl Projector {
     ///
     /// # Errors
     /// Features of another width, or a training batch of one sample where there is a normalisation.
-    pub fn forward(&self, xs: &Tensor, mode: Mode) -> Result<Tensor> {
+    pub fn forward(&self, xs: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
         let mut ys = xs.clone();
         for (linear, norm) in &self.hidden {
             ys = linear.forward(&ys)?;
             ys = match norm {
-                Some(norm) => norm.forward(&ys, None, Activation::Relu, mode)?,
+                Some(norm) => norm.forward(&ys, None, Activation::Relu, pass)?,
                 None => relu(&ys).map_err(Error::kernel(&self.name))?,
             };
         }
@@ -105,7 +105,7 @@ impl Predictor {
     ///
     /// # Errors
     /// As [`Projector::forward`].
-    pub fn forward(&self, xs: &Tensor, mode: Mode) -> Result<Tensor> {
-        self.0.forward(xs, mode)
+    pub fn forward(&self, xs: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+        self.0.forward(xs, pass)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{BatchNorm, Conv2d, Error, Result, Scope};
 use candle_core::Tensor;
-use infomax_core::{Encoder, Mode};
+use infomax_core::{Encoder, Pass};
 use infomax_kernels::{
     Activation, Blocked, Conv2dConfig, Pool2dConfig, ResidualUnit, Shortcut, global_avg_pool, max_pool2d,
 };
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// What comes before the residual stages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Stem {
     /// A 3x3 convolution of stride 1 and nothing else: for images of 32 to 64 pixels
@@ -22,6 +23,7 @@ pub enum Stem {
 
 /// What a training pass computes with. Parameters, their gradients and checkpoints are f32 either way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
     /// f32 throughout (f64 where the parameters are f64).
@@ -34,6 +36,7 @@ pub enum Precision {
 
 /// The shape of a [`ResNet`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ResNetConfig {
     /// 18, 34 or 50. It sets the number of blocks in each stage, and their kind: two 3x3 convolutions (basic)
@@ -76,14 +79,14 @@ impl ResNetConfig {
         let of_depth = match self.depth {
             18 => vec![2, 2, 2, 2],
             34 | 50 => vec![3, 4, 6, 3],
-            other => return Err(Error::config("encoder.depth", other, "must be 18, 34 or 50")),
+            other => return Err(Error::config("depth", other, "must be 18, 34 or 50")),
         };
         if self.blocks.is_empty() {
             return Ok(of_depth);
         }
         if self.blocks.len() > 6 || self.blocks.contains(&0) {
             return Err(Error::config(
-                "encoder.blocks",
+                "blocks",
                 format!("{:?}", self.blocks),
                 "must name one to six stages of at least one block each, for example [1, 1, 1]",
             ));
@@ -96,7 +99,7 @@ impl ResNetConfig {
     /// # Errors
     /// As [`ResNetConfig::stages`], or a width or number of image channels of 0.
     pub fn feature_dim(&self) -> Result<usize> {
-        for (key, value) in [("encoder.width", self.width), ("encoder.in_channels", self.in_channels)] {
+        for (key, value) in [("width", self.width), ("in_channels", self.in_channels)] {
             if value == 0 {
                 return Err(Error::config(key, value, "must be at least 1"));
             }
@@ -181,23 +184,23 @@ impl ResNet {
     /// # Errors
     /// A tensor that is not `(B, C, H, W)` with the configured number of channels, or with images too small
     /// for the stem.
-    pub fn feature_map(&self, xs: &Tensor, mode: Mode) -> Result<Tensor> {
+    pub fn feature_map(&self, xs: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
         self.check(xs)?;
-        if self.blocked(xs, mode) {
-            return self.blocked_map(xs, mode)?.to_images().map_err(Error::kernel(&self.name));
+        if self.blocked(xs, pass) {
+            return self.blocked_map(xs, pass)?.to_images().map_err(Error::kernel(&self.name));
         }
-        self.plain_map(xs, mode)
+        self.plain_map(xs, pass)
     }
 
     /// True if this pass keeps its maps in bf16.
-    fn half(&self, mode: Mode) -> bool {
-        self.precision == Precision::Bf16 && mode.is_train()
+    fn half(&self, pass: &Pass<'_>) -> bool {
+        self.precision == Precision::Bf16 && pass.is_train()
     }
 
     /// True where the fused operations on blocks of images apply and pay: a block holds eight images at least,
     /// and the time of a block does not depend on how many of them are real. bf16 has no other form.
-    fn blocked(&self, xs: &Tensor, mode: Mode) -> bool {
-        self.half(mode) || Blocked::supports(xs) && xs.dims()[0] >= 3
+    fn blocked(&self, xs: &Tensor, pass: &Pass<'_>) -> bool {
+        self.half(pass) || Blocked::supports(xs) && xs.dims()[0] >= 3
     }
 
     fn check(&self, xs: &Tensor) -> Result<()> {
@@ -212,21 +215,21 @@ impl ResNet {
     }
 
     /// Layer by layer, on any device.
-    fn plain_map(&self, xs: &Tensor, mode: Mode) -> Result<Tensor> {
-        let mut ys = self.bn1.forward(&self.conv1.forward(xs)?, None, Activation::Relu, mode)?;
+    fn plain_map(&self, xs: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+        let mut ys = self.bn1.forward(&self.conv1.forward(xs)?, None, Activation::Relu, pass)?;
         if let Some(pool) = self.pool {
             ys = max_pool2d(&ys, pool).map_err(Error::kernel(&self.name))?;
         }
         for block in &self.blocks {
-            ys = block.forward(&ys, mode)?;
+            ys = block.forward(&ys, pass)?;
         }
         Ok(ys)
     }
 
     /// All blocks as one operation; before a pooling the stem is another one.
-    fn blocked_map(&self, xs: &Tensor, mode: Mode) -> Result<Blocked> {
+    fn blocked_map(&self, xs: &Tensor, pass: &Pass<'_>) -> Result<Blocked> {
         let kernel = || Error::kernel(&self.name);
-        let mut xs = match self.half(mode) {
+        let mut xs = match self.half(pass) {
             true => Blocked::from_images_bf16(xs),
             false => Blocked::from_images(xs),
         }
@@ -234,7 +237,7 @@ impl ResNet {
         let mut chain =
             vec![Fused { branch: vec![(&self.conv1, &self.bn1)], shortcut: None, residual: false }];
         if let Some(pool) = self.pool {
-            xs = run(&self.name, &xs, &chain, mode)?.max_pool2d(pool).map_err(kernel())?;
+            xs = run(&self.name, &xs, &chain, pass)?.max_pool2d(pool).map_err(kernel())?;
             chain.clear();
         }
         chain.extend(self.blocks.iter().map(|block| Fused {
@@ -242,17 +245,17 @@ impl ResNet {
             shortcut: block.shortcut.as_ref().map(|(conv, bn)| (conv, bn)),
             residual: true,
         }));
-        run(&self.name, &xs, &chain, mode)
+        run(&self.name, &xs, &chain, pass)
     }
 }
 
 impl Encoder for ResNet {
-    fn forward(&self, xs: &Tensor, mode: Mode) -> infomax_core::Result<Tensor> {
+    fn forward(&self, xs: &Tensor, pass: &Pass<'_>) -> infomax_core::Result<Tensor> {
         self.check(xs)?;
-        let pooled = if self.blocked(xs, mode) {
-            self.blocked_map(xs, mode)?.global_avg_pool()
+        let pooled = if self.blocked(xs, pass) {
+            self.blocked_map(xs, pass)?.global_avg_pool()
         } else {
-            global_avg_pool(&self.plain_map(xs, mode)?)
+            global_avg_pool(&self.plain_map(xs, pass)?)
         };
         Ok(pooled.map_err(Error::kernel(&self.name))?)
     }
@@ -298,15 +301,15 @@ impl Block {
         Ok(Self { branch, shortcut })
     }
 
-    fn forward(&self, xs: &Tensor, mode: Mode) -> Result<Tensor> {
+    fn forward(&self, xs: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
         let shortcut = match &self.shortcut {
-            Some((conv, bn)) => bn.forward(&conv.forward(xs)?, None, Activation::None, mode)?,
+            Some((conv, bn)) => bn.forward(&conv.forward(xs)?, None, Activation::None, pass)?,
             None => xs.clone(),
         };
         let mut ys = xs.clone();
         for (i, (conv, bn)) in self.branch.iter().enumerate() {
             let residual = (i + 1 == self.branch.len()).then_some(&shortcut);
-            ys = bn.forward(&conv.forward(&ys)?, residual, Activation::Relu, mode)?;
+            ys = bn.forward(&conv.forward(&ys)?, residual, Activation::Relu, pass)?;
         }
         Ok(ys)
     }
@@ -320,9 +323,9 @@ struct Fused<'a> {
 }
 
 /// A chain of units as one operation. The running statistics follow in training.
-fn run(name: &str, xs: &Blocked, chain: &[Fused<'_>], mode: Mode) -> Result<Blocked> {
+fn run(name: &str, xs: &Blocked, chain: &[Fused<'_>], pass: &Pass<'_>) -> Result<Blocked> {
     let layers: Vec<_> = chain.iter().flat_map(|u| u.branch.iter().chain(&u.shortcut)).copied().collect();
-    let running: Vec<_> = match mode.is_train() {
+    let running: Vec<_> = match pass.is_train() {
         true => vec![None; layers.len()],
         false => layers.iter().map(|(_, bn)| Some(bn.running())).collect(),
     };
@@ -339,7 +342,7 @@ fn run(name: &str, xs: &Blocked, chain: &[Fused<'_>], mode: Mode) -> Result<Bloc
         })
         .collect();
     let out = xs.residual(&units, BatchNorm::EPS).map_err(Error::kernel(name))?;
-    if mode.is_train() {
+    if pass.is_train() {
         let norms = || layers.iter().map(|(_, bn)| bn).zip(&out.stats);
         norms().try_for_each(|(bn, s)| bn.at_least_two(s.count, &[s.count, s.mean.elem_count()]))?;
         norms().try_for_each(|(bn, s)| bn.follow(&s.mean, &s.var, s.count))?;

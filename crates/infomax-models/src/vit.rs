@@ -3,12 +3,13 @@
 use crate::transformer::{Affine, EPS, images, patchify};
 use crate::{Error, Result, Scope};
 use candle_core::{Tensor, Var};
-use infomax_core::{Encoder, Init, Mode, ParamKind};
+use infomax_core::{Encoder, Init, ParamKind, Pass};
 use infomax_kernels::{Elementwise, FeedForward, SelfAttention, feed_forward, self_attention};
 use serde::{Deserialize, Serialize};
 
 /// What the features of a [`Vit`] are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum VitPool {
     /// The class token.
@@ -20,6 +21,7 @@ pub enum VitPool {
 
 /// The shape of a [`Vit`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct VitConfig {
     /// The side of the images, in pixels.
@@ -74,31 +76,23 @@ impl VitConfig {
 
     fn check(&self) -> Result<()> {
         for (key, value) in [
-            ("vit.image", self.image),
-            ("vit.patch", self.patch),
-            ("vit.width", self.width),
-            ("vit.depth", self.depth),
-            ("vit.heads", self.heads),
-            ("vit.mlp_ratio", self.mlp_ratio),
-            ("vit.in_channels", self.in_channels),
+            ("image", self.image),
+            ("patch", self.patch),
+            ("width", self.width),
+            ("depth", self.depth),
+            ("heads", self.heads),
+            ("mlp_ratio", self.mlp_ratio),
+            ("in_channels", self.in_channels),
         ] {
             if value == 0 {
                 return Err(Error::config(key, value, "must be at least 1"));
             }
         }
         if !self.image.is_multiple_of(self.patch) {
-            return Err(Error::config(
-                "vit.patch",
-                self.patch,
-                format!("must divide vit.image = {}", self.image),
-            ));
+            return Err(Error::config("patch", self.patch, format!("must divide image = {}", self.image)));
         }
         if !self.width.is_multiple_of(self.heads) {
-            return Err(Error::config(
-                "vit.heads",
-                self.heads,
-                format!("must divide vit.width = {}", self.width),
-            ));
+            return Err(Error::config("heads", self.heads, format!("must divide width = {}", self.width)));
         }
         Ok(())
     }
@@ -183,7 +177,7 @@ impl Vit {
 }
 
 impl Encoder for Vit {
-    fn forward(&self, xs: &Tensor, _: Mode) -> infomax_core::Result<Tensor> {
+    fn forward(&self, xs: &Tensor, _: &Pass<'_>) -> infomax_core::Result<Tensor> {
         let tokens = self.tokens(xs)?;
         Ok(match self.cfg.pool {
             VitPool::Token => tokens.narrow(1, 0, 1)?.squeeze(1)?,

@@ -3,12 +3,18 @@
 #![allow(clippy::unwrap_used)] // Helpers of tests, where a failure should stop.
 
 use candle_core::{DType, Device, Tensor};
-use infomax_core::{Context, Key, Learner as _, Mode, ParamKind, Params};
-use infomax_models::{ConvNextConfig, JointEmbedding, ModelConfig, Precision, ResNetConfig, Stem, VitConfig};
+use infomax_core::{Context, Key, Learner as _, ParamKind, Params, Pass, View};
+use infomax_models::{
+    ConvNextConfig, EncoderConfig, JointEmbedding, ModelConfig, Precision, ResNetConfig, Stem, VitConfig,
+};
 use infomax_testing::{GradCheck, assert_all_grads, gradcheck, spread};
 
+fn small() -> ResNetConfig {
+    ResNetConfig { blocks: vec![1, 1], width: 4, ..ResNetConfig::default() }
+}
+
 fn config() -> ModelConfig {
-    let encoder = ResNetConfig { blocks: vec![1, 1], width: 4, ..ResNetConfig::default() };
+    let encoder = EncoderConfig::ResNet(small());
     ModelConfig { encoder, projector: vec![12, 6], ..ModelConfig::default() }
 }
 
@@ -18,8 +24,8 @@ fn build(config: &ModelConfig, dtype: DType, seed: u64) -> (Params, JointEmbeddi
     (params, model)
 }
 
-fn views(dtype: DType) -> [Tensor; 2] {
-    [1, 2].map(|seed| spread(&[6, 3, 9, 7], seed, 1.5).to_dtype(dtype).unwrap())
+fn views(dtype: DType) -> [View; 2] {
+    [1, 2].map(|seed| View::global(spread(&[6, 3, 9, 7], seed, 1.5).to_dtype(dtype).unwrap()))
 }
 
 /// A random linear read-out of all embeddings, so that every output counts differently.
@@ -33,9 +39,9 @@ fn readout(z: &infomax_core::Views) -> Tensor {
 fn every_parameter_gets_a_gradient() {
     for depth in [18, 50] {
         let mut config = config();
-        config.encoder.depth = depth;
+        config.encoder = EncoderConfig::ResNet(ResNetConfig { depth, ..small() });
         let (params, model) = build(&config, DType::F32, 0);
-        let z = model.embed(&views(DType::F32), Mode::Train).unwrap();
+        let z = model.embed(&views(DType::F32), &Pass::train(Key::new(0))).unwrap();
         let vars: Vec<_> = params.trainable().into_iter().map(|(name, p)| (name, p.var)).collect();
         assert!(vars.len() > 20);
         assert_all_grads(&vars, &readout(&z.projections), &[]).unwrap();
@@ -47,8 +53,9 @@ fn the_gradient_of_the_input_is_right() {
     let (_, model) = build(&config(), DType::F64, 1);
     let fixed = views(DType::F64)[1].clone();
     let settings = GradCheck { max_elements: 25, rel: 1e-5, ..GradCheck::default() };
-    gradcheck(&[views(DType::F64)[0].clone()], settings, |xs| {
-        Ok(model.embed(&[xs[0].clone(), fixed.clone()], Mode::Train).unwrap().projections.cat().unwrap())
+    gradcheck(&[views(DType::F64)[0].values.clone()], settings, |xs| {
+        let views = [View::global(xs[0].clone()), fixed.clone()];
+        Ok(model.embed(&views, &Pass::train(Key::new(0))).unwrap().projections.cat().unwrap())
     })
     .unwrap();
 }
@@ -57,7 +64,7 @@ fn the_gradient_of_the_input_is_right() {
 fn the_seed_decides_the_bits() {
     let bits = |seed| {
         let (_, model) = build(&config(), DType::F32, seed);
-        let z = model.embed(&views(DType::F32), Mode::Train).unwrap();
+        let z = model.embed(&views(DType::F32), &Pass::train(Key::new(0))).unwrap();
         z.projections.cat().unwrap().to_vec2::<f32>().unwrap()
     };
     assert_eq!(bits(3), bits(3));
@@ -70,13 +77,13 @@ fn running_statistics_follow_the_batch() {
     let view = views(DType::F64)[0].clone();
     let before = params.get("encoder.bn1.running_mean").unwrap().var.to_vec1::<f64>().unwrap();
     assert_eq!(before, [0.0; 4]);
-    model.features(&view).unwrap();
+    model.features(&view.values).unwrap();
     assert_eq!(params.get("encoder.bn1.running_mean").unwrap().var.to_vec1::<f64>().unwrap(), before);
 
     // By hand: mean and unbiased variance of the first convolution's output, a tenth of the way.
     let weight = params.get("encoder.conv1.weight").unwrap().var.as_tensor().clone();
-    let out = view.conv2d(&weight, 1, 1, 1, 1).unwrap();
-    model.embed(std::slice::from_ref(&view), Mode::Train).unwrap();
+    let out = view.values.conv2d(&weight, 1, 1, 1, 1).unwrap();
+    model.embed(std::slice::from_ref(&view), &Pass::train(Key::new(0))).unwrap();
     let rows = out.transpose(0, 1).unwrap().flatten_from(1).unwrap().to_vec2::<f64>().unwrap();
     let mean = params.get("encoder.bn1.running_mean").unwrap().var.to_vec1::<f64>().unwrap();
     let var = params.get("encoder.bn1.running_var").unwrap().var.to_vec1::<f64>().unwrap();
@@ -93,7 +100,7 @@ fn running_statistics_follow_the_batch() {
 fn a_teacher_follows_and_gets_no_gradient() {
     let config = ModelConfig { predictor: vec![8], teacher_momentum: Some(0.75), ..config() };
     let (params, mut model) = build(&config, DType::F64, 0);
-    let z = model.embed(&views(DType::F64), Mode::Train).unwrap();
+    let z = model.embed(&views(DType::F64), &Pass::train(Key::new(0))).unwrap();
     let (predictions, targets) = (z.predictions.unwrap(), z.targets.unwrap());
     assert_eq!((predictions.len(), targets.len()), (2, 2));
     let grads = (readout(&predictions) + readout(&targets)).unwrap().backward().unwrap();
@@ -114,12 +121,31 @@ fn a_teacher_follows_and_gets_no_gradient() {
     assert!(now.iter().all(|d| (d - 0.25).abs() < 1e-9), "{:?}", &now[..3]);
 }
 
+/// Views of two sizes: the student embeds all of them, the teacher the global ones.
+#[test]
+fn teachers_embed_the_global_views_only() {
+    let config = ModelConfig { predictor: vec![8], teacher_momentum: Some(0.9), ..config() };
+    let (_, model) = build(&config, DType::F64, 0);
+    let local = || View::local(spread(&[6, 3, 5, 6], 4, 1.0));
+    let [a, b] = views(DType::F64);
+    let z = model.embed(&[a.clone(), b.clone(), local()], &Pass::train(Key::new(0))).unwrap();
+    assert_eq!((z.projections.len(), z.predictions.unwrap().len()), (3, 3));
+    assert_eq!((z.targets.unwrap().len(), z.globals), (2, Some(2)));
+    // Without local views nothing is told apart, so that losses keep their own convention.
+    assert_eq!(model.embed(&[a.clone(), b], &Pass::train(Key::new(0))).unwrap().globals, None);
+    let wrong = model.embed(&[local(), a], &Pass::train(Key::new(0))).unwrap_err().to_string();
+    assert!(wrong.contains("global views come first"), "{wrong}");
+}
+
 #[test]
 fn bad_configurations_and_inputs_are_named() {
     for (change, part) in [
         (ModelConfig { teacher_momentum: Some(1.5), ..config() }, "teacher_momentum"),
         (ModelConfig { projector: vec![8, 0], ..config() }, "projector"),
-        (ModelConfig { encoder: ResNetConfig { depth: 19, ..ResNetConfig::default() }, ..config() }, "depth"),
+        (
+            ModelConfig { encoder: EncoderConfig::ResNet(ResNetConfig { depth: 19, ..small() }), ..config() },
+            "encoder.depth = 19",
+        ),
     ] {
         let params = Params::new(DType::F32, &Device::Cpu, Key::new(0));
         let message = JointEmbedding::new(&change, &params).unwrap_err().to_string();
@@ -135,9 +161,10 @@ fn bad_configurations_and_inputs_are_named() {
 fn pass(config: &ModelConfig, precision: Precision) -> (Tensor, Tensor, Vec<(String, Tensor)>) {
     let params = Params::new(DType::F32, &Device::Cpu, Key::new(0));
     let model = JointEmbedding::with_precision(config, precision, &params).unwrap();
-    let views = [1, 2].map(|seed| spread(&[9, 3, 20, 17], seed, 1.5).to_dtype(DType::F32).unwrap());
-    let before = model.features(&views[0]).unwrap();
-    let z = model.embed(&views, Mode::Train).unwrap().projections;
+    let views =
+        [1, 2].map(|seed| View::global(spread(&[9, 3, 20, 17], seed, 1.5).to_dtype(DType::F32).unwrap()));
+    let before = model.features(&views[0].values).unwrap();
+    let z = model.embed(&views, &Pass::train(Key::new(0))).unwrap().projections;
     let grads = readout(&z).backward().unwrap();
     let gradient = |(name, p): (String, infomax_core::Param)| (name, grads.get(&p.var).unwrap().clone());
     (z.cat().unwrap(), before, params.trainable().into_iter().map(gradient).collect())
@@ -147,7 +174,7 @@ fn pass(config: &ModelConfig, precision: Precision) -> (Tensor, Tensor, Vec<(Str
 fn bf16_is_near_f32_and_leaves_parameters_and_evaluation_alone() {
     let norm = |t: &Tensor| t.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
     for (depth, stem) in [(18, Stem::Cifar), (50, Stem::Imagenet)] {
-        let encoder = ResNetConfig { depth, stem, width: 8, ..config().encoder };
+        let encoder = EncoderConfig::ResNet(ResNetConfig { depth, stem, width: 8, ..small() });
         let config = ModelConfig { encoder, projector: Vec::new(), ..config() };
         let (z, features, grads) = pass(&config, Precision::F32);
         let (z16, features16, grads16) = pass(&config, Precision::Bf16);
@@ -174,9 +201,9 @@ fn bf16_is_refused_where_it_is_not_possible() {
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     };
     refused(&config(), DType::F64, &["bf16", "F64", "precision f32"]);
-    let vit = ModelConfig { vit: Some(VitConfig::default()), ..config() };
-    refused(&vit, DType::F32, &["bf16", "model.vit", "precision f32"]);
-    let convnext = ModelConfig { convnext: Some(ConvNextConfig::default()), ..config() };
-    refused(&convnext, DType::F32, &["bf16", "model.convnext", "precision f32"]);
+    let vit = ModelConfig { encoder: EncoderConfig::Vit(VitConfig::default()), ..config() };
+    refused(&vit, DType::F32, &["bf16", "`vit`", "precision f32"]);
+    let convnext = ModelConfig { encoder: EncoderConfig::ConvNext(ConvNextConfig::default()), ..config() };
+    refused(&convnext, DType::F32, &["bf16", "`convnext`", "precision f32"]);
     assert_eq!(serde_json::from_str::<Precision>(r#""bf16""#).unwrap(), Precision::Bf16);
 }

@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used)] // Helpers of tests, where a failure should stop.
 
 use candle_core::{DType, Device, Tensor};
-use infomax_core::{Encoder as _, Key, Mode, Params};
+use infomax_core::{Encoder as _, Key, Params, Pass};
 use infomax_models::{ResNet, ResNetConfig, Stem, load_encoder};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -73,13 +73,13 @@ fn check(case: &str, cfg: &ResNetConfig, size: usize) {
     let cube = wave(&shape, 3).powf(3.0).unwrap();
     let factor = Tensor::new(&[1f64, 2.0, 3.0], &Device::Cpu).unwrap().reshape((3, 1, 1, 1)).unwrap();
     let xs = (wave(&shape, 7) + cube.broadcast_mul(&factor).unwrap()).unwrap();
-    check_values(&format!("{case} eval"), &net.forward(&xs, Mode::Eval).unwrap(), &golden["eval"]);
+    check_values(&format!("{case} eval"), &net.forward(&xs, &Pass::eval()).unwrap(), &golden["eval"]);
     // Two images run layer by layer, three as one fused operation.
     let rows = golden["eval"].as_array().unwrap();
     let two = Value::from(rows[..rows.len() / 3 * 2].to_vec());
-    let ys = net.forward(&xs.narrow(0, 0, 2).unwrap(), Mode::Eval).unwrap();
+    let ys = net.forward(&xs.narrow(0, 0, 2).unwrap(), &Pass::eval()).unwrap();
     check_values(&format!("{case} eval, two images"), &ys, &two);
-    let ys = net.forward(&xs, Mode::Train).unwrap();
+    let ys = net.forward(&xs, &Pass::train(Key::new(0))).unwrap();
     check_values(&format!("{case} train"), &ys, &golden["train"]);
 
     let loss = (&ys * wave(ys.dims(), 5)).unwrap().sum_all().unwrap();

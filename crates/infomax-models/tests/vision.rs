@@ -5,9 +5,10 @@
 #![allow(clippy::unwrap_used)] // Helpers of tests, where a failure should stop.
 
 use candle_core::{DType, Device, Tensor};
-use infomax_core::{Encoder, Key, Learner as _, Mode, Params};
+use infomax_core::{Encoder, Key, Learner as _, Params, Pass, View};
 use infomax_models::{
-    ConvNext, ConvNextConfig, JointEmbedding, ModelConfig, Vit, VitConfig, VitPool, load_encoder,
+    ConvNext, ConvNextConfig, EncoderConfig, JointEmbedding, ModelConfig, Vit, VitConfig, VitPool,
+    load_encoder,
 };
 use infomax_testing::{GradCheck, assert_all_grads, gradcheck, spread};
 use serde_json::Value;
@@ -58,7 +59,7 @@ fn check(case: &str, params: &Params, net: &dyn Encoder, size: usize) {
 
     let factor = Tensor::new(&[1f64, 2.0], &Device::Cpu).unwrap().reshape((2, 1, 1, 1)).unwrap();
     let xs = wave(&[2, 3, size, size], 7).broadcast_mul(&factor).unwrap();
-    let ys = net.forward(&xs, Mode::Eval).unwrap();
+    let ys = net.forward(&xs, &Pass::eval()).unwrap();
     let got = ys.flatten_all().unwrap().to_vec1::<f64>().unwrap();
     let values: Vec<f64> = golden["values"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
     assert_eq!(got.len(), values.len());
@@ -110,15 +111,19 @@ fn the_standard_networks_have_the_standard_numbers_of_parameters() {
 fn every_parameter_gets_a_gradient() {
     let model = ModelConfig { projector: vec![12, 6], ..ModelConfig::default() };
     for config in [
-        ModelConfig { vit: Some(small_vit()), ..model.clone() },
-        ModelConfig { vit: Some(VitConfig { pool: VitPool::Mean, ..small_vit() }), ..model.clone() },
-        ModelConfig { convnext: Some(small_convnext()), ..model.clone() },
+        ModelConfig { encoder: EncoderConfig::Vit(small_vit()), ..model.clone() },
+        ModelConfig {
+            encoder: EncoderConfig::Vit(VitConfig { pool: VitPool::Mean, ..small_vit() }),
+            ..model.clone()
+        },
+        ModelConfig { encoder: EncoderConfig::ConvNext(small_convnext()), ..model.clone() },
     ] {
         let params = params(DType::F64);
         let net = JointEmbedding::new(&config, &params).unwrap();
         // At the start the blocks of a ConvNeXt are scaled by 1e-6: their gradients are small, not zero.
         let view = spread(&[4, 3, 12, 12], 1, 1.0);
-        let z = net.embed(&[view.clone(), view.affine(0.5, 0.1).unwrap()], Mode::Train).unwrap();
+        let views = [view.clone(), view.affine(0.5, 0.1).unwrap()].map(View::global);
+        let z = net.embed(&views, &Pass::train(Key::new(0))).unwrap();
         let all = z.projections.cat().unwrap();
         let loss = (&all * spread(all.dims(), 5, 1.0)).unwrap().sum_all().unwrap();
         let vars: Vec<_> = params.trainable().into_iter().map(|(name, p)| (name, p.var)).collect();
@@ -136,7 +141,7 @@ fn the_gradient_of_the_image_is_right() {
     for net in nets {
         let settings = GradCheck { max_elements: 20, rel: 1e-5, ..GradCheck::default() };
         gradcheck(&[spread(&[2, 3, 12, 12], 3, 1.0)], settings, |xs| {
-            Ok(net.forward(&xs[0], Mode::Train).unwrap())
+            Ok(net.forward(&xs[0], &Pass::train(Key::new(0))).unwrap())
         })
         .unwrap();
     }
@@ -150,8 +155,8 @@ fn evaluation_does_not_depend_on_the_other_images() {
     let nets: [&dyn Encoder; 2] = [&vit, &convnext];
     let xs = spread(&[3, 3, 12, 12], 1, 1.0).to_dtype(DType::F32).unwrap();
     for net in nets {
-        let all = net.forward(&xs, Mode::Eval).unwrap();
-        let one = net.forward(&xs.narrow(0, 1, 1).unwrap(), Mode::Eval).unwrap();
+        let all = net.forward(&xs, &Pass::eval()).unwrap();
+        let one = net.forward(&xs.narrow(0, 1, 1).unwrap(), &Pass::eval()).unwrap();
         let tolerance = infomax_testing::Tolerance { rel: 1e-5, abs: 1e-6 };
         infomax_testing::assert_close("one of three", &one, &all.narrow(0, 1, 1).unwrap(), tolerance);
     }
@@ -160,19 +165,23 @@ fn evaluation_does_not_depend_on_the_other_images() {
 #[test]
 fn bad_configurations_and_inputs_are_named() {
     for (config, part) in [
-        (ModelConfig { vit: Some(VitConfig { heads: 3, ..small_vit() }), ..ModelConfig::default() }, "heads"),
-        (ModelConfig { vit: Some(VitConfig { patch: 5, ..small_vit() }), ..ModelConfig::default() }, "patch"),
         (
             ModelConfig {
-                vit: Some(small_vit()),
-                convnext: Some(small_convnext()),
+                encoder: EncoderConfig::Vit(VitConfig { heads: 3, ..small_vit() }),
                 ..ModelConfig::default()
             },
-            "either",
+            "heads",
         ),
         (
             ModelConfig {
-                convnext: Some(ConvNextConfig { widths: vec![4], ..small_convnext() }),
+                encoder: EncoderConfig::Vit(VitConfig { patch: 5, ..small_vit() }),
+                ..ModelConfig::default()
+            },
+            "patch",
+        ),
+        (
+            ModelConfig {
+                encoder: EncoderConfig::ConvNext(ConvNextConfig { widths: vec![4], ..small_convnext() }),
                 ..ModelConfig::default()
             },
             "widths",
@@ -183,9 +192,12 @@ fn bad_configurations_and_inputs_are_named() {
     }
     let vit = Vit::new(&small_vit(), params(DType::F32).root()).unwrap();
     for dims in [[2, 1, 12, 12], [0, 3, 12, 12], [2, 3, 16, 16], [2, 3, 4, 4]] {
-        assert!(vit.forward(&Tensor::zeros(&dims, DType::F32, &Device::Cpu).unwrap(), Mode::Eval).is_err());
+        assert!(
+            vit.forward(&Tensor::zeros(&dims, DType::F32, &Device::Cpu).unwrap(), &Pass::eval()).is_err()
+        );
     }
-    let parsed: ModelConfig = serde_json::from_str(r#"{"vit": {"width": 64, "heads": 2}}"#).unwrap();
-    assert_eq!(parsed.vit, Some(VitConfig { width: 64, heads: 2, ..VitConfig::default() }));
-    assert!(serde_json::from_str::<ModelConfig>(r#"{"vit": {"widht": 64}}"#).is_err());
+    let parsed: ModelConfig =
+        serde_json::from_str(r#"{"encoder": {"kind": "vit", "width": 64, "heads": 2}}"#).unwrap();
+    assert_eq!(parsed.encoder, EncoderConfig::Vit(VitConfig { width: 64, heads: 2, ..VitConfig::default() }));
+    assert!(serde_json::from_str::<ModelConfig>(r#"{"encoder": {"kind": "vit", "widht": 64}}"#).is_err());
 }

@@ -2,16 +2,16 @@
 
 use crate::config::{check_lr, decays};
 use crate::error::check;
-use crate::grads::{grad_norm, gradient};
 use crate::slots::{Slots, split};
-use crate::{Error, Optimizer, Result, passes};
-use candle_core::backprop::GradStore;
+use crate::{Error, Gradients, Optimizer, Result};
 use candle_core::{DType, Device, Tensor};
 use infomax_core::Params;
+use infomax_kernels::update;
 use std::collections::BTreeMap;
 
 /// The settings of [`AdamW`].
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct AdamWConfig {
     /// The factor of the running mean of the gradient, in `[0, 1)`.
@@ -56,33 +56,32 @@ impl AdamW {
     /// # Errors
     /// A setting that is out of its range.
     pub fn new(config: AdamWConfig) -> Result<Self> {
-        check("optim.beta1", config.beta1, 0.0..1.0, "a beta must be in [0, 1)")?;
-        check("optim.beta2", config.beta2, 0.0..1.0, "a beta must be in [0, 1)")?;
-        check("optim.eps", config.eps, 0.0.., "eps must be at least 0")?;
-        check("optim.weight_decay", config.weight_decay, 0.0.., "the weight decay must be at least 0")?;
+        check("beta1", config.beta1, 0.0..1.0, "a beta must be in [0, 1)")?;
+        check("beta2", config.beta2, 0.0..1.0, "a beta must be in [0, 1)")?;
+        check("eps", config.eps, 0.0.., "eps must be at least 0")?;
+        check("weight_decay", config.weight_decay, 0.0.., "the weight decay must be at least 0")?;
         let [first, second] = KINDS.map(Slots::new);
         Ok(Self { config, first, second, steps: BTreeMap::new() })
     }
 }
 
 impl Optimizer for AdamW {
-    fn step(&mut self, params: &Params, grads: &GradStore, lr: f64) -> Result<()> {
+    fn step(&mut self, params: &Params, grads: &Gradients, lr: f64) -> Result<()> {
         check_lr(lr)?;
-        grad_norm(params, grads)?;
         let AdamWConfig { beta1, beta2, eps, weight_decay, exclude_bias_and_norm } = self.config;
         for (name, param) in params.trainable() {
-            let Some(g) = gradient(&name, &param.var, grads)? else { continue };
+            let Some(g) = grads.get(&name) else { continue };
             let m = self.first.get(&name, &param.var)?;
             let v = self.second.get(&name, &param.var)?;
             let t = self.steps.entry(name).or_insert(0);
             *t += 1;
             let t = *t as f64;
             let decay = if decays(param.kind, exclude_bias_and_norm) { weight_decay } else { 0.0 };
-            passes::lerp(&m, 1.0 - beta1, g)?;
-            passes::axpy_square(&v, beta2, 1.0 - beta2, g)?;
+            update::lerp(&m, 1.0 - beta1, g)?;
+            update::axpy_square(&v, beta2, 1.0 - beta2, g)?;
             let rate = lr / (1.0 - beta1.powf(t));
             let root = (1.0 - beta2.powf(t)).sqrt();
-            passes::adam_step(param.var.as_tensor(), 1.0 - lr * decay, rate, root, eps, &m, &v)?;
+            update::adam_step(param.var.as_tensor(), 1.0 - lr * decay, rate, root, eps, &m, &v)?;
         }
         Ok(())
     }

@@ -1,8 +1,7 @@
 //! What all optimisers have in common, and their configuration as data.
 
-use crate::{AdamW, AdamWConfig, Error, Lars, LarsConfig, Result, Sgd, SgdConfig};
+use crate::{AdamW, AdamWConfig, Error, Gradients, Lars, LarsConfig, Result, Sgd, SgdConfig};
 use candle_core::Tensor;
-use candle_core::backprop::GradStore;
 use infomax_core::{ParamKind, Params};
 use std::collections::BTreeMap;
 
@@ -11,9 +10,8 @@ pub trait Optimizer: Send + std::fmt::Debug {
     /// Changes every trainable parameter that has a gradient; the others stay as they are, with their state.
     ///
     /// # Errors
-    /// [`Error::NonFiniteGradient`] with the name of the parameter, before anything is changed; gradients or
-    /// states of another shape than their parameter.
-    fn step(&mut self, params: &Params, grads: &GradStore, lr: f64) -> Result<()>;
+    /// A learning rate that is negative or not finite; states of another shape than their parameter.
+    fn step(&mut self, params: &Params, grads: &Gradients, lr: f64) -> Result<()>;
 
     /// A copy of the state, keyed `KIND.PARAMETER`; empty before the first step.
     fn state(&self) -> Result<BTreeMap<String, Tensor>>;
@@ -37,6 +35,7 @@ pub trait Optimizer: Send + std::fmt::Debug {
 /// weight_decay = 1e-6
 /// ```
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "name", rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum OptimConfig {

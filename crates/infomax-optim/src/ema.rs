@@ -1,8 +1,9 @@
 //! Exponential moving averages of parameters.
 
 use crate::error::check;
-use crate::{Error, Result, passes};
+use crate::{Error, Result};
 use infomax_core::{ParamKind, Params};
+use infomax_kernels::update;
 use std::f64::consts::PI;
 
 /// An exponential moving average of parameters, `t <- tau t + (1 - tau) s`, whose momentum `tau` rises from
@@ -10,6 +11,7 @@ use std::f64::consts::PI;
 ///
 /// `tau(k) = end - (end - start) (1 + cos(pi k / K)) / 2`.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Ema {
     /// The momentum at step 0.
@@ -68,7 +70,7 @@ impl Ema {
         for (to, from) in pairs {
             let value = from.var.as_tensor().detach().to_device(to.var.device())?.to_dtype(to.var.dtype())?;
             let weight = if from.kind == ParamKind::Buffer { 1.0 } else { 1.0 - tau };
-            passes::lerp(to.var.as_tensor(), weight, &value)?;
+            update::lerp(to.var.as_tensor(), weight, &value)?;
         }
         Ok(())
     }

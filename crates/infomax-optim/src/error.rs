@@ -69,6 +69,9 @@ pub enum Error {
         /// The shape in the source, if there is such a parameter.
         got: Option<Vec<usize>>,
     },
+    /// An error of the processes that share the batch.
+    #[error(transparent)]
+    Core(#[from] infomax_core::Error),
     /// An error of Candle.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -76,7 +79,10 @@ pub enum Error {
 
 impl From<Error> for infomax_core::Error {
     fn from(error: Error) -> Self {
-        Self::other("optimiser", error)
+        match error {
+            Error::Core(error) => error,
+            other => Self::other("optimizer", other),
+        }
     }
 }
 

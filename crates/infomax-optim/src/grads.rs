@@ -1,80 +1,149 @@
-//! Norms of gradients.
+//! The gradients of a model's parameters.
 
-use crate::passes::sum_squares;
 use crate::{Error, Result};
+use candle_core::Tensor;
 use candle_core::backprop::GradStore;
-use candle_core::{Tensor, Var};
-use infomax_core::Params;
+use infomax_core::{Collective, Params};
+use infomax_kernels::update::sum_squares;
+use std::collections::BTreeMap;
 
-/// The gradient of a variable, with its shape checked.
-pub(crate) fn gradient<'a>(name: &str, var: &Var, grads: &'a GradStore) -> Result<Option<&'a Tensor>> {
-    match grads.get(var) {
-        Some(grad) if grad.dims() != var.dims() => Err(Error::Shape {
-            what: "the gradient",
-            name: name.to_owned(),
-            got: grad.dims().to_vec(),
-            expected: var.dims().to_vec(),
-            hint: "an operation of the model has a wrong backward",
-        }),
-        grad => Ok(grad),
-    }
+/// The gradients of the trainable parameters of a model, by name: checked against the shapes of the parameters,
+/// finite, and with their common norm, which is computed once for the trainer, clipping and optimizers.
+///
+/// It is also what is accumulated over several batches, and what the ranks of a data-parallel run average.
+#[derive(Clone, Debug)]
+pub struct Gradients {
+    entries: BTreeMap<String, Tensor>,
+    norm: f64,
 }
 
-/// The Euclidean norm of all gradients of trainable parameters together, summed in f64 in the order of names.
-///
-/// # Errors
-/// [`Error::NonFiniteGradient`] with the first parameter whose gradient holds a NaN or an infinity;
-/// [`Error::NoGradients`] if no parameter has one.
-pub fn grad_norm(params: &Params, grads: &GradStore) -> Result<f64> {
-    let trainable = params.trainable();
-    let mut total = 0.0;
-    let mut found = false;
-    for (name, param) in &trainable {
-        let Some(grad) = gradient(name, &param.var, grads)? else { continue };
-        found = true;
-        let squares = sum_squares(grad, 0.0, param.var.as_tensor())?;
-        if !squares.is_finite() {
-            return Err(Error::NonFiniteGradient { name: name.clone(), norm: squares.sqrt() });
-        }
-        total += squares;
-    }
-    if !found && !trainable.is_empty() {
-        return Err(Error::NoGradients { parameters: trainable.len() });
-    }
-    Ok(total.sqrt())
-}
-
-/// Scales all gradients by `min(1, max_norm / norm)` and returns the norm that they had.
-///
-/// As `torch.nn.utils.clip_grad_norm_`, but without its `1e-6` in the denominator.
-///
-/// # Errors
-/// Those of [`grad_norm`], and a `max_norm` that is not positive.
-pub fn clip_grad_norm(params: &Params, grads: &mut GradStore, max_norm: f64) -> Result<f64> {
-    crate::error::check("max_norm", max_norm, f64::MIN_POSITIVE.., "the largest norm must be positive")?;
-    let norm = grad_norm(params, grads)?;
-    if norm > max_norm {
-        for (_, param) in params.trainable() {
-            if let Some(grad) = grads.remove(&param.var) {
-                grads.insert(&param.var, (grad * (max_norm / norm))?);
+impl Gradients {
+    /// Takes the gradients of the trainable parameters out of what a backward pass gave.
+    ///
+    /// # Errors
+    /// [`Error::NonFiniteGradient`] with the first parameter whose gradient holds a NaN or an infinity;
+    /// [`Error::NoGradients`] if no parameter has one; a gradient of another shape than its parameter.
+    pub fn of(params: &Params, grads: &GradStore) -> Result<Self> {
+        let mut entries = BTreeMap::new();
+        let trainable = params.trainable();
+        let count = trainable.len();
+        for (name, param) in trainable {
+            let Some(grad) = grads.get(&param.var) else { continue };
+            if grad.dims() != param.var.dims() {
+                return Err(Error::Shape {
+                    what: "the gradient",
+                    name,
+                    got: grad.dims().to_vec(),
+                    expected: param.var.dims().to_vec(),
+                    hint: "an operation of the model has a wrong backward",
+                });
             }
+            entries.insert(name, grad.clone());
         }
+        if entries.is_empty() && count > 0 {
+            return Err(Error::NoGradients { parameters: count });
+        }
+        let mut all = Self { entries, norm: 0.0 };
+        all.measure()?;
+        Ok(all)
     }
-    Ok(norm)
-}
 
-/// The names of the trainable parameters that have no gradient. Optimisers leave these as they are, so a
-/// trainer should look once: a layer that is cut off by accident trains frozen without any other sign.
-pub fn without_gradient(params: &Params, grads: &GradStore) -> Vec<String> {
-    let trainable = params.trainable().into_iter();
-    trainable.filter(|(_, param)| grads.get(&param.var).is_none()).map(|(name, _)| name).collect()
+    /// The gradient of a parameter; `None` if the objective does not reach it.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.entries.get(name)
+    }
+
+    /// The gradients by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.entries.iter().map(|(name, grad)| (name.as_str(), grad))
+    }
+
+    /// The Euclidean norm of all gradients together, summed in f64 in the order of names.
+    pub fn norm(&self) -> f64 {
+        self.norm
+    }
+
+    /// The names of the trainable parameters that have no gradient. Optimizers leave these as they are, so a
+    /// trainer should look once: a layer that is cut off by accident trains frozen without any other sign.
+    pub fn missing(&self, params: &Params) -> Vec<String> {
+        let names = params.trainable().into_iter().map(|(name, _)| name);
+        names.filter(|name| !self.entries.contains_key(name)).collect()
+    }
+
+    /// Scales all gradients by `min(1, max_norm / norm)`.
+    ///
+    /// As `torch.nn.utils.clip_grad_norm_`, but without its `1e-6` in the denominator.
+    ///
+    /// # Errors
+    /// A `max_norm` that is not positive.
+    pub fn clip(&mut self, max_norm: f64) -> Result<()> {
+        crate::error::check("max_norm", max_norm, f64::MIN_POSITIVE.., "the largest norm must be positive")?;
+        if self.norm > max_norm { self.scale(max_norm / self.norm) } else { Ok(()) }
+    }
+
+    /// Multiplies all gradients by a factor.
+    ///
+    /// # Errors
+    /// Errors of Candle.
+    pub fn scale(&mut self, factor: f64) -> Result<()> {
+        for grad in self.entries.values_mut() {
+            *grad = (&*grad * factor)?;
+        }
+        self.norm *= factor.abs();
+        Ok(())
+    }
+
+    /// Adds the gradients of another batch.
+    ///
+    /// # Errors
+    /// [`Error::NonFiniteGradient`] where the sum overflows; gradients of unequal shape.
+    pub fn add(&mut self, other: &Self) -> Result<()> {
+        for (name, grad) in &other.entries {
+            let sum = match self.entries.get(name) {
+                Some(own) => (own + grad)?,
+                None => grad.clone(),
+            };
+            self.entries.insert(name.clone(), sum);
+        }
+        self.measure()
+    }
+
+    /// Replaces all gradients by their mean over the ranks: by the convention of [`Collective`], the gradient of
+    /// an objective of the whole batch.
+    ///
+    /// # Errors
+    /// Ranks with other parameters; [`Error::NonFiniteGradient`] where the mean is not finite.
+    pub fn average(&mut self, ranks: &dyn Collective) -> Result<()> {
+        if ranks.size() == 1 {
+            return Ok(());
+        }
+        let mut bucket: Vec<Tensor> = self.entries.values().cloned().collect();
+        ranks.sum_in_place(&mut bucket)?;
+        for (grad, sum) in self.entries.values_mut().zip(bucket) {
+            *grad = (sum / ranks.size() as f64)?;
+        }
+        self.measure()
+    }
+
+    fn measure(&mut self) -> Result<()> {
+        let mut total = 0.0;
+        for (name, grad) in &self.entries {
+            let squares = sum_squares(grad, 0.0, grad)?;
+            if !squares.is_finite() {
+                return Err(Error::NonFiniteGradient { name: name.clone(), norm: squares.sqrt() });
+            }
+            total += squares;
+        }
+        self.norm = total.sqrt();
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{DType, Device};
-    use infomax_core::{Init, Key, ParamKind};
+    use candle_core::{DType, Device, Var};
+    use infomax_core::{Init, Key, ParamKind, replicas};
 
     fn setup() -> (Params, Var, Var) {
         let params = Params::new(DType::F32, &Device::Cpu, Key::new(0));
@@ -83,29 +152,63 @@ mod tests {
         (params, a, b)
     }
 
-    #[test]
-    fn norm_and_clipping() {
-        let (params, a, b) = setup();
-        let loss = ((a.sqr().unwrap().sum_all().unwrap() + b.sqr().unwrap().sum_all().unwrap()).unwrap()
-            * 0.5)
-            .unwrap();
-        let mut grads = loss.backward().unwrap();
-        let norm = 34f64.sqrt();
-        assert!((grad_norm(&params, &grads).unwrap() - norm).abs() < 1e-12);
-        assert!((clip_grad_norm(&params, &mut grads, 100.0).unwrap() - norm).abs() < 1e-12);
-        assert_eq!(grads.get(&a).unwrap().to_vec1::<f32>().unwrap(), [3.0, 3.0]);
-        clip_grad_norm(&params, &mut grads, 1.0).unwrap();
-        assert!((grad_norm(&params, &grads).unwrap() - 1.0).abs() < 1e-6);
-        assert!(clip_grad_norm(&params, &mut grads, 0.0).is_err());
+    fn quadratic(a: &Var, b: &Var) -> GradStore {
+        let squares = |x: &Var| x.sqr().unwrap().sum_all().unwrap();
+        ((squares(a) + squares(b)).unwrap() * 0.5).unwrap().backward().unwrap()
+    }
+
+    fn values(grads: &Gradients, name: &str) -> Vec<f32> {
+        grads.get(name).unwrap().to_vec1().unwrap()
     }
 
     #[test]
-    fn what_has_no_gradient_is_named() {
+    fn norm_and_clipping() {
+        let (params, a, b) = setup();
+        let mut grads = Gradients::of(&params, &quadratic(&a, &b)).unwrap();
+        assert!((grads.norm() - 34f64.sqrt()).abs() < 1e-12);
+        grads.clip(100.0).unwrap();
+        assert_eq!(values(&grads, "a"), [3.0, 3.0]);
+        grads.clip(1.0).unwrap();
+        assert!((grads.norm() - 1.0).abs() < 1e-12);
+        assert!((f64::from(values(&grads, "b")[0]) - 4.0 / 34f64.sqrt()).abs() < 1e-6);
+        assert!(grads.clip(0.0).is_err());
+    }
+
+    #[test]
+    fn sums_and_means_are_measured_again() {
+        let (params, a, b) = setup();
+        let mut grads = Gradients::of(&params, &quadratic(&a, &b)).unwrap();
+        let only_a = Gradients::of(&params, &a.sum_all().unwrap().backward().unwrap()).unwrap();
+        assert_eq!(only_a.missing(&params), ["b"]);
+        grads.add(&only_a).unwrap();
+        assert_eq!((values(&grads, "a"), values(&grads, "b")), (vec![4.0, 4.0], vec![4.0]));
+        assert!((grads.norm() - 48f64.sqrt()).abs() < 1e-6);
+        let seen: Vec<(Vec<f32>, f64)> = std::thread::scope(|scope| {
+            let ranks = replicas(2).into_iter().map(|rank| {
+                let mut own = grads.clone();
+                scope.spawn(move || {
+                    own.scale(1.0 + rank.rank() as f64).unwrap();
+                    own.average(&rank).unwrap();
+                    (values(&own, "b"), own.norm())
+                })
+            });
+            ranks.collect::<Vec<_>>().into_iter().map(|rank| rank.join().unwrap()).collect()
+        });
+        assert!(
+            seen.iter().all(|(b, norm)| *b == [6.0] && (norm - 1.5 * 48f64.sqrt()).abs() < 1e-6),
+            "{seen:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_not_finite_or_not_there_is_named() {
         let (params, a, _) = setup();
-        let grads = a.sum_all().unwrap().backward().unwrap();
-        assert_eq!(without_gradient(&params, &grads), ["b"]);
+        let nan = (a.sum_all().unwrap() * f64::NAN).unwrap().backward().unwrap();
+        assert!(
+            matches!(Gradients::of(&params, &nan), Err(Error::NonFiniteGradient { name, .. }) if name == "a")
+        );
         let elsewhere = Var::zeros(1, DType::F32, &Device::Cpu).unwrap();
         let none = elsewhere.sum_all().unwrap().backward().unwrap();
-        assert!(matches!(grad_norm(&params, &none), Err(Error::NoGradients { parameters: 2 })));
+        assert!(matches!(Gradients::of(&params, &none), Err(Error::NoGradients { parameters: 2 })));
     }
 }

@@ -2,17 +2,16 @@
 
 use crate::config::{check_lr, decays};
 use crate::error::check;
-use crate::grads::{grad_norm, gradient};
-use crate::passes::sum_squares;
 use crate::slots::{Slots, split};
-use crate::{Optimizer, Result, passes};
+use crate::{Gradients, Optimizer, Result};
 use candle_core::Tensor;
-use candle_core::backprop::GradStore;
 use infomax_core::Params;
+use infomax_kernels::update;
 use std::collections::BTreeMap;
 
 /// Where the weight decay enters the trust ratio of [`Lars`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum LarsForm {
@@ -25,6 +24,7 @@ pub enum LarsForm {
 
 /// The settings of [`Lars`].
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct LarsConfig {
     /// The factor `mu` of the momentum, in `[0, 1)`.
@@ -75,24 +75,24 @@ impl Lars {
     /// # Errors
     /// A setting that is out of its range.
     pub fn new(config: LarsConfig) -> Result<Self> {
-        check("optim.momentum", config.momentum, 0.0..1.0, "the momentum must be in [0, 1)")?;
-        check("optim.weight_decay", config.weight_decay, 0.0.., "the weight decay must be at least 0")?;
-        check("optim.eta", config.eta, f64::MIN_POSITIVE.., "the trust coefficient must be above 0")?;
+        check("momentum", config.momentum, 0.0..1.0, "the momentum must be in [0, 1)")?;
+        check("weight_decay", config.weight_decay, 0.0.., "the weight decay must be at least 0")?;
+        check("eta", config.eta, f64::MIN_POSITIVE.., "the trust coefficient must be above 0")?;
         Ok(Self { config, momentum: Slots::new("momentum") })
     }
 
     /// The trust ratio and the weight decay of an adapted parameter.
     fn trust(&self, p: &Tensor, g: &Tensor, lr: f64) -> Result<(f64, f64)> {
         let LarsConfig { weight_decay, eta, form, clip_lr, .. } = self.config;
-        let param_norm = sum_squares(p, 0.0, p)?.sqrt();
+        let param_norm = update::sum_squares(p, 0.0, p)?.sqrt();
         let (ratio, decay) = match form {
             LarsForm::Official => {
-                let update_norm = sum_squares(g, weight_decay, p)?.sqrt();
+                let update_norm = update::sum_squares(g, weight_decay, p)?.sqrt();
                 let adapted = param_norm > 0.0 && update_norm > 0.0;
                 (adapted.then(|| eta * param_norm / update_norm), weight_decay)
             }
             LarsForm::SoloLearn => {
-                let grad_norm = sum_squares(g, 0.0, p)?.sqrt();
+                let grad_norm = update::sum_squares(g, 0.0, p)?.sqrt();
                 let adapted = param_norm > 0.0 && grad_norm > 0.0;
                 let ratio = eta * param_norm / (grad_norm + weight_decay * param_norm + 1e-8);
                 if adapted { (Some(ratio), weight_decay) } else { (None, 0.0) }
@@ -108,19 +108,18 @@ impl Lars {
 }
 
 impl Optimizer for Lars {
-    fn step(&mut self, params: &Params, grads: &GradStore, lr: f64) -> Result<()> {
+    fn step(&mut self, params: &Params, grads: &Gradients, lr: f64) -> Result<()> {
         check_lr(lr)?;
-        grad_norm(params, grads)?;
         for (name, param) in params.trainable() {
-            let Some(g) = gradient(&name, &param.var, grads)? else { continue };
+            let Some(g) = grads.get(&name) else { continue };
             let p = param.var.as_tensor();
             let (q, decay) = match decays(param.kind, self.config.exclude_bias_and_norm) {
                 true => self.trust(p, g, lr)?,
                 false => (1.0, 0.0),
             };
             let m = self.momentum.get(&name, &param.var)?;
-            passes::momentum(&m, self.config.momentum, q, decay, p, g)?;
-            passes::axpy(p, 1.0, -lr, &m)?;
+            update::momentum(&m, self.config.momentum, q, decay, p, g)?;
+            update::axpy(p, 1.0, -lr, &m)?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 //! | [`Lars`] | layer-wise adaptive rates, in the forms of the official VICReg code and of solo-learn |
 //! | [`Schedule`] | the learning rate of a step: linear warm-up, then a cosine or a constant |
 //! | [`Ema`] | an exponential moving average of parameters with a cosine momentum |
-//! | [`grad_norm`], [`clip_grad_norm`] | the global norm of the gradients; a NaN names its parameter |
+//! | [`Gradients`] | the gradients by name, with their norm: clipped, accumulated, averaged over ranks; a NaN names its parameter |
 //!
 //! All state is keyed by parameter name and is plain tensors, so that a run can be saved and continued
 //! with the same bits. Elementwise passes run over threads; no sum depends on their number.
@@ -15,14 +15,14 @@
 //! ```
 //! use infomax_core::candle_core::{DType, Device};
 //! use infomax_core::{Init, Key, ParamKind, Params};
-//! use infomax_optim::{OptimConfig, SgdConfig, build};
+//! use infomax_optim::{Gradients, OptimConfig, SgdConfig, build};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let params = Params::new(DType::F32, &Device::Cpu, Key::new(0));
 //! let w = params.root().get("w", 3, ParamKind::Weight, Init::Const(1.0))?;
 //! let config = OptimConfig::Sgd(SgdConfig { momentum: 0.0, weight_decay: 0.0, ..SgdConfig::default() });
 //! let mut optimizer = build(&config)?;
-//! let grads = w.sqr()?.sum_all()?.backward()?; // 2 w
+//! let grads = Gradients::of(&params, &w.sqr()?.sum_all()?.backward()?)?; // 2 w
 //! optimizer.step(&params, &grads, 0.25)?;
 //! assert_eq!(w.to_vec1::<f32>()?, [0.5; 3]);
 //! # Ok(())
@@ -35,16 +35,17 @@ mod ema;
 mod error;
 mod grads;
 mod lars;
-mod passes;
 mod schedule;
 mod sgd;
 mod slots;
+
+pub use {candle_core, infomax_core};
 
 pub use adamw::{AdamW, AdamWConfig};
 pub use config::{OptimConfig, Optimizer, build};
 pub use ema::Ema;
 pub use error::{Error, Result};
-pub use grads::{clip_grad_norm, grad_norm, without_gradient};
+pub use grads::Gradients;
 pub use lars::{Lars, LarsConfig, LarsForm};
 pub use schedule::{Schedule, ScheduleConfig, ScheduleKind};
 pub use sgd::{Sgd, SgdConfig};

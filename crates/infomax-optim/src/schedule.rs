@@ -6,6 +6,7 @@ use std::f64::consts::PI;
 
 /// The course of the learning rate after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ScheduleKind {
@@ -18,6 +19,7 @@ pub enum ScheduleKind {
 
 /// A schedule in epochs, as it is written in a configuration.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ScheduleConfig {
     /// The learning rate after the warm-up.
@@ -51,10 +53,10 @@ impl ScheduleConfig {
     /// # Errors
     /// A setting that is out of its range, or an epoch without steps.
     pub fn schedule(&self, steps_per_epoch: u64, total_steps: u64) -> Result<Schedule> {
-        check("optim.lr", self.lr, f64::MIN_POSITIVE.., "the learning rate must be above 0")?;
-        check("optim.warmup_epochs", self.warmup_epochs, 0.0.., "the warm-up must be at least 0 epochs")?;
-        check("optim.warmup_start_lr", self.warmup_start_lr, 0.0.., "the first rate must be at least 0")?;
-        check("optim.final_lr_ratio", self.final_lr_ratio, 0.0..=1.0, "the ratio must be in [0, 1]")?;
+        check("lr", self.lr, f64::MIN_POSITIVE.., "the learning rate must be above 0")?;
+        check("warmup_epochs", self.warmup_epochs, 0.0.., "the warm-up must be at least 0 epochs")?;
+        check("warmup_start_lr", self.warmup_start_lr, 0.0.., "the first rate must be at least 0")?;
+        check("final_lr_ratio", self.final_lr_ratio, 0.0..=1.0, "the ratio must be in [0, 1]")?;
         if steps_per_epoch == 0 {
             let reason = "an epoch needs at least one step: is the batch larger than the data set?";
             return Err(Error::Config { key: "steps_per_epoch".into(), value: "0".into(), reason });
@@ -90,6 +92,7 @@ impl ScheduleConfig {
 /// assert_eq!(schedule.lr(110), 0.0);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Schedule {
     /// The course after the warm-up.
     pub kind: ScheduleKind,

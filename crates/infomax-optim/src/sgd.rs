@@ -2,16 +2,16 @@
 
 use crate::config::{check_lr, decays};
 use crate::error::check;
-use crate::grads::{grad_norm, gradient};
 use crate::slots::{Slots, split};
-use crate::{Optimizer, Result, passes};
+use crate::{Gradients, Optimizer, Result};
 use candle_core::Tensor;
-use candle_core::backprop::GradStore;
 use infomax_core::Params;
+use infomax_kernels::update;
 use std::collections::BTreeMap;
 
 /// The settings of [`Sgd`].
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct SgdConfig {
     /// The factor `mu` of the momentum, in `[0, 1)`.
@@ -49,23 +49,22 @@ impl Sgd {
     /// # Errors
     /// A setting that is out of its range.
     pub fn new(config: SgdConfig) -> Result<Self> {
-        check("optim.momentum", config.momentum, 0.0..1.0, "the momentum must be in [0, 1)")?;
-        check("optim.weight_decay", config.weight_decay, 0.0.., "the weight decay must be at least 0")?;
+        check("momentum", config.momentum, 0.0..1.0, "the momentum must be in [0, 1)")?;
+        check("weight_decay", config.weight_decay, 0.0.., "the weight decay must be at least 0")?;
         if config.nesterov {
             let reason = "Nesterov's step (`nesterov = true`) needs a momentum above 0";
-            check("optim.momentum", config.momentum, f64::MIN_POSITIVE.., reason)?;
+            check("momentum", config.momentum, f64::MIN_POSITIVE.., reason)?;
         }
         Ok(Self { config, momentum: Slots::new("momentum") })
     }
 }
 
 impl Optimizer for Sgd {
-    fn step(&mut self, params: &Params, grads: &GradStore, lr: f64) -> Result<()> {
+    fn step(&mut self, params: &Params, grads: &Gradients, lr: f64) -> Result<()> {
         check_lr(lr)?;
-        grad_norm(params, grads)?;
         let mu = self.config.momentum;
         for (name, param) in params.trainable() {
-            let Some(g) = gradient(&name, &param.var, grads)? else { continue };
+            let Some(g) = grads.get(&name) else { continue };
             let decay = match decays(param.kind, self.config.exclude_bias_and_norm) {
                 true => self.config.weight_decay,
                 false => 0.0,
@@ -73,15 +72,15 @@ impl Optimizer for Sgd {
             let p = param.var.as_tensor();
             if mu == 0.0 {
                 // p - lr (g + wd p)
-                passes::axpy(p, 1.0 - lr * decay, -lr, g)?;
+                update::axpy(p, 1.0 - lr * decay, -lr, g)?;
                 continue;
             }
             let m = self.momentum.get(&name, &param.var)?;
-            passes::momentum(&m, mu, 1.0, decay, p, g)?;
+            update::momentum(&m, mu, 1.0, decay, p, g)?;
             if self.config.nesterov {
-                passes::nesterov(p, lr, mu, 1.0, decay, &m, g)?;
+                update::nesterov(p, lr, mu, 1.0, decay, &m, g)?;
             } else {
-                passes::axpy(p, 1.0, -lr, &m)?;
+                update::axpy(p, 1.0, -lr, &m)?;
             }
         }
         Ok(())

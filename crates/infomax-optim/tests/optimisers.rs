@@ -4,7 +4,7 @@
 
 use infomax_core::candle_core::{DType, Device, Tensor, Var};
 use infomax_core::{Init, Key, ParamKind, Params};
-use infomax_optim::{Error, OptimConfig, Optimizer, build};
+use infomax_optim::{Error, Gradients, OptimConfig, Optimizer, build};
 use infomax_testing::{Tolerance, assert_close, spread};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -58,12 +58,16 @@ impl Problem {
     }
 
     fn step(&self, optimizer: &mut dyn Optimizer, lr: f64) {
-        optimizer.step(&self.params, &self.loss().backward().unwrap(), lr).unwrap();
+        optimizer.step(&self.params, &gradients(&self.params, &self.loss()), lr).unwrap();
     }
 
     fn bits(&self) -> Vec<u64> {
         bits(&self.params.tensors())
     }
+}
+
+fn gradients(params: &Params, loss: &Tensor) -> Gradients {
+    Gradients::of(params, &loss.backward().unwrap()).unwrap()
 }
 
 fn bits(tensors: &BTreeMap<String, Tensor>) -> Vec<u64> {
@@ -148,7 +152,7 @@ fn quadratics_are_descended() {
         let mut optimizer = build(&config).unwrap();
         for step in 0..steps {
             let lr = lr * (1.0 - step as f64 / steps as f64);
-            optimizer.step(&params, &loss().backward().unwrap(), lr).unwrap();
+            optimizer.step(&params, &gradients(&params, &loss()), lr).unwrap();
         }
         let end = loss().to_scalar::<f32>().unwrap();
         assert!(end < 1e-4 * start, "{text}: {start} to {end}");
@@ -165,7 +169,7 @@ fn a_nan_names_its_parameter_and_changes_nothing() {
         for bad in [f32::NAN, f32::INFINITY] {
             let mut grads = problem.loss().backward().unwrap();
             grads.insert(&problem.s, Tensor::new(&[0.0, bad], &Device::Cpu).unwrap());
-            let error = optimizer.step(&problem.params, &grads, 0.01).unwrap_err();
+            let error = Gradients::of(&problem.params, &grads).unwrap_err();
             assert!(matches!(&error, Error::NonFiniteGradient { name, .. } if name == "s"), "{error}");
         }
         assert_eq!(problem.bits(), params);
@@ -207,10 +211,10 @@ fn bad_settings_states_and_shapes_are_refused() {
     }
     adamw.load_state(&reshaped).unwrap();
     let before = problem.bits();
-    let error = adamw.step(&problem.params, &problem.loss().backward().unwrap(), 0.01).unwrap_err();
+    let error = adamw.step(&problem.params, &gradients(&problem.params, &problem.loss()), 0.01).unwrap_err();
     assert!(error.to_string().contains("`b`") && error.to_string().contains("[4]"), "{error}");
     assert_eq!(problem.bits(), before, "a refused step must change nothing");
-    assert!(adamw.step(&problem.params, &problem.loss().backward().unwrap(), f64::NAN).is_err());
+    assert!(adamw.step(&problem.params, &gradients(&problem.params, &problem.loss()), f64::NAN).is_err());
 }
 
 #[test]
@@ -220,7 +224,7 @@ fn parameters_without_gradient_stay() {
         let mut optimizer = build(&config).unwrap();
         let before = problem.b.to_vec1::<f64>().unwrap();
         let loss = problem.w.sqr().unwrap().sum_all().unwrap();
-        optimizer.step(&problem.params, &loss.backward().unwrap(), 0.1).unwrap();
+        optimizer.step(&problem.params, &gradients(&problem.params, &loss), 0.1).unwrap();
         assert_eq!(problem.b.to_vec1::<f64>().unwrap(), before);
         assert!(optimizer.state().unwrap().keys().all(|key| key.ends_with(".w")));
     }

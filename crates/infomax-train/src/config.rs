@@ -2,8 +2,9 @@
 
 use crate::{Error, Result};
 
-/// The settings of [`crate::Trainer`], as a section of a configuration file.
+/// The settings of [`crate::Trainer`].
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
     /// Passes over the data.
@@ -53,6 +54,7 @@ impl Default for TrainConfig {
 
 /// When the embedding is measured, and below what it counts as collapsed.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct MonitorConfig {
     /// Measures every so many steps; 0 for never.
@@ -65,9 +67,9 @@ pub struct MonitorConfig {
     pub collapsed_std: f64,
     /// Below this a warning is given.
     pub warning_std: f64,
-    /// Below this effective rank the embedding is collapsed to a line.
+    /// Below this participation ratio the embedding is collapsed to a line.
     pub collapsed_rank: f64,
-    /// Below this effective rank a warning is given.
+    /// Below this participation ratio a warning is given.
     pub warning_rank: f64,
 }
 
@@ -92,27 +94,31 @@ impl TrainConfig {
         self.max_steps.map_or(all, |max| all.min(max))
     }
 
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Refuses settings out of their range.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the setting.
+    pub fn check(&self) -> Result<()> {
         let refuse = |key, value: &dyn std::fmt::Display, reason| {
             Err(Error::Config { key, value: value.to_string(), reason })
         };
         if self.keep_checkpoints == 0 {
-            return refuse("train.keep_checkpoints", &0, "at least one checkpoint must be kept");
+            return refuse("keep_checkpoints", &0, "at least one checkpoint must be kept");
         }
         if self.log_every == 0 {
-            return refuse("train.log_every", &0, "must be at least 1");
+            return refuse("log_every", &0, "must be at least 1");
         }
         for (key, every) in [
-            ("train.checkpoint_every_steps", self.checkpoint_every_steps),
-            ("train.keep_every_steps", self.keep_every_steps),
+            ("checkpoint_every_steps", self.checkpoint_every_steps),
+            ("keep_every_steps", self.keep_every_steps),
         ] {
             if every == Some(0) {
                 return refuse(key, &0, "must be at least 1; leave it out for none");
             }
         }
         for (key, value) in [
-            ("train.clip_grad_norm", self.clip_grad_norm),
-            ("train.checkpoint_every_seconds", self.checkpoint_every_seconds),
+            ("clip_grad_norm", self.clip_grad_norm),
+            ("checkpoint_every_seconds", self.checkpoint_every_seconds),
         ] {
             if let Some(value) = value
                 && !(value.is_finite() && value > 0.0)

@@ -97,6 +97,12 @@ pub enum Error {
         /// The number of all trainable parameters.
         total: usize,
     },
+    /// Another rank of the run failed, so that this one stopped too.
+    #[error("another rank failed at step {step}; its own message says why")]
+    OtherRank {
+        /// The number of steps that were finished before.
+        step: u64,
+    },
     /// A setting is out of its range.
     #[error("{key} = {value}: {reason}")]
     Config {

@@ -30,4 +30,4 @@ pub use metrics::{PartValue, StepMetrics, StepTime};
 pub use monitor::{EmbeddingStats, Health, HealthState};
 pub use observer::{EpochSummary, Observer, Silent};
 pub use run_dir::{Found, RunDir};
-pub use trainer::{Outcome, Resumed, Trainer};
+pub use trainer::{Outcome, Parts, Resumed, Trainer};

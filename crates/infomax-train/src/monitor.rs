@@ -12,11 +12,11 @@ pub struct EmbeddingStats {
     pub std_min: f64,
     /// `sqrt(D)` times the mean standard deviation of `z / ||z||`: about 1 if directions are spread evenly,
     /// 0 if all are equal.
-    pub std_l2_normalised: f64,
+    pub std_l2_normalized: f64,
     /// The participation ratio `(tr S)^2 / ||S||_F^2` of the covariance `S`: from 1 (a line) to
     /// `min(B - 1, D)`; 0 for a constant embedding. It needs no eigenvalues: `||S||_F` is that of the
     /// smaller of the two Gram matrices.
-    pub effective_rank: f64,
+    pub participation_ratio: f64,
     /// The largest rank that this batch could show, `min(B - 1, D)`.
     pub attainable_rank: f64,
 }
@@ -49,8 +49,8 @@ impl EmbeddingStats {
         Ok(Self {
             std_mean: mean(&stds),
             std_min: stds.iter().copied().fold(f64::INFINITY, f64::min),
-            std_l2_normalised: (d as f64).sqrt() * mean(&unit_stds),
-            effective_rank: if frobenius > 0.0 { trace * trace / frobenius } else { 0.0 },
+            std_l2_normalized: (d as f64).sqrt() * mean(&unit_stds),
+            participation_ratio: if frobenius > 0.0 { trace * trace / frobenius } else { 0.0 },
             attainable_rank: b.saturating_sub(1).min(d) as f64,
         })
     }
@@ -144,11 +144,11 @@ impl Monitor {
             v if v < warning => HealthState::Warning,
             _ => HealthState::Healthy,
         };
-        let spread = grade(stats.std_l2_normalised, c.collapsed_std, c.warning_std);
+        let spread = grade(stats.std_l2_normalized, c.collapsed_std, c.warning_std);
         // Ranks mean something only where there is room for more than the threshold.
         let room = stats.attainable_rank >= 2.0 * c.warning_rank;
         let rank = match room {
-            true => grade(stats.effective_rank, c.collapsed_rank, c.warning_rank),
+            true => grade(stats.participation_ratio, c.collapsed_rank, c.warning_rank),
             false => HealthState::Healthy,
         };
         if spread >= rank && spread > HealthState::Healthy {
@@ -156,15 +156,15 @@ impl Monitor {
                 "all inputs get nearly the same direction (std of the normalised embedding {:.4} of about 1): \
                  raise the weight of the entropy terms (for VICReg the variance), lower the learning rate or \
                  lengthen the warm-up, and check that the projector ends without a ReLU",
-                stats.std_l2_normalised
+                stats.std_l2_normalized
             );
             return (spread, text);
         }
         if rank > HealthState::Healthy {
             let text = format!(
-                "the embedding lies on few directions (effective rank {:.2} of at most {:.0}): raise the weight \
+                "the embedding lies on few directions (participation ratio {:.2} of at most {:.0}): raise the weight \
                  of the decorrelation or log-det term, use a larger batch, or lower the learning rate",
-                stats.effective_rank, stats.attainable_rank
+                stats.participation_ratio, stats.attainable_rank
             );
             return (rank, text);
         }
@@ -187,24 +187,24 @@ mod tests {
         let mut rows = [[0f64; 4]; 8];
         (0..4).for_each(|i| (rows[2 * i][i], rows[2 * i + 1][i]) = (1.0, -1.0));
         let stats = EmbeddingStats::of(&Tensor::new(&rows, &Device::Cpu).unwrap()).unwrap();
-        assert!((stats.effective_rank - 4.0).abs() < 1e-12);
+        assert!((stats.participation_ratio - 4.0).abs() < 1e-12);
         let std = (2f64 / 7.0).sqrt();
         assert!((stats.std_mean - std).abs() < 1e-12 && (stats.std_min - std).abs() < 1e-12);
-        assert!((stats.std_l2_normalised - 2.0 * std).abs() < 1e-12);
+        assert!((stats.std_l2_normalized - 2.0 * std).abs() < 1e-12);
 
         let line = normal(20, 1).matmul(&normal(1, 6)).unwrap();
-        assert!((EmbeddingStats::of(&line).unwrap().effective_rank - 1.0).abs() < 1e-9);
+        assert!((EmbeddingStats::of(&line).unwrap().participation_ratio - 1.0).abs() < 1e-9);
         let constant = Tensor::ones((20, 6), DType::F32, &Device::Cpu).unwrap();
         let stats = EmbeddingStats::of(&constant).unwrap();
-        assert_eq!((stats.effective_rank, stats.std_mean, stats.std_l2_normalised), (0.0, 0.0, 0.0));
+        assert_eq!((stats.participation_ratio, stats.std_mean, stats.std_l2_normalized), (0.0, 0.0, 0.0));
     }
 
     #[test]
     fn both_gram_matrices_give_one_rank() {
         let z = normal(12, 12);
-        let tall = EmbeddingStats::of(&z).unwrap().effective_rank;
+        let tall = EmbeddingStats::of(&z).unwrap().participation_ratio;
         let padded = z.pad_with_zeros(1, 0, 3).unwrap();
-        assert!((EmbeddingStats::of(&padded).unwrap().effective_rank - tall).abs() < 1e-9);
+        assert!((EmbeddingStats::of(&padded).unwrap().participation_ratio - tall).abs() < 1e-9);
     }
 
     #[test]
@@ -222,6 +222,6 @@ mod tests {
         assert_eq!(monitor.health().state, HealthState::Healthy);
         monitor.observe(9, &line);
         assert!(monitor.observe(10, &line));
-        assert!(monitor.health().advice.contains("effective rank 1.00"), "{}", monitor.health().advice);
+        assert!(monitor.health().advice.contains("participation ratio 1.00"), "{}", monitor.health().advice);
     }
 }

@@ -4,11 +4,12 @@ use crate::checkpoint::{FORMAT_VERSION, State, Tensors};
 use crate::metrics::{PartValue, StepMetrics, StepTime};
 use crate::monitor::{EmbeddingStats, Health, Monitor};
 use crate::{EpochSummary, Error, Observer, Result, RunDir, TrainConfig};
-use candle_core::{DType, Tensor};
-use infomax_core::{BatchSource, Context, Embeddings, Key, Learner, Local, Mode, Objective, Report, Views};
-use infomax_optim::{Optimizer, Schedule, clip_grad_norm, grad_norm, without_gradient};
+use candle_core::{DType, Device, Tensor};
+use infomax_core::{BatchSource, Collective, Context, Key, Learner, Local, Mode, Objective, Pass, Report};
+use infomax_optim::{Gradients, Optimizer, Schedule};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -44,35 +45,32 @@ pub struct Resumed {
     pub warnings: Vec<String>,
 }
 
-/// Drives a learner, an objective, an optimiser and a source of batches, and knows no more of them than
-/// their traits. One step is
-///
-/// 1. the next batch, its embeddings in training mode, the objective;
-/// 2. the guard: every part and the total must be finite (one read from the device);
-/// 3. the gradient, its norm (every gradient must be finite), clipping, the optimiser's step;
-/// 4. the learner's and the objective's own updates, and the metrics.
+/// All that a [`Trainer`] is made of.
 #[derive(Debug)]
-pub struct Trainer {
-    learner: Box<dyn Learner>,
-    objective: Box<dyn Objective>,
-    optimizer: Box<dyn Optimizer>,
-    schedule: Schedule,
-    source: Box<dyn BatchSource>,
-    config: TrainConfig,
-    run_dir: RunDir,
-    monitor: Monitor,
-    key: Key,
-    step: u64,
-    total_steps: u64,
-    saved: Option<(u64, PathBuf)>,
+pub struct Parts {
+    /// What is trained.
+    pub learner: Box<dyn Learner>,
+    /// The loss.
+    pub objective: Box<dyn Objective>,
+    /// The rule that changes the parameters.
+    pub optimizer: Box<dyn Optimizer>,
+    /// The learning rate of each step.
+    pub schedule: Schedule,
+    /// The batches.
+    pub source: Box<dyn BatchSource>,
+    /// Epochs, checkpoints, logging, guards.
+    pub config: TrainConfig,
+    /// The folder of the run.
+    pub run_dir: RunDir,
+    /// The processes that share each batch; [`Local`] for one.
+    pub collective: Arc<dyn Collective>,
+    /// Where the parameters live, and where batches are brought to.
+    pub device: Device,
 }
 
-impl Trainer {
-    /// Puts a run together. Call [`Trainer::resume`] to continue one that is in the folder.
-    ///
-    /// # Errors
-    /// A setting that is out of its range, or a source without batches.
-    pub fn new(
+impl Parts {
+    /// The parts of a run of one process, on the device of the learner's parameters.
+    pub fn local(
         learner: Box<dyn Learner>,
         objective: Box<dyn Objective>,
         optimizer: Box<dyn Optimizer>,
@@ -80,29 +78,52 @@ impl Trainer {
         source: Box<dyn BatchSource>,
         config: TrainConfig,
         run_dir: RunDir,
-    ) -> Result<Self> {
-        config.check()?;
-        if source.batches_per_epoch() == 0 {
+    ) -> Self {
+        let device = learner.params().device().clone();
+        let collective = Arc::new(Local);
+        Self { learner, objective, optimizer, schedule, source, config, run_dir, collective, device }
+    }
+}
+
+/// Drives a learner, an objective, an optimizer and a source of batches, and knows no more of them than
+/// their traits. One step is
+///
+/// 1. the next batch, its embeddings in training mode, the objective;
+/// 2. the guard: every part and the total must be finite (one read from the device);
+/// 3. the gradients, averaged over the ranks: every one must be finite; clipping, the optimizer's step;
+/// 4. the learner's and the objective's own updates, and the metrics.
+///
+/// With several ranks each holds a trainer of its own, with the same configuration and its share of every
+/// batch: an error or a request to stop on one of them ends all.
+#[derive(Debug)]
+pub struct Trainer {
+    parts: Parts,
+    monitor: Monitor,
+    key: Key,
+    step: u64,
+    total_steps: u64,
+    saved: Option<(u64, PathBuf)>,
+}
+
+/// The words that ranks agree on: the bit of a request to stop, and that of an error.
+const STOP: u64 = 1;
+const FAILED: u64 = 2;
+
+impl Trainer {
+    /// Puts a run together. Call [`Trainer::resume`] to continue one that is in the folder.
+    ///
+    /// # Errors
+    /// A setting that is out of its range, or a source without batches.
+    pub fn new(parts: Parts) -> Result<Self> {
+        parts.config.check()?;
+        if parts.source.batches_per_epoch() == 0 {
             let reason = "the source has no batch: is the batch larger than the data set?";
             return Err(Error::Config { key: "batches_per_epoch", value: "0".into(), reason });
         }
-        let total_steps = config.total_steps(source.batches_per_epoch());
-        let monitor = Monitor::new(config.monitor.clone());
-        let key = Key::new(config.seed).fold_named("train");
-        Ok(Self {
-            learner,
-            objective,
-            optimizer,
-            schedule,
-            source,
-            config,
-            run_dir,
-            monitor,
-            key,
-            step: 0,
-            total_steps,
-            saved: None,
-        })
+        let total_steps = parts.config.total_steps(parts.source.batches_per_epoch());
+        let monitor = Monitor::new(parts.config.monitor.clone());
+        let key = Key::new(parts.config.seed).fold_named("train");
+        Ok(Self { parts, monitor, key, step: 0, total_steps, saved: None })
     }
 
     /// Continues from the newest good checkpoint of the folder; `None` if there is none yet.
@@ -111,12 +132,12 @@ impl Trainer {
     /// Those of [`RunDir::latest`]; [`Error::OtherRun`] if the checkpoint belongs to another model,
     /// objective, optimiser or seed.
     pub fn resume(&mut self) -> Result<Option<Resumed>> {
-        let Some(found) = RunDir::latest(self.run_dir.path())? else { return Ok(None) };
+        let Some(found) = RunDir::latest(self.parts.run_dir.path())? else { return Ok(None) };
         let (checkpoint, state) = (&found.checkpoint, found.checkpoint.state());
         for (what, saved, now) in [
-            ("the objective", state.objective.clone(), self.objective.name().to_owned()),
-            ("the optimiser", state.optimizer.clone(), self.optimizer.name().to_owned()),
-            ("the seed", state.seed.to_string(), self.config.seed.to_string()),
+            ("the objective", state.objective.clone(), self.parts.objective.name().to_owned()),
+            ("the optimiser", state.optimizer.clone(), self.parts.optimizer.name().to_owned()),
+            ("the seed", state.seed.to_string(), self.parts.config.seed.to_string()),
             ("the dtype", state.dtype.clone(), self.dtype()),
         ] {
             if saved != now {
@@ -126,28 +147,28 @@ impl Trainer {
         // Everything is read before anything is changed.
         let (model, optimizer, objective) =
             (checkpoint.model()?, checkpoint.optimizer()?, checkpoint.objective()?);
-        self.learner.params().load(&model).map_err(|e| checkpoint.other_run(e.to_string()))?;
-        self.optimizer.load_state(&optimizer).map_err(|e| checkpoint.other_run(e.to_string()))?;
-        let device = self.learner.params().device();
+        self.parts.learner.params().load(&model).map_err(|e| checkpoint.other_run(e.to_string()))?;
+        self.parts.optimizer.load_state(&optimizer).map_err(|e| checkpoint.other_run(e.to_string()))?;
+        let device = self.parts.learner.params().device();
         let objective = objective.into_iter().map(|(name, tensor)| Ok((name, tensor.to_device(device)?)));
         let objective: BTreeMap<_, _> = objective.collect::<candle_core::Result<_>>()?;
-        self.objective.load_state(&objective).map_err(|e| checkpoint.other_run(e.to_string()))?;
-        self.source.seek(state.position)?;
+        self.parts.objective.load_state(&objective).map_err(|e| checkpoint.other_run(e.to_string()))?;
+        self.parts.source.seek(state.position)?;
         self.monitor.restore(state.monitor.clone(), state.health.clone());
         self.step = state.step;
         let mut warnings = found.warnings.clone();
-        if state.schedule != self.schedule {
+        if state.schedule != self.parts.schedule {
             warnings.push(
                 "the learning rate schedule differs from that of the checkpoint: the run continues, but not as the \
                  uninterrupted one would have"
                     .to_owned(),
             );
         }
-        self.run_dir.rewind(&found)?;
+        self.parts.run_dir.rewind(&found)?;
         let path = checkpoint.path().to_owned();
-        self.run_dir.log(&format!("resumed at step {} from {}", self.step, path.display()))?;
+        self.parts.run_dir.log(&format!("resumed at step {} from {}", self.step, path.display()))?;
         for warning in &warnings {
-            self.run_dir.log(&format!("warning: {warning}"))?;
+            self.parts.run_dir.log(&format!("warning: {warning}"))?;
         }
         self.saved = Some((self.step, path.clone()));
         Ok(Some(Resumed { checkpoint: path, step: self.step, warnings }))
@@ -162,24 +183,29 @@ impl Trainer {
         let result = self.run_inner(stop, observer);
         if let Err(error) = &result {
             // The error itself goes to the caller; a log that cannot be written must not hide it.
-            let _ = self.run_dir.log(&format!("stopped by an error: {error}"));
+            let _ = self.parts.run_dir.log(&format!("stopped by an error: {error}"));
         }
         result
     }
 
     /// The learner, for evaluation after training.
     pub fn learner(&self) -> &dyn Learner {
-        &*self.learner
+        &*self.parts.learner
+    }
+
+    /// The processes of the run.
+    pub fn collective(&self) -> &dyn Collective {
+        &*self.parts.collective
     }
 
     /// The folder of the run.
     pub fn run_dir(&self) -> &RunDir {
-        &self.run_dir
+        &self.parts.run_dir
     }
 
     /// The folder of the run, for logging.
     pub fn run_dir_mut(&mut self) -> &mut RunDir {
-        &mut self.run_dir
+        &mut self.parts.run_dir
     }
 
     /// The number of finished steps.
@@ -194,46 +220,51 @@ impl Trainer {
 
     /// The counters of the source.
     pub fn source_stats(&self) -> infomax_core::SourceStats {
-        self.source.stats()
+        self.parts.source.stats()
     }
 
     fn run_inner(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Outcome> {
         let start = Instant::now();
         let mut last_save = start;
         let (mut sum, mut count) = (0.0, 0u64);
-        self.run_dir.log(&format!("training from step {} to {}", self.step, self.total_steps))?;
+        self.parts.run_dir.log(&format!("training from step {} to {}", self.step, self.total_steps))?;
         while self.step < self.total_steps {
-            if stop.load(Ordering::Relaxed) {
+            if self.agree(u64::from(stop.load(Ordering::Relaxed)) * STOP)? & STOP != 0 {
                 let checkpoint = self.save(observer)?;
-                self.run_dir.log(&format!("interrupted at step {}", self.step))?;
+                self.parts.run_dir.log(&format!("interrupted at step {}", self.step))?;
                 return Ok(Outcome::Interrupted { checkpoint, step: self.step });
             }
             let (metrics, health_changed) = self.advance(start)?;
             (sum, count) = (sum + metrics.total, count + 1);
-            if metrics.step.is_multiple_of(self.config.log_every) || metrics.step == self.total_steps {
-                self.run_dir.append(&metrics)?;
+            if metrics.step.is_multiple_of(self.parts.config.log_every) || metrics.step == self.total_steps {
+                self.parts.run_dir.append(&metrics)?;
             }
             observer.on_step(&metrics);
             if health_changed {
                 let health = self.monitor.health().clone();
-                self.run_dir.log(&format!(
+                self.parts.run_dir.log(&format!(
                     "embedding {:?} at step {}: {}",
                     health.state, health.step, health.advice
                 ))?;
                 observer.on_health(&health);
             }
             // The source is at the first batch of the next epoch once this one is through.
-            let position = self.source.position();
+            let position = self.parts.source.position();
             let epoch_ended = position.batch == 0;
             if epoch_ended {
                 let mean_total = sum / count as f64;
                 observer.on_epoch(&EpochSummary { epoch: metrics.epoch, step: self.step, mean_total });
                 (sum, count) = (0.0, 0);
             }
-            let every = self.config.checkpoint_every_epochs;
+            let every = self.parts.config.checkpoint_every_epochs;
             let due = epoch_ended && every > 0 && position.epoch.is_multiple_of(every)
-                || self.config.checkpoint_every_steps.is_some_and(|every| self.step.is_multiple_of(every))
                 || self
+                    .parts
+                    .config
+                    .checkpoint_every_steps
+                    .is_some_and(|every| self.step.is_multiple_of(every))
+                || self
+                    .parts
                     .config
                     .checkpoint_every_seconds
                     .is_some_and(|s| last_save.elapsed().as_secs_f64() >= s);
@@ -244,47 +275,56 @@ impl Trainer {
         }
         let checkpoint = self.save(observer)?;
         let health = self.monitor.health().clone();
-        self.run_dir.log(&format!("finished at step {}, embedding {:?}", self.step, health.state))?;
+        self.parts.run_dir.log(&format!("finished at step {}, embedding {:?}", self.step, health.state))?;
         Ok(Outcome::Finished { checkpoint, step: self.step, health })
     }
 
     /// One step.
     fn advance(&mut self, start: Instant) -> Result<(StepMetrics, bool)> {
         let began = Instant::now();
-        let epoch = self.source.position().epoch;
-        let batch = self.source.next_batch()?;
+        let epoch = self.parts.source.position().epoch;
+        let batch = self.parts.source.next_batch().and_then(|batch| batch.to_device(&self.parts.device));
+        let batch = self.together(batch.map_err(Error::from))?;
         let data_wait_s = began.elapsed().as_secs_f64();
         let samples = batch.len();
         let key = self.key.fold_in(self.step);
-        let ctx = Context { step: self.step, total_steps: Some(self.total_steps), key, collective: &Local };
+        let collective = self.parts.collective.clone();
+        let ranks = &*collective;
+        let ctx = Context { step: self.step, total_steps: Some(self.total_steps), key, collective: ranks };
+        let pass = Pass { mode: Mode::Train, key: key.fold_named("pass"), collective: ranks };
 
-        let embeddings = self.learner.embed(&batch.views, Mode::Train)?;
-        drop(batch);
-        let report = self.objective.evaluate(&embeddings, &ctx)?;
-        let (total, parts) = self.values(&report)?;
-        let mut grads = infomax_kernels::backward(&report.total)?;
+        let mut embeddings = self.parts.learner.embed(&batch.views, &pass)?;
+        embeddings.labels = batch.labels;
+        drop(batch.views);
+        let report = self.parts.objective.evaluate(&embeddings, &ctx)?;
+        let values = self.values(&report);
+        let (total, parts) = self.together(values)?;
+        let store = infomax_kernels::backward(&report.total)?;
         // What follows needs values only: with the report and the embeddings goes the whole graph.
         drop(report);
-        let embeddings = detach(embeddings);
+        let embeddings = embeddings.detach();
 
-        let params = self.learner.params();
-        if self.step == 0 && !self.config.allow_unused_parameters {
-            let mut names = without_gradient(params, &grads);
+        let params = self.parts.learner.params();
+        let grads = Gradients::of(params, &store).map_err(|e| self.name_step(e));
+        drop(store);
+        let mut grads = self.together(grads)?;
+        if self.step == 0 && !self.parts.config.allow_unused_parameters {
+            let mut names = grads.missing(params);
             if !names.is_empty() {
                 names.truncate(8);
                 return Err(Error::Unused { names, total: params.trainable().len() });
             }
         }
-        let norm = match self.config.clip_grad_norm {
-            Some(max) => clip_grad_norm(params, &mut grads, max),
-            None => grad_norm(params, &grads),
-        };
-        let grad_norm = norm.map_err(|e| self.name_step(e))?;
-        let lr = self.schedule.lr(self.step);
-        self.optimizer.step(params, &grads, lr).map_err(|e| self.name_step(e))?;
+        grads.average(ranks).map_err(|e| self.name_step(e))?;
+        let grad_norm = grads.norm();
+        if let Some(max) = self.parts.config.clip_grad_norm {
+            grads.clip(max)?;
+        }
+        let lr = self.parts.schedule.lr(self.step);
+        self.parts.optimizer.step(params, &grads, lr)?;
         drop(grads);
-        self.learner.after_step(&ctx)?;
-        self.objective.update(&embeddings, &ctx)?;
+        self.parts.learner.after_step(&ctx)?;
+        self.parts.objective.update(&embeddings, &ctx)?;
         self.step += 1;
 
         let (mut embedding, mut features, mut health, mut changed) = (None, None, None, false);
@@ -296,10 +336,10 @@ impl Trainer {
             features = embeddings.features.as_ref().map(|views| EmbeddingStats::of(&views[0])).transpose()?;
             health = Some(self.monitor.health().state);
             // A measurement: what it refuses (equal rows, one view) is left out and stops nothing.
-            account = self.objective.account(&embeddings).ok().flatten();
+            account = self.parts.objective.account(&embeddings).ok().flatten();
         }
         let step_s = began.elapsed().as_secs_f64();
-        let source = self.source.stats();
+        let source = self.parts.source.stats();
         let time = StepTime {
             elapsed_s: start.elapsed().as_secs_f64(),
             step_s,
@@ -348,6 +388,20 @@ impl Trainer {
         Ok((total, parts))
     }
 
+    /// What every rank says, at once; nothing to ask for where there is one.
+    fn agree(&self, word: u64) -> Result<u64> {
+        Ok(if self.parts.collective.size() == 1 { word } else { self.parts.collective.agree(word)? })
+    }
+
+    /// The result, unless another rank failed: then all stop, and none waits for the one that is gone.
+    fn together<T>(&self, result: Result<T>) -> Result<T> {
+        let failed = self.agree(u64::from(result.is_err()) * FAILED)? & FAILED != 0;
+        match result {
+            Ok(_) if failed => Err(Error::OtherRank { step: self.step }),
+            result => result,
+        }
+    }
+
     fn name_step(&self, error: infomax_optim::Error) -> Error {
         match error {
             infomax_optim::Error::NonFiniteGradient { name, norm } => {
@@ -358,7 +412,7 @@ impl Trainer {
     }
 
     fn dtype(&self) -> String {
-        format!("{:?}", self.learner.params().dtype()).to_lowercase()
+        format!("{:?}", self.parts.learner.params().dtype()).to_lowercase()
     }
 
     /// Saves the last finished step, unless it is saved already.
@@ -368,7 +422,7 @@ impl Trainer {
         {
             return Ok(path.clone());
         }
-        let model = self.learner.params().tensors();
+        let model = self.parts.learner.params().tensors();
         for (name, tensor) in &model {
             // The last update may have overflowed; such a checkpoint must not push out a good one.
             let sum = tensor.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
@@ -381,27 +435,30 @@ impl Trainer {
                 ));
             }
         }
-        let tensors =
-            Tensors { model, optimizer: self.optimizer.state()?, objective: self.objective.state() };
+        let tensors = Tensors {
+            model,
+            optimizer: self.parts.optimizer.state()?,
+            objective: self.parts.objective.state(),
+        };
         let (monitor, health) = self.monitor.memory();
         let state = State {
             format_version: FORMAT_VERSION,
             step: self.step,
-            position: self.source.position(),
-            seed: self.config.seed,
+            position: self.parts.source.position(),
+            seed: self.parts.config.seed,
             key: self.key,
-            schedule: self.schedule,
+            schedule: self.parts.schedule,
             dtype: self.dtype(),
-            objective: self.objective.name().to_owned(),
-            optimizer: self.optimizer.name().to_owned(),
+            objective: self.parts.objective.name().to_owned(),
+            optimizer: self.parts.optimizer.name().to_owned(),
             health: health.clone(),
             monitor: monitor.to_vec(),
             files: BTreeMap::new(),
             crc32: 0,
         };
-        let (keep, every) = (self.config.keep_checkpoints, self.config.keep_every_steps);
-        let path = self.run_dir.save(state, &tensors, keep, every)?;
-        self.run_dir.log(&format!("checkpoint {}", path.display()))?;
+        let (keep, every) = (self.parts.config.keep_checkpoints, self.parts.config.keep_every_steps);
+        let path = self.parts.run_dir.save(state, &tensors, keep, every)?;
+        self.parts.run_dir.log(&format!("checkpoint {}", path.display()))?;
         self.saved = Some((self.step, path.clone()));
         observer.on_checkpoint(&path, self.step);
         Ok(path)
@@ -417,14 +474,4 @@ fn has_non_finite(tensor: &Tensor) -> Result<bool> {
     let values =
         tensor.to_device(&candle_core::Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
     Ok(values.iter().any(|value| !value.is_finite()))
-}
-
-fn detach(embeddings: Embeddings) -> Embeddings {
-    let detached = |views: Option<Views>| views.map(|views| views.detach());
-    Embeddings {
-        projections: embeddings.projections.detach(),
-        predictions: detached(embeddings.predictions),
-        targets: detached(embeddings.targets),
-        features: detached(embeddings.features),
-    }
 }

@@ -331,3 +331,79 @@ fn parameters_that_nothing_reaches_are_named() {
     unused(&trainer);
     trainer.run(&never(), &mut Silent).unwrap();
 }
+
+/// Runs `ranks` trainers, one thread each, every one with its share of every batch, and returns how each ended.
+fn together(dir: &Path, ranks: usize, stop_rank: Option<usize>) -> Vec<Result<Outcome, Error>> {
+    let runs = infomax_core::replicas(ranks).into_iter().map(|rank| {
+        use infomax_core::Collective as _;
+        let number = rank.rank();
+        let run = RunDir::create(dir.join(format!("{ranks}-{number}")), "seed = 0\n").unwrap();
+        let mut trainer = common::replica(run, Setup::default(), std::sync::Arc::new(rank));
+        move || {
+            let stop = never();
+            let mut observer = After(|m: &infomax_train::StepMetrics| {
+                stop.store(stop_rank == Some(number) && m.step == 9, Ordering::Relaxed);
+            });
+            trainer.run(&stop, &mut observer)
+        }
+    });
+    let runs: Vec<_> = runs.collect();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = runs.into_iter().map(|run| scope.spawn(run)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn several_ranks_train_as_one_process_on_the_whole_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = |outcome: Result<Outcome, Error>| match outcome.unwrap() {
+        Outcome::Finished { checkpoint, .. } => Checkpoint::open(checkpoint).unwrap().model().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let expected = model(together(dir.path(), 1, None).pop().unwrap());
+    for ranks in [2, 4] {
+        let found: Vec<_> = together(dir.path(), ranks, None).into_iter().map(model).collect();
+        for (name, expected) in &expected {
+            let values =
+                |t: &infomax_core::candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let first = values(&found[0][name]);
+            for (a, b) in first.iter().zip(values(expected)) {
+                assert!((a - b).abs() < 1e-4 * (1.0 + b.abs()), "{ranks} ranks, {name}: {a} and {b}");
+            }
+            // Every rank holds the same bits.
+            assert!(found.iter().all(|model| values(&model[name]) == first), "{ranks} ranks, {name}");
+        }
+    }
+}
+
+#[test]
+fn a_request_to_stop_on_one_rank_stops_all_at_one_step() {
+    let dir = tempfile::tempdir().unwrap();
+    for outcome in together(dir.path(), 2, Some(1)) {
+        assert!(matches!(outcome.unwrap(), Outcome::Interrupted { step: 9, .. }));
+    }
+}
+
+#[test]
+fn an_error_on_one_rank_ends_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let errors: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = infomax_core::replicas(2)
+            .into_iter()
+            .map(|rank| {
+                use infomax_core::Collective as _;
+                let number = rank.rank();
+                let run = RunDir::create(dir.path().join(number.to_string()), "seed = 0\n").unwrap();
+                // Only rank 1 sees the NaN: the others would wait for its gradients for ever.
+                let nan_at = (number == 1).then_some(3);
+                let setup = Setup { objective: Toy { nan_at, ..Toy::new() }, ..Setup::default() };
+                let mut trainer = common::replica(run, setup, std::sync::Arc::new(rank));
+                scope.spawn(move || trainer.run(&never(), &mut Silent).unwrap_err().to_string())
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(errors[1].contains("spread") && errors[1].contains("step 3"), "{errors:?}");
+    assert!(errors[0].contains("another rank failed at step 3"), "{errors:?}");
+}

@@ -22,8 +22,8 @@
 //! use infomax::augment::{Augmenter, Recipe};
 //! use infomax::candle_core::{DType, Device};
 //! use infomax::data::{Loader, LoaderConfig, Shapes, ShapesConfig};
-//! use infomax::models::{JointEmbedding, ModelConfig, ResNetConfig};
-//! use infomax::optim::{AdamWConfig, OptimConfig, build};
+//! use infomax::models::{EncoderConfig, JointEmbedding, ModelConfig, ResNetConfig};
+//! use infomax::optim::{AdamWConfig, Gradients, OptimConfig, build};
 //! use infomax::prelude::*;
 //! use std::sync::Arc;
 //!
@@ -37,6 +37,7 @@
 //! // An encoder with a projector, an objective, an optimiser.
 //! let params = Params::new(DType::F32, &Device::Cpu, Key::new(1));
 //! let encoder = ResNetConfig { blocks: vec![1, 1], width: 8, ..ResNetConfig::default() };
+//! let encoder = EncoderConfig::ResNet(encoder);
 //! let config = ModelConfig { encoder, projector: vec![32, 32], ..ModelConfig::default() };
 //! let model = JointEmbedding::new(&config, &params)?;
 //! let objective = ObjectiveConfig::named("vicreg")?.build()?;
@@ -44,15 +45,15 @@
 //!
 //! for _ in 0..3 {
 //!     let batch = batches.next_batch()?;
-//!     let z = model.embed(&batch.views, Mode::Train)?;
+//!     let z = model.embed(&batch.views, &Pass::train(Key::new(2)))?;
 //!     let report = objective.evaluate(&z, &Context::standalone())?;
 //!     let names: Vec<_> = report.parts.iter().map(|part| part.name.as_str()).collect();
 //!     assert_eq!(names, ["invariance", "variance", "covariance"]);
-//!     optimizer.step(&params, &report.total.backward()?, 1e-3)?;
+//!     optimizer.step(&params, &Gradients::of(&params, &report.total.backward()?)?, 1e-3)?;
 //! }
 //!
 //! // What the encoder makes of the images now.
-//! let features = model.features(&batches.next_batch()?.views[0])?;
+//! let features = model.features(&batches.next_batch()?.views[0].values)?;
 //! assert_eq!(features.dims(), [16, 16]);
 //! let spectrum = infomax::eval::spectrum(&features)?;
 //! assert!(spectrum.effective_rank >= 1.0);
@@ -74,8 +75,8 @@ pub use infomax_train as train;
 /// The items that most programs need.
 pub mod prelude {
     pub use infomax_core::{
-        Batch, BatchSource, Bound, Context, Embeddings, Encoder, Key, Learner, Mode, Objective, Params,
-        Report, Role, Term, Views,
+        Batch, BatchSource, Bound, Context, Embeddings, Encoder, Key, Learner, Mode, Objective, Params, Pass,
+        Report, Role, Term, View, Views,
     };
     pub use infomax_losses::ObjectiveConfig;
 }

@@ -26,6 +26,7 @@ pub(crate) use settings::{default_ratio, default_sigma, default_threshold};
 /// solarize = { p = 0.1 }
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// The mean of every channel, of values in 0..1. Its length is the number of channels.
@@ -43,6 +44,7 @@ pub struct Recipe {
 /// crop and resize, affine, colour jitter, grayscale, posterize, equalize, blur, solarize, flips, noise,
 /// normalisation, erasing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ViewConfig {
     /// How many views of this kind there are.
@@ -50,6 +52,9 @@ pub struct ViewConfig {
     pub count: usize,
     /// The height and width of the view in pixels.
     pub size: usize,
+    /// Whether these are local views (small crops that teachers do not embed); they come after the global ones.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub local: bool,
     /// The random resized crop; without it, the largest centred square is resized to the view, or `resize`
     /// says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,6 +101,10 @@ pub struct ViewConfig {
     pub erase: Option<Erase>,
 }
 
+fn is_false(b: &bool) -> bool {
+    !b
+}
+
 fn is_zero(p: &f64) -> bool {
     *p == 0.0
 }
@@ -110,6 +119,7 @@ impl ViewConfig {
         Self {
             count: 1,
             size,
+            local: false,
             crop: None,
             resize: None,
             filter: Filter::default(),
@@ -217,6 +227,19 @@ impl Recipe {
         check_normalisation(&self.mean, &self.std)?;
         if self.views.is_empty() {
             return Err(Error::config("views", "[]", "a recipe needs at least one view"));
+        }
+        if let Some(at) =
+            self.views.iter().enumerate().position(|(i, v)| !v.local && (i > 0 && self.views[i - 1].local))
+        {
+            let reason = "a global view comes after a local one; put the global views first";
+            return Err(Error::config(format!("views[{at}].local"), false, reason));
+        }
+        if self.views[0].local {
+            return Err(Error::config(
+                "views[0].local",
+                true,
+                "at least one view is global, and comes first",
+            ));
         }
         self.views.iter().enumerate().try_for_each(|(i, v)| v.check(i))
     }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A crop of random area and aspect ratio at a random place (torchvision's `RandomResizedCrop`).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Crop {
     /// The range of the area of the crop, as a part of the area of the image.
@@ -16,6 +17,7 @@ pub struct Crop {
 
 /// The filter with which an image is resampled; its support grows with the scale when shrinking.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Filter {
     /// A triangle of radius 1.
@@ -33,6 +35,7 @@ pub enum Filter {
 /// of an affine transformation in what is taken for the pixels beyond. Blur, solarize, posterize, equalize, flips,
 /// normalisation, noise and erasing are the same for all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Semantics {
     /// PIL images: Pillow's integers. The presets have this one, and it is the fastest.
@@ -56,6 +59,7 @@ impl Semantics {
 /// with `degrees` alone, a random rotation). It acts on the resized view; what comes from outside of it
 /// has the value `fill`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Affine {
     /// The probability of the transformation.
@@ -82,6 +86,7 @@ pub struct Affine {
 
 /// How an affine transformation finds values between pixels, without antialiasing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Sampling {
     /// The pixel that the point lies in.
@@ -94,6 +99,7 @@ pub enum Sampling {
 
 /// Random changes of colour (torchvision's `ColorJitter`), in an order that is drawn anew every time.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ColorJitter {
     /// The probability that the colours are changed at all.
@@ -114,6 +120,7 @@ pub struct ColorJitter {
 
 /// Keeps the upper bits of every value (`PIL.ImageOps.posterize`).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Posterize {
     /// The probability of the operation.
@@ -124,6 +131,7 @@ pub struct Posterize {
 
 /// Gaussian blur with reflected borders (torchvision's `GaussianBlur`).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Blur {
     /// The probability of a blur.
@@ -138,6 +146,7 @@ pub struct Blur {
 
 /// Inversion of all values from a threshold on: `x -> 255 - x` where `x >= threshold`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Solarize {
     /// The probability of an inversion.
@@ -150,6 +159,7 @@ pub struct Solarize {
 /// Independent Gaussian noise on every value: `clamp(v / 255 + sigma n, 0, 1)`, then normalised
 /// (torchvision's `v2.GaussianNoise` on values in 0..1).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Noise {
     /// The probability of noise.
@@ -161,6 +171,7 @@ pub struct Noise {
 /// Overwrites a random box of the normalised view (torchvision's `RandomErasing`; with `ratio = [1, 1]`, a
 /// cutout).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Erase {
     /// The probability of erasing.
@@ -178,6 +189,7 @@ pub struct Erase {
 
 /// What an erased box is filled with, in units of the normalised view.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum EraseFill {
     /// One value; 0 is the mean of the data.

@@ -18,7 +18,7 @@ pub(super) fn run(args: &FetchArgs) -> Result<Status> {
     };
     let Some(set) = SETS.iter().find(|set| set.name == name) else {
         let names: Vec<_> = SETS.iter().map(|set| set.name).collect();
-        let near = crate::config::suggestion(name, names.iter().copied());
+        let near = infomax_run::config::suggestion(name, names.iter().copied());
         bail!("there is no data set `{name}`{near}; there are: {}", names.join(", "));
     };
     let to = args.to.clone().unwrap_or_else(|| Path::new("data").join(set.name));

@@ -1,12 +1,12 @@
 //! `infomax data preview`: a sheet of views, and what was drawn for each.
 
 use crate::args::ConfigSource;
-use crate::config::{self, RunConfig};
-use crate::{Status, dataset, print};
+use crate::{Status, print};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use infomax_augment::{Augmenter, CropBox, Image, Recipe, Scratch, ViewParams};
 use infomax_core::Key;
+use infomax_run::{Images, RunConfig, config};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -80,7 +80,7 @@ pub(super) fn run(args: &PreviewArgs) -> Result<Status> {
         seed: args.seed,
         ..ConfigSource::default()
     };
-    let config = RunConfig::resolve(&config::layers(&source)?)?;
+    let config = RunConfig::resolve(&config::layers(&source.origins())?)?;
     let recipe = match &args.preset {
         Some(name) => {
             let recipe = Recipe::preset(name).context("--preset (--list shows all)")?;
@@ -89,7 +89,7 @@ pub(super) fn run(args: &PreviewArgs) -> Result<Status> {
         None => config.augment.resolve()?,
     };
     let augmenter = Augmenter::new(&recipe)?;
-    let images = dataset::open(&config.data)?;
+    let images = Images::open(&config.data)?;
     let (train, seed) = (&images.train, config.train.run.seed);
     // The key of the loader of a run: `infomax pretrain` draws the same views.
     let key = Key::new(seed).fold_named("data").fold_named("augment").fold_in(args.epoch);

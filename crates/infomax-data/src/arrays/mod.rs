@@ -2,7 +2,6 @@
 
 mod cifar;
 mod idx;
-mod npy;
 mod pickle;
 mod place;
 mod stl10;

@@ -1,7 +1,7 @@
 //! Arrays with names: `.npy`, `.npz` and `.safetensors`, images and the labels beside them.
 
-use super::npy::{self, Number};
 use super::{ArrayImages, Arrays, Label, Layout, Order, Place, Scalar, Segment};
+use crate::npy::{self, NpyHeader, Number};
 use crate::options::{OpenOptions, Skipped};
 use crate::split::split_of;
 use crate::zip_member::{is_stored, read_member};
@@ -172,7 +172,28 @@ fn npy_file(path: &Path) -> Result<Array> {
         .map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
     let header = npy::header(&head).map_err(|reason| Error::Decode { path: path.to_path_buf(), reason })?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Array { name, number: header.number, shape: header.shape, place, offset: header.offset })
+    arranged(name, header, place, 0)
+}
+
+/// An array at an offset of a place. What is not in C order and little-endian as it lies is brought into it, in
+/// memory.
+fn arranged(name: String, header: NpyHeader, place: Place, before: u64) -> Result<Array> {
+    let offset = before + header.offset;
+    let (number, shape) = (header.number, header.shape.clone());
+    if header.is_plain() {
+        return Ok(Array { name, number, shape, place, offset });
+    }
+    let path = place.path().to_path_buf();
+    let there = place.len().saturating_sub(offset);
+    let bytes = header.bytes().filter(|bytes| *bytes <= there.min(MAX_UNPACKED)).ok_or_else(|| {
+        let reason = format!(
+            "{name}: an array in Fortran order or big-endian is read as a whole, and {there} bytes are there for \
+             the shape {shape:?}; save it with numpy.ascontiguousarray"
+        );
+        Error::Decode { path: path.clone(), reason }
+    })?;
+    let data = place.take(offset, bytes).map_err(|source| Error::Io { path: path.clone(), source })?;
+    Ok(Array { name, number, shape, place: Place::memory(&path, header.arrange(data)), offset: 0 })
 }
 
 fn npz(path: &Path, arrays: &mut Vec<Array>) -> Result<()> {
@@ -192,8 +213,8 @@ fn npz(path: &Path, arrays: &mut Vec<Array>) -> Result<()> {
         read_member(&mut archive, i, most, &mut head).map_err(|e| broken(format!("{name}: {e}")))?;
         // Arrays that are not read (objects, text) are no reason to refuse the others.
         let Ok(header) = npy::header(&head) else { continue };
-        let (place, offset) = match (stored, start) {
-            (true, Some(start)) => (Place::open(path)?, start + header.offset),
+        let (place, before) = match (stored, start) {
+            (true, Some(start)) => (Place::open(path)?, start),
             _ => {
                 unpacked = unpacked.saturating_add(size);
                 if unpacked > MAX_UNPACKED {
@@ -202,16 +223,10 @@ fn npz(path: &Path, arrays: &mut Vec<Array>) -> Result<()> {
                 }
                 let mut bytes = Vec::new();
                 read_member(&mut archive, i, size, &mut bytes).map_err(|e| broken(format!("{name}: {e}")))?;
-                (Place::memory(path, bytes), header.offset)
+                (Place::memory(path, bytes), 0)
             }
         };
-        arrays.push(Array {
-            name: short.to_owned(),
-            number: header.number,
-            shape: header.shape,
-            place,
-            offset,
-        });
+        arrays.push(arranged(short.to_owned(), header, place, before)?);
     }
     Ok(())
 }

@@ -3,8 +3,8 @@
 use super::damage::{Damaged, DamagedSamples};
 use super::order;
 use crate::{Dataset, Error, Result};
-use infomax_augment::{Augmenter, CropBox, Scratch, ViewParams};
-use infomax_core::{Key, Position};
+use infomax_augment::{CropBox, ImageAugment, Scratch, ViewParams};
+use infomax_core::{Cut, Key, Position};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,16 +19,18 @@ pub(super) struct RawBatch {
     pub(super) indices: Vec<u64>,
     /// What each view of each sample was drawn with.
     pub(super) params: Vec<Vec<ViewParams>>,
+    /// Where each view of each sample was cut.
+    pub(super) cuts: Vec<Vec<Cut>>,
 }
 
-/// The sample that was used, and what its views were drawn with.
-type Filled = (usize, Vec<ViewParams>);
+/// The sample that was used, and what its views were drawn with, with the size of its image.
+type Filled = (usize, Vec<ViewParams>, (usize, usize));
 
 /// All that is needed to make any batch.
 #[derive(Debug)]
 pub(super) struct Maker {
     data: Arc<dyn Dataset>,
-    augmenter: Augmenter,
+    augment: Arc<ImageAugment>,
     key: Key,
     batch: usize,
     rank: usize,
@@ -45,7 +47,7 @@ pub(super) struct Maker {
 impl Maker {
     pub(super) fn new(
         data: Arc<dyn Dataset>,
-        augmenter: Augmenter,
+        augment: Arc<ImageAugment>,
         key: Key,
         batch: usize,
         (rank, ranks): (usize, usize),
@@ -63,7 +65,7 @@ impl Maker {
         let damaged = DamagedSamples::default();
         Ok(Self {
             data,
-            augmenter,
+            augment,
             key,
             batch,
             rank,
@@ -87,8 +89,8 @@ impl Maker {
         &self.data
     }
 
-    pub(super) fn augmenter(&self) -> &Augmenter {
-        &self.augmenter
+    pub(super) fn augment(&self) -> &ImageAugment {
+        &*self.augment
     }
 
     pub(super) fn batch_size(&self) -> usize {
@@ -134,12 +136,8 @@ impl Maker {
         let start = (position.batch as usize * self.ranks + self.rank) * self.batch;
         let samples = &order[start..start + self.batch];
         let key = self.key.fold_named("augment").fold_in(position.epoch);
-        let lengths: Vec<usize> = (0..self.augmenter.views())
-            .map(|v| {
-                let (c, h, w) = self.augmenter.output(v);
-                c * h * w
-            })
-            .collect();
+        let lengths = (0..self.augment.views()).map(|v| Ok(self.augment.shape(v)?.iter().product()));
+        let lengths: Vec<usize> = lengths.collect::<Result<_>>()?;
         let mut views: Vec<Vec<f32>> = lengths.iter().map(|n| vec![0.0; n * self.batch]).collect();
 
         // The places of all views of sample 0, then of sample 1, and so on: one task fills all views of a
@@ -166,26 +164,28 @@ impl Maker {
         // Of several failures, the first one of the batch is told, at any number of threads.
         let mut indices = Vec::with_capacity(self.batch);
         let mut params = vec![Vec::with_capacity(self.batch); lengths.len()];
+        let mut cuts = vec![Vec::with_capacity(self.batch); lengths.len()];
         for (filled, index) in filled.into_iter().flatten().zip(samples) {
-            let (used, drawn) = filled.map_err(|source| Error::Sample {
+            let (used, drawn, size) = filled.map_err(|source| Error::Sample {
                 index: *index as usize,
                 name: self.data.name(),
                 source: Box::new(source),
             })?;
             indices.push(used);
-            for (params, drawn) in params.iter_mut().zip(drawn) {
+            for ((params, cuts), drawn) in params.iter_mut().zip(&mut cuts).zip(drawn) {
+                cuts.push(cut(&drawn, size));
                 params.push(drawn);
             }
         }
         let labels = indices.iter().map(|i| self.data.label(*i)).collect();
         let indices = indices.into_iter().map(|i| i as u64).collect();
-        Ok(Some(RawBatch { views, labels, indices, params }))
+        Ok(Some(RawBatch { views, labels, indices, params, cuts }))
     }
 
     /// Makes the views of a sample, or of the one that takes its place, and returns which one that is.
     fn fill_or_replace(&self, index: usize, key: Key, places: &mut [&mut [f32]]) -> Result<Filled> {
         let error = match self.fill(index, key.fold_in(index as u64), places) {
-            Ok(params) => return Ok((index, params)),
+            Ok((params, size)) => return Ok((index, params, size)),
             Err(error) => error,
         };
         let Damaged::Replace { most } = self.policy else { return Err(error) };
@@ -199,7 +199,7 @@ impl Maker {
         for _ in 0..TRIES {
             let other = order::below(self.data.len(), &mut rng);
             match self.fill(other, key.fold_in(other as u64), places) {
-                Ok(params) => return Ok((other, params)),
+                Ok((params, size)) => return Ok((other, params, size)),
                 Err(e @ (Error::Decode { .. } | Error::Io { .. })) => {
                     self.damaged.add(other, &self.data.place(other), &e, most)?;
                 }
@@ -210,19 +210,27 @@ impl Maker {
     }
 
     /// Draws the parameters of all views first, so that only what they see is decoded.
-    fn fill(&self, index: usize, key: Key, places: &mut [&mut [f32]]) -> Result<Vec<ViewParams>> {
+    fn fill(
+        &self,
+        index: usize,
+        key: Key,
+        places: &mut [&mut [f32]],
+    ) -> Result<(Vec<ViewParams>, (usize, usize))> {
         let start = Instant::now();
         let mut params: Vec<ViewParams> = Vec::with_capacity(places.len());
+        let mut size = (0, 0);
         let part = self.data.image_part(index, &mut |width, height| {
             params.clear();
+            size = (width, height);
             for v in 0..places.len() {
-                params.push(self.augmenter.draw(v, width, height, &mut key.fold_in(v as u64).rng())?);
+                params.push(self.augment.draw(v, size, &mut key.fold_in(v as u64).rng())?);
             }
             Ok(hull(&params))
         })?;
         let mut image = part.image;
-        if image.channels() != self.augmenter.channels() {
-            image = image.to_channels(self.augmenter.channels())?;
+        let channels = self.augment.shape(0)?.first().copied().unwrap_or(0);
+        if image.channels() != channels {
+            image = image.to_channels(channels)?;
         }
         let decoded = Instant::now();
         let worker = rayon::current_thread_index().unwrap_or(0) % self.scratch.len();
@@ -231,16 +239,31 @@ impl Maker {
             let mut inside = *params;
             inside.crop.x -= part.x;
             inside.crop.y -= part.y;
-            self.augmenter.render(v, &image, &inside, &mut scratch, out)?;
+            self.augment.render(v, &image, &inside, &mut scratch, out)?;
         }
         self.decode_ns.fetch_add((decoded - start).as_nanos() as u64, Ordering::Relaxed);
         self.augment_ns.fetch_add(decoded.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        Ok(params)
+        Ok((params, size))
     }
 }
 
 /// How many samples are tried in place of a damaged one.
 const TRIES: usize = 16;
+
+/// Where a view was cut out of an image of this size.
+fn cut(params: &ViewParams, (width, height): (usize, usize)) -> Cut {
+    let pixels = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let CropBox { x, y, width: w, height: h } = params.crop;
+    Cut {
+        image: (pixels(width), pixels(height)),
+        x: pixels(x),
+        y: pixels(y),
+        width: pixels(w),
+        height: pixels(h),
+        flip: params.flip,
+        vertical_flip: params.vertical_flip,
+    }
+}
 
 /// The least box that holds the crops of all views.
 fn hull(params: &[ViewParams]) -> CropBox {

@@ -10,8 +10,8 @@ pub use damage::{Damaged, DamagedSamples};
 use crate::{Dataset, Error, Result};
 use batch::Maker;
 use candle_core::{Device, Tensor};
-use infomax_augment::{Augmenter, ViewParams};
-use infomax_core::{Batch, BatchSource, Key, Position, SourceStats};
+use infomax_augment::{Augment, Image, ImageAugment, Scratch, ViewParams};
+use infomax_core::{Batch, BatchSource, Key, Position, SourceStats, View, ViewKind};
 use producer::Producer;
 use std::sync::Arc;
 use std::time::Instant;
@@ -85,7 +85,22 @@ impl Loader {
     ///
     /// # Errors
     /// A batch of 0 or larger than the data set, a rank that is not below the number of ranks.
-    pub fn new(data: Arc<dyn Dataset>, augmenter: Augmenter, config: LoaderConfig) -> Result<Self> {
+    pub fn new<A>(data: Arc<dyn Dataset>, augment: A, config: LoaderConfig) -> Result<Self>
+    where
+        A: Augment<Sample = Image, Extent = (usize, usize), Params = ViewParams, Scratch = Scratch> + 'static,
+    {
+        Self::with_augment(data, Arc::new(augment), config)
+    }
+
+    /// [`Loader::new`] with an augmentation that is chosen at run time.
+    ///
+    /// # Errors
+    /// As [`Loader::new`].
+    pub fn with_augment(
+        data: Arc<dyn Dataset>,
+        augment: Arc<ImageAugment>,
+        config: LoaderConfig,
+    ) -> Result<Self> {
         let LoaderConfig { batch, key, workers, prefetch, device, rank, ranks, damaged } = config;
         if batch == 0 {
             return Err(Error::config("batch", 0, "a batch has at least one sample"));
@@ -100,8 +115,7 @@ impl Loader {
             let (len, name) = (data.len(), data.name());
             return Err(Error::BatchTooLarge { batch, ranks, len, most: len / ranks, name });
         }
-        let maker =
-            Maker::new(data, augmenter, key, batch, (rank, ranks), workers, prefetch.max(1), damaged)?;
+        let maker = Maker::new(data, augment, key, batch, (rank, ranks), workers, prefetch.max(1), damaged)?;
         let position = Position::default();
         let maker = Arc::new(maker);
         Ok(Self { maker, device, position, producer: None, samples: 0, wait_s: 0.0, params: Vec::new() })
@@ -113,8 +127,8 @@ impl Loader {
     }
 
     /// The augmentation.
-    pub fn augmenter(&self) -> &Augmenter {
-        self.maker.augmenter()
+    pub fn augment(&self) -> &ImageAugment {
+        self.maker.augment()
     }
 
     /// What was found damaged and replaced so far; the handle stays connected to this loader.
@@ -123,8 +137,8 @@ impl Loader {
     }
 
     /// What the views of the last batch were drawn with: `view_params()[v][i]` for view `v` of sample `i` of the
-    /// batch, with the crop in pixels of the whole image (methods that match places of two views, such as
-    /// VICRegL, need it). Empty before the first batch.
+    /// batch, with the crop in pixels of the whole image. Empty before the first batch. (Where each view was cut
+    /// is in the batch itself, [`View::cuts`].)
     pub fn view_params(&self) -> &[Vec<ViewParams>] {
         &self.params
     }
@@ -145,16 +159,20 @@ impl Loader {
                 return Err(error);
             }
         };
-        self.params = raw.params;
         let views = raw
             .views
             .into_iter()
             .enumerate()
-            .map(|(v, data)| {
-                let (c, h, w) = self.maker.augmenter().output(v);
-                Ok(Tensor::from_vec(data, (raw.indices.len(), c, h, w), &self.device)?)
+            .zip(&raw.cuts)
+            .map(|((v, data), cuts)| {
+                let mut shape = self.maker.augment().shape(v)?;
+                shape.insert(0, raw.indices.len());
+                let kind = if self.maker.augment().is_local(v) { ViewKind::Local } else { ViewKind::Global };
+                let values = Tensor::from_vec(data, shape, &self.device)?;
+                Ok(View { values, kind, cuts: Some(cuts.as_slice().into()) })
             })
             .collect::<Result<_>>()?;
+        self.params = raw.params;
         Ok(Batch { views, labels: raw.labels, indices: raw.indices })
     }
 }

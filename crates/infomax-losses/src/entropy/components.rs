@@ -6,7 +6,7 @@ use crate::{
     moments, op,
 };
 use candle_core::{DType, Device, Tensor};
-use infomax_core::{Bound, Context, Embeddings, Part};
+use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
 use std::f64::consts::PI;
 
 /// Pairwise-distance bounds (Kolchinsky and Tracey, arXiv 1706.02419) with a component of full covariance for
@@ -17,6 +17,7 @@ use std::f64::consts::PI;
 /// components: the images of one input under small noise. For a single matrix (the monitor) every component
 /// has the covariance of all rows. Cost `n^2 d^3`: meant for `d` up to some tens.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct PairDistFull {
     /// The factor in the total.
@@ -59,24 +60,30 @@ impl PairDistFull {
     }
 }
 
-impl Entropy for PairDistFull {
-    fn name(&self) -> &'static str {
+impl Term for PairDistFull {
+    fn name(&self) -> &str {
         "pairdist-full"
     }
 
-    fn bound(&self) -> Bound {
-        self.kind()
+    fn role(&self) -> Role {
+        Role::Entropy
     }
 
+    fn bound(&self) -> Option<Bound> {
+        Some(self.kind())
+    }
+
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
+        let entropy = self.entropy(&gathered("pairdist-full", 1, z, ctx)?)?;
+        Ok(vec![entropy_part("pairdist-full", self.weight, entropy.neg()?)])
+    }
+}
+
+impl Entropy for PairDistFull {
     fn check(&self) -> Result<()> {
         positive("pairdist-full", "eps", self.eps)?;
         positive("pairdist-full", "variance", self.variance)?;
         positive("pairdist-full", "alpha", self.alpha.min(1.0 - self.alpha))
-    }
-
-    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
-        let entropy = self.entropy(&gathered("pairdist-full", 1, z, ctx)?)?;
-        Ok(vec![entropy_part("pairdist-full", self.weight, entropy.neg()?)])
     }
 
     /// Of components with the covariance `variance S + eps I` of all rows.

@@ -7,7 +7,7 @@ use crate::{
     op,
 };
 use candle_core::{DType, Tensor};
-use infomax_core::{Bound, Context, Embeddings, Key, Part};
+use infomax_core::{Bound, Context, Embeddings, Key, Part, Role, Term};
 
 /// The total correlation of the Gaussian with the covariance of the rows,
 /// `T = sum_j H_j - H = -1/2 ln det Corr >= 0`: [`Hadamard`] minus [`Gaussian`], both with `eps`.
@@ -15,6 +15,7 @@ use infomax_core::{Bound, Context, Embeddings, Key, Part};
 /// As a loss it is minimised: it decorrelates and leaves the scale alone, so that it needs a part that keeps
 /// the variances up. As a monitor it is reported as `-T`, which grows with the entropy. Cost as [`Gaussian`].
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct TotalCorrelation {
     /// The factor in the total.
@@ -48,16 +49,20 @@ impl TotalCorrelation {
     }
 }
 
-impl Entropy for TotalCorrelation {
-    fn name(&self) -> &'static str {
+impl Term for TotalCorrelation {
+    fn name(&self) -> &str {
         "total-correlation"
     }
 
-    fn bound(&self) -> Bound {
-        Bound::Surrogate
+    fn role(&self) -> Role {
+        Role::Entropy
     }
 
-    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+    fn bound(&self) -> Option<Bound> {
+        Some(Bound::Surrogate)
+    }
+
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
         let views = gathered("total-correlation", 1, z, ctx)?;
         let gaps = views.iter().map(|v| self.gap(v)).collect::<Result<Vec<_>>>()?;
         let mut parts =
@@ -70,7 +75,9 @@ impl Entropy for TotalCorrelation {
         }
         Ok(parts)
     }
+}
 
+impl Entropy for TotalCorrelation {
     /// `-T`.
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {
         Ok(Estimate { nats: -op::number(&self.gap(z)?)?, bound: Bound::Surrogate })

@@ -13,6 +13,7 @@ use std::f64::consts::{E, PI};
 /// infinity for `n <= d`. The plug-in value is biased downwards by sampling; `corrected` adds the exact bias
 /// of Gaussian data, `-sum_j psi((n - j) / 2) - d ln(2 / (n - 1))`, and needs `n > d`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Gaussian {
     /// The factor in the total.
@@ -72,6 +73,7 @@ per_view!(Gaussian, "gaussian", Gaussian::kind);
 /// `H(Z) <= d/2 ln(2 pi e) + 1/2 sum_j ln(S_jj + eps)`: the diagonal of [`Gaussian`], by Hadamard's
 /// inequality. The gap between the two is the total correlation of the Gaussian. Cost `n d`; no rank problem.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Hadamard {
     /// The factor in the total.
@@ -104,6 +106,7 @@ per_view!(Hadamard, "hadamard", |_: &Hadamard| Bound::Upper);
 
 /// Which second-moment matrix [`LogDet`] takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Moment {
     /// The biased covariance.
@@ -119,6 +122,7 @@ pub enum Moment {
 /// Gaussian entropy up to constants. Smooth everywhere; always on the smaller of the two sides, and in f64 inside
 /// whatever the type of the embeddings, so that a large `beta` keeps its digits.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct LogDet {
     /// The factor in the total.
@@ -180,6 +184,7 @@ per_view!(LogDet, "logdet", |_: &LogDet| Bound::Surrogate);
 /// The coding rate `R = 1/2 ln det(I + d / (n eps) Z^T Z)` (Yu et al., arXiv 2006.08558; EMP-SSL,
 /// arXiv 2304.03977). Not centred. A collapsed batch has a smaller rate, and so a larger loss.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct CodingRate {
     /// The factor in the total.

@@ -8,7 +8,7 @@ use crate::{
     special,
 };
 use candle_core::Tensor;
-use infomax_core::{Bound, Context, Embeddings, Part, Role};
+use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
 
 /// HyDeS (Rodriguez-Betancourt and Casasola-Murillo, arXiv 2604.24498): `-(alpha H_global - beta H_local)`, both
 /// entropies from a density of von Mises-Fisher kernels on the unit sphere.
@@ -21,6 +21,7 @@ use infomax_core::{Bound, Context, Embeddings, Part, Role};
 /// `H_local` is the invariance part, `-H_global` the entropy part. The constants of the paper were not
 /// available to us: `kappa = 5`, `alpha = beta = 1` are our choice. Cost `(V n)^2 d`, memory `O(V n x block)`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Hydes {
     /// The factor of both parts.
@@ -79,20 +80,20 @@ impl Hydes {
     }
 }
 
-impl Entropy for Hydes {
-    fn name(&self) -> &'static str {
+impl Term for Hydes {
+    fn name(&self) -> &str {
         "hydes"
     }
 
-    fn bound(&self) -> Bound {
-        Bound::Estimate
+    fn role(&self) -> Role {
+        Role::Entropy
     }
 
-    fn check(&self) -> Result<()> {
-        positive("hydes", "kappa", self.kappa)
+    fn bound(&self) -> Option<Bound> {
+        Some(Bound::Estimate)
     }
 
-    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
         let entropies = self.entropies(&gathered("hydes", 2, z, ctx)?)?;
         Ok(vec![
             Part {
@@ -103,6 +104,12 @@ impl Entropy for Hydes {
             },
             entropy_part("global-entropy", self.weight * self.alpha, entropies.get(0)?.neg()?),
         ])
+    }
+}
+
+impl Entropy for Hydes {
+    fn check(&self) -> Result<()> {
+        positive("hydes", "kappa", self.kappa)
     }
 
     /// The global entropy of one view.

@@ -6,6 +6,7 @@ use infomax_core::Bound;
 
 /// What is applied to every element before the spacings are taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Squash {
     /// Nothing: the differential entropy of the embeddings.
@@ -23,6 +24,7 @@ pub enum Squash {
 /// Bounds the joint entropy from above (times `d`, for no transformation). Cost `n d ln n`; the gradient goes
 /// through the order of the samples.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct MSpacing {
     /// The factor in the total.

@@ -7,7 +7,7 @@ use crate::{
     moments, op,
 };
 use candle_core::Tensor;
-use infomax_core::{Bound, Context, Embeddings, Part, Role};
+use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
 
 /// Matrix-SSL (Zhang et al., arXiv 2305.17326) on unit rows, with `P = Z1c^T Z1c / n + mu I` and `Q` alike:
 ///
@@ -21,6 +21,7 @@ use infomax_core::{Bound, Context, Embeddings, Part, Role};
 ///
 /// The series converges for eigenvalues in `(0, 2)`: unit rows keep them in `[mu, 1 + mu]`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct MatrixSsl {
     /// The factor of both parts.
@@ -85,21 +86,20 @@ impl MatrixSsl {
     }
 }
 
-impl Entropy for MatrixSsl {
-    fn name(&self) -> &'static str {
+impl Term for MatrixSsl {
+    fn name(&self) -> &str {
         "matrix-ssl"
     }
 
-    fn bound(&self) -> Bound {
-        Bound::Surrogate
+    fn role(&self) -> Role {
+        Role::Entropy
     }
 
-    fn check(&self) -> Result<()> {
-        positive("matrix-ssl", "order", self.order as f64)?;
-        positive("matrix-ssl", "mu", self.mu)
+    fn bound(&self) -> Option<Bound> {
+        Some(Bound::Surrogate)
     }
 
-    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
         let views = gathered("matrix-ssl", 2, z, ctx)?;
         let (mut uniformity, mut alignment) = (Vec::new(), Vec::new());
         for (i, a) in views.iter().enumerate() {
@@ -122,6 +122,13 @@ impl Entropy for MatrixSsl {
             },
             entropy_part("uniformity", self.weight, Tensor::stack(&uniformity, 0)?.mean_all()?),
         ])
+    }
+}
+
+impl Entropy for MatrixSsl {
+    fn check(&self) -> Result<()> {
+        positive("matrix-ssl", "order", self.order as f64)?;
+        positive("matrix-ssl", "mu", self.mu)
     }
 
     /// `lambda tr ln(Zc^T Zc / n + mu I)`.

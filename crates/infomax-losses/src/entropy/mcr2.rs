@@ -4,17 +4,18 @@ use crate::{
     Entropy, Error, Estimate, Path, Result,
     entropy::{CodingRate, entropy_part, gathered, mixture::positive},
 };
-use candle_core::Tensor;
-use infomax_core::{Bound, Context, Embeddings, Part, Role};
+use candle_core::{Device, Tensor};
+use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
 
 /// MCR2 (Yu et al., arXiv 2006.08558): `-(R(Z) - R(Z | classes))`, see [`CodingRate`] for both rates.
 ///
 /// The rows of all views are taken together. Without labels the views of one sample are a class of `V` rows,
-/// the self-supervised form; with [`Mcr2::with_labels`] the classes are given. `R(Z | classes)` is the
+/// the self-supervised form; with `supervised` the labels of the batch are the classes. `R(Z | classes)` is the
 /// invariance part, `-R(Z)` the entropy part.
 ///
 /// Cost `V n d min(V n, d)`, and `n V^2 d` for the classes of one sample each.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Mcr2 {
     /// The factor of both parts.
@@ -23,36 +24,29 @@ pub struct Mcr2 {
     pub eps: f64,
     /// Whether rows are scaled to unit length first.
     pub normalize: bool,
-    /// The class of every row of a view; `None` for one class a sample.
-    #[serde(skip)]
-    pub labels: Option<Vec<u32>>,
+    /// Whether the labels of the batch are the classes; else the views of a sample are one.
+    pub supervised: bool,
 }
 
 impl Default for Mcr2 {
     fn default() -> Self {
-        Self { weight: 1.0, eps: 0.5, normalize: true, labels: None }
+        Self { weight: 1.0, eps: 0.5, normalize: true, supervised: false }
     }
 }
 
 impl Mcr2 {
-    /// The same with given classes, one a row of a view.
-    #[must_use]
-    pub fn with_labels(self, labels: Vec<u32>) -> Self {
-        Self { labels: Some(labels), ..self }
-    }
-
     fn rate(&self) -> CodingRate {
         CodingRate { weight: 1.0, eps: self.eps, normalize: self.normalize, path: Path::Auto }
     }
 
-    /// `[R, R_c]` of views `(n, d)` each: shape `(2)`, differentiable.
+    /// `[R, R_c]` of views `(n, d)` each: shape `(2)`, differentiable. Without labels, one class a sample.
     ///
     /// # Errors
     /// Views of unequal shape; a number of labels other than `n`.
-    pub fn rates(&self, views: &[Tensor]) -> Result<Tensor> {
+    pub fn rates(&self, views: &[Tensor], labels: Option<&[u32]>) -> Result<Tensor> {
         let rate = self.rate();
         let all = Tensor::cat(views, 0)?;
-        let conditional = match &self.labels {
+        let conditional = match labels {
             Some(labels) => {
                 let n = views[0].dim(0)?;
                 if labels.len() != n {
@@ -98,22 +92,30 @@ impl Mcr2 {
     }
 }
 
-impl Entropy for Mcr2 {
-    fn name(&self) -> &'static str {
+impl Term for Mcr2 {
+    fn name(&self) -> &str {
         "mcr2"
     }
 
-    fn bound(&self) -> Bound {
-        Bound::Surrogate
+    fn role(&self) -> Role {
+        Role::Entropy
     }
 
-    fn check(&self) -> Result<()> {
-        positive("mcr2", "eps", self.eps)
+    fn bound(&self) -> Option<Bound> {
+        Some(Bound::Surrogate)
     }
 
-    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
-        let least = if self.labels.is_some() { 1 } else { 2 };
-        let rates = self.rates(&gathered("mcr2", least, z, ctx)?)?;
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
+        let views = gathered("mcr2", if self.supervised { 1 } else { 2 }, z, ctx)?;
+        let labels = match (self.supervised, &z.labels) {
+            (false, _) => None,
+            (true, Some(labels)) => Some(gathered_labels(labels, ctx)?),
+            (true, None) => {
+                let hint = "give the classes of the samples, or set supervised = false";
+                return Err(Error::Missing { term: "mcr2", field: "labels", hint }.into());
+            }
+        };
+        let rates = self.rates(&views, labels.as_deref())?;
         Ok(vec![
             Part {
                 name: "class-rate".into(),
@@ -124,9 +126,25 @@ impl Entropy for Mcr2 {
             entropy_part("rate", self.weight, rates.get(0)?.neg()?),
         ])
     }
+}
+
+impl Entropy for Mcr2 {
+    fn check(&self) -> Result<()> {
+        positive("mcr2", "eps", self.eps)
+    }
 
     /// The rate of one view.
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {
         self.rate().estimate(z)
     }
+}
+
+/// The labels of all ranks.
+fn gathered_labels(labels: &[u32], ctx: &Context<'_>) -> Result<Vec<u32>> {
+    let own = Tensor::from_slice(labels, labels.len(), &Device::Cpu)?;
+    let mut all = Vec::new();
+    for part in ctx.collective.gather(&own)? {
+        all.extend(part.to_vec1::<u32>()?);
+    }
+    Ok(all)
 }

@@ -8,12 +8,13 @@ use crate::{
     moments, op, special,
 };
 use candle_core::Tensor;
-use infomax_core::{Bound, Context, Embeddings, Part};
+use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
 use infomax_kernels::pairwise::nearest_squared_distances;
 use std::f64::consts::{E, PI};
 
 /// The distance between mixture components of [`PairDist`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Divergence {
     /// Kullback-Leibler: an upper bound.
@@ -41,6 +42,7 @@ pub enum Divergence {
 /// Streaming log-sum-exp: memory `O(n x block)`. Gradients vanish when `s2` is far below the squared
 /// distances of neighbours; `adaptive` ties `s2` to their median (without gradient).
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct PairDist {
     /// The factor in the total.
@@ -122,6 +124,7 @@ per_view!(PairDist, "pairdist", PairDist::kind);
 /// The kernel density estimate with a Gaussian kernel: `H = -mean_i ln p(z_i)`,
 /// `p(z_i) = mean_j N(z_i; z_j, s2 I)` with (resubstitution, biased low) or without (`leave_one_out`) `j = i`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Kde {
     /// The factor in the total.
@@ -159,6 +162,7 @@ per_view!(Kde, "kde", |_: &Kde| Bound::Estimate);
 /// Minus the uniformity loss, `-ln mean_{i<j} exp(-t |z_i - z_j|^2)` on unit rows (Wang and Isola,
 /// arXiv 2005.10242): the quadratic Renyi entropy of a kernel density, up to constants.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Uniformity {
     /// The factor in the total.
@@ -196,6 +200,7 @@ per_view!(Uniformity, "uniformity", |_: &Uniformity| Bound::Surrogate);
 /// The entropy of a kernel density with von Mises-Fisher kernels on the unit sphere,
 /// `H = -ln C_d(kappa) - mean_i ln mean_j exp(kappa z_i . z_j)`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Vmf {
     /// The factor in the total.
@@ -232,6 +237,7 @@ per_view!(Vmf, "vmf", |_: &Vmf| Bound::Estimate);
 /// on unit rows. With the cosine invariance of weight `1/t` it is NT-Xent (SimCLR, arXiv 2002.05709);
 /// with `decoupled`, the positives are left out of the sum (DCL, arXiv 2110.06848).
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Contrastive {
     /// The factor in the total.
@@ -248,20 +254,20 @@ impl Default for Contrastive {
     }
 }
 
-impl Entropy for Contrastive {
-    fn name(&self) -> &'static str {
+impl Term for Contrastive {
+    fn name(&self) -> &str {
         "contrastive"
     }
 
-    fn bound(&self) -> Bound {
-        Bound::Surrogate
+    fn role(&self) -> Role {
+        Role::Entropy
     }
 
-    fn check(&self) -> Result<()> {
-        positive("contrastive", "temperature", self.temperature)
+    fn bound(&self) -> Option<Bound> {
+        Some(Bound::Surrogate)
     }
 
-    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
         let views =
             z.projections.iter().map(|v| ctx.collective.all_gather(v)).collect::<Result<Vec<_>, _>>()?;
         let batch = views[0].dim(0)?;
@@ -271,11 +277,18 @@ impl Entropy for Contrastive {
                 term: "contrastive",
                 expected: "negatives: at least two samples",
                 got: rows.dims().to_vec(),
-            });
+            }
+            .into());
         }
         let exclude = if self.decoupled { Exclude::Sample(batch) } else { Exclude::Own };
         let sums = row_log_sum_exp(&rows, Score::Dot(1.0 / self.temperature), exclude)?;
         Ok(vec![entropy_part("contrastive", self.weight, sums.mean_all()?)])
+    }
+}
+
+impl Entropy for Contrastive {
+    fn check(&self) -> Result<()> {
+        positive("contrastive", "temperature", self.temperature)
     }
 
     /// The leave-one-out entropy with the von Mises-Fisher kernel of concentration `1/t`.

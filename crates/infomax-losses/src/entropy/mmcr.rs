@@ -7,7 +7,7 @@ use crate::{
     moments, op,
 };
 use candle_core::{DType, Device, Tensor};
-use infomax_core::{Bound, Context, Embeddings, Part, Role};
+use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
 use infomax_kernels::linalg;
 
 /// MMCR (Yerxa et al., arXiv 2303.03307): `-||C||_* + lambda mean_i ||Z_i||_*` with the nuclear norm `||.||_*`,
@@ -20,6 +20,7 @@ use infomax_kernels::linalg;
 /// # Gradient
 /// `U V^T` of the singular value decomposition; 0 on the null space, where the norm has a kink.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Mmcr {
     /// The factor of both parts.
@@ -43,16 +44,20 @@ impl Mmcr {
     }
 }
 
-impl Entropy for Mmcr {
-    fn name(&self) -> &'static str {
+impl Term for Mmcr {
+    fn name(&self) -> &str {
         "mmcr"
     }
 
-    fn bound(&self) -> Bound {
-        Bound::Surrogate
+    fn role(&self) -> Role {
+        Role::Entropy
     }
 
-    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+    fn bound(&self) -> Option<Bound> {
+        Some(Bound::Surrogate)
+    }
+
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
         let mut views = gathered("mmcr", 1, z, ctx)?;
         for target in z.targets.iter().flat_map(infomax_core::Views::iter) {
             views.push(ctx.collective.all_gather(&target.detach())?);
@@ -67,7 +72,9 @@ impl Entropy for Mmcr {
         }
         Ok(parts)
     }
+}
 
+impl Entropy for Mmcr {
     /// The nuclear norm of the rows over its largest value, `sqrt(n min(n, d))` for unit rows.
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {
         let z = self.rows(z)?;

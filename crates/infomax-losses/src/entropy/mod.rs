@@ -32,7 +32,7 @@ pub use mixture::{Contrastive, Divergence, Kde, PairDist, Uniformity, Vmf};
 pub use mmcr::{Mmcr, nuclear_norm};
 pub use neighbours::{KoLeo, KozachenkoLeonenko, Metric};
 pub use normality::{SlicedNormality, Statistic, normality};
-pub use running::{CorInfoMax, Tico};
+pub use running::{CorInfoMax, Running, Tico};
 pub use sliced::{SigReg, VisReg, epps_pulley};
 pub use spectral::{Barlow, Frossl, Mec, Renyi, barlow};
 pub use swav::{Swav, sinkhorn};
@@ -42,7 +42,7 @@ pub use vicregl::Vicregl;
 
 use crate::Result;
 use candle_core::Tensor;
-use infomax_core::{Bound, Context, Embeddings, Part, Role, TermState};
+use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
 
 /// An entropy in nats, or a surrogate of it that grows with it.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
@@ -53,14 +53,9 @@ pub struct Estimate {
     pub bound: Bound,
 }
 
-/// An entropy estimator: a differentiable loss term, and a monitor.
-pub trait Entropy: std::fmt::Debug + Send + Sync {
-    /// Its name, as in a configuration.
-    fn name(&self) -> &'static str;
-
-    /// How its value relates to the true entropy.
-    fn bound(&self) -> Bound;
-
+/// An entropy estimator: a differentiable [`Term`], to be minimized (minus the entropy, or a surrogate of that),
+/// and a monitor.
+pub trait Entropy: Term {
     /// Refuses settings outside of their range.
     ///
     /// # Errors
@@ -69,42 +64,31 @@ pub trait Entropy: std::fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// The parts of the loss, to be minimised: minus the entropy, or a surrogate of that.
+    /// The entropy of the rows of one matrix `(n, d)`, with how it relates to the truth.
     ///
     /// # Errors
-    /// Shapes or embeddings that the estimator has no meaning for.
-    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>>;
-
-    /// The entropy of the rows of one matrix `(n, d)`.
-    ///
-    /// # Errors
-    /// As [`Entropy::evaluate`].
+    /// Shapes that the estimator has no meaning for.
     fn estimate(&self, z: &Tensor) -> Result<Estimate>;
+}
 
-    /// Takes a step's embeddings into the running state.
-    ///
-    /// # Errors
-    /// As [`Entropy::evaluate`].
-    fn update(&mut self, _z: &Embeddings, _ctx: &Context<'_>) -> Result<()> {
-        Ok(())
-    }
+/// A configuration of an entropy estimator, from which the term is made.
+///
+/// An estimator without running state is its own configuration. One with state ([`CorInfoMax`], [`Tico`],
+/// [`Swav`]) starts empty with each term that is made.
+pub trait IntoTerm {
+    /// The term, at its start.
+    fn into_term(self) -> Box<dyn Entropy>;
+}
 
-    /// The running state.
-    fn state(&self) -> TermState {
-        TermState::new()
-    }
-
-    /// Restores a running state.
-    ///
-    /// # Errors
-    /// A state of another estimator.
-    fn load_state(&mut self, _state: &TermState) -> Result<()> {
-        Ok(())
+impl<T: Entropy + 'static> IntoTerm for T {
+    fn into_term(self) -> Box<dyn Entropy> {
+        Box::new(self)
     }
 }
 
 /// How the values of the views are joined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Reduce {
     /// Their mean.
@@ -166,27 +150,33 @@ pub(crate) fn mean_over_views(
     Ok(Tensor::stack(&values, 0)?.mean_all()?)
 }
 
-/// The [`Entropy`] of a type with `weight` and `entropy(&Tensor)`: minus its mean over the views.
+/// The [`Term`] and [`Entropy`] of a type with `weight` and `entropy(&Tensor)`: minus its mean over the views.
 macro_rules! per_view {
     ($type:ty, $name:literal, $bound:expr) => {
-        impl crate::Entropy for $type {
-            fn name(&self) -> &'static str {
+        impl infomax_core::Term for $type {
+            fn name(&self) -> &str {
                 $name
             }
 
-            fn bound(&self) -> infomax_core::Bound {
-                $bound(self)
+            fn role(&self) -> infomax_core::Role {
+                infomax_core::Role::Entropy
+            }
+
+            fn bound(&self) -> Option<infomax_core::Bound> {
+                Some($bound(self))
             }
 
             fn evaluate(
                 &self,
                 z: &infomax_core::Embeddings,
                 ctx: &infomax_core::Context<'_>,
-            ) -> crate::Result<Vec<infomax_core::Part>> {
+            ) -> infomax_core::Result<Vec<infomax_core::Part>> {
                 let entropy = crate::entropy::mean_over_views(z, ctx, |view| self.entropy(view))?;
                 Ok(vec![crate::entropy::entropy_part($name, self.weight, entropy.neg()?)])
             }
+        }
 
+        impl crate::Entropy for $type {
             fn estimate(&self, z: &Tensor) -> crate::Result<crate::Estimate> {
                 Ok(crate::Estimate { nats: crate::op::number(&self.entropy(z)?)?, bound: $bound(self) })
             }

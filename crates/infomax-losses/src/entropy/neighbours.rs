@@ -7,6 +7,7 @@ use std::f64::consts::PI;
 
 /// The norm of [`KozachenkoLeonenko`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Metric {
     /// The 2-norm.
@@ -21,6 +22,7 @@ pub enum Metric {
 ///
 /// Consistent; piecewise smooth, with the gradient through the selected neighbour. Cost `n^2 d`, in f64.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct KozachenkoLeonenko {
     /// The factor in the total.
@@ -122,6 +124,7 @@ per_view!(KozachenkoLeonenko, "kozachenko-leonenko", |_: &KozachenkoLeonenko| Bo
 /// `mean_i ln(|x_i - x_nn(i)| + eps)` on unit rows (Sablayrolles et al., arXiv 1806.03198): the estimator of
 /// Kozachenko and Leonenko for `k = 1` up to constants. The gradient goes through both rows of a pair.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct KoLeo {
     /// The factor in the total.

@@ -6,11 +6,12 @@ use crate::{
     moments, op, special,
 };
 use candle_core::{Device, Tensor};
-use infomax_core::{Bound, Context, Embeddings, Key, Part};
+use infomax_core::{Bound, Context, Embeddings, Key, Part, Role, Term};
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
 /// The statistic of [`SlicedNormality`], of one slice `y` of `n` samples against `N(0, 1)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Statistic {
     /// Epps and Pulley 1983, in closed form (the limit of the grid of [`crate::entropy::SigReg`], all of R):
@@ -36,6 +37,7 @@ pub enum Statistic {
 /// `N(0, I)` has the largest entropy among the distributions of its covariance; a statistic is a surrogate of
 /// that entropy which also fixes mean and scale. [`SlicedNormality::floor`] is its expectation at `N(0, I)`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct SlicedNormality {
     /// The factor in the total.
@@ -75,23 +77,29 @@ impl SlicedNormality {
     }
 }
 
-impl Entropy for SlicedNormality {
-    fn name(&self) -> &'static str {
+impl Term for SlicedNormality {
+    fn name(&self) -> &str {
         "sliced-normality"
     }
 
-    fn bound(&self) -> Bound {
-        Bound::Surrogate
+    fn role(&self) -> Role {
+        Role::Entropy
     }
 
-    fn check(&self) -> Result<()> {
-        positive("sliced-normality", "slices", self.slices as f64)
+    fn bound(&self) -> Option<Bound> {
+        Some(Bound::Surrogate)
     }
 
-    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
         let key = ctx.key.fold_named("sliced-normality");
         let value = mean_over_views(z, ctx, |view| self.value(view, key))?;
         Ok(vec![entropy_part("normality", self.weight, value)])
+    }
+}
+
+impl Entropy for SlicedNormality {
+    fn check(&self) -> Result<()> {
+        positive("sliced-normality", "slices", self.slices as f64)
     }
 
     /// Minus the statistic above its floor: 0 in expectation for `N(0, I)`.

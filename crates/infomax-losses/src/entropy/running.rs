@@ -2,19 +2,45 @@
 
 use crate::{
     Entropy, Error, Estimate, Result,
-    entropy::{entropy_part, mixture::positive},
+    entropy::{IntoTerm, entropy_part, mixture::positive},
     invariance::normalize_rows,
     op,
 };
 use candle_core::{DType, Tensor};
-use infomax_core::{Bound, Context, Embeddings, Part, TermState};
+use infomax_core::{Bound, Context, Embeddings, Part, Role, Term, TermState};
 use infomax_kernels::linalg;
+
+/// A term with its configuration and what it carries from step to step.
+///
+/// Configurations hold no state, so that they can be compared, copied and written; this is what
+/// [`IntoTerm`](super::IntoTerm) makes of one.
+#[derive(Clone, Debug)]
+pub struct Running<C> {
+    /// The configuration.
+    pub config: C,
+    pub(crate) state: TermState,
+}
+
+impl<C> Running<C> {
+    /// A term that has seen nothing yet.
+    pub fn new(config: C) -> Self {
+        Self { config, state: TermState::new() }
+    }
+}
+
+impl<C> std::ops::Deref for Running<C> {
+    type Target = C;
+    fn deref(&self) -> &C {
+        &self.config
+    }
+}
 
 /// CorInfoMax (Ozsoy et al., arXiv 2209.07999): `-(sum over views of ln det(R_v + eps I)) / d` of running
 /// covariances `R <- l R + (1 - l) Zc^T Zc / n`, with running means, `R = I` at the start, in f64.
 ///
 /// Gradients flow through the present batch only. The state is saved with a checkpoint.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct CorInfoMax {
     /// The factor in the total.
@@ -23,24 +49,15 @@ pub struct CorInfoMax {
     pub forget: f64,
     /// Added to the diagonal (1e-8).
     pub eps: f64,
-    #[serde(skip)]
-    state: TermState,
 }
 
 impl Default for CorInfoMax {
     fn default() -> Self {
-        Self { weight: 1.0, forget: 0.01, eps: 1e-8, state: TermState::new() }
+        Self { weight: 1.0, forget: 0.01, eps: 1e-8 }
     }
 }
 
-/// Two configurations are equal whatever they have seen.
-impl PartialEq for CorInfoMax {
-    fn eq(&self, other: &Self) -> bool {
-        (self.weight, self.forget, self.eps) == (other.weight, other.forget, other.eps)
-    }
-}
-
-impl CorInfoMax {
+impl Running<CorInfoMax> {
     /// The running mean `(1, d)` and covariance `(d, d)` of a view with the batch `z` taken in, in f64.
     fn advance(&self, view: usize, z: &Tensor) -> Result<(Tensor, Tensor)> {
         let z = z.to_dtype(DType::F64)?;
@@ -66,28 +83,26 @@ impl CorInfoMax {
     }
 }
 
-impl Entropy for CorInfoMax {
-    fn name(&self) -> &'static str {
+impl IntoTerm for CorInfoMax {
+    fn into_term(self) -> Box<dyn Entropy> {
+        Box::new(Running::new(self))
+    }
+}
+
+impl Term for Running<CorInfoMax> {
+    fn name(&self) -> &str {
         "corinfomax"
     }
 
-    fn bound(&self) -> Bound {
-        Bound::Surrogate
+    fn role(&self) -> Role {
+        Role::Entropy
     }
 
-    fn check(&self) -> Result<()> {
-        if (0.0..1.0).contains(&self.forget) {
-            return Ok(());
-        }
-        Err(Error::Config {
-            term: "corinfomax",
-            key: "forget",
-            value: self.forget.to_string(),
-            reason: "must be in [0, 1)",
-        })
+    fn bound(&self) -> Option<Bound> {
+        Some(Bound::Surrogate)
     }
 
-    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
         let mut values = Vec::new();
         for (v, view) in z.projections.iter().enumerate() {
             values.push(self.log_det(&self.advance(v, &ctx.collective.all_gather(view)?)?.1)?);
@@ -97,13 +112,7 @@ impl Entropy for CorInfoMax {
         Ok(vec![entropy_part("corinfomax", self.weight, value.to_dtype(dtype)?)])
     }
 
-    /// `ln det(R + eps I) / d` of the batch alone.
-    fn estimate(&self, z: &Tensor) -> Result<Estimate> {
-        let fresh = Self { state: TermState::new(), ..self.clone() };
-        Ok(Estimate { nats: op::number(&fresh.log_det(&fresh.advance(0, z)?.1)?)?, bound: Bound::Surrogate })
-    }
-
-    fn update(&mut self, z: &Embeddings, ctx: &Context<'_>) -> Result<()> {
+    fn update(&mut self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<()> {
         let mut state = TermState::new();
         for (v, view) in z.projections.iter().enumerate() {
             let (mean, covariance) = self.advance(v, &ctx.collective.all_gather(&view.detach())?)?;
@@ -118,39 +127,51 @@ impl Entropy for CorInfoMax {
         self.state.clone()
     }
 
-    fn load_state(&mut self, state: &TermState) -> Result<()> {
+    fn load_state(&mut self, state: &TermState) -> infomax_core::Result<()> {
         self.state = state.clone();
         Ok(())
     }
 }
 
+impl Entropy for Running<CorInfoMax> {
+    fn check(&self) -> Result<()> {
+        if (0.0..1.0).contains(&self.forget) {
+            return Ok(());
+        }
+        Err(Error::Config {
+            term: "corinfomax",
+            key: "forget",
+            value: self.forget.to_string(),
+            reason: "must be in [0, 1)",
+        })
+    }
+
+    /// `ln det(R + eps I) / d` of the batch alone.
+    fn estimate(&self, z: &Tensor) -> Result<Estimate> {
+        let fresh = Self::new(self.config.clone());
+        Ok(Estimate { nats: op::number(&fresh.log_det(&fresh.advance(0, z)?.1)?)?, bound: Bound::Surrogate })
+    }
+}
+
 /// TiCo (Zhu et al., arXiv 2206.10698): `rho mean_i z_i^T C z_i` on unit rows of the first view, with the
 /// running second moment `C <- beta C + (1 - beta) Z^T Z / n`, which gets no gradient.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Tico {
     /// The factor in the total, `rho` (8).
     pub weight: f64,
     /// The forgetting factor (0.9).
     pub beta: f64,
-    #[serde(skip)]
-    state: TermState,
 }
 
 impl Default for Tico {
     fn default() -> Self {
-        Self { weight: 8.0, beta: 0.9, state: TermState::new() }
+        Self { weight: 8.0, beta: 0.9 }
     }
 }
 
-/// Two configurations are equal whatever they have seen.
-impl PartialEq for Tico {
-    fn eq(&self, other: &Self) -> bool {
-        (self.weight, self.beta) == (other.weight, other.beta)
-    }
-}
-
-impl Tico {
+impl Running<Tico> {
     fn advance(&self, rows: &Tensor) -> Result<Tensor> {
         let rows = rows.detach();
         let fresh = (rows.t()?.matmul(&rows)? * ((1.0 - self.beta) / rows.dim(0)? as f64))?;
@@ -167,30 +188,31 @@ impl Tico {
     }
 }
 
-impl Entropy for Tico {
-    fn name(&self) -> &'static str {
+impl IntoTerm for Tico {
+    fn into_term(self) -> Box<dyn Entropy> {
+        Box::new(Running::new(self))
+    }
+}
+
+impl Term for Running<Tico> {
+    fn name(&self) -> &str {
         "tico"
     }
 
-    fn bound(&self) -> Bound {
-        Bound::Surrogate
+    fn role(&self) -> Role {
+        Role::Entropy
     }
 
-    fn check(&self) -> Result<()> {
-        positive("tico", "beta", self.beta)
+    fn bound(&self) -> Option<Bound> {
+        Some(Bound::Surrogate)
     }
 
-    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
         let value = self.contrast(&ctx.collective.all_gather(&z.projections[0])?)?;
         Ok(vec![entropy_part("covariance-contrast", self.weight, value)])
     }
 
-    fn estimate(&self, z: &Tensor) -> Result<Estimate> {
-        let fresh = Self { beta: 0.0, state: TermState::new(), ..self.clone() };
-        Ok(Estimate { nats: -op::number(&fresh.contrast(z)?)?, bound: Bound::Surrogate })
-    }
-
-    fn update(&mut self, z: &Embeddings, ctx: &Context<'_>) -> Result<()> {
+    fn update(&mut self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<()> {
         let rows = normalize_rows(&ctx.collective.all_gather(&z.projections[0].detach())?, 1e-12)?;
         let moment = self.advance(&rows)?;
         self.state.insert("moment".into(), moment);
@@ -201,8 +223,19 @@ impl Entropy for Tico {
         self.state.clone()
     }
 
-    fn load_state(&mut self, state: &TermState) -> Result<()> {
+    fn load_state(&mut self, state: &TermState) -> infomax_core::Result<()> {
         self.state = state.clone();
         Ok(())
+    }
+}
+
+impl Entropy for Running<Tico> {
+    fn check(&self) -> Result<()> {
+        positive("tico", "beta", self.beta)
+    }
+
+    fn estimate(&self, z: &Tensor) -> Result<Estimate> {
+        let fresh = Self::new(Tico { beta: 0.0, ..self.config.clone() });
+        Ok(Estimate { nats: -op::number(&fresh.contrast(z)?)?, bound: Bound::Surrogate })
     }
 }

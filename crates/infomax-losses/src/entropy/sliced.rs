@@ -6,7 +6,7 @@ use crate::{
     moments, op,
 };
 use candle_core::{DType, Device, Tensor};
-use infomax_core::{Bound, Context, Embeddings, Key, Part};
+use infomax_core::{Bound, Context, Embeddings, Key, Part, Role, Term};
 use infomax_kernels::characteristic_error;
 use infomax_kernels::columns::{Columns, Finishing};
 use std::f64::consts::PI;
@@ -22,6 +22,7 @@ use std::f64::consts::PI;
 ///
 /// The statistic does not go to 0: for perfect `N(0, I)` its expectation is [`SigReg::floor`] (1.0525).
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct SigReg {
     /// The factor in the total (0.02; lightly 0.05).
@@ -61,22 +62,20 @@ impl SigReg {
     }
 }
 
-impl Entropy for SigReg {
-    fn name(&self) -> &'static str {
+impl Term for SigReg {
+    fn name(&self) -> &str {
         "sigreg"
     }
 
-    fn bound(&self) -> Bound {
-        Bound::Surrogate
+    fn role(&self) -> Role {
+        Role::Entropy
     }
 
-    fn check(&self) -> Result<()> {
-        positive("sigreg", "slices", self.slices as f64)?;
-        positive("sigreg", "knots", self.knots as f64 - 1.0)?;
-        positive("sigreg", "t_max", self.t_max)
+    fn bound(&self) -> Option<Bound> {
+        Some(Bound::Surrogate)
     }
 
-    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
         let key = ctx.key.fold_named("sigreg");
         // All views have the same width, and so the same directions.
         let first = moments::matrix("sigreg", &z.projections[0], 1)?;
@@ -85,6 +84,14 @@ impl Entropy for SigReg {
             self.along(&moments::matrix("sigreg", view, 1)?, &directions)
         })?;
         Ok(vec![entropy_part("sigreg", self.weight, value)])
+    }
+}
+
+impl Entropy for SigReg {
+    fn check(&self) -> Result<()> {
+        positive("sigreg", "slices", self.slices as f64)?;
+        positive("sigreg", "knots", self.knots as f64 - 1.0)?;
+        positive("sigreg", "t_max", self.t_max)
     }
 
     /// Minus the statistic above its floor: 0 in expectation for `N(0, I)`.
@@ -141,6 +148,7 @@ pub(crate) fn directions(z: &Tensor, slices: usize, key: Key) -> Result<Tensor> 
 /// VISReg (Wu et al., arXiv 2606.02572): squared mean, squared deviation of the standard deviations from 1,
 /// and the sliced 2-Wasserstein distance of the standardised batch to `N(0, I)`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct VisReg {
     /// The weight of the scale part (0.9).
@@ -198,20 +206,20 @@ impl VisReg {
     }
 }
 
-impl Entropy for VisReg {
-    fn name(&self) -> &'static str {
+impl Term for VisReg {
+    fn name(&self) -> &str {
         "visreg"
     }
 
-    fn bound(&self) -> Bound {
-        Bound::Surrogate
+    fn role(&self) -> Role {
+        Role::Entropy
     }
 
-    fn check(&self) -> Result<()> {
-        positive("visreg", "slices", self.slices as f64)
+    fn bound(&self) -> Option<Bound> {
+        Some(Bound::Surrogate)
     }
 
-    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
         let key = ctx.key.fold_named("visreg");
         let mut parts = Vec::new();
         for view in z.projections.iter() {
@@ -223,6 +231,12 @@ impl Entropy for VisReg {
             entropy_part("shape", self.shape, parts.get(1)?),
             entropy_part("centre", self.centre, parts.get(2)?),
         ])
+    }
+}
+
+impl Entropy for VisReg {
+    fn check(&self) -> Result<()> {
+        positive("visreg", "slices", self.slices as f64)
     }
 
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {

@@ -8,7 +8,7 @@ use crate::{
     moments, op,
 };
 use candle_core::Tensor;
-use infomax_core::{Bound, Context, Embeddings, Part, Role};
+use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
 use infomax_kernels::columns::{Columns, Finishing, column_moments, inner_product};
 use infomax_kernels::linalg;
 
@@ -18,6 +18,7 @@ use infomax_kernels::linalg;
 /// Through `||Z1^T Z2||_F^2 = sum(K1 o K2)` when `n < d`. For more than two views: the mean over pairs.
 /// `on` is the invariance part, `off` the entropy part.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Barlow {
     /// The factor of both parts (1; solo-learn 0.025).
@@ -36,16 +37,20 @@ impl Default for Barlow {
     }
 }
 
-impl Entropy for Barlow {
-    fn name(&self) -> &'static str {
+impl Term for Barlow {
+    fn name(&self) -> &str {
         "barlow"
     }
 
-    fn bound(&self) -> Bound {
-        Bound::Surrogate
+    fn role(&self) -> Role {
+        Role::Entropy
     }
 
-    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+    fn bound(&self) -> Option<Bound> {
+        Some(Bound::Surrogate)
+    }
+
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
         let views = gathered_pairs("barlow", z, ctx)?;
         let parts = pair_mean(&views, |a, b| barlow(a, b, self.eps, self.path))?;
         Ok(vec![
@@ -58,7 +63,9 @@ impl Entropy for Barlow {
             entropy_part("off-diagonal", self.scale * self.lambda, parts.get(1)?),
         ])
     }
+}
 
+impl Entropy for Barlow {
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {
         let parts = op::host(&barlow(z, z, self.eps, self.path)?)?;
         Ok(Estimate { nats: -self.scale * (parts[0] + self.lambda * parts[1]), bound: Bound::Surrogate })
@@ -135,6 +142,7 @@ fn barlow_gram(z1: &Tensor, z2: &Tensor, eps: f64) -> Result<Tensor> {
 ///
 /// On the smaller of `Z Z^T` and `Z^T Z`, without an eigenvalue.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Frossl {
     /// The factor of the regularisation (1).
@@ -196,16 +204,20 @@ impl Frossl {
     }
 }
 
-impl Entropy for Frossl {
-    fn name(&self) -> &'static str {
+impl Term for Frossl {
+    fn name(&self) -> &str {
         "frossl"
     }
 
-    fn bound(&self) -> Bound {
-        Bound::Surrogate
+    fn role(&self) -> Role {
+        Role::Entropy
     }
 
-    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+    fn bound(&self) -> Option<Bound> {
+        Some(Bound::Surrogate)
+    }
+
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
         let views =
             z.projections.iter().map(|v| ctx.collective.all_gather(v)).collect::<Result<Vec<_>, _>>()?;
         let count = views.len() as f64;
@@ -221,7 +233,9 @@ impl Entropy for Frossl {
             entropy_part("frossl", self.weight, regularisation),
         ])
     }
+}
 
+impl Entropy for Frossl {
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {
         Ok(Estimate { nats: op::number(&self.entropy(z)?)?, bound: Bound::Surrogate })
     }
@@ -231,6 +245,7 @@ impl Entropy for Frossl {
 /// `A_ij = exp(-|z_i - z_j|^2 / (2 sigma^2)) / n` (Sanchez Giraldo et al., arXiv 1211.2459); at `alpha = 1` the
 /// von Neumann entropy `-tr A ln A`; at `alpha = 2`, `-ln ||A||_F^2` without an eigenvalue. In `[0, ln n]`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Renyi {
     /// The factor in the total.
@@ -304,6 +319,7 @@ per_view!(Renyi, "renyi", |_: &Renyi| Bound::Surrogate);
 /// `lambda = d / (n eps)`, exact or by its series of the given order; the loss is its value times
 /// `-1 / (lambda n)`, averaged over pairs of views.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Mec {
     /// The factor in the total.
@@ -351,25 +367,31 @@ impl Mec {
     }
 }
 
-impl Entropy for Mec {
-    fn name(&self) -> &'static str {
+impl Term for Mec {
+    fn name(&self) -> &str {
         "mec"
     }
 
-    fn bound(&self) -> Bound {
-        Bound::Surrogate
+    fn role(&self) -> Role {
+        Role::Entropy
     }
 
-    fn check(&self) -> Result<()> {
-        positive("mec", "eps", self.eps)
+    fn bound(&self) -> Option<Bound> {
+        Some(Bound::Surrogate)
     }
 
-    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
         let views = gathered_pairs("mec", z, ctx)?;
         let d = views[0].dim(1)? as f64;
         // 1 / (lambda n) = eps / d.
         let value = (pair_mean(&views, |a, b| self.log_det(a, b))? * (-self.eps / d))?;
         Ok(vec![entropy_part("mec", self.weight, value)])
+    }
+}
+
+impl Entropy for Mec {
+    fn check(&self) -> Result<()> {
+        positive("mec", "eps", self.eps)
     }
 
     /// `(n + d)/2 ln det(I + lambda Z Z^T) / n`, the coding length of one sample.

@@ -2,12 +2,12 @@
 
 use crate::{
     Entropy, Error, Estimate, Result,
-    entropy::{entropy_part, gathered, mixture::positive},
+    entropy::{IntoTerm, Running, entropy_part, gathered, mixture::positive},
     invariance::normalize_rows,
     moments, op,
 };
 use candle_core::{D, DType, Device, Tensor, Var};
-use infomax_core::{Bound, Context, Embeddings, Key, Part, Role, TermState};
+use infomax_core::{Bound, Context, Embeddings, Key, Part, Role, Term, TermState};
 
 /// SwAV (Caron et al., arXiv 2006.09882), without a queue: the cross-entropy between the code `q_s` of one view
 /// and the prediction of another,
@@ -26,7 +26,8 @@ use infomax_core::{Bound, Context, Embeddings, Key, Part, Role, TermState};
 /// The prototypes `(K, d)` are a part of the objective and not of the model: drawn from `seed` at the first use,
 /// moved after each optimiser step by gradient descent with momentum, scaled to unit length, and saved with a
 /// checkpoint. They rest during the first `freeze_steps` steps.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Swav {
     /// The factor of both parts.
@@ -49,8 +50,6 @@ pub struct Swav {
     pub freeze_steps: u64,
     /// The seed of the prototypes at the start.
     pub seed: u64,
-    #[serde(skip)]
-    state: TermState,
 }
 
 impl Default for Swav {
@@ -66,30 +65,18 @@ impl Default for Swav {
             momentum: 0.9,
             freeze_steps: 313,
             seed: 0,
-            state: TermState::new(),
         }
     }
 }
 
-/// Two configurations are equal whatever they have seen.
-impl PartialEq for Swav {
-    fn eq(&self, other: &Self) -> bool {
-        let numbers = |c: &Self| {
-            let floats = [c.weight, c.temperature, c.epsilon, c.learning_rate, c.momentum];
-            (floats, c.prototypes, c.iterations, c.globals, c.freeze_steps, c.seed)
-        };
-        numbers(self) == numbers(other)
-    }
-}
-
-impl Swav {
+impl Running<Swav> {
     /// The prototypes `(K, d)`, unit rows, f64 on the host.
     ///
     /// # Errors
     /// A saved state of another number of prototypes or dimension.
     pub fn prototypes(&self, d: usize) -> Result<Tensor> {
         match self.state.get("prototypes") {
-            Some(saved) if saved.dims() == [self.prototypes, d] => {
+            Some(saved) if saved.dims() == [self.config.prototypes, d] => {
                 Ok(saved.to_device(&Device::Cpu)?.to_dtype(DType::F64)?)
             }
             Some(saved) => Err(Error::Shape {
@@ -99,12 +86,14 @@ impl Swav {
             }),
             None => {
                 let key = Key::new(self.seed).fold_named("swav");
-                let drawn = key.normal(0.0, 1.0, (self.prototypes, d), DType::F64, &Device::Cpu)?;
+                let drawn = key.normal(0.0, 1.0, (self.config.prototypes, d), DType::F64, &Device::Cpu)?;
                 normalize_rows(&drawn, 1e-12)
             }
         }
     }
+}
 
+impl Swav {
     /// `[swapped assignment, log-sum-exp]` of views `(n, d)` each and prototypes `(K, d)` of unit length: shape
     /// `(2)`; their sum is the cross-entropy. Differentiable in both.
     ///
@@ -143,41 +132,26 @@ impl Swav {
     }
 }
 
-impl Entropy for Swav {
-    fn name(&self) -> &'static str {
+impl IntoTerm for Swav {
+    fn into_term(self) -> Box<dyn Entropy> {
+        Box::new(Running::new(self))
+    }
+}
+
+impl Term for Running<Swav> {
+    fn name(&self) -> &str {
         "swav"
     }
 
-    fn bound(&self) -> Bound {
-        Bound::Surrogate
+    fn role(&self) -> Role {
+        Role::Entropy
     }
 
-    fn check(&self) -> Result<()> {
-        positive("swav", "temperature", self.temperature)?;
-        positive("swav", "epsilon", self.epsilon)?;
-        positive("swav", "globals", self.globals as f64)?;
-        positive("swav", "iterations", self.iterations as f64)?;
-        if self.prototypes < 2 {
-            return Err(Error::Config {
-                term: "swav",
-                key: "prototypes",
-                value: self.prototypes.to_string(),
-                reason: "must be at least 2",
-            });
-        }
-        if (0.0..1.0).contains(&self.momentum) && self.learning_rate >= 0.0 && self.learning_rate.is_finite()
-        {
-            return Ok(());
-        }
-        Err(Error::Config {
-            term: "swav",
-            key: "momentum, learning_rate",
-            value: format!("{}, {}", self.momentum, self.learning_rate),
-            reason: "the momentum must be in [0, 1) and the learning rate at least 0",
-        })
+    fn bound(&self) -> Option<Bound> {
+        Some(Bound::Surrogate)
     }
 
-    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
         let views = gathered("swav", 2, z, ctx)?;
         let prototypes = self.prototypes(views[0].dim(1)?)?;
         let prototypes = prototypes.to_dtype(views[0].dtype())?.to_device(views[0].device())?;
@@ -193,30 +167,7 @@ impl Entropy for Swav {
         ])
     }
 
-    /// The information between a sample and its cluster, `H(mean_i p_i) - mean_i H(p_i)` with
-    /// `p_i = softmax(z_i . c / t)`: in `[0, ln min(n, K)]`, 0 for a collapsed batch.
-    fn estimate(&self, z: &Tensor) -> Result<Estimate> {
-        let z = moments::matrix("swav", z, 1)?.to_dtype(DType::F64)?.to_device(&Device::Cpu)?;
-        let logits =
-            (normalize_rows(&z, 1e-12)?.matmul(&self.prototypes(z.dim(1)?)?.t()?)? / self.temperature)?;
-        let (n, k) = logits.dims2()?;
-        let mut mean = vec![0f64; k];
-        let mut within = 0.0;
-        let entropy = |p: &[f64]| -> f64 { p.iter().filter(|p| **p > 0.0).map(|p| -p * p.ln()).sum() };
-        for row in op::host(&logits)?.chunks_exact(k) {
-            let max = row.iter().fold(f64::NEG_INFINITY, |m, v| m.max(*v));
-            let mut p: Vec<f64> = row.iter().map(|v| (v - max).exp()).collect();
-            let sum: f64 = p.iter().sum();
-            for (p, m) in p.iter_mut().zip(&mut mean) {
-                *p /= sum;
-                *m += *p / n as f64;
-            }
-            within += entropy(&p) / n as f64;
-        }
-        Ok(Estimate { nats: entropy(&mean) - within, bound: Bound::Surrogate })
-    }
-
-    fn update(&mut self, z: &Embeddings, ctx: &Context<'_>) -> Result<()> {
+    fn update(&mut self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<()> {
         let views = gathered("swav", 2, z, ctx)?;
         let old = self.prototypes(views[0].dim(1)?)?;
         if ctx.step < self.freeze_steps || self.learning_rate == 0.0 {
@@ -242,9 +193,59 @@ impl Entropy for Swav {
         self.state.clone()
     }
 
-    fn load_state(&mut self, state: &TermState) -> Result<()> {
+    fn load_state(&mut self, state: &TermState) -> infomax_core::Result<()> {
         self.state = state.clone();
         Ok(())
+    }
+}
+
+impl Entropy for Running<Swav> {
+    fn check(&self) -> Result<()> {
+        positive("swav", "temperature", self.temperature)?;
+        positive("swav", "epsilon", self.epsilon)?;
+        positive("swav", "globals", self.globals as f64)?;
+        positive("swav", "iterations", self.iterations as f64)?;
+        if self.config.prototypes < 2 {
+            return Err(Error::Config {
+                term: "swav",
+                key: "prototypes",
+                value: self.config.prototypes.to_string(),
+                reason: "must be at least 2",
+            });
+        }
+        if (0.0..1.0).contains(&self.momentum) && self.learning_rate >= 0.0 && self.learning_rate.is_finite()
+        {
+            return Ok(());
+        }
+        Err(Error::Config {
+            term: "swav",
+            key: "momentum, learning_rate",
+            value: format!("{}, {}", self.momentum, self.learning_rate),
+            reason: "the momentum must be in [0, 1) and the learning rate at least 0",
+        })
+    }
+
+    /// The information between a sample and its cluster, `H(mean_i p_i) - mean_i H(p_i)` with
+    /// `p_i = softmax(z_i . c / t)`: in `[0, ln min(n, K)]`, 0 for a collapsed batch.
+    fn estimate(&self, z: &Tensor) -> Result<Estimate> {
+        let z = moments::matrix("swav", z, 1)?.to_dtype(DType::F64)?.to_device(&Device::Cpu)?;
+        let logits =
+            (normalize_rows(&z, 1e-12)?.matmul(&self.prototypes(z.dim(1)?)?.t()?)? / self.temperature)?;
+        let (n, k) = logits.dims2()?;
+        let mut mean = vec![0f64; k];
+        let mut within = 0.0;
+        let entropy = |p: &[f64]| -> f64 { p.iter().filter(|p| **p > 0.0).map(|p| -p * p.ln()).sum() };
+        for row in op::host(&logits)?.chunks_exact(k) {
+            let max = row.iter().fold(f64::NEG_INFINITY, |m, v| m.max(*v));
+            let mut p: Vec<f64> = row.iter().map(|v| (v - max).exp()).collect();
+            let sum: f64 = p.iter().sum();
+            for (p, m) in p.iter_mut().zip(&mut mean) {
+                *p /= sum;
+                *m += *p / n as f64;
+            }
+            within += entropy(&p) / n as f64;
+        }
+        Ok(Estimate { nats: entropy(&mean) - within, bound: Bound::Surrogate })
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     moments, op,
 };
 use candle_core::Tensor;
-use infomax_core::{Bound, Context, Embeddings, Part};
+use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
 
 /// Variance and normalised covariance of VIbCReg (Lee and Aune, arXiv 2109.00783), as in solo-learn: the hinge of
 /// [`crate::entropy::Vicreg`] and `1/d^2 sum_{i != j} r_ij^2` of the correlations `r` of the columns.
@@ -18,6 +18,7 @@ use infomax_core::{Bound, Context, Embeddings, Part};
 /// # Gradient
 /// As that of VICReg; a column of one constant value has correlation 0 and no gradient from the second part.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Vibcreg {
     /// Weight of the variance part (25).
@@ -67,16 +68,20 @@ impl Vibcreg {
     }
 }
 
-impl Entropy for Vibcreg {
-    fn name(&self) -> &'static str {
+impl Term for Vibcreg {
+    fn name(&self) -> &str {
         "vibcreg"
     }
 
-    fn bound(&self) -> Bound {
-        Bound::Surrogate
+    fn role(&self) -> Role {
+        Role::Entropy
     }
 
-    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+    fn bound(&self) -> Option<Bound> {
+        Some(Bound::Surrogate)
+    }
+
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
         let views = gathered("vibcreg", 1, z, ctx)?;
         let parts = views.iter().map(|v| self.parts(v)).collect::<Result<Vec<_>>>()?;
         let sums = (Tensor::stack(&parts, 0)?.sum(0)? * self.views.factor(views.len()))?;
@@ -85,7 +90,9 @@ impl Entropy for Vibcreg {
             entropy_part("covariance", self.covariance, sums.get(1)?),
         ])
     }
+}
 
+impl Entropy for Vibcreg {
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {
         let parts = op::host(&self.parts(z)?)?;
         Ok(Estimate {

@@ -2,7 +2,7 @@
 
 use crate::{Entropy, Estimate, Path, Reduce, Result, entropy::entropy_part, moments, op};
 use candle_core::Tensor;
-use infomax_core::{Bound, Context, Embeddings, Part};
+use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
 use infomax_kernels::columns::{Columns, Finishing, inner_product};
 
 /// Variance and covariance regularisation of VICReg (Bardes, Ponce, LeCun; arXiv 2105.04906).
@@ -26,6 +26,7 @@ use infomax_kernels::columns::{Columns, Finishing, inner_product};
 /// Zero for a column with `std >= gamma` (also at the kink); finite everywhere; exactly zero for a batch
 /// whose rows are all equal.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Vicreg {
     /// Weight of the variance part (25).
@@ -58,16 +59,20 @@ impl Default for Vicreg {
     }
 }
 
-impl Entropy for Vicreg {
-    fn name(&self) -> &'static str {
+impl Term for Vicreg {
+    fn name(&self) -> &str {
         "vicreg"
     }
 
-    fn bound(&self) -> Bound {
-        Bound::Surrogate
+    fn role(&self) -> Role {
+        Role::Entropy
     }
 
-    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+    fn bound(&self) -> Option<Bound> {
+        Some(Bound::Surrogate)
+    }
+
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
         let mut parts = Vec::new();
         for view in z.projections.iter() {
             let view = ctx.collective.all_gather(view)?;
@@ -82,7 +87,9 @@ impl Entropy for Vicreg {
             entropy_part("covariance", self.covariance, covariance),
         ])
     }
+}
 
+impl Entropy for Vicreg {
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {
         let parts = op::host(&variance_covariance(z, self.gamma, self.eps, self.path)?)?;
         Ok(Estimate {

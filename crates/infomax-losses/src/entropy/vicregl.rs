@@ -7,7 +7,7 @@ use crate::{
     op,
 };
 use candle_core::Tensor;
-use infomax_core::{Bound, Context, Embeddings, LocalMap, Part, Role};
+use infomax_core::{Bound, Context, Embeddings, LocalMap, Part, Role, Term};
 
 /// The regularisation of VICRegL (Bardes, Ponce, LeCun; arXiv 2210.01571): `alpha` times the variance and
 /// covariance of the embeddings, and `1 - alpha` times VICReg of local embeddings.
@@ -23,6 +23,7 @@ use infomax_core::{Bound, Context, Embeddings, LocalMap, Part, Role};
 ///
 /// Cost of a pair of views: `B P^2 D` for the matches, `M B D min(B, D)` for `M` matches.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Vicregl {
     /// The share of the pooled embeddings (0.75).
@@ -112,29 +113,20 @@ impl Vicregl {
     }
 }
 
-impl Entropy for Vicregl {
-    fn name(&self) -> &'static str {
+impl Term for Vicregl {
+    fn name(&self) -> &str {
         "vicregl"
     }
 
-    fn bound(&self) -> Bound {
-        Bound::Surrogate
+    fn role(&self) -> Role {
+        Role::Entropy
     }
 
-    fn check(&self) -> Result<()> {
-        let share = (0.0..=1.0).contains(&self.alpha);
-        if share && self.matches_first > 0 && self.matches_second > 0 {
-            return Ok(());
-        }
-        Err(Error::Config {
-            term: "vicregl",
-            key: "alpha, matches_first, matches_second",
-            value: format!("{}, {}, {}", self.alpha, self.matches_first, self.matches_second),
-            reason: "alpha must be in 0..=1, and both numbers of matches at least 1",
-        })
+    fn bound(&self) -> Option<Bound> {
+        Some(Bound::Surrogate)
     }
 
-    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>> {
+    fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
         let mut global = Vec::new();
         for view in z.projections.iter() {
             global.push(self.regularisation(&ctx.collective.all_gather(view)?)?);
@@ -162,6 +154,21 @@ impl Entropy for Vicregl {
             parts.push(entropy_part("local-covariance", share * self.covariance, local.get(2)?));
         }
         Ok(parts)
+    }
+}
+
+impl Entropy for Vicregl {
+    fn check(&self) -> Result<()> {
+        let share = (0.0..=1.0).contains(&self.alpha);
+        if share && self.matches_first > 0 && self.matches_second > 0 {
+            return Ok(());
+        }
+        Err(Error::Config {
+            term: "vicregl",
+            key: "alpha, matches_first, matches_second",
+            value: format!("{}, {}, {}", self.alpha, self.matches_first, self.matches_second),
+            reason: "alpha must be in 0..=1, and both numbers of matches at least 1",
+        })
     }
 
     /// As [`Vicreg`]'s, of the pooled embeddings.

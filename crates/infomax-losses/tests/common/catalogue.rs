@@ -2,7 +2,7 @@
 
 use super::*;
 use infomax_core::{LocalMap, TermState, Views};
-use infomax_losses::{EntropyConfig, Invariance, ObjectiveConfig, names};
+use infomax_losses::{EntropyConfig, InvarianceConfig, ObjectiveConfig, names};
 use infomax_testing::spread;
 
 /// One objective with what it needs to be held against finite differences.
@@ -68,7 +68,7 @@ const INVARIANCES: &[&str] = &[
 
 /// All of them, small enough to be quick.
 pub fn catalogue() -> Vec<Case> {
-    let none: Invariance = toml::from_str("kind = \"none\"").unwrap();
+    let none: InvarianceConfig = toml::from_str("kind = \"none\"").unwrap();
     let mut cases = Vec::new();
     for named in names() {
         for convention in named.conventions {
@@ -84,9 +84,9 @@ pub fn catalogue() -> Vec<Case> {
             config: ObjectiveConfig::custom(none.clone(), entropy),
         });
     }
-    let kinds = Invariance::KINDS.iter().filter(|k| **k != "none").map(|k| format!("kind = \"{k}\""));
+    let kinds = InvarianceConfig::KINDS.iter().filter(|k| **k != "none").map(|k| format!("kind = \"{k}\""));
     for text in kinds.chain(INVARIANCES.iter().map(|t| (*t).to_owned())) {
-        let invariance: Invariance = toml::from_str(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
+        let invariance: InvarianceConfig = toml::from_str(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
         let entropy = EntropyConfig::of_kind("none").unwrap();
         cases.push(Case {
             name: text.replace('\n', ", "),
@@ -125,11 +125,11 @@ pub fn frozen(config: &ObjectiveConfig, d: usize) -> Box<dyn Objective> {
             // All of the past, nothing of the batch.
             c.beta = 1.0;
             let root = spread(&[d, d], 91, 1.0);
-            state.insert("moment".into(), root.matmul(&root.t().unwrap()).unwrap());
+            state.insert("tico.moment".into(), root.matmul(&root.t().unwrap()).unwrap());
         }
         _ => {}
     }
-    if let Invariance::WeightedCosine(c) = &mut config.invariance {
+    if let InvarianceConfig::WeightedCosine(c) = &mut config.invariance {
         // Equal weights.
         c.sigma = 1e9;
     }
@@ -152,8 +152,7 @@ pub fn embeddings(views: &[Tensor], constant: &[Tensor]) -> Embeddings {
     Embeddings {
         predictions: Some(projections.clone()),
         targets: Some(Views::new(constant.to_vec()).unwrap()),
-        features: None,
-        projections: projections.with_local(maps.collect()).unwrap(),
+        ..Embeddings::new(projections.with_local(maps.collect()).unwrap())
     }
 }
 

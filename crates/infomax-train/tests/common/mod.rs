@@ -3,12 +3,13 @@
 
 use infomax_core::candle_core::{DType, Device, Tensor, Var};
 use infomax_core::{
-    Batch, BatchSource, Context, Embeddings, Init, Key, Learner, Mode, Objective, ParamKind, Params, Part,
-    Position, Report, Result, Role, TermState, Views,
+    Batch, BatchSource, Collective, Context, Embeddings, Encoder, Init, Key, Learner, Local, Objective,
+    ParamKind, Params, Part, Pass, Position, Report, Result, Role, TermState, View, Views,
 };
 use infomax_optim::{Schedule, ScheduleKind, build};
-use infomax_train::{Observer, RunDir, StepMetrics, TrainConfig, Trainer};
+use infomax_train::{Observer, Parts, RunDir, StepMetrics, TrainConfig, Trainer};
 use std::path::Path;
+use std::sync::Arc;
 
 /// `tanh(x W1 + b1) W2` with a running mean of the hidden units that evaluation subtracts.
 #[derive(Debug)]
@@ -39,12 +40,17 @@ impl Learner for Mlp {
         &self.params
     }
 
-    fn embed(&self, views: &[Tensor], mode: Mode) -> Result<Embeddings> {
+    fn encoder(&self) -> &dyn Encoder {
+        self
+    }
+
+    fn embed(&self, views: &[View], pass: &Pass<'_>) -> Result<Embeddings> {
         let mut out = Vec::new();
-        for x in views {
+        for View { values: x, .. } in views {
             let hidden = x.matmul(&self.w1)?.broadcast_add(&self.b1)?.tanh()?;
-            if mode.is_train() {
-                let batch = hidden.detach().mean(0)?;
+            if pass.is_train() {
+                let ranks = pass.collective;
+                let batch = (ranks.sum(&hidden.detach().mean(0)?)? / ranks.size() as f64)?;
                 self.mean.set(&((self.mean.as_tensor() * 0.9)? + (batch * 0.1)?)?)?;
             }
             // The buffer takes part, so that one that is not restored shows.
@@ -52,8 +58,10 @@ impl Learner for Mlp {
         }
         Ok(Embeddings::new(Views::new(out)?))
     }
+}
 
-    fn features(&self, xs: &Tensor) -> Result<Tensor> {
+impl Encoder for Mlp {
+    fn forward(&self, xs: &Tensor, _: &Pass<'_>) -> Result<Tensor> {
         Ok(xs.matmul(&self.w1)?)
     }
 
@@ -84,9 +92,11 @@ impl Objective for Toy {
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Report> {
         let z = &z.projections;
-        let noise = ctx.key.normal(0.0, 0.01, z[0].dims(), DType::F32, &Device::Cpu)?;
-        let invariance = ((&z[0] - &z[1])? + noise)?.sqr()?.mean_all()?;
-        let distance = z[0].broadcast_sub(&self.centre)?.sqr()?.mean_all()?;
+        // Of the whole batch, so that any number of ranks sees one objective.
+        let (a, b) = (ctx.collective.all_gather(&z[0])?, ctx.collective.all_gather(&z[1])?);
+        let noise = ctx.key.normal(0.0, 0.01, a.dims(), DType::F32, &Device::Cpu)?;
+        let invariance = ((&a - &b)? + noise)?.sqr()?.mean_all()?;
+        let distance = a.broadcast_sub(&self.centre)?.sqr()?.mean_all()?;
         let spread = match self.collapse {
             true => distance,
             false => (distance + 0.1)?.log()?.neg()?,
@@ -99,8 +109,9 @@ impl Objective for Toy {
         ])
     }
 
-    fn update(&mut self, z: &Embeddings, _ctx: &Context<'_>) -> Result<()> {
-        self.centre = ((&self.centre * 0.9)? + (z.projections[0].mean(0)? * 0.1)?)?;
+    fn update(&mut self, z: &Embeddings, ctx: &Context<'_>) -> Result<()> {
+        let all = ctx.collective.all_gather(&z.projections[0])?;
+        self.centre = ((&self.centre * 0.9)? + (all.mean(0)? * 0.1)?)?;
         Ok(())
     }
 
@@ -114,10 +125,12 @@ impl Objective for Toy {
     }
 }
 
-/// Batches that depend on their position alone.
+/// Batches that depend on their position alone, of which each rank gets its share.
 #[derive(Debug)]
 pub struct Source {
     position: Position,
+    rank: usize,
+    ranks: usize,
 }
 
 pub const BATCHES: u64 = 5;
@@ -141,12 +154,15 @@ impl BatchSource for Source {
         let key = Key::new(9).fold_in(epoch).fold_in(batch);
         let view = |v| key.fold_in(v).normal(0.0, 0.1, (16, INPUT), DType::F32, &Device::Cpu);
         let x = Key::new(9).fold_in(batch).normal(0.0, 1.0, (16, INPUT), DType::F32, &Device::Cpu)?;
-        let views = vec![(&x + view(0)?)?, (&x + view(1)?)?];
+        let rows = 16 / self.ranks;
+        let share =
+            |x: Tensor| Ok::<_, infomax_core::Error>(View::global(x.narrow(0, self.rank * rows, rows)?));
+        let views = vec![share((&x + view(0)?)?)?, share((&x + view(1)?)?)?];
         self.position = match batch + 1 {
             BATCHES => Position { epoch: epoch + 1, batch: 0 },
             batch => Position { epoch, batch },
         };
-        Ok(Batch { views, labels: None, indices: (0..16).collect() })
+        Ok(Batch { views, labels: None, indices: (0..rows as u64).collect() })
     }
 
     fn position(&self) -> Position {
@@ -176,6 +192,11 @@ impl Default for Setup {
 }
 
 pub fn trainer(run: RunDir, setup: Setup) -> Trainer {
+    replica(run, setup, Arc::new(Local))
+}
+
+/// The trainer of one rank.
+pub fn replica(run: RunDir, setup: Setup, collective: Arc<dyn Collective>) -> Trainer {
     let schedule = Schedule {
         kind: ScheduleKind::Cosine,
         base_lr: 0.02,
@@ -186,8 +207,11 @@ pub fn trainer(run: RunDir, setup: Setup) -> Trainer {
     };
     let learner = Box::new(Mlp::new(setup.hidden));
     let optimizer = build(&serde_json::from_str(setup.optimizer).unwrap()).unwrap();
-    let source = Box::new(Source { position: Position::default() });
-    Trainer::new(learner, Box::new(setup.objective), optimizer, schedule, source, setup.config, run).unwrap()
+    let (rank, ranks) = (collective.rank(), collective.size());
+    let source = Box::new(Source { position: Position::default(), rank, ranks });
+    let objective = Box::new(setup.objective);
+    let parts = Parts::local(learner, objective, optimizer, schedule, source, setup.config, run);
+    Trainer::new(Parts { collective, ..parts }).unwrap()
 }
 
 pub fn start(path: &Path, setup: Setup) -> Trainer {

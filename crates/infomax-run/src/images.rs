@@ -1,7 +1,8 @@
 //! The images of a run: what is trained on, and what is held out.
 
 use crate::config::{DataConfig, Source};
-use anyhow::{Context as _, Result, bail};
+use crate::error::of;
+use crate::{Error, Result};
 use infomax_core::Key;
 use infomax_data::{Damaged, Dataset, OpenOptions, Shapes, ShapesConfig, Split, Subset};
 use std::collections::BTreeMap;
@@ -10,22 +11,34 @@ use std::sync::Arc;
 
 /// The images of a run.
 #[derive(Clone, Debug)]
-pub(crate) struct Images {
+pub struct Images {
     /// What is trained on.
-    pub(crate) train: Arc<dyn Dataset>,
+    pub train: Arc<dyn Dataset>,
     /// What the probes are trained on: the same images, unless those have no labels.
-    pub(crate) labelled: Arc<dyn Dataset>,
+    pub labelled: Arc<dyn Dataset>,
     /// Held-out images; none for a folder without labels and without a `test/`.
-    pub(crate) test: Option<Arc<dyn Dataset>>,
+    pub test: Option<Arc<dyn Dataset>>,
     /// A short name for the run's folder.
-    pub(crate) name: String,
+    pub name: String,
     /// Files that were left out: path and reason.
-    pub(crate) skipped: Vec<(PathBuf, String)>,
+    pub skipped: Vec<(PathBuf, String)>,
 }
 
 impl Images {
+    /// Opens the images of a configuration.
+    ///
+    /// # Errors
+    /// What is not there or is no data set, with what to do.
+    pub fn open(config: &DataConfig) -> Result<Self> {
+        match (config.source, &config.path) {
+            (Source::Shapes, _) => shapes(config),
+            (Source::Folder, Some(path)) => folder(config, path),
+            (Source::Folder, None) => Err(Error::Config("data.source = \"folder\" needs data.path".into())),
+        }
+    }
+
     /// Why no probe is possible, if so.
-    pub(crate) fn no_probe(&self) -> Option<String> {
+    pub fn no_probe(&self) -> Option<String> {
         let classes = self.labelled.classes();
         match (&self.test, classes.len()) {
             (_, 0) if self.labelled.format() == "image folder" => Some(format!(
@@ -55,7 +68,7 @@ impl Images {
     }
 
     /// One line for each part.
-    pub(crate) fn describe(&self) -> Vec<String> {
+    pub fn describe(&self) -> Vec<String> {
         let mut lines = vec![format!("train: {}", self.train.describe())];
         if let Some(test) = &self.test {
             lines.push(format!("test:  {}", test.describe()));
@@ -78,17 +91,6 @@ fn list(names: &[String]) -> String {
     shown.join(", ") + if names.len() > 5 { ", ..." } else { "" }
 }
 
-/// Opens the images of a configuration.
-pub(crate) fn open(config: &DataConfig) -> Result<Images> {
-    match config.source {
-        Source::Shapes => shapes(config),
-        Source::Folder => {
-            let path = config.path.as_deref().context("data.source = \"folder\" needs data.path")?;
-            folder(config, path)
-        }
-    }
-}
-
 fn shapes(config: &DataConfig) -> Result<Images> {
     let s = &config.shapes;
     let part = |split, len: usize| -> Result<Arc<dyn Dataset>> {
@@ -105,9 +107,9 @@ fn shapes(config: &DataConfig) -> Result<Images> {
             clutter: s.clutter,
             noise: s.noise,
             cache_bytes: config.cache_mib << 19,
-        })?))
+        })?) as _)
     };
-    let train = part(Split::Train, config.train_images).context("[data] train_images")?;
+    let train = part(Split::Train, config.train_images).map_err(of("data"))?;
     Ok(Images {
         labelled: train.clone(),
         train,
@@ -135,9 +137,9 @@ fn folder(config: &DataConfig, path: &Path) -> Result<Images> {
         "train" => opened.train(),
         other => opened.part(other),
     };
-    let all = wanted
-        .cloned()
-        .with_context(|| format!("data.part = `{}`: there are {}", config.part, names.join(", ")))?;
+    let all = wanted.cloned().ok_or_else(|| {
+        Error::Config(format!("data.part = `{}`: there are {}", config.part, names.join(", ")))
+    })?;
     let labelled =
         if all.classes().is_empty() { opened.train().unwrap_or(&all).clone() } else { all.clone() };
     let held_out = opened.held_out().filter(|data| !Arc::ptr_eq(data, &all)).cloned();
@@ -172,7 +174,9 @@ fn first_of_each_class(data: Arc<dyn Dataset>, count: usize, key: &str) -> Resul
         return Ok(data);
     }
     if count > data.len() {
-        bail!("{key} = {count}, but {} has {} images; set it to 0 for all of them", data.name(), data.len());
+        let (name, len) = (data.name(), data.len());
+        let text = format!("{key} = {count}, but {name} has {len} images; set it to 0 for all of them");
+        return Err(Error::Config(text));
     }
     let mut by_class: BTreeMap<Option<u32>, std::vec::IntoIter<usize>> = BTreeMap::new();
     let mut members: BTreeMap<Option<u32>, Vec<usize>> = BTreeMap::new();

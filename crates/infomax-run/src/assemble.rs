@@ -1,0 +1,94 @@
+//! The parts of a run, built from its configuration.
+
+use crate::error::of;
+use crate::images::damaged;
+use crate::{Error, Images, Result, RunConfig, device};
+use candle_core::{DType, Device};
+use infomax_augment::Augmenter;
+use infomax_core::{BatchSource as _, Key, Objective, Params};
+use infomax_data::{DamagedSamples, Loader, LoaderConfig};
+use infomax_models::JointEmbedding;
+use infomax_optim::{Optimizer, Schedule};
+
+/// All parts of a run, ready for a [`infomax_train::Trainer`]: what can be refused was refused here, before
+/// anything is written.
+#[derive(Debug)]
+pub struct Assembly {
+    /// The images.
+    pub images: Images,
+    /// Where the run computes.
+    pub device: Device,
+    /// What the user should know of the choice of the device.
+    pub device_warning: Option<String>,
+    /// The parameters of the learner.
+    pub params: Params,
+    /// The model.
+    pub learner: JointEmbedding,
+    /// The loss.
+    pub objective: Box<dyn Objective>,
+    /// The optimizer.
+    pub optimizer: Box<dyn Optimizer>,
+    /// The learning rate of each step.
+    pub schedule: Schedule,
+    /// The batches.
+    pub loader: Loader,
+    /// The samples that could not be read while the run went on.
+    pub damaged: DamagedSamples,
+    /// The number of steps of the whole run.
+    pub total_steps: u64,
+}
+
+impl Assembly {
+    /// Builds the parts of a configuration; the loader uses so many threads (0: one a core).
+    ///
+    /// # Errors
+    /// What any part refuses, with the section of its setting.
+    pub fn new(config: &RunConfig, workers: usize) -> Result<Self> {
+        let images = Images::open(&config.data)?;
+        let device::Chosen { device, warning } = device::open(&config.train.device)?;
+        let params = params(config, &device);
+        let learner = JointEmbedding::with_precision(&config.model, config.train.precision, &params)
+            .map_err(|error| match error {
+                infomax_models::Error::Precision { .. } => {
+                    Error::Setting { section: "train", reason: format!("precision: {error}") }
+                }
+                other => of("model")(other),
+            })?;
+        let objective = config.objective.build().map_err(of("objective"))?;
+        let optimizer = infomax_optim::build(&config.optim.optimizer).map_err(of("optim"))?;
+        let recipe = config.augment.resolve()?;
+        let loader = Loader::new(
+            images.train.clone(),
+            Augmenter::new(&recipe)?,
+            LoaderConfig {
+                batch: config.train.batch,
+                key: Key::new(config.train.run.seed).fold_named("data"),
+                workers,
+                prefetch: config.train.prefetch,
+                damaged: damaged(&config.data, images.train.len()),
+                ..LoaderConfig::default()
+            },
+        )?;
+        let batches = loader.batches_per_epoch();
+        let total_steps = config.train.run.total_steps(batches);
+        let schedule = config.optim.schedule.schedule(batches, total_steps).map_err(of("optim"))?;
+        Ok(Self {
+            images,
+            device,
+            device_warning: warning,
+            params,
+            learner,
+            objective,
+            optimizer,
+            schedule,
+            damaged: loader.damaged(),
+            loader,
+            total_steps,
+        })
+    }
+}
+
+/// The parameters of a run, before anything is built: their start is a function of the seed.
+pub(crate) fn params(config: &RunConfig, device: &Device) -> Params {
+    Params::new(DType::F32, device, Key::new(config.train.run.seed).fold_named("init"))
+}

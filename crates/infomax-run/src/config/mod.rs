@@ -1,0 +1,199 @@
+//! The configuration of a run: one typed struct with seven sections, and the layers that it is read from.
+
+mod layers;
+mod reference;
+mod schema;
+mod sections;
+mod show;
+
+pub use layers::{Layers, suggestion};
+pub use reference::reference;
+pub use sections::{
+    AugmentConfig, DataConfig, EvalConfig, OptimSection, RunConfig, ShapesSection, Source, TrainSection,
+};
+pub use show::show;
+
+use crate::{Error, Result};
+use infomax_losses::ObjectiveConfig;
+use std::path::PathBuf;
+use toml::{Table, Value};
+
+/// The sections, in the order in which they are shown.
+pub const SECTIONS: [&str; 7] = ["data", "augment", "model", "objective", "optim", "train", "eval"];
+
+/// Where a configuration comes from, below the defaults.
+#[derive(Clone, Debug, Default)]
+pub struct Origins {
+    /// A TOML file.
+    pub file: Option<PathBuf>,
+    /// A folder or file of images, which the name of the flag stands for.
+    pub data: Option<PathBuf>,
+    /// Assignments `section.key=value`, each with the name under which its origin is shown; the last wins.
+    pub assignments: Vec<(String, String)>,
+}
+
+/// Reads all layers: defaults < defaults of a folder < file < data < assignments.
+///
+/// # Errors
+/// A file that is not TOML, an assignment that is none, an unknown section or key with the nearest valid ones.
+pub fn layers(origins: &Origins) -> Result<Layers> {
+    let mut upper = Layers::default();
+    if let Some(path) = &origins.file {
+        upper.over_file(path)?;
+    }
+    if let Some(path) = &origins.data {
+        // A folder is part of the resolved configuration: kept absolute, so that `--resume` works elsewhere.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let text = path.to_str();
+        let text = text.ok_or_else(|| Error::Config(format!("{} is not valid UTF-8", path.display())))?;
+        let data = Table::from_iter([
+            ("source".to_owned(), Value::String("folder".into())),
+            ("path".to_owned(), Value::String(text.to_owned())),
+        ]);
+        upper.over(Table::from_iter([("data".to_owned(), Value::Table(data))]), "--data");
+    }
+    for (assignment, origin) in &origins.assignments {
+        upper.over_assignment(assignment, origin)?;
+    }
+    let given = |key: &str| upper.table().get("data").and_then(|data| data.get(key)).is_some();
+    if given("path") && !given("source") {
+        // A path means what lies there.
+        let origin = upper.origin("data.path").to_owned();
+        upper.over_assignment("data.source=folder", &origin)?;
+    }
+    let folder = upper.table().get("data").and_then(|data| data.get("source")).and_then(Value::as_str)
+        == Some("folder");
+
+    let mut layers = Layers::default();
+    let defaults = RunConfig::default();
+    let mut lowest = table(&defaults)?;
+    // Of the objective the name alone: its terms follow from it and from the convention that is asked for.
+    let name = ("name".to_owned(), Value::String(defaults.objective.name.clone()));
+    lowest.insert("objective".to_owned(), Value::Table(Table::from_iter([name])));
+    layers.over(lowest, "default");
+    if folder {
+        let changed = difference(&table(&defaults)?, table(&defaults.for_folder())?);
+        layers.over(changed, "default for folders");
+    }
+    layers.over_layers(upper);
+    layers.check()?;
+    Ok(layers)
+}
+
+/// The configuration as a table.
+fn table(config: &RunConfig) -> Result<Table> {
+    Table::try_from(config).map_err(|e| Error::Config(format!("a configuration that is no TOML: {e}")))
+}
+
+/// What is in `upper` and not the same in `lower`.
+fn difference(lower: &Table, upper: Table) -> Table {
+    let changed = upper.into_iter().filter_map(|(key, value)| match (lower.get(&key), value) {
+        (Some(Value::Table(below)), Value::Table(above)) => {
+            let inner = difference(below, above);
+            (!inner.is_empty()).then_some((key, Value::Table(inner)))
+        }
+        (Some(below), above) if *below == above => None,
+        (_, above) => Some((key, above)),
+    });
+    changed.collect()
+}
+
+/// The objective of layers: a named preset is written out first, so that single keys of its terms can be set.
+///
+/// # Errors
+/// An unknown name or key, with the nearest valid ones.
+pub fn objective(layers: &Layers) -> Result<ObjectiveConfig> {
+    let written: Table = layers.section("objective")?;
+    let text = |key: &str| written.get(key).and_then(Value::as_str);
+    let preset = match text("name") {
+        None | Some("custom") => return layers.section("objective"),
+        Some(name) => match text("convention") {
+            Some(convention) => ObjectiveConfig::with_convention(name, convention),
+            None => ObjectiveConfig::named(name),
+        },
+    };
+    let preset = preset.map_err(|e| Error::Config(format!("objective.name: {e}")))?;
+    let mut whole = Layers::default();
+    let value = Value::try_from(preset).map_err(|e| Error::Config(format!("objective: {e}")))?;
+    whole.over(Table::from_iter([("objective".to_owned(), value)]), "preset");
+    whole.over_layers(layers.only("objective"));
+    whole.check()?;
+    whole.section("objective")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(assignments: &[&str]) -> Result<RunConfig> {
+        let assignments = assignments.iter().map(|a| ((*a).to_owned(), "--set".to_owned())).collect();
+        RunConfig::resolve(&layers(&Origins { assignments, ..Origins::default() })?)
+    }
+
+    fn refused(assignment: &str, parts: &[&str]) {
+        let message = resolve(&[assignment]).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| message.contains(part)), "{assignment}: {message}");
+    }
+
+    #[test]
+    fn the_defaults_are_the_main_job_and_survive_toml() {
+        let config = resolve(&[]).unwrap();
+        assert_eq!(config, RunConfig::default());
+        for config in [config, resolve(&["data.source=folder", "data.path=photos"]).unwrap()] {
+            let mut layers = Layers::default();
+            layers.over(config.to_toml().unwrap().parse().unwrap(), "file");
+            assert_eq!(RunConfig::resolve(&layers).unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn a_path_means_what_lies_there() {
+        let config = resolve(&["data.path=photos"]).unwrap();
+        assert_eq!(config.data.source, Source::Folder);
+        assert_eq!(config.augment, RunConfig::default().for_folder().augment);
+    }
+
+    #[test]
+    fn an_encoder_is_chosen_by_its_kind() {
+        let config = resolve(&["model.encoder.kind=vit", "model.encoder.width=64", "model.encoder.heads=2"]);
+        match config.unwrap().model.encoder {
+            infomax_models::EncoderConfig::Vit(vit) => assert_eq!((vit.width, vit.heads), (64, 2)),
+            other => panic!("{other:?}"),
+        }
+        // The keys of the old choice are gone with it.
+        refused("model.encoder.kind=tree", &["tree", "model.encoder", "resnet, vit, convnext"]);
+    }
+
+    #[test]
+    fn unknown_keys_are_named_with_their_place_and_the_nearest() {
+        refused("train.epoch=3", &["`epoch`", "[train]", "--set", "did you mean `epochs`"]);
+        refused("trian.epochs=3", &["[trian]", "did you mean `train`"]);
+        refused("model.encoder.widht=3", &["`widht`", "[model.encoder]", "did you mean `width`"]);
+        refused("optim.beta3=0.9", &["`beta3`", "[optim]", "did you mean `beta"]);
+        refused("objective.entropy.varience=3", &["`varience`", "[objective.entropy]", "`variance`"]);
+        refused("objective.invariance.wieght=3", &["`wieght`", "[objective.invariance]", "`weight`"]);
+        refused("objective.variance=10", &["`variance` in [objective]", "did you mean `entropy.variance`"]);
+        refused("eval.knn.kk=3", &["`kk`", "[eval.knn]"]);
+        refused("augment.recipe.mean=[0.5]", &["augment.recipe"]);
+    }
+
+    #[test]
+    fn old_names_say_what_to_write() {
+        refused("eval.knn_k=20", &["eval.knn_k", "eval.knn.k"]);
+        refused("model.vit.width=64", &["model.vit", "[model.encoder]", "kind = \"vit\""]);
+        refused("model.convnext.patch=4", &["model.convnext", "kind = \"convnext\""]);
+    }
+
+    #[test]
+    fn wrong_types_and_ranges_name_their_key() {
+        refused("train.epochs=many", &["train.epochs", "many"]);
+        refused("train.precision=f16", &["train.precision", "f16"]);
+        refused("data.cache_mib=-1", &["data.cache_mib"]);
+        refused("eval.linear.l2=3", &["eval.linear.l2"]);
+        refused("optim.lr=-1", &["optim.lr = -1"]);
+        refused("train.log_every=0", &["train.log_every = 0"]);
+        refused("augment.preset=nope", &["augment.", "nope"]);
+        refused("objective.name=vicregg", &["objective.name", "`vicreg`"]);
+        refused("objective.convention=ours", &["objective.name", "ours"]);
+    }
+}

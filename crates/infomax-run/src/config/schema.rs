@@ -1,0 +1,136 @@
+//! The keys of a configuration, read from the schema of its structs: nothing is listed a second time.
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+/// One table of a configuration: its keys, and the choice that adds further ones, if there is one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Node<'a> {
+    /// The schema of each key.
+    pub(super) keys: BTreeMap<String, &'a Value>,
+    /// The kinds that a tag chooses between.
+    pub(super) choices: Vec<Choice<'a>>,
+}
+
+/// One kind of a tagged choice.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Choice<'a> {
+    /// The key that chooses.
+    pub(super) tag: &'a str,
+    /// Its value for this kind.
+    pub(super) value: &'a str,
+    /// The schema of the kind.
+    pub(super) schema: &'a Value,
+}
+
+/// The schema of the whole configuration.
+pub(super) fn root() -> &'static Value {
+    static ROOT: OnceLock<Value> = OnceLock::new();
+    ROOT.get_or_init(|| schemars::schema_for!(super::RunConfig).to_value())
+}
+
+impl<'a> Node<'a> {
+    /// The table that a schema describes.
+    pub(super) fn of(schema: &'a Value) -> Self {
+        let mut node = Self::default();
+        node.collect(schema);
+        node
+    }
+
+    /// Whether this is a table at all.
+    pub(super) fn is_table(&self) -> bool {
+        !self.keys.is_empty() || !self.choices.is_empty()
+    }
+
+    /// The keys that are valid beside the given tags: with those of the chosen kind, or of every kind where none
+    /// is chosen.
+    pub(super) fn valid(&self, tag: impl Fn(&str) -> Option<String>) -> BTreeMap<String, &'a Value> {
+        let mut keys = self.keys.clone();
+        let chosen = |c: &&Choice<'a>| tag(c.tag).as_deref() == Some(c.value);
+        match self.choices.iter().find(chosen) {
+            Some(choice) => keys.extend(Node::of(choice.schema).keys),
+            None => self.choices.iter().for_each(|choice| keys.extend(Node::of(choice.schema).keys)),
+        }
+        keys
+    }
+
+    fn collect(&mut self, schema: &'a Value) {
+        if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
+            if let Some(target) = target.strip_prefix('#').and_then(|pointer| root().pointer(pointer)) {
+                self.collect(target);
+            }
+        }
+        for (key, value) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+            self.keys.insert(key.clone(), value);
+        }
+        for part in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
+            self.collect(part);
+        }
+        for name in ["oneOf", "anyOf"] {
+            for alternative in schema.get(name).and_then(Value::as_array).into_iter().flatten() {
+                match tag(alternative) {
+                    Some((tag, value)) => self.choices.push(Choice { tag, value, schema: alternative }),
+                    // `Option<T>` is an alternative of `T` and null.
+                    None => self.collect(alternative),
+                }
+            }
+        }
+    }
+}
+
+/// The key and value that an alternative is chosen by.
+fn tag(alternative: &Value) -> Option<(&str, &str)> {
+    let keys = alternative.get("properties")?.as_object()?;
+    keys.iter().find_map(|(key, schema)| Some((key.as_str(), schema.get("const")?.as_str()?)))
+}
+
+/// The documentation of a key: its own, or that of its type.
+pub(super) fn documentation(schema: &Value) -> String {
+    let own = schema.get("description").and_then(Value::as_str);
+    let target = schema.get("$ref").and_then(Value::as_str);
+    let target = target.and_then(|t| t.strip_prefix('#')).and_then(|pointer| root().pointer(pointer));
+    let text = own.or_else(|| target?.get("description")?.as_str()).unwrap_or_default();
+    // The first paragraph, on one line.
+    text.split("\n\n").next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The words that a key may hold, where it holds one of a few.
+pub(super) fn words(schema: &Value) -> Vec<String> {
+    let target = schema.get("$ref").and_then(Value::as_str);
+    let target = target.and_then(|t| t.strip_prefix('#')).and_then(|pointer| root().pointer(pointer));
+    let schema = target.unwrap_or(schema);
+    let listed = schema.get("enum").and_then(Value::as_array).into_iter().flatten();
+    let single =
+        schema.get("oneOf").and_then(Value::as_array).into_iter().flatten().flat_map(|alternative| {
+            let listed = alternative.get("enum").and_then(Value::as_array).into_iter().flatten();
+            alternative.get("const").into_iter().chain(listed)
+        });
+    listed.chain(single).filter_map(Value::as_str).map(ToOwned::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_of_the_defaults_is_in_the_schema_with_documentation() {
+        fn walk(table: &toml::Table, schema: &Value, path: &str, seen: &mut usize) {
+            let node = Node::of(schema);
+            let valid = node.valid(|tag| table.get(tag)?.as_str().map(ToOwned::to_owned));
+            for (key, value) in table {
+                let schema = valid.get(key).unwrap_or_else(|| panic!("{path}.{key} is not in the schema"));
+                let is_tag = node.choices.iter().any(|choice| choice.tag == key);
+                assert!(is_tag || !documentation(schema).is_empty(), "{path}.{key} has no documentation");
+                *seen += 1;
+                if let toml::Value::Table(inner) = value {
+                    walk(inner, schema, &format!("{path}.{key}"), seen);
+                }
+            }
+        }
+        let defaults = toml::Table::try_from(super::super::RunConfig::default()).unwrap();
+        let mut seen = 0;
+        walk(&defaults, root(), "", &mut seen);
+        assert!(seen > 80, "{seen} keys");
+    }
+}

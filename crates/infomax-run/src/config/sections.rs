@@ -1,0 +1,352 @@
+//! The sections of a configuration: every key once, with its default, its unit and its documentation.
+
+use super::Layers;
+use crate::error::of;
+use crate::{Error, Result};
+use infomax_augment::{Recipe, Semantics};
+use infomax_data::ShapesConfig;
+use infomax_eval::{KnnConfig, LinearProbeConfig};
+use infomax_losses::ObjectiveConfig;
+use infomax_models::{EncoderConfig, ModelConfig, Precision, ResNetConfig};
+use infomax_optim::{AdamWConfig, OptimConfig, ScheduleConfig};
+use infomax_train::{RunDir, TrainConfig};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// A resolved configuration: all that a run depends on, beside the images themselves.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct RunConfig {
+    /// Which images.
+    pub data: DataConfig,
+    /// The views that training sees.
+    pub augment: AugmentConfig,
+    /// The encoder and its heads.
+    pub model: ModelConfig,
+    /// The loss: a named objective, or an invariance and an entropy term.
+    pub objective: ObjectiveConfig,
+    /// The optimizer and its schedule.
+    pub optim: OptimSection,
+    /// The loop.
+    pub train: TrainSection,
+    /// The probes.
+    pub eval: EvalConfig,
+}
+
+impl Default for RunConfig {
+    /// The main job: the embedded data set, VICReg, a small ResNet; minutes on two cores.
+    fn default() -> Self {
+        let encoder = ResNetConfig { blocks: vec![1, 1, 1], width: 24, ..ResNetConfig::default() };
+        Self {
+            data: DataConfig::default(),
+            augment: AugmentConfig::default(),
+            model: ModelConfig {
+                encoder: EncoderConfig::ResNet(encoder),
+                projector: vec![256, 256, 256],
+                ..ModelConfig::default()
+            },
+            objective: vicreg(),
+            optim: OptimSection {
+                schedule: ScheduleConfig { lr: 4e-3, warmup_epochs: 1.0, ..ScheduleConfig::default() },
+                optimizer: OptimConfig::AdamW(AdamWConfig { weight_decay: 1e-4, ..AdamWConfig::default() }),
+            },
+            train: TrainSection::default(),
+            eval: EvalConfig::default(),
+        }
+    }
+}
+
+/// The default objective. The name is one of the table's own, so that the other branch is never taken.
+fn vicreg() -> ObjectiveConfig {
+    ObjectiveConfig::named("vicreg").unwrap_or_else(|_| {
+        use infomax_losses::{EntropyConfig, InvarianceConfig, entropy, invariance};
+        ObjectiveConfig::custom(
+            InvarianceConfig::Mse(invariance::Mse { weight: 25.0, ..Default::default() }),
+            EntropyConfig::Vicreg(entropy::Vicreg::default()),
+        )
+    })
+}
+
+impl RunConfig {
+    /// What differs when a folder of images is given: a recipe for photographs, a deeper network.
+    #[must_use]
+    pub fn for_folder(mut self) -> Self {
+        (self.data.train_images, self.data.test_images) = (0, 0);
+        (self.augment.preset, self.augment.size) = (Some("vicreg-cifar".to_owned()), 32);
+        self.model.encoder = EncoderConfig::ResNet(ResNetConfig { width: 16, ..ResNetConfig::default() });
+        self.model.projector = vec![512, 512, 512];
+        self.optim.schedule.lr = 1e-3;
+        self.train.batch = 256;
+        self
+    }
+
+    /// Reads every section of merged layers and checks what can be checked without data.
+    ///
+    /// # Errors
+    /// [`Error::Config`] or [`Error::Setting`] with the key, its value and its origin.
+    pub fn resolve(layers: &Layers) -> Result<Self> {
+        let config = Self {
+            data: layers.section("data")?,
+            augment: layers.section("augment")?,
+            model: layers.section("model")?,
+            objective: super::objective(layers)?,
+            optim: layers.section("optim")?,
+            train: layers.section("train")?,
+            eval: layers.section("eval")?,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Reads the resolved configuration of a run.
+    ///
+    /// # Errors
+    /// A folder that is no run, or as [`RunConfig::resolve`].
+    pub fn of_run(run: &Path) -> Result<Self> {
+        RunDir::config_of(run)?;
+        let mut layers = Layers::default();
+        layers.over_file(&run.join("config.toml"))?;
+        layers.check()?;
+        Self::resolve(&layers)
+    }
+
+    /// The configuration as TOML, complete.
+    ///
+    /// # Errors
+    /// A path that is not valid UTF-8.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|e| Error::Config(format!("this configuration is no TOML: {e}")))
+    }
+
+    fn check(&self) -> Result<()> {
+        let refuse = |text: String| Err(Error::Config(text));
+        let d = &self.data;
+        if d.source == Source::Folder && d.path.is_none() {
+            return refuse("data.source = \"folder\" needs data.path (or `--data DIR`)".into());
+        }
+        if !(0.0..1.0).contains(&d.test_fraction) {
+            return refuse(format!(
+                "data.test_fraction = {}: it must be at least 0 and below 1",
+                d.test_fraction
+            ));
+        }
+        let t = &self.train;
+        for (key, value, least) in
+            [("epochs", t.run.epochs, 1), ("batch", t.batch as u64, 2), ("prefetch", t.prefetch as u64, 1)]
+        {
+            if value < least {
+                let why = if key == "batch" { " (the covariance of one sample is undefined)" } else { "" };
+                return refuse(format!("train.{key} = {value}: it must be at least {least}{why}"));
+            }
+        }
+        t.run.check().map_err(of("train"))?;
+        // The ranges of a schedule are checked where it is made.
+        self.optim.schedule.schedule(1, t.run.epochs).map_err(of("optim"))?;
+        infomax_optim::build(&self.optim.optimizer).map_err(of("optim"))?;
+        self.objective.build().map_err(of("objective"))?;
+        self.eval.knn.check().and(self.eval.linear.check()).map_err(of("eval"))?;
+        if self.eval.batch == 0 {
+            return refuse("eval.batch = 0: it must be at least 1".into());
+        }
+        self.augment.resolve().map(drop)
+    }
+}
+
+/// Which images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    /// The embedded data set or a folder; a `path` alone means the latter.
+    pub source: Source,
+    /// The folder or file: whatever `infomax data info` recognises.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// How many training images, the same number of each class (0: all of the folder).
+    pub train_images: usize,
+    /// How many test images (0: all of the folder; of the embedded data set: none).
+    pub test_images: usize,
+    /// The part held out for evaluation where a folder has no `test/` or `val/`, in 0..1.
+    pub test_fraction: f64,
+    /// Whether an unreadable image is an error.
+    pub strict: bool,
+    /// The part to train on, where there are several, for example `unlabeled` of STL-10.
+    pub part: String,
+    /// Images of more pixels are refused.
+    pub max_pixels: u64,
+    /// Decoded images are kept in memory up to this many MiB.
+    pub cache_mib: usize,
+    /// The seed of the embedded data set and of held-out parts.
+    pub seed: u64,
+    /// How hard the embedded data set is.
+    pub shapes: ShapesSection,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            source: Source::Shapes,
+            path: None,
+            train_images: 10_000,
+            test_images: 4_000,
+            test_fraction: 0.2,
+            strict: false,
+            part: "train".into(),
+            max_pixels: 100_000_000,
+            cache_mib: 2048,
+            seed: 0,
+            shapes: ShapesSection::default(),
+        }
+    }
+}
+
+/// Where images come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// The embedded data set, which is drawn.
+    Shapes,
+    /// What lies at `path`.
+    Folder,
+}
+
+/// The settings of the embedded data set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShapesSection {
+    /// The side of the images, in pixels.
+    pub size: usize,
+    /// The least and the largest size of a shape, in parts of the image.
+    pub scale: (f64, f64),
+    /// The largest rotation, in turns to either side.
+    pub rotation: f64,
+    /// The part of a shape that may lie outside of the image.
+    pub cut: f64,
+    /// The least contrast between shape and background.
+    pub contrast: f64,
+    /// The strength of the textures.
+    pub texture: f64,
+    /// The least and the largest number of small shapes around.
+    pub clutter: (usize, usize),
+    /// The standard deviation of the noise, of values in 0..1.
+    pub noise: f64,
+}
+
+impl Default for ShapesSection {
+    fn default() -> Self {
+        let ShapesConfig { size, scale, rotation, cut, contrast, texture, clutter, noise, .. } =
+            ShapesConfig::default();
+        Self { size, scale, rotation, cut, contrast, texture, clutter, noise }
+    }
+}
+
+/// The views that training sees: a preset at a size, or a whole recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AugmentConfig {
+    /// The name of a preset (`infomax data preview --list`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+    /// The side of the largest view, in pixels.
+    pub size: usize,
+    /// Whose arithmetic the operations follow, instead of what the preset or the recipe says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub semantics: Option<Semantics>,
+    /// Views written out, instead of a preset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<Recipe>,
+}
+
+impl Default for AugmentConfig {
+    fn default() -> Self {
+        Self { preset: Some("vicreg-shapes".to_owned()), size: 24, semantics: None, recipe: None }
+    }
+}
+
+impl AugmentConfig {
+    /// The recipe that is meant.
+    ///
+    /// # Errors
+    /// An unknown preset, a recipe with a setting out of its range, or neither of them.
+    pub fn resolve(&self) -> Result<Recipe> {
+        let recipe = match (&self.recipe, &self.preset) {
+            (Some(recipe), _) => recipe.clone(),
+            (None, Some(preset)) => Recipe::preset(preset).map_err(of("augment"))?.with_size(self.size),
+            (None, None) => {
+                return Err(Error::Config("[augment] needs a `preset` or a [augment.recipe]".into()));
+            }
+        };
+        let recipe = self.with_semantics(recipe);
+        recipe.check().map_err(of("augment.recipe"))?;
+        Ok(recipe)
+    }
+
+    /// A recipe with the semantics that are set, if any are.
+    pub fn with_semantics(&self, recipe: Recipe) -> Recipe {
+        let semantics = self.semantics.unwrap_or(recipe.semantics);
+        recipe.with_semantics(semantics)
+    }
+}
+
+/// The optimizer and its schedule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OptimSection {
+    /// The learning rate, its warm-up and its end.
+    #[serde(flatten)]
+    pub schedule: ScheduleConfig,
+    /// The optimizer with its own settings.
+    #[serde(flatten)]
+    pub optimizer: OptimConfig,
+}
+
+/// The loop.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct TrainSection {
+    /// Where training computes: `auto` (an accelerator that this build has and that works, else the CPU), `cpu`,
+    /// `cuda:N` or `metal`.
+    pub device: String,
+    /// Samples in a batch.
+    pub batch: usize,
+    /// Batches that are prepared ahead.
+    pub prefetch: usize,
+    /// What the encoder's training passes compute with.
+    pub precision: Precision,
+    /// The loop itself.
+    #[serde(flatten)]
+    pub run: TrainConfig,
+}
+
+impl Default for TrainSection {
+    fn default() -> Self {
+        let run = TrainConfig { log_every: 5, ..TrainConfig::default() };
+        Self { device: "auto".into(), batch: 128, prefetch: 4, precision: Precision::F32, run }
+    }
+}
+
+/// The probes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvalConfig {
+    /// Whether the encoder at random initialization is evaluated beside the trained one.
+    pub random_baseline: bool,
+    /// Whether raw pixels are evaluated beside it.
+    pub pixel_baseline: bool,
+    /// Images in one forward pass.
+    pub batch: usize,
+    /// The nearest-neighbor classifier.
+    pub knn: KnnConfig,
+    /// The linear probe.
+    pub linear: LinearProbeConfig,
+}
+
+impl Default for EvalConfig {
+    fn default() -> Self {
+        Self {
+            random_baseline: true,
+            pixel_baseline: true,
+            batch: 256,
+            knn: KnnConfig::default(),
+            linear: LinearProbeConfig::default(),
+        }
+    }
+}

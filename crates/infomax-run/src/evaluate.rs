@@ -1,0 +1,236 @@
+//! What a representation learned: probes and ranks beside those of a random encoder and of raw pixels.
+
+use crate::assemble::params;
+use crate::images::damaged;
+use crate::{Error, Images, Result, RunConfig, RunObserver, device};
+use candle_core::{Device, Tensor};
+use infomax_augment::EvalTransform;
+use infomax_core::Learner;
+use infomax_data::{Dataset, EvalLoader};
+use infomax_eval::{FeatureBank, knn, linear_probe, spectrum, uniformity};
+use infomax_models::JointEmbedding;
+use infomax_train::RunDir;
+use serde::Serialize;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What was measured: `evaluation.json` of a run.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Evaluation {
+    /// The number of finished steps of the evaluated weights.
+    pub step: u64,
+    /// The images whose features the probes are trained on.
+    pub train_images: usize,
+    /// The held-out images.
+    pub test_images: usize,
+    /// The classes.
+    pub classes: usize,
+    /// How the probes were made, in words.
+    pub protocol: String,
+    /// Why there is no probe, if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_probe: Option<String>,
+    /// One row a representation.
+    pub rows: Vec<Row>,
+    /// The seconds that it took.
+    pub seconds: f64,
+}
+
+/// One representation.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Row {
+    /// Which: `trained encoder`, `random encoder`, `raw pixels`.
+    pub what: String,
+    /// The width of its features.
+    pub dim: usize,
+    /// The accuracy of the linear probe on held-out images, in 0..1.
+    pub linear: Option<f64>,
+    /// The same on the images that the probe was trained on.
+    pub linear_train: Option<f64>,
+    /// The accuracy of the nearest-neighbor classifier, in 0..1.
+    pub knn: Option<f64>,
+    /// See [`infomax_eval::Spectrum::rank_me`].
+    pub rank_me: f64,
+    /// See [`infomax_eval::Spectrum::effective_rank`].
+    pub effective_rank: f64,
+    /// See [`infomax_eval::Spectrum::participation_ratio`].
+    pub participation_ratio: f64,
+    /// See [`infomax_eval::uniformity`]; of the first 2,048 images.
+    pub uniformity: f64,
+}
+
+/// Raw pixels of larger images are not probed: a linear classifier of them takes more memory and time than
+/// the training, and says as little as that of small ones.
+const MAX_PIXELS: usize = 3 * 64 * 64;
+
+/// Rows that the pairwise uniformity looks at: its cost stays bounded.
+const UNIFORMITY_ROWS: usize = 2048;
+
+/// Evaluates the newest checkpoint of a run, on its own images or on those at a path. An evaluation of its own
+/// images is written into the run's folder.
+///
+/// # Errors
+/// A folder that is no run or has no checkpoint; images that cannot be opened.
+pub fn evaluate_run(run: &Path, data: Option<&Path>, observer: &mut dyn RunObserver) -> Result<Evaluation> {
+    let mut config = RunConfig::of_run(run)?;
+    if let Some(data) = data {
+        config.data.source = crate::config::Source::Folder;
+        config.data.path = Some(data.to_owned());
+        (config.data.train_images, config.data.test_images) = (0, 0);
+    }
+    let found = RunDir::latest(run)?.ok_or_else(|| Error::NoCheckpoint { path: run.to_owned() })?;
+    found.warnings.iter().for_each(|warning| observer.on_warning(warning));
+    let images = Images::open(&config.data)?;
+    let chosen = device::open(&config.train.device)?;
+    if let Some(warning) = &chosen.warning {
+        observer.on_warning(warning);
+    }
+    let params = params(&config, &chosen.device);
+    let learner = JointEmbedding::new(&config.model, &params)?;
+    found.checkpoint.load_model(&params)?;
+    let step = found.checkpoint.state().step;
+    let evaluation = evaluate(&config, &images, &learner, step, observer)?;
+    if data.is_none() {
+        write(&RunDir::open(run)?, &evaluation)?;
+    }
+    Ok(evaluation)
+}
+
+/// Writes `evaluation.json`.
+pub(crate) fn write(run: &RunDir, evaluation: &Evaluation) -> Result<()> {
+    let text = serde_json::to_string_pretty(evaluation)
+        .map_err(|e| Error::io("encode", &run.path().join("evaluation.json"), e.into()))?;
+    Ok(run.write_file("evaluation.json", (text + "\n").as_bytes())?)
+}
+
+/// A representation: its name and its features of a batch.
+type Subject<'a> = (&'a str, Box<dyn Fn(&Tensor) -> infomax_eval::Result<Tensor> + 'a>);
+
+/// Evaluates a learner against the same encoder at its random start and against raw pixels, as `[eval]` says.
+///
+/// # Errors
+/// Images that cannot be read, features that are not finite.
+pub fn evaluate(
+    config: &RunConfig,
+    images: &Images,
+    learner: &dyn Learner,
+    step: u64,
+    observer: &mut dyn RunObserver,
+) -> Result<Evaluation> {
+    let start = Instant::now();
+    let recipe = config.augment.resolve()?;
+    let transform = EvalTransform::for_recipe(&recipe)?;
+    let device = learner.params().device().clone();
+    let random = JointEmbedding::new(&config.model, &params(config, &device))?;
+    let on_device = |xs: &Tensor| xs.to_device(&device);
+    let mut subjects: Vec<Subject<'_>> =
+        vec![("trained encoder", Box::new(|xs| Ok(learner.features(&on_device(xs)?)?)))];
+    if config.eval.random_baseline {
+        subjects.push(("random encoder", Box::new(|xs| Ok(random.features(&on_device(xs)?)?))));
+    }
+    let (channels, height, width) = transform.output();
+    if config.eval.pixel_baseline && channels * height * width <= MAX_PIXELS {
+        subjects.push(("raw pixels", Box::new(|xs| Ok(xs.clone()))));
+    }
+
+    let no_probe = images.no_probe();
+    let test = images.test.as_ref().filter(|_| no_probe.is_none());
+    let per_subject = images.labelled.len() + test.map_or(0, |t| t.len());
+    let mut pass =
+        Pass { transform, config, done: 0, total: (per_subject * subjects.len()) as u64, observer };
+    let (mut protocol, mut rows) = (String::new(), Vec::new());
+    for (what, f) in &subjects {
+        let train = pass.bank(&images.labelled, what, f)?;
+        let spectrum = spectrum(&train.features)?;
+        let some = train.features.narrow(0, 0, train.features.dims()[0].min(UNIFORMITY_ROWS))?;
+        let mut row = Row {
+            what: (*what).to_owned(),
+            dim: train.features.dims()[1],
+            linear: None,
+            linear_train: None,
+            knn: None,
+            rank_me: spectrum.rank_me,
+            effective_rank: spectrum.effective_rank,
+            participation_ratio: spectrum.participation_ratio,
+            uniformity: uniformity(&some)?,
+        };
+        if let (Some(test), Ok(train_labels)) = (test, train.known_labels()) {
+            let held_out = pass.bank(test, what, f)?;
+            let test_labels = held_out.known_labels()?;
+            pass.observer.on_evaluation(pass.done, pass.total, &format!("{what}: probes"));
+            let (knn_config, linear) = (&config.eval.knn, &config.eval.linear);
+            let near = knn(&train.features, &train_labels, &held_out.features, &test_labels, knn_config)?;
+            let probe =
+                linear_probe(&train.features, &train_labels, &held_out.features, &test_labels, linear)?;
+            row.knn = Some(near.accuracy);
+            row.linear = Some(probe.accuracy);
+            row.linear_train = Some(probe.train_accuracy);
+            protocol = format!(
+                "linear: {}\nkNN: k = {}, cosine similarity, votes weighted by exp(similarity / {})",
+                probe.protocol, near.k, near.temperature
+            );
+        }
+        rows.push(row);
+    }
+    let total = pass.total;
+    observer.on_evaluation(total, total, "");
+    Ok(Evaluation {
+        step,
+        train_images: images.labelled.len(),
+        test_images: images.test.as_ref().map_or(0, |t| t.len()),
+        classes: images.labelled.classes().len(),
+        protocol,
+        no_probe,
+        rows,
+        seconds: start.elapsed().as_secs_f64(),
+    })
+}
+
+/// Passes over data sets, counted.
+struct Pass<'a> {
+    transform: EvalTransform,
+    config: &'a RunConfig,
+    done: u64,
+    total: u64,
+    observer: &'a mut dyn RunObserver,
+}
+
+impl Pass<'_> {
+    /// The features of a data set, with its labels.
+    fn bank(
+        &mut self,
+        images: &Arc<dyn Dataset>,
+        what: &str,
+        f: &dyn Fn(&Tensor) -> infomax_eval::Result<Tensor>,
+    ) -> Result<FeatureBank> {
+        let policy = damaged(&self.config.data, images.len());
+        let batch = self.config.eval.batch;
+        let pass = EvalLoader::new(images.clone(), self.transform.clone(), batch, &Device::Cpu)?;
+        let pass = pass.with_damaged(policy);
+        let left_out = pass.damaged();
+        // An error of the data is kept as what it is: the bank knows errors of evaluations only.
+        let mut failed = None;
+        let batches = pass.map_while(|part| match part {
+            Ok((xs, labels)) => {
+                self.done += labels.len() as u64;
+                self.observer.on_evaluation(self.done, self.total, what);
+                Some(Ok::<_, infomax_eval::Error>((xs, labels)))
+            }
+            Err(error) => {
+                failed = Some(error);
+                None
+            }
+        });
+        let bank = FeatureBank::collect(batches, f);
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        for (_, reason) in left_out.list() {
+            self.observer.on_warning(&format!("left out of the evaluation: {reason}"));
+        }
+        Ok(bank?)
+    }
+}

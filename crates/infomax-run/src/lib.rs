@@ -1,0 +1,41 @@
+//! Runs of `infomax` as a library: everything between a configuration and its outcome, without printing.
+//!
+//! | item | what it is |
+//! |---|---|
+//! | [`RunConfig`] | a run as data: data, views, model, objective, optimizer, training, evaluation |
+//! | [`config::Layers`] | defaults, files and single values laid over each other, with the origin of each |
+//! | [`pretrain`], [`Options`], [`Outcome`] | trains a representation and evaluates it |
+//! | [`evaluate_run`], [`Evaluation`] | probes a checkpoint again |
+//! | [`RunObserver`] | is told what happens: for bars, dashboards, logs |
+//! | [`device::open`] | `auto`, `cpu`, `cuda:N` or `metal` as a device of Candle |
+//!
+//! The program `infomax` is arguments, tables and a progress bar around these functions; a call of
+//! [`pretrain`] gives the same run, to the bit.
+//!
+//! ```no_run
+//! use infomax_run::{RunConfig, Silent, pretrain};
+//!
+//! let mut config = RunConfig::default(); // the embedded data set, VICReg, a small ResNet
+//! config.train.run.epochs = 2;
+//! let outcome = pretrain(&config, &mut Silent)?;
+//! let evaluation = outcome.evaluation.expect("the run was not interrupted");
+//! println!("{:?} in {}", evaluation.rows[0].linear, outcome.run.display());
+//! # Ok::<(), infomax_run::Error>(())
+//! ```
+
+mod assemble;
+pub mod config;
+pub mod device;
+mod error;
+mod evaluate;
+mod images;
+mod observer;
+mod pretrain;
+
+pub use assemble::Assembly;
+pub use config::RunConfig;
+pub use error::{Error, Result};
+pub use evaluate::{Evaluation, Row, evaluate, evaluate_run};
+pub use images::Images;
+pub use observer::{Plan, RunObserver, Silent};
+pub use pretrain::{Options, Outcome, pretrain, pretrain_with};

@@ -1,0 +1,219 @@
+//! The main job: train without labels, then measure what was learned.
+
+use crate::evaluate::{Evaluation, evaluate, write};
+use crate::{Assembly, Error, Images, Plan, Result, RunConfig, RunObserver};
+use infomax_core::{BatchSource as _, Learner as _, Local};
+use infomax_models::Precision;
+use infomax_train::{Parts, RunDir, Trainer};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+/// How a run goes, beside its configuration: nothing here changes its bits.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The folder of the run; `None` for the next free `runs/NNN-OBJECTIVE-DATA`.
+    pub run: Option<PathBuf>,
+    /// Whether the folder holds a run that is continued.
+    pub resume: bool,
+    /// Whether the representation is evaluated at the end.
+    pub evaluate: bool,
+    /// The threads of the loader; 0 for one a core.
+    pub workers: usize,
+    /// Stops the run after the present step, saved, once it is set.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { run: None, resume: false, evaluate: true, workers: 0, stop: Arc::default() }
+    }
+}
+
+/// How a run ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// The folder of the run.
+    pub run: PathBuf,
+    /// How training ended.
+    pub training: infomax_train::Outcome,
+    /// The steps of the whole run.
+    pub total_steps: u64,
+    /// The seconds from the start to the end of training.
+    pub train_seconds: f64,
+    /// Samples by these seconds, of a run that was not resumed.
+    pub images_per_s: f64,
+    /// What was learned; `None` if the run was interrupted or no evaluation was asked for.
+    pub evaluation: Option<Evaluation>,
+}
+
+/// Trains a representation in a new folder below `runs/`, and evaluates it.
+///
+/// # Errors
+/// What the configuration, the data or the disk refuses; a value that is not finite stops the run with its name
+/// and step.
+pub fn pretrain(config: &RunConfig, observer: &mut dyn RunObserver) -> Result<Outcome> {
+    pretrain_with(config, &Options::default(), observer)
+}
+
+/// [`pretrain`] with a folder, a continuation, a flag to stop.
+///
+/// # Errors
+/// As [`pretrain`]; a continuation without a folder, or of another run.
+pub fn pretrain_with(
+    config: &RunConfig,
+    options: &Options,
+    observer: &mut dyn RunObserver,
+) -> Result<Outcome> {
+    let start = Instant::now();
+    // Everything that can be refused is refused before the folder of the run is made.
+    let assembly = Assembly::new(config, options.workers)?;
+    announce(config, &assembly, observer);
+    let images = assembly.images.clone();
+    let (damaged, total_steps, device) =
+        (assembly.damaged.clone(), assembly.total_steps, assembly.device.clone());
+
+    let (mut dir, path) = match (&options.run, options.resume) {
+        (Some(path), true) => (RunDir::open(path)?, path.clone()),
+        (None, true) => return Err(Error::Config("a run is continued in its own folder; name it".into())),
+        (chosen, false) => {
+            let name = format!("{}-{}", assembly.objective.name(), images.name);
+            let path = chosen.clone().map_or_else(|| next_run(Path::new("runs"), &name), Ok)?;
+            (RunDir::create(&path, &config.to_toml()?)?, path)
+        }
+    };
+    observer.on_note(&format!("run: {}", path.display()));
+    log_images(&mut dir, &images, observer)?;
+
+    let mut trainer = Trainer::new(Parts {
+        learner: Box::new(assembly.learner),
+        objective: assembly.objective,
+        optimizer: assembly.optimizer,
+        schedule: assembly.schedule,
+        source: Box::new(assembly.loader),
+        config: config.train.run.clone(),
+        run_dir: dir,
+        collective: Arc::new(Local),
+        device,
+    })?;
+    if options.resume {
+        match trainer.resume()? {
+            Some(resumed) => {
+                resumed.warnings.iter().for_each(|warning| observer.on_warning(warning));
+                observer.on_note(&format!("resumed at step {} of {total_steps}", resumed.step));
+            }
+            None => observer.on_note("there is no checkpoint yet: starting at step 0"),
+        }
+    }
+    observer.on_start(&Plan {
+        epochs: config.train.run.epochs,
+        steps: total_steps,
+        done: trainer.step(),
+        batch: config.train.batch,
+    });
+    let training = trainer.run(&options.stop, observer);
+    observer.on_trained();
+    for (_, reason) in damaged.list() {
+        trainer.run_dir_mut().log(&format!("replaced a sample that could not be read: {reason}"))?;
+    }
+    warn_damaged(&damaged.list(), &path, observer);
+    let training = training?;
+    let train_seconds = start.elapsed().as_secs_f64();
+
+    let finished = matches!(training, infomax_train::Outcome::Finished { .. });
+    let evaluation = if finished && options.evaluate {
+        let evaluation = evaluate(config, &images, trainer.learner(), total_steps, observer)?;
+        write(trainer.run_dir(), &evaluation)?;
+        Some(evaluation)
+    } else {
+        None
+    };
+    let images_per_s = (total_steps * config.train.batch as u64) as f64 / train_seconds.max(1e-9);
+    Ok(Outcome { run: path, training, total_steps, train_seconds, images_per_s, evaluation })
+}
+
+/// Says what is trained on what.
+fn announce(config: &RunConfig, assembly: &Assembly, observer: &mut dyn RunObserver) {
+    assembly.images.describe().iter().for_each(|line| observer.on_note(line));
+    if let Some(why) = assembly.images.no_probe() {
+        observer.on_note(&format!("note: {why}; training does not need labels"));
+    }
+    if let Some(warning) = &assembly.device_warning {
+        observer.on_warning(warning);
+    }
+    let place = match assembly.device.is_cpu() {
+        true => String::new(),
+        false => format!(", on {:?}", assembly.device.location()),
+    };
+    observer.on_note(&format!(
+        "model: {} parameters, {} features{}{place}; objective: {}; optimizer: {}, lr {}; {} epochs of {} steps of {}",
+        assembly.params.count(),
+        assembly.learner.feature_dim(),
+        match config.train.precision {
+            Precision::Bf16 => ", trained in bf16",
+            Precision::F32 => "",
+        },
+        assembly.objective.name(),
+        assembly.optimizer.name(),
+        config.optim.schedule.lr,
+        config.train.run.epochs,
+        assembly.loader.batches_per_epoch(),
+        config.train.batch,
+    ));
+}
+
+/// The next free `runs/NNN-NAME`.
+fn next_run(root: &Path, name: &str) -> Result<PathBuf> {
+    let mut last = 0u32;
+    match std::fs::read_dir(root) {
+        Ok(entries) => {
+            for entry in entries {
+                let name = entry.map_err(|e| Error::io("read", root, e))?.file_name();
+                let number = name.to_string_lossy().split('-').next().and_then(|n| n.parse().ok());
+                last = last.max(number.unwrap_or(0));
+            }
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(Error::io("read", root, e)),
+    }
+    Ok(root.join(format!("{:03}-{name}", last + 1)))
+}
+
+/// Writes what the run was given into its log, and says which files were left out.
+fn log_images(dir: &mut RunDir, images: &Images, observer: &mut dyn RunObserver) -> Result<()> {
+    for line in images.describe() {
+        dir.log(&line)?;
+    }
+    for (path, reason) in &images.skipped {
+        dir.log(&format!("skipped {}: {reason}", path.display()))?;
+    }
+    if !images.skipped.is_empty() {
+        observer.on_note(&format!(
+            "{} damaged files were left out (all are in {}):",
+            images.skipped.len(),
+            dir.path().join("log.txt").display()
+        ));
+        for (path, reason) in images.skipped.iter().take(5) {
+            observer.on_note(&format!("  {}: {reason}", path.display()));
+        }
+    }
+    Ok(())
+}
+
+/// Says which samples could not be read while the run went on, and were replaced by others.
+fn warn_damaged(list: &[(usize, String)], run: &Path, observer: &mut dyn RunObserver) {
+    if list.is_empty() {
+        return;
+    }
+    let mut text = format!(
+        "{} samples could not be read and were replaced by others ({}):",
+        list.len(),
+        run.join("log.txt").display()
+    );
+    for (_, reason) in list.iter().take(5) {
+        text += &format!("\n  {reason}");
+    }
+    observer.on_warning(&text);
+}
