@@ -6,7 +6,7 @@
 
 use crate::draw::AffineStep;
 use crate::tensor::affine::{Point, warp};
-use crate::{Sampling, Semantics, simd};
+use crate::{Sampling, Semantics};
 
 /// Buffers of the transformation.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ type Matrix = [f64; 6];
 impl Warper {
     /// Transforms each of the planes of `size x size`, with the sampling and the fill of the settings.
     #[inline(always)]
-    pub(crate) fn run<S: pulp::Simd>(
+    pub(crate) fn run<S: infomax_simd::bytes::Simd>(
         &mut self,
         simd: S,
         planes: &mut [u8],
@@ -34,7 +34,7 @@ impl Warper {
         self.source.clear();
         self.source.extend_from_slice(planes);
         let Self { source, row } = self;
-        simd::alone(simd, Warp { source, row, out: planes, size, step, settings, semantics });
+        infomax_simd::bytes::alone(simd, Warp { source, row, out: planes, size, step, settings, semantics });
     }
 }
 
@@ -49,11 +49,11 @@ struct Warp<'a> {
     semantics: Semantics,
 }
 
-impl pulp::WithSimd for Warp<'_> {
+impl infomax_simd::bytes::WithSimd for Warp<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _simd: S) {
+    fn with_simd<S: infomax_simd::bytes::Simd>(self, _simd: S) {
         let Self { source, row, out, size, step, settings, semantics } = self;
         match semantics {
             Semantics::Pil => {
@@ -174,7 +174,7 @@ mod tests {
     fn warp(step: AffineStep, sampling: Sampling, planes: &[u8], size: usize) -> Vec<u8> {
         let mut out = planes.to_vec();
         let settings = (sampling, 7);
-        Warper::default().run(pulp::Scalar, &mut out, size, &step, settings, Semantics::Pil);
+        Warper::default().run(infomax_simd::bytes::Scalar, &mut out, size, &step, settings, Semantics::Pil);
         out
     }
 

@@ -78,7 +78,7 @@ impl Augmenter {
         let config = self.view(view)?;
         check(image, params.crop, self.channels(), config.size, out.len())?;
         let (semantics, finish) = (self.recipe.semantics, &self.finish);
-        pulp::Arch::new().dispatch(Render { config, semantics, image, params, finish, scratch, out });
+        infomax_simd::bytes::dispatch(Render { config, semantics, image, params, finish, scratch, out });
         Ok(())
     }
 

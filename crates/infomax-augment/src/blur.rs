@@ -8,9 +8,9 @@
 //! The products of one pass are cut off by less than `n / 2^7` grey levels for `n` weights, half of which
 //! is added back: at the largest standard deviation, 16 pixels, a pass is off by at most 0.26 levels.
 
-use crate::simd;
 #[cfg(target_arch = "x86_64")]
-use crate::{simd::v3, x86};
+use crate::x86;
+use infomax_simd::bytes::v3;
 
 /// Buffers of the blur.
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ type Weight = [u16; 16];
 impl Blurrer {
     /// Blurs each of the planes of `width x height`.
     #[inline(always)]
-    pub(crate) fn run<S: pulp::Simd>(
+    pub(crate) fn run<S: infomax_simd::bytes::Simd>(
         &mut self,
         simd: S,
         planes: &mut [u8],
@@ -57,7 +57,7 @@ impl Blurrer {
         self.mirror.extend(
             (1..=radius).map(|k| (reflect(-(k as isize), width), reflect((width - 1 + k) as isize, width))),
         );
-        simd::alone(simd, Blur { blurrer: self, planes, width, height });
+        infomax_simd::bytes::alone(simd, Blur { blurrer: self, planes, width, height });
     }
 
     fn set_weights(&mut self, sigma: f64, kernel: Option<usize>) {
@@ -82,11 +82,11 @@ struct Blur<'a> {
     height: usize,
 }
 
-impl pulp::WithSimd for Blur<'_> {
+impl infomax_simd::bytes::WithSimd for Blur<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, simd: S) {
+    fn with_simd<S: infomax_simd::bytes::Simd>(self, simd: S) {
         match self.blurrer.weights.len() - 1 {
             1 => self.run::<1, S>(simd),
             2 => self.run::<2, S>(simd),
@@ -104,7 +104,7 @@ impl pulp::WithSimd for Blur<'_> {
 impl Blur<'_> {
     /// With a radius of `R`, or with `R = 0` any; known radii have loops without a test.
     #[inline(always)]
-    fn run<const R: usize, S: pulp::Simd>(self, simd: S) {
+    fn run<const R: usize, S: infomax_simd::bytes::Simd>(self, simd: S) {
         let Self { blurrer: Blurrer { weights, source, rows, mirror }, planes, width, height } = self;
         let radius = if R == 0 { weights.len() - 1 } else { R };
         let weights = &weights[..radius + 1];
@@ -163,7 +163,7 @@ impl Blur<'_> {
 
 /// Bytes with `BITS` bits behind the binary point.
 #[inline(always)]
-fn raise<S: pulp::Simd>(simd: S, values: &[u8; BLOCK]) -> Block {
+fn raise<S: infomax_simd::bytes::Simd>(simd: S, values: &[u8; BLOCK]) -> Block {
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = v3(simd) {
         return x86::blur_raise(simd, values);
@@ -204,7 +204,12 @@ fn times(sum: u16, weight: u16) -> u16 {
 
 /// The weighted sum of blocks, of which the middle one is the centre.
 #[inline(always)]
-fn vertical<S: pulp::Simd>(simd: S, lines: &[Block], radius: usize, weights: &[Weight]) -> Block {
+fn vertical<S: infomax_simd::bytes::Simd>(
+    simd: S,
+    lines: &[Block],
+    radius: usize,
+    weights: &[Weight],
+) -> Block {
     let start = bias(weights);
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = v3(simd) {
@@ -224,7 +229,12 @@ fn vertical<S: pulp::Simd>(simd: S, lines: &[Block], radius: usize, weights: &[W
 
 /// The weighted sum of `BLOCK` values with `radius` more at both sides, rounded.
 #[inline(always)]
-fn horizontal<S: pulp::Simd>(simd: S, span: &[u16], radius: usize, weights: &[Weight]) -> [u8; BLOCK] {
+fn horizontal<S: infomax_simd::bytes::Simd>(
+    simd: S,
+    span: &[u16],
+    radius: usize,
+    weights: &[Weight],
+) -> [u8; BLOCK] {
     let start = bias(weights);
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = v3(simd) {

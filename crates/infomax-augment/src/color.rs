@@ -3,7 +3,8 @@
 
 use crate::image::luma;
 #[cfg(target_arch = "x86_64")]
-use crate::{simd::v3, x86::colour};
+use crate::x86::colour;
+use infomax_simd::bytes::v3;
 
 /// `degenerate + factor (value - degenerate)` in `f32`, clamped and truncated: Pillow's `Image.blend`.
 #[inline(always)]
@@ -40,7 +41,7 @@ pub(crate) fn split(planes: &mut [u8], plane: usize) -> [&mut [u8]; 3] {
 
 /// `level + factor (v - level)`.
 #[inline(always)]
-fn blend_level<S: pulp::Simd>(simd: S, planes: &mut [u8], level: i32, factor: f32) {
+fn blend_level<S: infomax_simd::bytes::Simd>(simd: S, planes: &mut [u8], level: i32, factor: f32) {
     #[cfg(target_arch = "x86_64")]
     let planes = if let Some(simd) = v3(simd) {
         let (blocks, rest) = planes.as_chunks_mut();
@@ -59,14 +60,14 @@ fn blend_level<S: pulp::Simd>(simd: S, planes: &mut [u8], level: i32, factor: f3
 
 /// `factor v`.
 #[inline(always)]
-pub(crate) fn brightness<S: pulp::Simd>(simd: S, planes: &mut [u8], factor: f32) {
+pub(crate) fn brightness<S: infomax_simd::bytes::Simd>(simd: S, planes: &mut [u8], factor: f32) {
     blend_level(simd, planes, 0, factor);
 }
 
 /// `m + factor (v - m)` with the mean luma `m` of the image, rounded to an integer; of grey images and of
 /// bands, the mean value.
 #[inline(always)]
-pub(crate) fn contrast<S: pulp::Simd>(simd: S, planes: &mut [u8], plane: usize, factor: f32) {
+pub(crate) fn contrast<S: infomax_simd::bytes::Simd>(simd: S, planes: &mut [u8], plane: usize, factor: f32) {
     let colours = planes.len() / plane;
     let (sum, count) = if colours == 3 {
         (sum_of_luma(simd, split(planes, plane)), plane)
@@ -78,7 +79,7 @@ pub(crate) fn contrast<S: pulp::Simd>(simd: S, planes: &mut [u8], plane: usize, 
 }
 
 #[inline(always)]
-fn sum_of_luma<S: pulp::Simd>(simd: S, [r, g, b]: [&mut [u8]; 3]) -> u64 {
+fn sum_of_luma<S: infomax_simd::bytes::Simd>(simd: S, [r, g, b]: [&mut [u8]; 3]) -> u64 {
     let mut total = 0;
     #[cfg(target_arch = "x86_64")]
     let [r, g, b] = if let Some(simd) = v3(simd) {
@@ -101,7 +102,12 @@ fn sum_of_luma<S: pulp::Simd>(simd: S, [r, g, b]: [&mut [u8]; 3]) -> u64 {
 
 /// `l + factor (v - l)` with the luma `l` of the pixel.
 #[inline(always)]
-pub(crate) fn saturation<S: pulp::Simd>(simd: S, planes: &mut [u8], plane: usize, factor: f32) {
+pub(crate) fn saturation<S: infomax_simd::bytes::Simd>(
+    simd: S,
+    planes: &mut [u8],
+    plane: usize,
+    factor: f32,
+) {
     let [r, g, b] = split(planes, plane);
     #[cfg(target_arch = "x86_64")]
     let [r, g, b] = if let Some(simd) = v3(simd) {
@@ -122,7 +128,7 @@ pub(crate) fn saturation<S: pulp::Simd>(simd: S, planes: &mut [u8], plane: usize
 
 /// The luma in all three planes.
 #[inline(always)]
-pub(crate) fn grayscale<S: pulp::Simd>(simd: S, planes: &mut [u8], plane: usize) {
+pub(crate) fn grayscale<S: infomax_simd::bytes::Simd>(simd: S, planes: &mut [u8], plane: usize) {
     let [r, g, b] = split(planes, plane);
     #[cfg(target_arch = "x86_64")]
     let [r, g, b] = if let Some(simd) = v3(simd) {

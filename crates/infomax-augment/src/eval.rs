@@ -96,7 +96,7 @@ impl EvalTransform {
         }
         check(image, params.crop, self.finish.channels(), self.config.size, out.len())?;
         let (config, semantics, finish) = (&self.config, self.semantics, &self.finish);
-        pulp::Arch::new().dispatch(Render {
+        infomax_simd::bytes::dispatch(Render {
             config,
             semantics,
             image,

@@ -1,9 +1,10 @@
 //! From 8 bits to normalised numbers: flips, noise, normalisation, erasing.
 
 use crate::draw::{EraseStep, NoiseStep};
-use crate::{EraseFill, ViewParams, simd};
 #[cfg(target_arch = "x86_64")]
-use crate::{simd::v3, x86};
+use crate::x86;
+use crate::{EraseFill, ViewParams};
+use infomax_simd::bytes::v3;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, StandardNormal};
@@ -42,11 +43,17 @@ impl Finish {
     }
 
     #[inline(always)]
-    pub(crate) fn run<S: pulp::Simd>(&self, simd: S, planes: &[u8], params: &ViewParams, output: Output<'_>) {
+    pub(crate) fn run<S: infomax_simd::bytes::Simd>(
+        &self,
+        simd: S,
+        planes: &[u8],
+        params: &ViewParams,
+        output: Output<'_>,
+    ) {
         let Output { out, size } = output;
         let plane = size * size;
         let flips = (params.flip, params.vertical_flip);
-        simd::alone(simd, Normalise { finish: self, planes, flips, out: &mut *out, size });
+        infomax_simd::bytes::alone(simd, Normalise { finish: self, planes, flips, out: &mut *out, size });
         if let Some(noise) = &params.noise {
             self.add_noise(noise, out, plane);
         }
@@ -77,11 +84,11 @@ struct Normalise<'a> {
     size: usize,
 }
 
-impl pulp::WithSimd for Normalise<'_> {
+impl infomax_simd::bytes::WithSimd for Normalise<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, simd: S) {
+    fn with_simd<S: infomax_simd::bytes::Simd>(self, simd: S) {
         let Self { finish, planes, flips: (flip, vertical), out, size } = self;
         let plane = size * size;
         // Without a flip all rows are one.
@@ -109,14 +116,14 @@ impl Channel {
         };
         let bytes: Vec<u8> = (0..=255).collect();
         let mut out = [0.0; 256];
-        pulp::Arch::new().dispatch(Row { channel: &channel, bytes: &bytes, out: &mut out });
+        infomax_simd::bytes::dispatch(Row { channel: &channel, bytes: &bytes, out: &mut out });
         channel.exact = out.iter().zip(&channel.table).all(|(a, b)| a.to_bits() == b.to_bits());
         channel
     }
 
     /// Normalises a row, from the right if `flip`.
     #[inline(always)]
-    fn row<S: pulp::Simd>(&self, simd: S, row: &[u8], flip: bool, out: &mut [f32]) {
+    fn row<S: infomax_simd::bytes::Simd>(&self, simd: S, row: &[u8], flip: bool, out: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
         let (row, out) = match v3(simd) {
             Some(simd) if self.exact => self.blocks(simd, row, flip, out),
@@ -167,11 +174,11 @@ struct Row<'a> {
     out: &'a mut [f32],
 }
 
-impl pulp::WithSimd for Row<'_> {
+impl infomax_simd::bytes::WithSimd for Row<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, simd: S) {
+    fn with_simd<S: infomax_simd::bytes::Simd>(self, simd: S) {
         self.channel.row(simd, self.bytes, false, self.out);
     }
 }

@@ -7,11 +7,11 @@ use crate::color::{self, truncate};
 /// Each pixel is converted to 8-bit hue, saturation and value, `trunc(255 turns)` is added to the hue
 /// modulo 256, and the result is converted back, all with the rounding of Pillow and torchvision.
 #[inline(always)]
-pub(crate) fn shift<S: pulp::Simd>(simd: S, planes: &mut [u8], plane: usize, turns: f64) {
+pub(crate) fn shift<S: infomax_simd::bytes::Simd>(simd: S, planes: &mut [u8], plane: usize, turns: f64) {
     let offset = (turns * 255.0) as i32 as u8;
     let [r, g, b] = color::split(planes, plane);
     #[cfg(target_arch = "x86_64")]
-    let [r, g, b] = if let Some(simd) = crate::simd::v3(simd) {
+    let [r, g, b] = if let Some(simd) = infomax_simd::bytes::v3(simd) {
         let ([r, g, b], rest) = color::blocks(r, g, b);
         crate::x86::hue::shift(simd, offset, r, g, b);
         rest
@@ -151,10 +151,10 @@ mod tests {
 
     struct Shift<'a>(&'a mut [u8], usize, f64);
 
-    impl pulp::WithSimd for Shift<'_> {
+    impl infomax_simd::bytes::WithSimd for Shift<'_> {
         type Output = ();
 
-        fn with_simd<S: pulp::Simd>(self, simd: S) {
+        fn with_simd<S: infomax_simd::bytes::Simd>(self, simd: S) {
             shift(simd, self.0, self.1, self.2);
         }
     }
@@ -170,7 +170,7 @@ mod tests {
             for i in 0..side {
                 (planes[i], planes[side + i], planes[2 * side + i]) = (r, (i >> 8) as u8, i as u8);
             }
-            pulp::Arch::new().dispatch(Shift(&mut planes, side, turns));
+            infomax_simd::bytes::dispatch(Shift(&mut planes, side, turns));
             for i in 0..side {
                 let (g, b) = ((i >> 8) as u8, i as u8);
                 let got = (planes[i], planes[side + i], planes[2 * side + i]);

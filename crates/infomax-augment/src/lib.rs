@@ -48,7 +48,6 @@ mod recipe;
 mod render;
 mod resample;
 mod series;
-mod simd;
 mod tensor;
 mod transpose;
 #[cfg(target_arch = "x86_64")]

@@ -6,7 +6,7 @@ use crate::finish::{Finish, Output};
 use crate::resample::{Kernel, Resampler, Source, Window};
 use crate::tensor::resize::FloatResampler;
 use crate::{
-    CropBox, Error, Image, JitterStep, Result, Semantics, ViewConfig, ViewParams, color, hue, simd, tensor,
+    CropBox, Error, Image, JitterStep, Result, Semantics, ViewConfig, ViewParams, color, hue, tensor,
 };
 
 /// Buffers that are reused from view to view, so that nothing is allocated per image.
@@ -50,11 +50,11 @@ pub(crate) struct Render<'a> {
     pub(crate) out: &'a mut [f32],
 }
 
-impl pulp::WithSimd for Render<'_> {
+impl infomax_simd::bytes::WithSimd for Render<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, simd: S) {
+    fn with_simd<S: infomax_simd::bytes::Simd>(self, simd: S) {
         let Self { config, semantics, image, params, finish, scratch, out } = self;
         let size = config.size;
         let plane = size * size;
@@ -80,11 +80,17 @@ impl pulp::WithSimd for Render<'_> {
         let colours = colours * plane;
         for step in params.jitter.iter().flatten() {
             let change = Change::Jitter(*step);
-            simd::alone(simd, Colour { planes: &mut planes[..colours], plane, change, semantics });
+            infomax_simd::bytes::alone(
+                simd,
+                Colour { planes: &mut planes[..colours], plane, change, semantics },
+            );
         }
         if params.grayscale && rgb {
             let change = Change::Grayscale;
-            simd::alone(simd, Colour { planes: &mut planes[..colours], plane, change, semantics });
+            infomax_simd::bytes::alone(
+                simd,
+                Colour { planes: &mut planes[..colours], plane, change, semantics },
+            );
         }
         if let Some(bits) = params.posterize {
             color::posterize(&mut planes[..colours], bits);
@@ -115,11 +121,11 @@ enum Change {
     Grayscale,
 }
 
-impl pulp::WithSimd for Colour<'_> {
+impl infomax_simd::bytes::WithSimd for Colour<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, simd: S) {
+    fn with_simd<S: infomax_simd::bytes::Simd>(self, simd: S) {
         let Self { planes, plane, change, semantics } = self;
         let rgb = planes.len() == 3 * plane;
         match change {
@@ -137,7 +143,7 @@ impl pulp::WithSimd for Colour<'_> {
 }
 
 #[inline(always)]
-fn on_pil<S: pulp::Simd>(simd: S, planes: &mut [u8], plane: usize, change: Change) {
+fn on_pil<S: infomax_simd::bytes::Simd>(simd: S, planes: &mut [u8], plane: usize, change: Change) {
     match change {
         Change::Jitter(JitterStep::Brightness(factor)) => color::brightness(simd, planes, factor),
         Change::Jitter(JitterStep::Contrast(factor)) => color::contrast(simd, planes, plane, factor),
@@ -181,7 +187,7 @@ mod tests {
     use crate::{
         Affine, Augmenter, ColorJitter, Crop, Erase, EraseFill, Filter, Noise, Posterize, Recipe, Sampling,
     };
-    use pulp::WithSimd as _;
+    use infomax_simd::bytes::WithSimd as _;
     use rand::{RngExt as _, SeedableRng as _};
     use rand_chacha::ChaCha8Rng;
 
@@ -246,7 +252,7 @@ mod tests {
                 scratch: &mut second,
                 out: &mut want,
             }
-            .with_simd(pulp::Scalar);
+            .with_simd(infomax_simd::bytes::Scalar);
             assert!(
                 got.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits()),
                 "{width}x{height}x{channels} to {size} ({semantics:?}): {params:?}"

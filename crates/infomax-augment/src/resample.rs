@@ -10,11 +10,11 @@
 //! ATen resizes the rows first, always, and rounds the weights to as many bits, at most 22, as let the largest
 //! weight of an axis fit into 16 bits. Here these weights are shifted left to 22 bits; the sums are the same.
 
-use crate::simd;
 use crate::transpose::transpose;
-use crate::{CropBox, Filter, Semantics};
 #[cfg(target_arch = "x86_64")]
-use crate::{simd::v3, x86};
+use crate::x86;
+use crate::{CropBox, Filter, Semantics};
+use infomax_simd::bytes::v3;
 
 /// Bits after the binary point of the weights (Pillow's `PRECISION_BITS`).
 const BITS: u32 = 32 - 8 - 2;
@@ -216,7 +216,7 @@ pub(crate) struct Window {
 impl Resampler {
     /// Resizes the crop of `source` (interleaved) into `out` (planes).
     #[inline(always)]
-    pub(crate) fn run<S: pulp::Simd>(
+    pub(crate) fn run<S: infomax_simd::bytes::Simd>(
         &mut self,
         simd: S,
         source: Source<'_>,
@@ -247,13 +247,13 @@ impl Resampler {
         let target = Target { out: rows.as_flattened_mut(), size, blocks: true };
         self.horizontal(simd, source, needed, kernel, window, target);
         let pass = Vertical { taps: &self.y, first, rows: &rows, height, size, out };
-        simd::alone(simd, pass);
+        infomax_simd::bytes::alone(simd, pass);
         self.rows = rows;
     }
 
     /// Resizes the columns of the crop, as they lie in the image, and then the rows.
     #[inline(always)]
-    fn columns_first<S: pulp::Simd>(
+    fn columns_first<S: infomax_simd::bytes::Simd>(
         &mut self,
         simd: S,
         source: Source<'_>,
@@ -289,7 +289,7 @@ impl Resampler {
 
     /// Resizes the rows of the crop into planes of `window.size` columns.
     #[inline(always)]
-    fn horizontal<S: pulp::Simd>(
+    fn horizontal<S: infomax_simd::bytes::Simd>(
         &mut self,
         simd: S,
         source: Source<'_>,
@@ -298,7 +298,10 @@ impl Resampler {
         window: Window,
         target: Target<'_>,
     ) {
-        simd::alone(simd, Horizontal { resampler: self, source, crop, kernel, window, target });
+        infomax_simd::bytes::alone(
+            simd,
+            Horizontal { resampler: self, source, crop, kernel, window, target },
+        );
     }
 }
 
@@ -312,11 +315,11 @@ struct Horizontal<'a> {
     target: Target<'a>,
 }
 
-impl pulp::WithSimd for Horizontal<'_> {
+impl infomax_simd::bytes::WithSimd for Horizontal<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, simd: S) {
+    fn with_simd<S: infomax_simd::bytes::Simd>(self, simd: S) {
         let Self { resampler: Resampler { x: taps, tiles, .. }, source, crop, kernel, window, target } = self;
         let (width, height, channels) = (window.size, crop.height, source.channels);
         if crop.width == window.full.0 {
@@ -352,7 +355,7 @@ impl pulp::WithSimd for Horizontal<'_> {
 /// Turns 16 rows into columns of lanes, so that one weight meets 16 pixels at once: `row_len` bytes each, from
 /// the pixel `(x, y)` on. Where there are fewer rows, `count`, the last stands in for the others.
 #[inline(always)]
-pub(crate) fn load_lanes<S: pulp::Simd>(
+pub(crate) fn load_lanes<S: infomax_simd::bytes::Simd>(
     simd: S,
     source: Source<'_>,
     (x, y, count): (usize, usize, usize),
@@ -390,7 +393,11 @@ impl Rows<'_> {
     /// Resizes the rows of all channels, `N` together, or with `N = 0` one after the other, with `T` weights,
     /// or with `T = 0` as many as there are.
     #[inline(always)]
-    fn run<const N: usize, const T: usize, S: pulp::Simd>(&self, simd: S, target: &mut Target<'_>) {
+    fn run<const N: usize, const T: usize, S: infomax_simd::bytes::Simd>(
+        &self,
+        simd: S,
+        target: &mut Target<'_>,
+    ) {
         let width = target.size;
         for x in (0..width).step_by(LANES) {
             let n = LANES.min(width - x);
@@ -427,7 +434,7 @@ impl Rows<'_> {
 
     /// Turns the columns of a block into rows again.
     #[inline(always)]
-    fn write<S: pulp::Simd>(
+    fn write<S: infomax_simd::bytes::Simd>(
         &self,
         simd: S,
         block: [Lane; LANES],
@@ -479,11 +486,11 @@ struct Vertical<'a> {
     out: &'a mut [u8],
 }
 
-impl pulp::WithSimd for Vertical<'_> {
+impl infomax_simd::bytes::WithSimd for Vertical<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, simd: S) {
+    fn with_simd<S: infomax_simd::bytes::Simd>(self, simd: S) {
         match self.taps.count {
             2 => self.run::<2, S>(simd),
             3 => self.run::<3, S>(simd),
@@ -498,7 +505,7 @@ impl pulp::WithSimd for Vertical<'_> {
 impl Vertical<'_> {
     /// With `T` weights, or with `T = 0` as many as there are.
     #[inline(always)]
-    fn run<const T: usize, S: pulp::Simd>(self, simd: S) {
+    fn run<const T: usize, S: infomax_simd::bytes::Simd>(self, simd: S) {
         let Self { taps, first, rows, height, size, out } = self;
         let columns = size.div_ceil(BLOCK);
         for (i, column) in rows.chunks_exact(height).enumerate() {
@@ -522,7 +529,7 @@ impl Vertical<'_> {
 
 /// The weighted sum of blocks.
 #[inline(always)]
-fn weigh_blocks<S: pulp::Simd>(simd: S, blocks: &[Block], weights: &[i32]) -> Block {
+fn weigh_blocks<S: infomax_simd::bytes::Simd>(simd: S, blocks: &[Block], weights: &[i32]) -> Block {
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = v3(simd) {
         return x86::weigh_blocks(simd, blocks.iter(), weights);
@@ -533,7 +540,7 @@ fn weigh_blocks<S: pulp::Simd>(simd: S, blocks: &[Block], weights: &[i32]) -> Bl
 
 /// The weighted sum of the first bytes of rows of `stride` bytes.
 #[inline(always)]
-fn weigh_rows<S: pulp::Simd>(simd: S, rows: &[u8], stride: usize, weights: &[i32]) -> Block {
+fn weigh_rows<S: infomax_simd::bytes::Simd>(simd: S, rows: &[u8], stride: usize, weights: &[i32]) -> Block {
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = v3(simd) {
         return x86::weigh_blocks(simd, rows.chunks(stride).filter_map(<[u8]>::first_chunk), weights);
@@ -544,7 +551,11 @@ fn weigh_rows<S: pulp::Simd>(simd: S, rows: &[u8], stride: usize, weights: &[i32
 
 /// The weighted sums of the lanes of pixels of `N` channels.
 #[inline(always)]
-fn weigh_lanes<const N: usize, S: pulp::Simd>(simd: S, pixels: &[[Lane; N]], weights: &[i32]) -> [Lane; N] {
+fn weigh_lanes<const N: usize, S: infomax_simd::bytes::Simd>(
+    simd: S,
+    pixels: &[[Lane; N]],
+    weights: &[i32],
+) -> [Lane; N] {
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = v3(simd) {
         return x86::weigh_lanes(simd, pixels, weights);

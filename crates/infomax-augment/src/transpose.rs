@@ -5,9 +5,9 @@ pub(crate) type Block = [[u8; 16]; 16];
 
 /// Byte `j` of row `i` becomes byte `i` of row `j`.
 #[inline(always)]
-pub(crate) fn transpose<S: pulp::Simd>(simd: S, block: Block) -> Block {
+pub(crate) fn transpose<S: infomax_simd::bytes::Simd>(simd: S, block: Block) -> Block {
     #[cfg(target_arch = "x86_64")]
-    if let Some(simd) = crate::simd::v3(simd) {
+    if let Some(simd) = infomax_simd::bytes::v3(simd) {
         return avx2(simd, block);
     }
     let _ = simd;
@@ -19,12 +19,12 @@ pub(crate) fn transpose<S: pulp::Simd>(simd: S, block: Block) -> Block {
 /// of a 256-bit vector do that, for rows 0..8 and 8..16, and are put together at the end.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn avx2(simd: pulp::x86::V3, block: Block) -> Block {
+fn avx2(simd: infomax_simd::bytes::V3, block: Block) -> Block {
     use core::arch::x86_64::__m256i;
     // Plain loops: `from_fn` becomes a call without vector instructions.
     let mut rows = [simd.avx._mm256_setzero_si256(); 8];
     for (i, row) in rows.iter_mut().enumerate() {
-        *row = pulp::cast::<_, __m256i>([block[i], block[i + 8]]);
+        *row = infomax_simd::bytes::cast::<_, __m256i>([block[i], block[i + 8]]);
     }
     for _ in 0..3 {
         let old = rows;
@@ -36,7 +36,7 @@ fn avx2(simd: pulp::x86::V3, block: Block) -> Block {
     for row in &mut rows {
         *row = simd.avx2._mm256_permute4x64_epi64::<0b11_01_10_00>(*row);
     }
-    pulp::cast(rows)
+    infomax_simd::bytes::cast(rows)
 }
 
 #[inline(always)]
@@ -77,10 +77,10 @@ mod tests {
 
     struct Any(Block);
 
-    impl pulp::WithSimd for Any {
+    impl infomax_simd::bytes::WithSimd for Any {
         type Output = Block;
 
-        fn with_simd<S: pulp::Simd>(self, simd: S) -> Block {
+        fn with_simd<S: infomax_simd::bytes::Simd>(self, simd: S) -> Block {
             transpose(simd, self.0)
         }
     }
@@ -90,6 +90,6 @@ mod tests {
         let block: Block = std::array::from_fn(|i| std::array::from_fn(|j| (16 * i + j) as u8));
         let want: Block = std::array::from_fn(|i| std::array::from_fn(|j| (16 * j + i) as u8));
         assert_eq!(portable(block), want);
-        assert_eq!(pulp::Arch::new().dispatch(Any(block)), want);
+        assert_eq!(infomax_simd::bytes::dispatch(Any(block)), want);
     }
 }

@@ -2,19 +2,20 @@
 //! each instruction set of the machine, in f32 and f64; the same bits for any number of threads; half
 //! precision, strides and refusals.
 
-use crate::attention::attention_isa;
-use crate::block::{feed_forward_isa, self_attention_isa};
-use crate::conv::depthwise::depthwise_conv2d_last_isa;
-use crate::cross_entropy::{cross_entropy_isa, cross_entropy_soft_isa};
-use crate::elementwise::elementwise_isa;
-use crate::linear::linear_with_isa;
-use crate::max_pool::max_pool2d_isa;
-use crate::row_norm::{group_norm_isa, layer_norm_isa, rms_norm_isa};
-use crate::rows::{l2_normalize_isa, log_softmax_isa, softmax_isa};
+use crate::ops::attention::attention_isa;
+use crate::ops::conv::depthwise::depthwise_conv2d_last_isa;
+use crate::ops::cross_entropy::{cross_entropy_isa, cross_entropy_soft_isa};
+use crate::ops::elementwise::elementwise_isa;
+use crate::ops::linear::linear_with_isa;
+use crate::ops::max_pool::max_pool2d_isa;
+use crate::ops::row_norm::{group_norm_isa, layer_norm_isa, rms_norm_isa};
+use crate::ops::rows::{l2_normalize_isa, log_softmax_isa, softmax_isa};
+use crate::ops::transformer::{feed_forward_isa, self_attention_isa};
 use crate::{
-    AttentionConfig, Conv2dConfig, Elementwise, Error, FeedForward, Isa, Result, SelfAttention, reference,
+    AttentionConfig, Conv2dConfig, Elementwise, Error, FeedForward, Result, SelfAttention, reference,
 };
 use candle_core::{DType, Device, Tensor, Var};
+use infomax_simd::Isa;
 use infomax_testing::{Tolerance, assert_close, spread};
 use proptest::prelude::*;
 

@@ -60,3 +60,34 @@ pub struct BatchNormOutput {
     /// The biased variance of each channel over this batch, shape `(C)`, detached from the graph.
     pub var: Tensor,
 }
+
+/// The score of two rows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Score {
+    /// `-c |x_i - x_j|^2`.
+    Distance(f64),
+    /// `c x_i . x_j`.
+    Dot(f64),
+}
+
+/// Which columns a row leaves out of its sum. All choices are symmetric in the row and the column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exclude {
+    /// None.
+    Nothing,
+    /// The row itself.
+    Own,
+    /// All rows of the same sample, for views stacked below each other: `j = i` modulo the batch.
+    Sample(usize),
+}
+
+impl Exclude {
+    /// Whether row `i` leaves out column `j`.
+    pub fn excludes(self, i: usize, j: usize) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Own => i == j,
+            Self::Sample(batch) => i % batch == j % batch,
+        }
+    }
+}

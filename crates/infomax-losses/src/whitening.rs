@@ -2,6 +2,7 @@
 
 use crate::{Error, Result, entropy::centred, moments, op};
 use candle_core::{DType, Device, Tensor};
+use infomax_kernels::linalg;
 
 /// `Y = Zc L^{-T}` with `(1 - eps) S + eps I = L L^T` and the unbiased covariance `S` of the rows of `z` `(n, d)`: at
 /// `eps = 0` the rows of `Y` have mean 0 and covariance `I` exactly. Differentiable, in f64 inside.
@@ -24,12 +25,12 @@ pub fn whiten(z: &Tensor, eps: f64) -> Result<Tensor> {
     for i in 0..d {
         s[i * d + i] += eps;
     }
-    let lower = cholesky(&s, d).ok_or_else(|| Error::Shape {
+    let lower = linalg::cholesky_factor(&s, d).ok_or_else(|| Error::Shape {
         term: "whitening",
         expected: "a covariance of full rank: more rows than columns that vary, or eps > 0",
         got: vec![n, d],
     })?;
-    let root = Tensor::from_vec(inverse_lower(&lower, d), (d, d), &Device::Cpu)?;
+    let root = Tensor::from_vec(linalg::invert_lower(&lower, d), (d, d), &Device::Cpu)?;
     let y = zc.matmul(&root.t()?)?;
     let value = y.to_dtype(z.dtype())?.to_device(z.device())?;
     let (dtype, device) = (z.dtype(), z.device().clone());
@@ -52,38 +53,4 @@ pub fn whiten(z: &Tensor, eps: f64) -> Result<Tensor> {
         return Ok(op::attach(&z, value, grad)?);
     }
     Ok(whiten(&z.to_device(&Device::Cpu)?, eps)?.to_device(z.device())?)
-}
-
-/// The lower Cholesky factor of a symmetric matrix (row by row), of which the lower triangle is read; `None` for
-/// a pivot that is not above the rounding of its row.
-pub(crate) fn cholesky(s: &[f64], d: usize) -> Option<Vec<f64>> {
-    let mut lower = vec![0f64; d * d];
-    for i in 0..d {
-        for j in 0..=i {
-            let dot: f64 = (0..j).map(|k| lower[i * d + k] * lower[j * d + k]).sum();
-            let rest = s[i * d + j] - dot;
-            if i == j {
-                if rest.is_nan() || rest <= 1e-14 * s[i * d + i].abs() {
-                    return None;
-                }
-                lower[i * d + i] = rest.sqrt();
-            } else {
-                lower[i * d + j] = rest / lower[j * d + j];
-            }
-        }
-    }
-    Some(lower)
-}
-
-/// The inverse of a lower triangular matrix.
-pub(crate) fn inverse_lower(lower: &[f64], d: usize) -> Vec<f64> {
-    let mut inverse = vec![0f64; d * d];
-    for j in 0..d {
-        inverse[j * d + j] = 1.0 / lower[j * d + j];
-        for i in j + 1..d {
-            let dot: f64 = (j..i).map(|k| lower[i * d + k] * inverse[k * d + j]).sum();
-            inverse[i * d + j] = -dot / lower[i * d + i];
-        }
-    }
-    inverse
 }

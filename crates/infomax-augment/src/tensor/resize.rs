@@ -7,7 +7,7 @@
 use crate::resample::{LANES, Lane, Source, Window, load_lanes};
 #[cfg(target_arch = "x86_64")]
 use crate::x86;
-use crate::{CropBox, Filter, simd};
+use crate::{CropBox, Filter};
 
 /// Columns that are summed together, in registers.
 const BLOCK: usize = 32;
@@ -104,7 +104,7 @@ fn bicubic(x: f32) -> f32 {
 impl FloatResampler {
     /// Resizes the crop of `source` (interleaved) into `out` (planes).
     #[inline(always)]
-    pub(crate) fn run<S: pulp::Simd>(
+    pub(crate) fn run<S: infomax_simd::bytes::Simd>(
         &mut self,
         simd: S,
         source: Source<'_>,
@@ -113,7 +113,7 @@ impl FloatResampler {
         window: Window,
         out: &mut [u8],
     ) {
-        simd::alone(simd, Resize { resampler: self, source, crop, filter, window, out });
+        infomax_simd::bytes::alone(simd, Resize { resampler: self, source, crop, filter, window, out });
     }
 }
 
@@ -127,11 +127,11 @@ struct Resize<'a> {
     out: &'a mut [u8],
 }
 
-impl pulp::WithSimd for Resize<'_> {
+impl infomax_simd::bytes::WithSimd for Resize<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, simd: S) {
+    fn with_simd<S: infomax_simd::bytes::Simd>(self, simd: S) {
         let Self { resampler, source, crop, filter, window, out } = self;
         let FloatResampler { x, y, tiles, rows } = resampler;
         let Window { full, offset, size } = window;
@@ -184,7 +184,7 @@ fn split(source: Source<'_>, crop: CropBox, stride: usize, out: &mut [f32]) {
 
 /// Resizes the rows of the crop into planes of `size` columns, 16 rows at once.
 #[inline(always)]
-fn horizontal<S: pulp::Simd>(
+fn horizontal<S: infomax_simd::bytes::Simd>(
     simd: S,
     source: Source<'_>,
     crop: CropBox,
@@ -233,9 +233,9 @@ fn weigh_lanes(lanes: &[Lane], step: usize, weights: &[f32]) -> [f32; LANES] {
 
 /// Value `j` of row `i` becomes value `i` of row `j`.
 #[inline(always)]
-fn transpose<S: pulp::Simd>(simd: S, block: [[f32; LANES]; LANES]) -> [[f32; LANES]; LANES] {
+fn transpose<S: infomax_simd::bytes::Simd>(simd: S, block: [[f32; LANES]; LANES]) -> [[f32; LANES]; LANES] {
     #[cfg(target_arch = "x86_64")]
-    if let Some(simd) = simd::v3(simd) {
+    if let Some(simd) = infomax_simd::bytes::v3(simd) {
         return x86::transpose_floats(simd, &block);
     }
     let _ = simd;

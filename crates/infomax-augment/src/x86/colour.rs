@@ -56,7 +56,7 @@ pub(crate) fn saturation(simd: V3, factor: f32, r: &mut Block, g: &mut Block, b:
 pub(crate) fn grey(simd: V3, r: &Block, g: &Block, b: &Block) -> Block {
     let avx2 = simd.avx2;
     let middle = simd.avx._mm256_set1_epi8(-128);
-    let signed = |v: &Block| avx2._mm256_xor_si256(pulp::cast(*v), middle);
+    let signed = |v: &Block| avx2._mm256_xor_si256(infomax_simd::bytes::cast(*v), middle);
     let (r, g, b) = (signed(r), signed(g), signed(b));
     let one = simd.avx._mm256_set1_epi8(1);
     let pairs = |first: u8, second: u8| simd.avx._mm256_set1_epi16(i16::from_le_bytes([first, second]));
@@ -70,13 +70,14 @@ pub(crate) fn grey(simd: V3, r: &Block, g: &Block, b: &Block) -> Block {
     };
     let first = luma(avx2._mm256_unpacklo_epi8(r, g), avx2._mm256_unpacklo_epi8(b, one));
     let second = luma(avx2._mm256_unpackhi_epi8(r, g), avx2._mm256_unpackhi_epi8(b, one));
-    pulp::cast(avx2._mm256_xor_si256(avx2._mm256_packs_epi16(first, second), middle))
+    infomax_simd::bytes::cast(avx2._mm256_xor_si256(avx2._mm256_packs_epi16(first, second), middle))
 }
 
 /// The sum of bytes.
 #[inline(always)]
 pub(crate) fn sum(simd: V3, block: &Block) -> u64 {
     let zero = simd.avx._mm256_setzero_si256();
-    let sums: [u64; 4] = pulp::cast(simd.avx2._mm256_sad_epu8(pulp::cast(*block), zero));
+    let sums: [u64; 4] =
+        infomax_simd::bytes::cast(simd.avx2._mm256_sad_epu8(infomax_simd::bytes::cast(*block), zero));
     sums[0] + sums[1] + sums[2] + sums[3]
 }

@@ -43,7 +43,11 @@ pub(crate) fn shift(simd: V3, offset: u8, red: &mut [Block], green: &mut [Block]
 #[inline(always)]
 fn to_hsv(simd: V3, red: &mut Block, green: &mut Block, blue: &mut Block) {
     let avx2 = simd.avx2;
-    let (r, g, b): (__m256i, __m256i, __m256i) = (pulp::cast(*red), pulp::cast(*green), pulp::cast(*blue));
+    let (r, g, b): (__m256i, __m256i, __m256i) = (
+        infomax_simd::bytes::cast(*red),
+        infomax_simd::bytes::cast(*green),
+        infomax_simd::bytes::cast(*blue),
+    );
     let constant = |x: i8| simd.avx._mm256_set1_epi8(x);
     let (high_rg, low_rg) = (avx2._mm256_max_epu8(r, g), avx2._mm256_min_epu8(r, g));
     let (value, least) = (avx2._mm256_max_epu8(high_rg, b), avx2._mm256_min_epu8(low_rg, b));
@@ -77,18 +81,19 @@ fn to_hsv(simd: V3, red: &mut Block, green: &mut Block, blue: &mut Block) {
         hues[half] = avx2._mm256_packs_epi32(hue[0], hue[1]);
         saturations[half] = avx2._mm256_packs_epi32(saturation[0], saturation[1]);
     }
-    (*red, *green) = (pulp::cast(join(simd, hues)), pulp::cast(join(simd, saturations)));
-    *blue = pulp::cast(value);
+    (*red, *green) =
+        (infomax_simd::bytes::cast(join(simd, hues)), infomax_simd::bytes::cast(join(simd, saturations)));
+    *blue = infomax_simd::bytes::cast(value);
 }
 
 /// The colours in the place of hue, which is turned, saturation and value of 32 pixels.
 #[inline(always)]
 fn from_hsv(simd: V3, offset: u8, red: &mut Block, green: &mut Block, blue: &mut Block) {
     let avx2 = simd.avx2;
-    let hue = avx2._mm256_add_epi8(pulp::cast(*red), simd.avx._mm256_set1_epi8(offset as i8));
-    let value: __m256i = pulp::cast(*blue);
+    let hue = avx2._mm256_add_epi8(infomax_simd::bytes::cast(*red), simd.avx._mm256_set1_epi8(offset as i8));
+    let value: __m256i = infomax_simd::bytes::cast(*blue);
     let (hues, values) = (spread(simd, hue), spread(simd, value));
-    let saturations = spread(simd, pulp::cast(*green));
+    let saturations = spread(simd, infomax_simd::bytes::cast(*green));
     let zero = simd.avx._mm256_setzero_si256();
     let (mut new, mut lowest, mut between) = ([zero; 2], [zero; 2], [zero; 2]);
     for half in 0..2 {
@@ -96,10 +101,12 @@ fn from_hsv(simd: V3, offset: u8, red: &mut Block, green: &mut Block, blue: &mut
             from_words(simd, hues[half], saturations[half], values[half]);
     }
     let (new, lowest, between) = (join(simd, new), join(simd, lowest), join(simd, between));
-    let mask = |table: [i8; 8]| avx2._mm256_shuffle_epi8(pulp::cast([table, [0; 8], table, [0; 8]]), new);
+    let mask = |table: [i8; 8]| {
+        avx2._mm256_shuffle_epi8(infomax_simd::bytes::cast([table, [0; 8], table, [0; 8]]), new)
+    };
     for (channel, out) in [red, green, blue].into_iter().enumerate() {
         let others = avx2._mm256_blendv_epi8(lowest, between, mask(MIDDLE[channel]));
-        *out = pulp::cast(avx2._mm256_blendv_epi8(others, value, mask(VALUE[channel])));
+        *out = infomax_simd::bytes::cast(avx2._mm256_blendv_epi8(others, value, mask(VALUE[channel])));
     }
 }
 
@@ -113,9 +120,9 @@ fn hue_of(simd: V3, sextant: __m256i, top: __m256, range: __m256) -> __m256i {
     const AT_LEAST: i32 = 29;
     let avx = simd.avx;
     let part = avx._mm256_div_ps(top, avx._mm256_max_ps(range, all(simd, 1.0)));
-    let base = simd.avx2._mm256_permutevar8x32_ps(pulp::cast(BASE), sextant);
+    let base = simd.avx2._mm256_permutevar8x32_ps(infomax_simd::bytes::cast(BASE), sextant);
     // The lowest bit, moved to the sign, turns the difference into a sum in the odd sextants.
-    let sign: __m256 = pulp::cast(simd.avx2._mm256_slli_epi32::<31>(sextant));
+    let sign: __m256 = infomax_simd::bytes::cast(simd.avx2._mm256_slli_epi32::<31>(sextant));
     let sixfold = avx._mm256_sub_ps(base, avx._mm256_xor_ps(part, sign));
     let rest = avx._mm256_mul_ps(sixfold, all(simd, SIXTH_REST));
     let hue = simd.fma._mm256_fmadd_ps(sixfold, all(simd, SIXTH), rest);

@@ -8,7 +8,7 @@ pub(crate) mod colour;
 pub(crate) mod hue;
 
 use core::arch::x86_64::{__m128i, __m256, __m256i};
-pub(crate) use pulp::x86::V3;
+pub(crate) use infomax_simd::bytes::V3;
 
 /// Bytes that are worked on together.
 pub(crate) const BLOCK: usize = 32;
@@ -18,8 +18,8 @@ type Block = [u8; BLOCK];
 /// Eight bytes as 32-bit integers, from byte `8 part` on.
 #[inline(always)]
 fn widen(simd: V3, bytes: &Block, part: usize) -> __m256i {
-    let words: &[[u8; 8]; 4] = &pulp::cast(*bytes);
-    simd.avx2._mm256_cvtepu8_epi32(pulp::cast([words[part], [0; 8]]))
+    let words: &[[u8; 8]; 4] = &infomax_simd::bytes::cast(*bytes);
+    simd.avx2._mm256_cvtepu8_epi32(infomax_simd::bytes::cast([words[part], [0; 8]]))
 }
 
 /// Four vectors of 32-bit integers as bytes in order; what does not fit becomes 0 or 255.
@@ -27,8 +27,8 @@ fn widen(simd: V3, bytes: &Block, part: usize) -> __m256i {
 fn narrow(simd: V3, [a, b, c, d]: [__m256i; 4]) -> Block {
     let (ab, cd) = (simd.avx2._mm256_packs_epi32(a, b), simd.avx2._mm256_packs_epi32(c, d));
     let bytes = simd.avx2._mm256_packus_epi16(ab, cd);
-    let order: __m256i = pulp::cast([0i32, 4, 1, 5, 2, 6, 3, 7]);
-    pulp::cast(simd.avx2._mm256_permutevar8x32_epi32(bytes, order))
+    let order: __m256i = infomax_simd::bytes::cast([0i32, 4, 1, 5, 2, 6, 3, 7]);
+    infomax_simd::bytes::cast(simd.avx2._mm256_permutevar8x32_epi32(bytes, order))
 }
 
 /// Bytes as 16-bit integers: the first and the second eight of each half. [`join`] puts them together again.
@@ -91,9 +91,9 @@ pub(crate) fn weigh_lanes<const N: usize>(
     for (pixel, w) in pixels.iter().zip(weights) {
         let w = simd.avx._mm256_set1_epi32(*w);
         for (lane, sums) in pixel.iter().zip(&mut sums) {
-            let halves: [[u8; 8]; 2] = pulp::cast(*lane);
+            let halves: [[u8; 8]; 2] = infomax_simd::bytes::cast(*lane);
             for (bytes, sum) in halves.into_iter().zip(sums) {
-                let values = simd.avx2._mm256_cvtepu8_epi32(pulp::cast([bytes, [0; 8]]));
+                let values = simd.avx2._mm256_cvtepu8_epi32(infomax_simd::bytes::cast([bytes, [0; 8]]));
                 *sum = simd.avx2._mm256_add_epi32(*sum, simd.avx2._mm256_mullo_epi32(values, w));
             }
         }
@@ -105,7 +105,7 @@ pub(crate) fn weigh_lanes<const N: usize>(
     for (out, sums) in out.chunks_mut(2).zip(sums.chunks(2)) {
         let [[a, b], [c, d]] = [sums[0], *sums.get(1).unwrap_or(&[zero; 2])];
         let values = [shifted(a), shifted(b), shifted(c), shifted(d)];
-        let both: [[u8; 16]; 2] = pulp::cast(narrow(simd, values));
+        let both: [[u8; 16]; 2] = infomax_simd::bytes::cast(narrow(simd, values));
         for (out, bytes) in out.iter_mut().zip(both) {
             *out = bytes;
         }
@@ -122,7 +122,7 @@ pub(crate) fn transpose_floats(simd: V3, block: &[[f32; 16]; 16]) -> [[f32; 16];
     for (i, j) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
         let mut rows = [zero; 8];
         for (row, values) in rows.iter_mut().zip(&block[8 * i..8 * i + 8]) {
-            let halves: [__m256; 2] = pulp::cast(*values);
+            let halves: [__m256; 2] = infomax_simd::bytes::cast(*values);
             *row = halves[j];
         }
         // Pairs of rows, then pairs of pairs, within the halves of a vector; then the halves.
@@ -144,18 +144,18 @@ pub(crate) fn transpose_floats(simd: V3, block: &[[f32; 16]; 16]) -> [[f32; 16];
             out[8 * j + k + 4][i] = avx._mm256_permute2f128_ps::<0x31>(a, b);
         }
     }
-    pulp::cast(out)
+    infomax_simd::bytes::cast(out)
 }
 
 /// Bytes with 7 bits behind the binary point.
 #[inline(always)]
 pub(crate) fn blur_raise(simd: V3, bytes: &Block) -> [u16; BLOCK] {
-    let halves: [__m128i; 2] = pulp::cast(*bytes);
+    let halves: [__m128i; 2] = infomax_simd::bytes::cast(*bytes);
     let mut out = [simd.avx._mm256_setzero_si256(); 2];
     for (out, half) in out.iter_mut().zip(halves) {
         *out = simd.avx2._mm256_slli_epi16::<7>(simd.avx2._mm256_cvtepu8_epi16(half));
     }
-    pulp::cast(out)
+    infomax_simd::bytes::cast(out)
 }
 
 /// `(line above + line below) w` over all pairs of blocks, as the portable loop of the blur.
@@ -168,14 +168,14 @@ pub(crate) fn blur_vertical(
     start: u16,
 ) -> [u16; BLOCK] {
     let mut sums = [simd.avx._mm256_set1_epi16(start as i16); 2];
-    let at = |line: usize| -> [__m256i; 2] { pulp::cast(lines[line]) };
+    let at = |line: usize| -> [__m256i; 2] { infomax_simd::bytes::cast(lines[line]) };
     add_times(simd, &mut sums, at(radius), weights[0]);
     for (k, w) in weights.iter().enumerate().skip(1) {
         let ([a, b], [c, d]) = (at(radius - k), at(radius + k));
         let pair = [simd.avx2._mm256_add_epi16(a, c), simd.avx2._mm256_add_epi16(b, d)];
         add_times(simd, &mut sums, pair, *w);
     }
-    pulp::cast(sums)
+    infomax_simd::bytes::cast(sums)
 }
 
 /// `(span[radius - k] + span[radius + k]) w[k]` over all k, rounded, as the portable loop of the blur.
@@ -190,7 +190,7 @@ pub(crate) fn blur_horizontal(
     let mut sums = [simd.avx._mm256_set1_epi16(start as i16); 2];
     let at = |k: usize| -> [__m256i; 2] {
         match span[k..].first_chunk::<BLOCK>() {
-            Some(values) => pulp::cast(*values),
+            Some(values) => infomax_simd::bytes::cast(*values),
             None => [simd.avx._mm256_setzero_si256(); 2],
         }
     };
@@ -205,13 +205,13 @@ pub(crate) fn blur_horizontal(
         *sum = simd.avx2._mm256_srli_epi16::<7>(simd.avx2._mm256_add_epi16(*sum, half));
     }
     let bytes = simd.avx2._mm256_packus_epi16(sums[0], sums[1]);
-    pulp::cast(simd.avx2._mm256_permute4x64_epi64::<0b11_01_10_00>(bytes))
+    infomax_simd::bytes::cast(simd.avx2._mm256_permute4x64_epi64::<0b11_01_10_00>(bytes))
 }
 
 /// Adds the upper halves of the products with `weight`.
 #[inline(always)]
 fn add_times(simd: V3, sums: &mut [__m256i; 2], values: [__m256i; 2], weight: [u16; 16]) {
-    let weight: __m256i = pulp::cast(weight);
+    let weight: __m256i = infomax_simd::bytes::cast(weight);
     for (sum, v) in sums.iter_mut().zip(values) {
         *sum = simd.avx2._mm256_add_epi16(*sum, simd.avx2._mm256_mulhi_epu16(v, weight));
     }
@@ -223,7 +223,7 @@ fn add_times(simd: V3, sums: &mut [__m256i; 2], values: [__m256i; 2], weight: [u
 /// With `FLIP` the last value comes first.
 #[inline(always)]
 pub(crate) fn normalise<const FLIP: bool>(simd: V3, bytes: &Block, normal: &Normal, out: &mut [f32; BLOCK]) {
-    let back: __m256i = pulp::cast([7i32, 6, 5, 4, 3, 2, 1, 0]);
+    let back: __m256i = infomax_simd::bytes::cast([7i32, 6, 5, 4, 3, 2, 1, 0]);
     let quotient = |x: __m256, [high, low]: [f32; 2]| {
         simd.fma._mm256_fmadd_ps(x, all(simd, high), simd.avx._mm256_mul_ps(x, all(simd, low)))
     };
@@ -235,7 +235,7 @@ pub(crate) fn normalise<const FLIP: bool>(simd: V3, bytes: &Block, normal: &Norm
         };
         let unit = quotient(simd.avx._mm256_cvtepi32_ps(values), normal.by_range);
         let centred = simd.avx._mm256_sub_ps(unit, all(simd, normal.mean));
-        *out = pulp::cast(quotient(centred, normal.by_std));
+        *out = infomax_simd::bytes::cast(quotient(centred, normal.by_std));
     }
 }
 

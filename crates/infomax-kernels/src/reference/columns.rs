@@ -1,6 +1,7 @@
 //! Second moments of Candle's operations.
 
-use crate::{Normalise, Result, check, linalg};
+use crate::tensor::check;
+use crate::{Normalise, Result, linalg};
 use candle_core::Tensor;
 
 /// `Z - mean` of every column.

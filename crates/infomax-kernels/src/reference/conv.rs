@@ -1,6 +1,7 @@
 //! Convolution as one matrix product for each tap of the kernel.
 
-use crate::{Conv2dConfig, Result, check};
+use crate::tensor::check;
+use crate::{Conv2dConfig, Result};
 use candle_core::Tensor;
 
 /// See [`crate::conv2d`].

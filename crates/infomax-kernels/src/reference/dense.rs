@@ -1,6 +1,7 @@
 //! Activations, linear maps, and the functions of one row.
 
-use crate::{Error, Result, check};
+use crate::tensor::check;
+use crate::{Error, Result};
 use candle_core::{D, Tensor};
 
 /// `max(x, 0)`, element by element. The derivative at 0 is 0, as in PyTorch (Candle's own has 1); NaN stays.

@@ -1,8 +1,9 @@
 //! Attention, functions of one element, and the blocks of transformers.
 
 use super::{layer_norm, linear, log_softmax, relu, silu, softmax};
-use crate::attention::check_attention;
-use crate::{AttentionConfig, Conv2dConfig, Elementwise, Result, check};
+use crate::tensor::check;
+use crate::tensor::check::check_attention;
+use crate::{AttentionConfig, Conv2dConfig, Elementwise, Result};
 use candle_core::Tensor;
 
 /// See [`crate::elementwise`].
@@ -64,7 +65,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, cfg: AttentionConfig) -> Re
 /// # Errors
 /// As [`crate::feed_forward`].
 pub fn feed_forward(xs: &Tensor, p: &crate::FeedForward<'_>, residual: Option<&Tensor>) -> Result<Tensor> {
-    crate::block::check_feed_forward(xs, p, residual)?;
+    crate::ops::transformer::check_feed_forward(xs, p, residual)?;
     let ys = layer_norm(xs, Some(p.norm_weight), Some(p.norm_bias), p.eps)?;
     let ys = linear_with(&ys, p.in_weight, Some(p.in_bias), p.act)?;
     let ys = linear(&ys, p.out_weight, Some(p.out_bias))?;
@@ -76,7 +77,7 @@ pub fn feed_forward(xs: &Tensor, p: &crate::FeedForward<'_>, residual: Option<&T
 /// # Errors
 /// As [`crate::self_attention`].
 pub fn self_attention(xs: &Tensor, p: &crate::SelfAttention<'_>) -> Result<Tensor> {
-    let (b, n, d) = crate::block::check_self_attention(xs, p)?;
+    let (b, n, d) = crate::ops::transformer::check_self_attention(xs, p)?;
     let ys = layer_norm(xs, Some(p.norm_weight), Some(p.norm_bias), p.eps)?;
     let qkv = linear(&ys, p.qkv_weight, Some(p.qkv_bias))?;
     let qkv = qkv.reshape((b, n, 3, p.heads, d / p.heads))?.permute((2, 0, 3, 1, 4))?;
@@ -104,7 +105,7 @@ pub fn depthwise_conv2d_last(
     bias: Option<&Tensor>,
     cfg: Conv2dConfig,
 ) -> Result<Tensor> {
-    crate::conv::depthwise::check_last(xs, weight, bias, cfg)?;
+    crate::ops::conv::depthwise::check_last(xs, weight, bias, cfg)?;
     let ys = super::conv2d(&xs.permute((0, 3, 1, 2))?.contiguous()?, weight, bias, cfg)?;
     Ok(ys.permute((0, 2, 3, 1))?.contiguous()?)
 }

@@ -1,6 +1,7 @@
 //! Normalisations, two passes each: the mean first, then the centred moments.
 
-use crate::{Activation, BatchNormOutput, Error, Result, check};
+use crate::tensor::check;
+use crate::{Activation, BatchNormOutput, Error, Result};
 use candle_core::{D, Tensor};
 
 /// See [`crate::batch_norm_train`].

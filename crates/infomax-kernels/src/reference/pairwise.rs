@@ -2,7 +2,7 @@
 
 use super::columns::{centre, matrix};
 use crate::Result;
-use crate::pairwise::{Exclude, Score};
+use crate::types::{Exclude, Score};
 use candle_core::{Device, Tensor};
 
 /// `ln sum_j exp s_ij` over the rows of `x` `(n, d)`: shape `(n)`.

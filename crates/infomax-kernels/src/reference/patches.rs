@@ -1,6 +1,7 @@
 //! Patches by reshaping.
 
-use crate::{Result, patches::check_patches};
+use crate::Result;
+use crate::tensor::check::check_patches;
 use candle_core::Tensor;
 
 /// [`patches`](crate::patches).

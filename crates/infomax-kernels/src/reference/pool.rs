@@ -1,7 +1,8 @@
 //! Pooling, tap by tap.
 
 use super::conv::strided;
-use crate::{Pool2dConfig, Result, check};
+use crate::tensor::check;
+use crate::{Pool2dConfig, Result};
 use candle_core::Tensor;
 
 /// The largest pixel of each window of `(N, C, H, W)`. Windows may overlap; padding never wins.

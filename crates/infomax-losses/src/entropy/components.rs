@@ -264,8 +264,8 @@ fn not_definite(i: usize) -> Error {
 
 /// The inverse and the log-determinant of a symmetric positive definite matrix, by Cholesky.
 fn inverse(s: &[f64], d: usize) -> Option<(Vec<f64>, f64)> {
-    let lower = crate::whitening::cholesky(s, d)?;
-    let root = crate::whitening::inverse_lower(&lower, d);
+    let lower = infomax_kernels::linalg::cholesky_factor(s, d)?;
+    let root = infomax_kernels::linalg::invert_lower(&lower, d);
     let ln = 2.0 * (0..d).map(|i| lower[i * d + i].ln()).sum::<f64>();
     let mut out = vec![0f64; d * d];
     for i in 0..d {

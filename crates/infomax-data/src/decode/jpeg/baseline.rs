@@ -5,7 +5,7 @@ use super::header::Header;
 use super::scan::{self, Plane};
 use crate::dataset::Part;
 use infomax_augment::{CropBox, Image};
-use pulp::Simd;
+use infomax_simd::bytes::Simd;
 use std::ops::Range;
 
 /// Decodes the wanted box of an image of this size; `None` if the file is of another kind or not in order.
@@ -15,7 +15,7 @@ pub(super) fn decode(bytes: &[u8], size: (usize, usize), wanted: CropBox) -> Opt
     if size != (header.width, header.height) || (header.components.len() == 3 && header.width < 6) {
         return None;
     }
-    let pixels = pulp::Arch::new().dispatch(Decode { header: &header, bytes, wanted })?;
+    let pixels = infomax_simd::bytes::dispatch(Decode { header: &header, bytes, wanted })?;
     let image = Image::new(wanted.width, wanted.height, 3, pixels).ok()?;
     Some(Part { image, x: wanted.x, y: wanted.y })
 }
@@ -26,7 +26,7 @@ struct Decode<'a> {
     wanted: CropBox,
 }
 
-impl pulp::WithSimd for Decode<'_> {
+impl infomax_simd::bytes::WithSimd for Decode<'_> {
     type Output = Option<Vec<u8>>;
 
     #[inline(always)]

@@ -1,12 +1,12 @@
 //! Chroma at full resolution, and YCbCr to RGB, as libjpeg-turbo does both.
 
-use pulp::Simd;
+use infomax_simd::bytes::Simd;
 
 /// The AVX2 instructions, in code that is compiled for them: the answer is known to the compiler.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) fn v3<S: Simd>(simd: S) -> Option<pulp::x86::V3> {
-    (&simd as &dyn std::any::Any).downcast_ref::<pulp::x86::V3>().copied()
+pub(super) fn v3<S: Simd>(simd: S) -> Option<infomax_simd::bytes::V3> {
+    (&simd as &dyn std::any::Any).downcast_ref::<infomax_simd::bytes::V3>().copied()
 }
 
 /// Columns that are worked on together; rows are filled up to a multiple of it.
@@ -73,7 +73,7 @@ impl Row {
                 let (even, odd) = ((near + sums[j] + EVEN) >> SHIFT, (near + sums[j + 2] + ODD) >> SHIFT);
                 pairs[j] = (even | odd << 8).to_le();
             }
-            *out = pulp::cast(pairs);
+            *out = infomax_simd::bytes::cast(pairs);
         }
     }
 }
@@ -132,7 +132,7 @@ mod tests {
 
     struct All;
 
-    impl pulp::WithSimd for All {
+    impl infomax_simd::bytes::WithSimd for All {
         type Output = ();
 
         #[inline(always)]
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn all_colours_are_those_of_the_plain_loop() {
-        pulp::Arch::new().dispatch(All);
+        infomax_simd::bytes::dispatch(All);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::colour::v3;
-use pulp::Simd;
+use infomax_simd::bytes::Simd;
 
 /// Coefficients of a block. Pairs of rows (0 and 2, 4 and 6, 1 and 3, 5 and 7) lie together, column by
 /// column, as the transform multiplies them.
@@ -171,7 +171,7 @@ mod tests {
 
     struct Inverse<'a>(&'a Block, usize, u32);
 
-    impl pulp::WithSimd for Inverse<'_> {
+    impl infomax_simd::bytes::WithSimd for Inverse<'_> {
         type Output = Option<[u8; 64]>;
 
         #[inline(always)]
@@ -197,7 +197,7 @@ mod tests {
             let last = [0, 1, 5, 9, 10, 30, 63][seed as usize % 7];
             let (block, sum) = block(seed, last, [3, 20, 60][seed as usize % 3]);
             let want = plain(&block).unwrap();
-            assert_eq!(pulp::Arch::new().dispatch(Inverse(&block, last, sum)), Some(want), "{block:?}");
+            assert_eq!(infomax_simd::bytes::dispatch(Inverse(&block, last, sum)), Some(want), "{block:?}");
             for (got, want) in want.iter().zip(cosines(&block)) {
                 let want = (want + 128.0).clamp(0.0, 255.0);
                 assert!((f64::from(*got) - want).abs() <= 0.6, "{got} {want}");
@@ -210,7 +210,7 @@ mod tests {
         let mut refused = 0;
         for seed in 0..2000 {
             let (block, sum) = block(seed, 63, 1 << (seed % 16).min(14));
-            let got = pulp::Arch::new().dispatch(Inverse(&block, 63, sum));
+            let got = infomax_simd::bytes::dispatch(Inverse(&block, 63, sum));
             refused += u32::from(got.is_none());
             for (got, want) in got.iter().flatten().zip(cosines(&block)) {
                 assert!((f64::from(*got) - (want + 128.0).clamp(0.0, 255.0)).abs() <= 0.6);

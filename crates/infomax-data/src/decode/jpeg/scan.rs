@@ -4,7 +4,7 @@ use super::bits::{Bits, Data};
 use super::header::Header;
 use super::huffman::{END, Table};
 use super::idct::{self, Block, PLACES};
-use pulp::Simd;
+use infomax_simd::bytes::Simd;
 use std::ops::Range;
 
 /// The samples of a component, as far as they are wanted: whole blocks.

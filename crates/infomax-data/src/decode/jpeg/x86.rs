@@ -2,16 +2,16 @@
 
 use super::idct::{Block, EVEN, ODD};
 use core::arch::x86_64::{__m128i, __m256i};
-use pulp::x86::V3;
+use infomax_simd::bytes::V3;
 
 /// Four sums of products with the constants of four rows, of which two are zero if `LOW`.
 #[inline(always)]
 fn sums<const LOW: bool>(simd: V3, [a, b]: [__m256i; 2], constants: [[i16; 4]; 4]) -> [__m256i; 4] {
     let mut sums = [a; 4];
     for (sum, [c0, c1, c2, c3]) in sums.iter_mut().zip(constants) {
-        *sum = simd.avx2._mm256_madd_epi16(a, pulp::cast([[c0, c1]; 8]));
+        *sum = simd.avx2._mm256_madd_epi16(a, infomax_simd::bytes::cast([[c0, c1]; 8]));
         if !LOW {
-            let more = simd.avx2._mm256_madd_epi16(b, pulp::cast([[c2, c3]; 8]));
+            let more = simd.avx2._mm256_madd_epi16(b, infomax_simd::bytes::cast([[c2, c3]; 8]));
             *sum = simd.avx2._mm256_add_epi32(*sum, more);
         }
     }
@@ -68,7 +68,7 @@ fn turn(simd: V3, rows: [__m256i; 8]) -> [__m256i; 4] {
 fn four(simd: V3, [a, b, c, d]: [__m256i; 4]) -> __m256i {
     let avx2 = simd.avx2;
     let bytes = avx2._mm256_packus_epi16(avx2._mm256_packs_epi32(a, b), avx2._mm256_packs_epi32(c, d));
-    let order = pulp::cast([[0u8, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15]; 2]);
+    let order = infomax_simd::bytes::cast([[0u8, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15]; 2]);
     avx2._mm256_shuffle_epi8(bytes, order)
 }
 
@@ -76,12 +76,12 @@ fn four(simd: V3, [a, b, c, d]: [__m256i; 4]) -> __m256i {
 #[inline(always)]
 pub(super) fn inverse<const LOW: bool>(simd: V3, block: &Block) -> [u8; 64] {
     let avx2 = simd.avx2;
-    let rows = pass::<LOW, 11>(simd, pulp::cast(*block), 1 << 10);
+    let rows = pass::<LOW, 11>(simd, infomax_simd::bytes::cast(*block), 1 << 10);
     let columns = pass::<LOW, 18>(simd, turn(simd, rows), (128 << 18) + (1 << 17));
     let [c0, c1, c2, c3, c4, c5, c6, c7] = columns;
     let (left, right) = (four(simd, [c0, c1, c2, c3]), four(simd, [c4, c5, c6, c7]));
     let (r0145, r2367) = (avx2._mm256_unpacklo_epi32(left, right), avx2._mm256_unpackhi_epi32(left, right));
-    pulp::cast([
+    infomax_simd::bytes::cast([
         avx2._mm256_permute2x128_si256::<0x20>(r0145, r2367),
         avx2._mm256_permute2x128_si256::<0x31>(r0145, r2367),
     ])
@@ -102,7 +102,7 @@ fn scaled(simd: V3, value: __m256i, factor: i16) -> __m256i {
 #[inline(always)]
 fn mixed(simd: V3, pairs: __m256i) -> __m256i {
     let (avx, avx2) = (simd.avx, simd.avx2);
-    let sum = avx2._mm256_madd_epi16(pairs, pulp::cast([[-22554i16, 18734]; 8]));
+    let sum = avx2._mm256_madd_epi16(pairs, infomax_simd::bytes::cast([[-22554i16, 18734]; 8]));
     avx2._mm256_srai_epi32::<16>(avx2._mm256_add_epi32(sum, avx._mm256_set1_epi32(1 << 15)))
 }
 
@@ -125,7 +125,7 @@ fn convert(simd: V3, y: __m256i, cb: __m256i, cr: __m256i) -> [__m256i; 3] {
 /// Bytes as 16-bit integers.
 #[inline(always)]
 fn wide(simd: V3, bytes: &Bytes) -> [__m256i; 2] {
-    let [low, high]: [__m128i; 2] = pulp::cast(*bytes);
+    let [low, high]: [__m128i; 2] = infomax_simd::bytes::cast(*bytes);
     [simd.avx2._mm256_cvtepu8_epi16(low), simd.avx2._mm256_cvtepu8_epi16(high)]
 }
 
@@ -155,12 +155,12 @@ pub(super) fn to_rgb(simd: V3, y: &Bytes, cb: &Bytes, cr: &Bytes) -> [[u8; 32]; 
         let bytes = avx2._mm256_packus_epi16(first[colour], second[colour]);
         let bytes = avx2._mm256_permute4x64_epi64::<0b11_01_10_00>(bytes);
         for (third, order) in thirds.iter_mut().zip(SPREAD[colour]) {
-            let placed = avx2._mm256_shuffle_epi8(bytes, pulp::cast([order; 2]));
+            let placed = avx2._mm256_shuffle_epi8(bytes, infomax_simd::bytes::cast([order; 2]));
             *third = if colour == 0 { placed } else { avx2._mm256_or_si256(*third, placed) };
         }
     }
     let [a, b, c] = thirds;
-    pulp::cast([
+    infomax_simd::bytes::cast([
         avx2._mm256_permute2x128_si256::<0x20>(a, b),
         avx2._mm256_blend_epi32::<0b1111_0000>(c, a),
         avx2._mm256_permute2x128_si256::<0x31>(b, c),

@@ -1,0 +1,212 @@
+//! A convolution with its norm, one part of a residual unit.
+
+use super::buffer::Pooled;
+use super::conv::Conv;
+use super::layout::Dims;
+use super::norm::{Affine, Coefficients, Mask, Residual, apply, grad_apply, grad_sums, moments};
+use super::unit::{ConvNorm, OP};
+use crate::tensor::backward::hand;
+use crate::tensor::check;
+use crate::tensor::storage::{contiguous, result, tensor};
+use crate::{Error, Result};
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor, bail};
+use infomax_simd::Stored;
+use infomax_simd::{Float, Isa, Shared};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ThreadId;
+
+/// The gradients of a layer's parameters, on their way from the unit to the parameters.
+///
+/// A custom operation of Candle has three arguments at most, and a chain has three for each convolution. So
+/// each layer has an operation of its own, from its parameters to a tensor of one element, and the sum of
+/// those is an argument of the chain: Candle calls the chain's gradient before theirs.
+pub(super) type Grads<T> = Arc<Mutex<Vec<(ThreadId, [Vec<T>; 3])>>>;
+
+/// Parameters of maps of type `E` have the type of its arithmetic.
+///
+/// # Errors
+/// One of another type.
+pub(super) fn computes<E: Stored>(op: &'static str, name: &'static str, parameter: &Tensor) -> Result<()> {
+    let (expected, got) = (crate::tensor::storage::dtype::<E::Real>(), parameter.dtype());
+    if expected == got { Ok(()) } else { Err(Error::DType { op, name, got, expected }) }
+}
+
+/// The operation of a layer's parameters.
+pub(super) struct Params<T> {
+    pub(super) grads: Grads<T>,
+}
+
+impl<T: Float> CustomOp3 for Params<T> {
+    fn name(&self) -> &'static str {
+        "blocked-parameters"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        Ok((crate::tensor::storage::owned(vec![T::default()]), Shape::from(1)))
+    }
+
+    fn bwd(
+        &self,
+        weight: &Tensor,
+        scale: &Tensor,
+        shift: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let mut slots = self.grads.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = std::thread::current().id();
+        let Some(at) = slots.iter().position(|(thread, _)| *thread == own) else {
+            bail!("the gradient of a residual unit's parameters was asked for before that of the unit")
+        };
+        let (_, [dw, da, db]) = slots.swap_remove(at);
+        drop(slots);
+        let give = |values: Vec<T>, to: &Tensor| -> candle_core::Result<Option<Tensor>> {
+            match to.track_op() && !values.is_empty() {
+                true => Ok(hand(to, tensor(values, to.shape())?)),
+                false => Ok(None),
+            }
+        };
+        Ok((give(dw, weight)?, give(da, scale)?, give(db, shift)?))
+    }
+}
+
+/// A convolution with its norm, and what its gradient needs.
+pub(super) struct Layer<E: Stored> {
+    pub(super) conv: Conv,
+    /// Weight, scale and shift, as they were given.
+    pub(super) params: [Tensor; 3],
+    /// The weight, contiguous.
+    pub(super) weight: Tensor,
+    pub(super) scale: Vec<f64>,
+    pub(super) shift: Vec<f64>,
+    /// The statistics are those of the batch.
+    pub(super) train: bool,
+    pub(super) moments: Vec<(f64, f64)>,
+    /// The output of the convolution.
+    pub(super) z: Vec<E>,
+    pub(super) affine: Vec<Affine<E::Real>>,
+    pub(super) grads: Grads<E::Real>,
+}
+
+impl<T: Float, E: Stored<Real = T>> Layer<E> {
+    pub(super) fn new(dims: &Dims, part: &ConvNorm<'_>, isa: Isa, fast: bool) -> Result<Self> {
+        let conv = Conv { fast, ..Conv::new(dims, part.weight.dims(), part.cfg, isa)? };
+        let k = conv.output().c;
+        computes::<E>(OP, "weight", part.weight)?;
+        let like = part.weight;
+        check::vector(OP, like, "scale", Some(part.scale), k)?;
+        check::vector(OP, like, "shift", Some(part.shift), k)?;
+        let values = |t: &Tensor| t.to_dtype(DType::F64)?.to_vec1::<f64>();
+        let moments = match part.stats {
+            Some((mean, var)) => {
+                check::vector(OP, like, "stats.0", Some(mean), k)?;
+                check::vector(OP, like, "stats.1", Some(var), k)?;
+                values(mean)?.into_iter().zip(values(var)?).collect()
+            }
+            None => Vec::new(),
+        };
+        Ok(Self {
+            conv,
+            params: [part.weight, part.scale, part.shift].map(Tensor::clone),
+            weight: contiguous(part.weight)?,
+            scale: values(part.scale)?,
+            shift: values(part.shift)?,
+            train: part.stats.is_none(),
+            moments,
+            z: Vec::new(),
+            affine: Vec::new(),
+            grads: Grads::default(),
+        })
+    }
+
+    /// Convolves, and takes the statistics.
+    pub(super) fn forward(&mut self, isa: Isa, eps: f64, source: &[E]) -> candle_core::Result<()> {
+        self.z = result(&[&self.weight], |v: &[&[T]]| self.conv.forward(source, v[0]))?;
+        if self.train {
+            self.moments = moments(isa, &self.conv.output(), &self.z);
+        }
+        let norm = |(k, m): (usize, &(f64, f64))| {
+            let scale = self.scale[k] / (m.1 + eps).sqrt();
+            Affine { scale: T::of(scale), shift: T::of(self.shift[k] - m.0 * scale) }
+        };
+        self.affine = self.moments.iter().enumerate().map(norm).collect();
+        Ok(())
+    }
+
+    /// The activation after this norm.
+    ///
+    /// # Safety
+    /// As [`apply`].
+    pub(super) unsafe fn activation(&self, isa: Isa, residual: Residual<'_, E>, out: Shared<E>) {
+        // SAFETY: passed on.
+        unsafe { apply(isa, &self.conv.output(), &self.z, &self.affine, residual, out) }
+    }
+
+    /// The activation after this norm, where nothing is added to it.
+    pub(super) fn hidden(&self, isa: Isa) -> Pooled<E> {
+        let mut values = Pooled::take(self.z.len());
+        // SAFETY: the buffer holds the map.
+        unsafe { self.activation(isa, Residual::None, Shared::new(values.slice().as_mut_ptr())) };
+        values
+    }
+
+    /// The gradient of the convolution's output in `dz`, from the one of the activation in `grad`, which may be
+    /// the same; returns those of scale and shift.
+    ///
+    /// # Safety
+    /// As [`grad_apply`].
+    pub(super) unsafe fn norm_grad(
+        &self,
+        isa: Isa,
+        eps: f64,
+        grad: Shared<E>,
+        mask: Mask<'_, E>,
+        dz: Shared<E>,
+        masked: Shared<E>,
+    ) -> (Vec<T>, Vec<T>) {
+        let d = self.conv.output();
+        let means: Vec<T> = self.moments.iter().map(|m| T::of(m.0)).collect();
+        // SAFETY: the caller's gradient is a whole map, and no one writes it meanwhile.
+        let sums = unsafe {
+            grad_sums(isa, &d, &self.z, &means, std::slice::from_raw_parts(grad.get(), d.len()), mask)
+        };
+        let count = (d.images * d.h * d.w) as f64;
+        let m = if self.train { count } else { f64::INFINITY };
+        let inverse: Vec<f64> = self.moments.iter().map(|m| 1.0 / (m.1 + eps).sqrt()).collect();
+        let coefficients: Vec<_> = (0..d.c)
+            .map(|k| {
+                let a = self.scale[k] * inverse[k];
+                Coefficients {
+                    mean: means[k],
+                    a: T::of(a),
+                    b: T::of(-a * inverse[k] * inverse[k] * sums[k].1 / m),
+                    c: T::of(-a * sums[k].0 / m),
+                }
+            })
+            .collect();
+        // SAFETY: passed on.
+        unsafe { grad_apply(isa, &d, &self.z, &coefficients, grad, mask, dz, masked) };
+        let scale = (0..d.c).map(|k| T::of(sums[k].1 * inverse[k])).collect();
+        (scale, sums.iter().map(|s| T::of(s.0)).collect())
+    }
+
+    /// Leaves the gradients for [`Params`].
+    pub(super) fn put(&self, weight: Vec<T>, (scale, shift): (Vec<T>, Vec<T>)) {
+        let mut slots = self.grads.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = std::thread::current().id();
+        slots.retain(|(thread, _)| *thread != own);
+        slots.push((own, [weight, scale, shift]));
+    }
+
+    pub(super) fn weight_grad(&self, source: &[E], dz: &[E]) -> Vec<T> {
+        if self.params[0].track_op() { self.conv.weight_grad(source, dz) } else { Vec::new() }
+    }
+}

@@ -1,0 +1,106 @@
+//! Products of matrices in slices, through the `gemm` crate: the bounds are checked here.
+
+use gemm::Parallelism;
+use infomax_simd::Real;
+
+/// A matrix in a slice, with any strides.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mat<'a, T> {
+    data: &'a [T],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a, T> Mat<'a, T> {
+    /// `rows` by `cols`, row by row.
+    pub(crate) fn new(data: &'a [T], rows: usize, cols: usize) -> Self {
+        Self::strided(data, (rows, cols), (cols, 1))
+    }
+
+    pub(crate) fn strided(
+        data: &'a [T],
+        (rows, cols): (usize, usize),
+        (row_stride, col_stride): (usize, usize),
+    ) -> Self {
+        assert!(
+            rows == 0 || cols == 0 || (rows - 1) * row_stride + (cols - 1) * col_stride < data.len(),
+            "a matrix beyond its slice"
+        );
+        Self { data, rows, cols, row_stride, col_stride }
+    }
+
+    /// The transpose.
+    pub(crate) fn t(self) -> Self {
+        let Self { data, rows, cols, row_stride, col_stride } = self;
+        Self { data, rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride }
+    }
+}
+
+/// `dst = scale a b`, or `dst += scale a b`, into rows that are `row_stride` apart.
+///
+/// # Safety
+/// `dst` must be valid for writes of `a.rows` rows of `b.cols` elements, `row_stride` apart, which nothing
+/// else reads or writes meanwhile, and initialised if `add`.
+pub(crate) unsafe fn multiply_raw<T: Real>(
+    dst: *mut T,
+    row_stride: usize,
+    a: Mat<'_, T>,
+    b: Mat<'_, T>,
+    scale: T,
+    add: bool,
+    parallelism: Parallelism,
+) {
+    assert_eq!(a.cols, b.rows, "the inner sizes of a product");
+    // SAFETY: the sources are within their slices, by their constructors; the destination by the caller.
+    unsafe {
+        gemm::gemm(
+            a.rows,
+            b.cols,
+            a.cols,
+            dst,
+            1,
+            row_stride as isize,
+            add,
+            a.data.as_ptr(),
+            a.col_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.col_stride as isize,
+            b.row_stride as isize,
+            if add { T::ONE } else { T::ZERO },
+            scale,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+/// `dst = a b`, or `dst += a b`, row by row, on this thread.
+pub(crate) fn multiply<T: Real>(dst: &mut [T], a: Mat<'_, T>, b: Mat<'_, T>, add: bool) {
+    assert!(dst.len() >= a.rows * b.cols, "a product beyond its slice");
+    // SAFETY: the slice is exclusive and long enough.
+    unsafe { multiply_raw(dst.as_mut_ptr(), b.cols, a, b, T::ONE, add, Parallelism::None) };
+}
+
+/// `a b` on all threads of the pool; each element is one sum in a fixed order, so the bits do not depend on
+/// their number.
+pub(crate) fn product<T: Real>(a: Mat<'_, T>, b: Mat<'_, T>) -> Vec<T> {
+    let len = a.rows * b.cols;
+    let mut values: Vec<T> = Vec::with_capacity(len);
+    let threads = rayon::current_num_threads();
+    let parallelism = if threads > 1 { Parallelism::Rayon(threads) } else { Parallelism::None };
+    if a.cols == 0 {
+        values.resize(len, T::ZERO);
+        return values;
+    }
+    // SAFETY: the capacity is `len`, and the product writes all of it.
+    unsafe {
+        multiply_raw(values.as_mut_ptr(), b.cols, a, b, T::ONE, false, parallelism);
+        values.set_len(len);
+    }
+    values
+}

@@ -1,0 +1,354 @@
+//! Normalisation, two linear maps with an activation between them, scale and residual sum.
+
+use super::{AddRows, Norm, PullNorm, Start, Weights, matrix, ones_unless, part, whole};
+use crate::ops::elementwise::{Function, with_function};
+use crate::tensor::check;
+use crate::tensor::half::{half, wide, wide_option};
+use crate::tensor::optional::{self, Optional, Stored};
+use crate::tensor::parameters::Parameters;
+use crate::tensor::path::Path;
+use crate::tensor::storage::{contiguous, result, slice, tensor};
+use crate::{Elementwise, Result, reference};
+use candle_core::{CpuStorage, DType, Shape, Tensor, bail};
+use infomax_simd::gemm::{
+    Left, Out, PanelSums, Panels, Reduce, across, group_rows, multiply, strips, tile_rows,
+};
+use infomax_simd::{Arith, Real, Task, add_rows, run};
+use infomax_simd::{Isa, Shared, filled, grow};
+use rayon::prelude::*;
+use std::marker::PhantomData;
+use std::sync::OnceLock;
+
+/// The parameters of [`feed_forward`], for `D` channels and `H` hidden ones.
+#[derive(Clone, Copy, Debug)]
+pub struct FeedForward<'a> {
+    /// The scale of the layer norm, `(D)`.
+    pub norm_weight: &'a Tensor,
+    /// The shift of the layer norm, `(D)`.
+    pub norm_bias: &'a Tensor,
+    /// Added to the variance.
+    pub eps: f64,
+    /// The first linear map, `(H, D)`.
+    pub in_weight: &'a Tensor,
+    /// Its bias, `(H)`.
+    pub in_bias: &'a Tensor,
+    /// Between the maps.
+    pub act: Elementwise,
+    /// The second linear map, `(D, H)`.
+    pub out_weight: &'a Tensor,
+    /// Its bias, `(D)`.
+    pub out_bias: &'a Tensor,
+    /// The scale of the branch, `(D)` (LayerScale, arXiv:2103.17239); absent: 1.
+    pub scale: Option<&'a Tensor>,
+}
+
+/// `residual + scale (act(norm(xs) in_weight^T + in_bias) out_weight^T + out_bias)` over the last dimension of
+/// `xs` `(.., D)`; without `residual`, `xs` itself is added: the feed-forward half of a transformer layer with
+/// pre-normalisation (arXiv:2010.11929), and the channel half of a ConvNeXt block (arXiv:2201.03545).
+///
+/// # Gradient
+/// Of `xs`, `residual` and all parameters. The hidden values before the activation are kept from the forward
+/// pass; the normalised input and the activations are computed again.
+/// The parameters are read again: update them after the backward pass.
+///
+/// # Numerics
+/// As [`layer_norm`](crate::layer_norm) and [`elementwise`](crate::elementwise). Positions are cut into groups
+/// that depend on the shape only: the same bits for any number of threads. bf16 and f16 are computed in f32.
+///
+/// # Errors
+/// Shapes or types that do not fit; a tensor without elements; an `eps` that is not positive.
+pub fn feed_forward(xs: &Tensor, p: &FeedForward<'_>, residual: Option<&Tensor>) -> Result<Tensor> {
+    feed_forward_isa(xs, p, residual, Isa::detect())
+}
+
+pub(crate) fn feed_forward_isa(
+    xs: &Tensor,
+    p: &FeedForward<'_>,
+    residual: Option<&Tensor>,
+    isa: Isa,
+) -> Result<Tensor> {
+    if half(xs) {
+        let scale = wide_option(p.scale)?;
+        let wide_p = FeedForward {
+            norm_weight: &wide(p.norm_weight)?,
+            norm_bias: &wide(p.norm_bias)?,
+            in_weight: &wide(p.in_weight)?,
+            in_bias: &wide(p.in_bias)?,
+            out_weight: &wide(p.out_weight)?,
+            out_bias: &wide(p.out_bias)?,
+            scale: scale.as_ref(),
+            ..*p
+        };
+        let residual = wide_option(residual)?;
+        let ys = feed_forward_isa(&wide(xs)?, &wide_p, residual.as_ref(), isa)?;
+        return Ok(ys.to_dtype(xs.dtype())?);
+    }
+    let (d, h) = check_feed_forward(xs, p, residual)?;
+    let Path::Cpu(_) = Path::of(xs) else {
+        return reference::feed_forward(xs, p, residual);
+    };
+    let ones = ones_unless(p.scale, d, xs)?;
+    let small = [p.norm_weight, p.norm_bias, p.in_bias, p.out_bias, p.scale.unwrap_or(&ones)];
+    let (parameters, token) = Parameters::new([p.in_weight, p.out_weight, &Tensor::cat(&small, 0)?])?;
+    let xs = contiguous(xs)?;
+    let keep = xs.track_op() || token.track_op();
+    macro_rules! call {
+        ($t:ty) => {{
+            let hidden = OnceLock::new();
+            let op = Dense::<$t> { d, h, eps: p.eps, act: p.act, isa, keep, parameters, hidden };
+            optional::apply(&xs, &token, residual, op)?
+        }};
+    }
+    Ok(if xs.dtype() == DType::F64 { call!(f64) } else { call!(f32) })
+}
+
+/// `D` and `H`.
+pub(crate) fn check_feed_forward(
+    xs: &Tensor,
+    p: &FeedForward<'_>,
+    residual: Option<&Tensor>,
+) -> Result<(usize, usize)> {
+    const OP: &str = "feed_forward";
+    let d = check::last(OP, xs)?;
+    let (h, _) = check::dims2(OP, "in_weight", p.in_weight)?;
+    check::not_empty(OP, "in_weight", p.in_weight)?;
+    matrix(OP, xs, "in_weight", p.in_weight, (h, d))?;
+    matrix(OP, xs, "out_weight", p.out_weight, (d, h))?;
+    check::vector(OP, xs, "norm_weight", Some(p.norm_weight), d)?;
+    check::vector(OP, xs, "norm_bias", Some(p.norm_bias), d)?;
+    check::vector(OP, xs, "in_bias", Some(p.in_bias), h)?;
+    check::vector(OP, xs, "out_bias", Some(p.out_bias), d)?;
+    check::vector(OP, xs, "scale", p.scale, d)?;
+    check::positive(OP, "eps", p.eps)?;
+    check::same_shape(OP, xs, "residual", residual)?;
+    Ok((d, h))
+}
+
+/// `ys = f(zs)`.
+struct Act<'a, T, F>(&'a [T], &'a mut [T], PhantomData<F>);
+
+impl<T: Real, F: Function> Task for Act<'_, T, F> {
+    type Out = ();
+    #[inline(always)]
+    fn run<A: Arith>(self) {
+        for (z, y) in self.0.iter().zip(self.1) {
+            *y = F::value::<A, T>(*z);
+        }
+    }
+}
+
+/// From `zs`: `ys = f(zs)` and `dz = f'(zs) dz`.
+struct PullAct<'a, T, F> {
+    zs: &'a [T],
+    ys: &'a mut [T],
+    dz: &'a mut [T],
+    function: PhantomData<F>,
+}
+
+impl<T: Real, F: Function> Task for PullAct<'_, T, F> {
+    type Out = ();
+    #[inline(always)]
+    fn run<A: Arith>(self) {
+        for ((z, y), dz) in self.zs.iter().zip(self.ys).zip(self.dz) {
+            let (value, slope) = F::both::<A, T>(*z);
+            *y = value;
+            *dz *= slope;
+        }
+    }
+}
+
+/// Hidden values lie in panels, group by group: see [`panels`](crate::panels).
+struct Dense<T> {
+    d: usize,
+    h: usize,
+    eps: f64,
+    act: Elementwise,
+    isa: Isa,
+    /// The hidden values are wanted for a backward pass.
+    keep: bool,
+    parameters: Parameters,
+    /// The hidden values before the activation.
+    hidden: OnceLock<Vec<T>>,
+}
+
+impl<T: Real> Dense<T> {
+    /// The hidden channels, rounded up to whole panels.
+    fn padded(&self) -> usize {
+        self.h.next_multiple_of(across::<T>(self.isa))
+    }
+
+    fn forward(&self, xs: &[T], w: &Weights<'_, T>, residual: Option<&[T]>) -> Vec<T> {
+        let (d, isa, h) = (self.d, self.isa, self.padded());
+        let width = across::<T>(isa);
+        let first = Panels::pack(isa, w.first(true), false);
+        let second = Panels::pack(isa, w.second(true), true);
+        let (in_bias, out_bias) = (whole(w.in_bias, h), w.scaled_bias());
+        let (rows, group) = (xs.len() / d, group_rows::<T>(isa, xs.len() / d));
+        let mut hidden: Vec<T> = Vec::with_capacity(if self.keep { rows * h } else { 0 });
+        let kept = Shared::new(hidden.as_mut_ptr());
+        let fill = |out: Shared<T>| {
+            (0..rows.div_ceil(group)).into_par_iter().for_each(|i| {
+                // SAFETY: the groups are disjoint.
+                let ys = unsafe { part(out, i, group * d, rows * d) };
+                let xs = &xs[i * group * d..][..ys.len()];
+                let residual = residual.map_or(xs, |r| &r[i * group * d..][..ys.len()]);
+                let own = ys.len() / d;
+                T::with_scratch(|scratch| {
+                    let normed = &mut grow(&mut scratch.stage, own * d)[..own * d];
+                    let active = &mut grow(&mut scratch.panel, own * h)[..own * h];
+                    let zs = if self.keep {
+                        // SAFETY: the groups are disjoint, and the capacity is that of all.
+                        unsafe { part(kept, i, group * h, rows * h) }
+                    } else {
+                        &mut grow(&mut scratch.tile, own * h)[..own * h]
+                    };
+                    let (weight, bias, eps) = (w.norm_weight, w.norm_bias, self.eps);
+                    run(isa, Norm { xs, weight, bias, eps, ys: normed });
+                    let mut act = |panel: usize, zs: &mut [T]| {
+                        let ys = &mut active[panel * own * width..][..own * width];
+                        with_function!(self.act, F => run(isa, Act(zs, ys, PhantomData::<F>)));
+                    };
+                    let out = Out::Panels(zs, &mut act);
+                    multiply(isa, own, Left::Rows(normed), &first, Some(&in_bias), out);
+                    run(isa, Start(residual, &out_bias, ys));
+                    multiply(isa, own, Left::Panels(active), &second, None, Out::Rows(ys, true));
+                });
+            });
+        };
+        // SAFETY: each group writes its rows, and those are all.
+        let ys = unsafe { filled(xs.len(), fill) };
+        if self.keep {
+            // SAFETY: every group wrote its rows.
+            unsafe { hidden.set_len(rows * h) };
+            let _ = self.hidden.set(hidden);
+        }
+        ys
+    }
+
+    /// The gradients of the input, to which `own` adds `grad`, and of the parameters if somebody wants them.
+    fn backward(
+        &self,
+        xs: &[T],
+        w: &Weights<'_, T>,
+        hidden: &[T],
+        grad: &[T],
+        (own, want): (bool, bool),
+    ) -> (Vec<T>, Option<[Vec<T>; 3]>) {
+        let (d, isa, h) = (self.d, self.isa, self.padded());
+        let panel = across::<T>(isa);
+        let second = Panels::pack(isa, w.second(false), false);
+        let first = Panels::pack(isa, w.first(false), true);
+        let (rows, group) = (xs.len() / d, group_rows::<T>(isa, xs.len() / d));
+        let groups = rows.div_ceil(group);
+        let (width, tall) = (3 * d + h, d.next_multiple_of(tile_rows::<T>(isa)));
+        let mut sums = vec![T::ZERO; groups * width];
+        let mut kept = [tall, tall, h, h].map(|width| Vec::<T>::with_capacity(rows * width));
+        let to = {
+            let [a, b, c, d] = &mut kept;
+            [a, b, c, d].map(|v| Shared::new(v.as_mut_ptr()))
+        };
+        let fill = |out: Shared<T>| {
+            sums.par_chunks_exact_mut(width).enumerate().for_each(|(i, sums)| {
+                // SAFETY: the groups are disjoint, and the capacities are those of all.
+                let (dx, normed, grads, active, slopes) = unsafe {
+                    (
+                        part(out, i, group * d, rows * d),
+                        part(to[0], i, group * tall, rows * tall),
+                        part(to[1], i, group * tall, rows * tall),
+                        part(to[2], i, group * h, rows * h),
+                        part(to[3], i, group * h, rows * h),
+                    )
+                };
+                let n = dx.len() / d;
+                let (xs, grad) = (&xs[i * group * d..][..n * d], &grad[i * group * d..][..n * d]);
+                let zs = &hidden[i * group * h..][..n * h];
+                let (dw, rest) = sums.split_at_mut(d);
+                let (db, rest) = rest.split_at_mut(d);
+                let (totals, dh) = rest.split_at_mut(d);
+                run(isa, AddRows(grad, totals));
+                strips(isa, grad, d, grads);
+                T::with_scratch(|scratch| {
+                    let rows = &mut grow(&mut scratch.stage, n * d)[..n * d];
+                    let (weight, bias, eps) = (w.norm_weight, w.norm_bias, self.eps);
+                    run(isa, Norm { xs, weight, bias, eps, ys: rows });
+                    strips(isa, rows, d, normed);
+                    let mut pull = |i: usize, dz: &mut [T]| {
+                        let at = i * n * panel..(i + 1) * n * panel;
+                        let (zs, ys) = (&zs[at.clone()], &mut active[at]);
+                        with_function!(self.act, F => {
+                            run(isa, PullAct { zs, ys, dz, function: PhantomData::<F> });
+                        });
+                        T::dispatch(isa, PanelSums(dz, &mut dh[i * panel..][..panel]));
+                    };
+                    let out = Out::Panels(slopes, &mut pull);
+                    multiply(isa, n, Left::Rows(grad), &second, None, out);
+                    let back = rows;
+                    multiply(isa, n, Left::Panels(slopes), &first, None, Out::Rows(back, false));
+                    if own {
+                        dx.copy_from_slice(grad);
+                    } else {
+                        dx.fill(T::ZERO);
+                    }
+                    run(isa, PullNorm { xs, weight, eps, grad: back, dx, dw, db });
+                });
+            });
+        };
+        // SAFETY: each group writes its rows, and those are all.
+        let dx = unsafe { filled(xs.len(), fill) };
+        for (v, width) in kept.iter_mut().zip([tall, tall, h, h]) {
+            // SAFETY: every group wrote its rows.
+            unsafe { v.set_len(rows * width) };
+        }
+        if !want {
+            return (dx, None);
+        }
+        let [normed, grads, active, slopes] = kept;
+        let product = |strips, panels, transposed| {
+            Reduce { strips, panels, rows, group, m: d, n: self.h, transposed }.run(isa)
+        };
+        let in_weight = product(&normed, &slopes, true);
+        let products = product(&grads, &active, false);
+        let sums = add_rows(&sums, width);
+        let (norm, rest) = sums.split_at(2 * d);
+        let (totals, dh) = rest.split_at(d);
+        (dx, Some(w.join(norm, &dh[..self.h], totals, in_weight, products)))
+    }
+}
+
+impl<T: Real> Optional for Dense<T> {
+    const NAME: &'static str = "feed-forward";
+
+    fn run(
+        &self,
+        xs: Stored<'_>,
+        _: Stored<'_>,
+        residual: Option<Stored<'_>>,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let residual = residual.map(slice::<T>).transpose()?;
+        let x = slice::<T>(xs)?;
+        let [a, b, c] = &self.parameters.tensors;
+        let ys = result(&[a, b, c], |v: &[&[T]]| {
+            self.forward(x, &Weights::new([v[0], v[1], v[2]], self.d, self.h), residual)
+        })?;
+        Ok((crate::tensor::storage::owned(ys), xs.1.shape().clone()))
+    }
+
+    fn grads(
+        &self,
+        (xs, token, residual): (&Tensor, &Tensor, Option<&Tensor>),
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<[Option<Tensor>; 3]> {
+        let Some(hidden) = self.hidden.get() else { bail!("feed_forward: backward before forward") };
+        // A residual takes the gradient itself; without one it goes to the input.
+        let flags = (residual.is_none(), token.track_op());
+        let [a, b, c] = &self.parameters.tensors;
+        let (dx, grads) = result(&[xs, grad, a, b, c], |v: &[&[T]]| {
+            let weights = Weights::new([v[2], v[3], v[4]], self.d, self.h);
+            self.backward(v[0], &weights, hidden, v[1], flags)
+        })?;
+        let dt = self.parameters.give(token, grads)?;
+        let dr = residual.map(|_| grad.clone());
+        Ok([Some(tensor(dx, xs.shape())?), dt, dr])
+    }
+}

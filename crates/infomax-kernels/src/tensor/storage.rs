@@ -1,0 +1,82 @@
+//! Between Candle's tensors and slices of floats.
+
+use crate::Result;
+use candle_core::backend::BackendStorage as _;
+use candle_core::{CpuStorage, DType, Device, Layout, Shape, Storage, Tensor, bail};
+use infomax_simd::Stored;
+use std::any::Any;
+
+/// The tensor itself, or a copy in order; differentiable.
+pub(crate) fn contiguous(xs: &Tensor) -> Result<Tensor> {
+    Ok(if xs.is_contiguous() { xs.clone() } else { xs.contiguous()? })
+}
+
+/// The elements of a contiguous tensor.
+pub(crate) fn slice<'a, T: Stored>(
+    (storage, layout): (&'a CpuStorage, &Layout),
+) -> candle_core::Result<&'a [T]> {
+    match layout.contiguous_offsets() {
+        Some((begin, end)) => Ok(&elements::<T>(storage)?[begin..end]),
+        None => bail!("the tensor must be contiguous, its layout is {layout:?}"),
+    }
+}
+
+/// Runs `f` on the elements of contiguous CPU tensors.
+pub(crate) fn result<T: Stored, R>(xs: &[&Tensor], f: impl FnOnce(&[&[T]]) -> R) -> candle_core::Result<R> {
+    let guards: Vec<_> = xs.iter().map(|x| x.storage_and_layout()).collect();
+    let mut slices = Vec::with_capacity(xs.len());
+    for (storage, layout) in &guards {
+        match &**storage {
+            Storage::Cpu(cpu) => slices.push(slice::<T>((cpu, layout))?),
+            _ => bail!("the tensor must be on the CPU"),
+        }
+    }
+    Ok(f(&slices))
+}
+
+/// A CPU tensor that owns `values`.
+pub(crate) fn tensor<T: Stored>(values: Vec<T>, shape: &Shape) -> candle_core::Result<Tensor> {
+    let storage = owned(values);
+    match storage {
+        CpuStorage::F32(values) => Tensor::from_vec(values, shape, &Device::Cpu),
+        CpuStorage::F64(values) => Tensor::from_vec(values, shape, &Device::Cpu),
+        CpuStorage::BF16(values) => Tensor::from_vec(values, shape, &Device::Cpu),
+        _ => bail!("only f32, f64 and bf16 are stored values"),
+    }
+}
+
+/// All elements of a storage.
+pub(crate) fn elements<T: Stored>(storage: &CpuStorage) -> candle_core::Result<&Vec<T>> {
+    let values: &dyn Any = match storage {
+        CpuStorage::F32(values) => values,
+        CpuStorage::F64(values) => values,
+        CpuStorage::BF16(values) => values,
+        other => bail!("expected {}, got {:?}", std::any::type_name::<T>(), other.dtype()),
+    };
+    match values.downcast_ref() {
+        Some(values) => Ok(values),
+        None => bail!("expected {}, got {:?}", std::any::type_name::<T>(), storage.dtype()),
+    }
+}
+
+/// Candle's storage of values; those of a [`Stored`] type are f32, f64 or bf16.
+pub(crate) fn owned<T: Stored>(values: Vec<T>) -> CpuStorage {
+    let mut values = Some(values);
+    let any: &mut dyn Any = &mut values;
+    if let Some(values) = any.downcast_mut::<Option<Vec<f32>>>() {
+        return CpuStorage::F32(values.take().unwrap_or_default());
+    }
+    if let Some(values) = any.downcast_mut::<Option<Vec<f64>>>() {
+        return CpuStorage::F64(values.take().unwrap_or_default());
+    }
+    CpuStorage::BF16(any.downcast_mut::<Option<Vec<half::bf16>>>().and_then(Option::take).unwrap_or_default())
+}
+
+/// The name that Candle has for a type of values.
+pub(crate) fn dtype<T: Stored>() -> DType {
+    match std::any::TypeId::of::<T>() {
+        id if id == std::any::TypeId::of::<f32>() => DType::F32,
+        id if id == std::any::TypeId::of::<f64>() => DType::F64,
+        _ => DType::BF16,
+    }
+}
