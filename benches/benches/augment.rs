@@ -28,7 +28,7 @@ pub(crate) fn benches(c: &mut Criterion) {
     group.finish();
 }
 
-/// Smooth colours, as in a photograph: noise would make every branch of the colour code equally likely.
+/// Smooth colors, as in a photograph: noise would make every branch of the color code equally likely.
 fn photograph(width: usize, height: usize) -> Image {
     let pixel = |i: usize| {
         let (y, x, c) = (i / (3 * width), i / 3 % width, i % 3);

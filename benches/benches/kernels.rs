@@ -1,4 +1,4 @@
-//! Convolution, batch normalisation and max pooling at the shapes of a ResNet-18 on 32x32 images.
+//! Convolution, batch normalization and max pooling at the shapes of a ResNet-18 on 32x32 images.
 
 use std::hint::black_box;
 

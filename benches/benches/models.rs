@@ -5,7 +5,7 @@ use std::hint::black_box;
 use candle_core::{DType, Device};
 use criterion::{Criterion, Throughput};
 use infomax_benches::{id, normal, size};
-use infomax_core::{Encoder as _, Key, Mode, Params};
+use infomax_core::{Encoder as _, Key, Params, Pass};
 use infomax_models::{ResNet, ResNetConfig};
 
 /// The group `models`.
@@ -21,11 +21,11 @@ pub(crate) fn benches(c: &mut Criterion) {
         group.throughput(Throughput::Elements(batch as u64));
         let shape = [batch, 3, side, side];
         group.bench_function(id(&format!("resnet18-width{width}-eval"), &shape), |b| {
-            b.iter(|| black_box(net.forward(&xs, Mode::Eval).unwrap()));
+            b.iter(|| black_box(net.forward(&xs, &Pass::eval()).unwrap()));
         });
         group.bench_function(id(&format!("resnet18-width{width}-gradients"), &shape), |b| {
             b.iter(|| {
-                let features = net.forward(&xs, Mode::Train).unwrap();
+                let features = net.forward(&xs, &Pass::train(Key::new(0))).unwrap();
                 let loss = features.sqr().unwrap().sum_all().unwrap();
                 black_box(loss.backward().unwrap());
             });

@@ -1,6 +1,6 @@
 """One SGD step of a residual network in PyTorch on the CPU: images per second, and peak memory.
 
-The peer of `crates/infomax-kernels/examples/resnet_step.rs`: the same networks, loss and optimiser.
+The peer of `crates/infomax-kernels/examples/resnet_step.rs`: the same networks, loss and optimizer.
 The mode bf16 is autocast in channels last here, and feature maps in bf16 there; parameters are f32 in both.
 Run: python benches/peers/resnet_step.py [--threads 2] [--depth 18 --width 64 --batch 64 --side 32] [--modes bf16]
 """
@@ -76,14 +76,14 @@ def measure(case, mode, threads, seconds):
         model = model.to(memory_format=torch.channels_last)
         x = x.to(memory_format=torch.channels_last)
     labels = torch.arange(batch) % 10
-    optimiser = torch.optim.SGD(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
 
     def step():
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mode == "bf16"):
             loss = F.cross_entropy(model(x), labels)
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
 
     # Where there are no bf16 instructions, one step in bf16 takes minutes.
     step()

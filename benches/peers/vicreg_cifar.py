@@ -2,7 +2,7 @@
 
 The job is that of configs/cifar10-vicreg.toml, written the usual way: torchvision transforms in DataLoader workers, a
 ResNet-18 with the CIFAR stem, the official loss, AdamW with linear warm-up and a cosine, then kNN and a linear probe of
-the frozen encoder, and of the same encoder at random initialisation.
+the frozen encoder, and of the same encoder at random initialization.
 
     python vicreg_cifar.py --train TRAIN_DIR --test TEST_DIR --json pytorch.json
 
@@ -258,7 +258,7 @@ def knn_accuracy(train_x, train_y, test_x, test_y, k=200, temperature=0.1):
 
 
 def fit_logistic(x, y, classes, l2, iterations=100):
-    """Multinomial logistic regression by L-BFGS: mean cross-entropy + l2 / 2 * |W|^2; the bias is not penalised."""
+    """Multinomial logistic regression by L-BFGS: mean cross-entropy + l2 / 2 * |W|^2; the bias is not penalized."""
     n, d = x.shape
     one_hot = np.eye(classes)[y]
 
@@ -277,7 +277,7 @@ def fit_logistic(x, y, classes, l2, iterations=100):
 
 
 def linear_accuracy(train_x, train_y, test_x, test_y, grid=(1e-1, 1e-2, 1e-3, 1e-4)):
-    """The linear probe on standardised features; the penalty is chosen on a fifth of the training set."""
+    """The linear probe on standardized features; the penalty is chosen on a fifth of the training set."""
     train_x, test_x = train_x.double().numpy(), test_x.double().numpy()
     mean, std = train_x.mean(axis=0), train_x.std(axis=0)
     std[std < 1e-12] = 1.0  # A constant feature says nothing; leave it at zero.

@@ -1,6 +1,6 @@
 """One SGD step of a vision transformer and of ConvNeXts in PyTorch on the CPU: images per second, and peak memory.
 
-The peer of `crates/infomax-models/examples/vision_step.rs`: the same networks, loss and optimiser. f32 rows carry
+The peer of `crates/infomax-models/examples/vision_step.rs`: the same networks, loss and optimizer. f32 rows carry
 the name of ours, in the faster of the two memory layouts (memory: the smaller one); bf16 autocast stands in rows of
 its own.
 Run: python benches/peers/vision_step.py [--threads 2] [--filter vit]
@@ -91,14 +91,14 @@ def measure(name, mode, threads, seconds):
     if mode != "nchw":
         model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
     labels = torch.arange(batch) % 10
-    optimiser = torch.optim.SGD(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
 
     def step():
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mode == "bf16"):
             loss = F.cross_entropy(model(x), labels)
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
 
     step()
     times, start = [], time.perf_counter()

@@ -102,6 +102,19 @@ pub(crate) fn cells(crates: &[String]) -> Vec<Cell> {
         )],
     });
     cells.push(Cell {
+        name: "own-term".to_owned(),
+        what: "a user's crate outside of the workspace: the losses alone, a term and a model of its own"
+            .to_owned(),
+        stage: Stage::Full,
+        steps: vec![cargo(&[
+            "run",
+            "--manifest-path",
+            "examples/own-term/Cargo.toml",
+            "--target-dir",
+            "target/own-term",
+        ])],
+    });
+    cells.push(Cell {
         name: "memory".to_owned(),
         what: "the unsafe code under Miri, AddressSanitizer and valgrind, whichever is there".to_owned(),
         stage: Stage::Full,

@@ -31,7 +31,7 @@ pub(crate) struct Options {
 /// One folder of golden files.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Folder {
-    artefacts: usize,
+    artifacts: usize,
     bytes: u64,
     generators: Vec<String>,
     manifest: bool,
@@ -62,7 +62,7 @@ pub(crate) fn run(ws: &Workspace, options: &Options) -> Result<()> {
             (true, true) => "see manifest.json".to_owned(),
             (true, false) => "unknown: add a generator script or a manifest.json".to_owned(),
         };
-        println!("{name:<48} {:>6} {:>9.1}  {by}", folder.artefacts, folder.bytes as f64 / 1024.0);
+        println!("{name:<48} {:>6} {:>9.1}  {by}", folder.artifacts, folder.bytes as f64 / 1024.0);
     }
     if options.regenerate {
         regenerate(ws, &folders, options)?;
@@ -100,7 +100,7 @@ fn add(folder: &mut Folder, name: &str, bytes: u64) {
     } else if file == "manifest.json" {
         folder.manifest = true;
     } else if !file.ends_with(".rs") && !file.ends_with(".md") {
-        folder.artefacts += 1;
+        folder.artifacts += 1;
         folder.bytes += bytes;
     }
 }
@@ -110,12 +110,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sorts_files_into_artefacts_and_generators() {
+    fn sorts_files_into_artifacts_and_generators() {
         let mut folder = Folder::default();
         for (name, bytes) in [("a/x.npy", 8), ("a/gen.py", 100), ("a/manifest.json", 50), ("a/mod.rs", 10)] {
             add(&mut folder, name, bytes);
         }
-        let expected = Folder { artefacts: 1, bytes: 8, generators: vec!["gen.py".into()], manifest: true };
+        let expected = Folder { artifacts: 1, bytes: 8, generators: vec!["gen.py".into()], manifest: true };
         assert_eq!(folder, expected);
     }
 

@@ -49,9 +49,9 @@ const ROWS: &[Row] = &[
     },
     percent("kNN, trained (%)", At::Evaluation("trained encoder", "knn", "knn")),
     percent("linear probe, trained (%)", At::Evaluation("trained encoder", "linear", "linear")),
-    percent("kNN, random initialisation (%)", At::Evaluation("random encoder", "knn", "random_knn")),
+    percent("kNN, random initialization (%)", At::Evaluation("random encoder", "knn", "random_knn")),
     percent(
-        "linear probe, random initialisation (%)",
+        "linear probe, random initialization (%)",
         At::Evaluation("random encoder", "linear", "random_linear"),
     ),
 ];
@@ -126,7 +126,7 @@ mod tests {
         let text = table(&names(), &ours, &peer).unwrap();
         assert!(text.contains("| training (s) | 20.0 | 50.0 | 0.40 |"), "{text}");
         assert!(text.contains("| kNN, trained (%) | 50.0 | 41.4 |  |"), "{text}");
-        assert!(text.contains("| kNN, random initialisation (%) | 30.0 | – |  |"), "{text}");
+        assert!(text.contains("| kNN, random initialization (%) | 30.0 | – |  |"), "{text}");
         assert!(text.contains("| training images a second | – | 200 |  |"), "{text}");
     }
 

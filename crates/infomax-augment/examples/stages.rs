@@ -20,7 +20,7 @@ type Change = fn(&ViewParams, &mut ViewParams);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stages: [(&str, Change); 10] = [
-        ("crop, resize, normalise", |_, _| {}),
+        ("crop, resize, normalize", |_, _| {}),
         ("flip", |_, p| p.flip = true),
         ("rotation", |_, p| p.affine = Some(ROTATION)),
         ("brightness", |_, p| p.jitter = Some(only(JitterStep::Brightness(1.23)))),

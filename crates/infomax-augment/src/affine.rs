@@ -1,7 +1,7 @@
 //! Rotation, shift, scaling and shear, with the arithmetic of Pillow's `Image.transform`; that of tensors is in
 //! `tensor::affine`.
 //!
-//! The matrix is torchvision's: rotation, then scaling, then shear, about the centre, and last the shift.
+//! The matrix is torchvision's: rotation, then scaling, then shear, about the center, and last the shift.
 //! Each pixel of the result looks up the point that it comes from. There is no antialiasing, as in Pillow.
 
 use crate::draw::AffineStep;
@@ -70,18 +70,18 @@ impl infomax_simd::bytes::WithSimd for Warp<'_> {
     }
 }
 
-/// The inverse of shift * centre * rotation * scale * shear * centre^-1.
-fn inverse(step: &AffineStep, centre: f64) -> Matrix {
+/// The inverse of shift * center * rotation * scale * shear * center^-1.
+fn inverse(step: &AffineStep, center: f64) -> Matrix {
     let (rotation, shear) = (step.degrees.to_radians(), step.shear.to_radians());
     let (tx, ty) = (f64::from(step.translate.0), f64::from(step.translate.1));
     let (a, c) = (rotation.cos(), rotation.sin());
     let b = -rotation.cos() * shear.tan() - rotation.sin();
     let d = -rotation.sin() * shear.tan() + rotation.cos();
     let mut m = [d, -b, 0.0, -c, a, 0.0].map(|x| x / step.scale);
-    m[2] += m[0] * (-centre - tx) + m[1] * (-centre - ty);
-    m[5] += m[3] * (-centre - tx) + m[4] * (-centre - ty);
-    m[2] += centre;
-    m[5] += centre;
+    m[2] += m[0] * (-center - tx) + m[1] * (-center - ty);
+    m[5] += m[3] * (-center - tx) + m[4] * (-center - ty);
+    m[2] += center;
+    m[5] += center;
     m
 }
 
@@ -132,7 +132,7 @@ fn nearest(source: &[u8], out: &mut [u8], size: usize, m: &Matrix) {
     }
 }
 
-/// Linear in x, then in y, in `f64`, and cut off; beyond the first and last pixel centres their values
+/// Linear in x, then in y, in `f64`, and cut off; beyond the first and last pixel centers their values
 /// continue.
 #[inline(always)]
 fn bilinear(source: &[u8], out: &mut [u8], size: usize, m: &Matrix) {

@@ -62,7 +62,7 @@ impl Augmenter {
         Ok(ViewParams::draw(self.view(view)?, width, height, rng))
     }
 
-    /// Computes a view with given parameters into `out`, `(C, H, W)` and normalised.
+    /// Computes a view with given parameters into `out`, `(C, H, W)` and normalized.
     ///
     /// # Errors
     /// A view that does not exist, an image of another number of channels, a crop beyond the image, an
@@ -82,7 +82,7 @@ impl Augmenter {
         Ok(())
     }
 
-    /// Draws the parameters of a view and computes it into `out`, `(C, H, W)` and normalised. The parameters
+    /// Draws the parameters of a view and computes it into `out`, `(C, H, W)` and normalized. The parameters
     /// come back, with the crop's box among them.
     ///
     /// # Errors

@@ -1,11 +1,11 @@
 //! Gaussian blur with reflected borders.
 //!
 //! `w_k = exp(-k^2 / (2 sigma^2)) / sum`, one axis after the other, rounded to the nearest integer:
-//! torchvision's `gaussian_blur` to one grey level. Without a given kernel width the weights end at four
+//! torchvision's `gaussian_blur` to one gray level. Without a given kernel width the weights end at four
 //! standard deviations; what is cut off sums to less than 0.0001.
 //!
 //! Weights have 16 bits after the binary point and values 7, so that a vector holds as many as possible.
-//! The products of one pass are cut off by less than `n / 2^7` grey levels for `n` weights, half of which
+//! The products of one pass are cut off by less than `n / 2^7` gray levels for `n` weights, half of which
 //! is added back: at the largest standard deviation, 16 pixels, a pass is off by at most 0.26 levels.
 
 #[cfg(target_arch = "x86_64")]
@@ -15,7 +15,7 @@ use infomax_simd::bytes::v3;
 /// Buffers of the blur.
 #[derive(Debug, Default)]
 pub(crate) struct Blurrer {
-    /// The weights of the centre and of the pixels at distance 1, 2 and so on.
+    /// The weights of the center and of the pixels at distance 1, 2 and so on.
     weights: Vec<Weight>,
     /// The plane with `radius` reflected rows above and below: blocks of columns, one below the other.
     source: Vec<Block>,
@@ -68,7 +68,7 @@ impl Blurrer {
         self.weights.clear();
         self.weights
             .extend((0..=radius).map(|k| [(weight(k) / sum * 65536.0).round().min(65535.0) as u16; 16]));
-        // The centre takes what rounding left over, so that the weights sum to one.
+        // The center takes what rounding left over, so that the weights sum to one.
         let sides: u32 = self.weights[1..].iter().map(|w| 2 * u32::from(w[0])).sum();
         self.weights[0] = [(65536 - sides.min(65536)).min(65535) as u16; 16];
     }
@@ -202,7 +202,7 @@ fn times(sum: u16, weight: u16) -> u16 {
     ((u32::from(sum) * u32::from(weight)) >> 16) as u16
 }
 
-/// The weighted sum of blocks, of which the middle one is the centre.
+/// The weighted sum of blocks, of which the middle one is the center.
 #[inline(always)]
 fn vertical<S: infomax_simd::bytes::Simd>(
     simd: S,

@@ -3,7 +3,7 @@
 
 use crate::image::luma;
 #[cfg(target_arch = "x86_64")]
-use crate::x86::colour;
+use crate::x86::color;
 use infomax_simd::bytes::v3;
 
 /// `degenerate + factor (value - degenerate)` in `f32`, clamped and truncated: Pillow's `Image.blend`.
@@ -31,7 +31,7 @@ pub(crate) fn blocks<'a>(r: &'a mut [u8], g: &'a mut [u8], b: &'a mut [u8]) -> B
     ([r, g, b], [r_rest, g_rest, b_rest])
 }
 
-/// The three planes of an image in colour.
+/// The three planes of an image in color.
 #[inline(always)]
 pub(crate) fn split(planes: &mut [u8], plane: usize) -> [&mut [u8]; 3] {
     let (r, rest) = planes.split_at_mut(plane);
@@ -46,7 +46,7 @@ fn blend_level<S: infomax_simd::bytes::Simd>(simd: S, planes: &mut [u8], level: 
     let planes = if let Some(simd) = v3(simd) {
         let (blocks, rest) = planes.as_chunks_mut();
         for block in blocks {
-            colour::blend_level(simd, level as f32, factor, block);
+            color::blend_level(simd, level as f32, factor, block);
         }
         rest
     } else {
@@ -64,12 +64,12 @@ pub(crate) fn brightness<S: infomax_simd::bytes::Simd>(simd: S, planes: &mut [u8
     blend_level(simd, planes, 0, factor);
 }
 
-/// `m + factor (v - m)` with the mean luma `m` of the image, rounded to an integer; of grey images and of
+/// `m + factor (v - m)` with the mean luma `m` of the image, rounded to an integer; of gray images and of
 /// bands, the mean value.
 #[inline(always)]
 pub(crate) fn contrast<S: infomax_simd::bytes::Simd>(simd: S, planes: &mut [u8], plane: usize, factor: f32) {
-    let colours = planes.len() / plane;
-    let (sum, count) = if colours == 3 {
+    let colors = planes.len() / plane;
+    let (sum, count) = if colors == 3 {
         (sum_of_luma(simd, split(planes, plane)), plane)
     } else {
         (planes.iter().map(|v| u64::from(*v)).sum(), planes.len())
@@ -85,7 +85,7 @@ fn sum_of_luma<S: infomax_simd::bytes::Simd>(simd: S, [r, g, b]: [&mut [u8]; 3])
     let [r, g, b] = if let Some(simd) = v3(simd) {
         let ([r, g, b], rest) = blocks(r, g, b);
         for ((r, g), b) in r.iter().zip(g).zip(b) {
-            total += colour::sum(simd, &colour::grey(simd, r, g, b));
+            total += color::sum(simd, &color::gray(simd, r, g, b));
         }
         rest
     } else {
@@ -113,7 +113,7 @@ pub(crate) fn saturation<S: infomax_simd::bytes::Simd>(
     let [r, g, b] = if let Some(simd) = v3(simd) {
         let ([r, g, b], rest) = blocks(r, g, b);
         for ((r, g), b) in r.iter_mut().zip(g).zip(b) {
-            colour::saturation(simd, factor, r, g, b);
+            color::saturation(simd, factor, r, g, b);
         }
         rest
     } else {
@@ -134,7 +134,7 @@ pub(crate) fn grayscale<S: infomax_simd::bytes::Simd>(simd: S, planes: &mut [u8]
     let [r, g, b] = if let Some(simd) = v3(simd) {
         let ([r, g, b], rest) = blocks(r, g, b);
         for ((r, g), b) in r.iter_mut().zip(g).zip(b) {
-            let l = colour::grey(simd, r, g, b);
+            let l = color::gray(simd, r, g, b);
             (*r, *g, *b) = (l, l, l);
         }
         rest

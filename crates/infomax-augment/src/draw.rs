@@ -17,7 +17,7 @@ pub struct CropBox {
     pub height: usize,
 }
 
-/// One change of colour.
+/// One change of color.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum JitterStep {
@@ -31,10 +31,10 @@ pub enum JitterStep {
     Hue(f64),
 }
 
-/// The changes of colour of one view, in the order of their application.
+/// The changes of color of one view, in the order of their application.
 pub type Jitter = [JitterStep; 4];
 
-/// One affine transformation about the centre of the view, with torchvision's conventions.
+/// One affine transformation about the center of the view, with torchvision's conventions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AffineStep {
     /// The angle in degrees, clockwise.
@@ -78,9 +78,9 @@ pub struct ViewParams {
     pub vertical_flip: bool,
     /// The affine transformation.
     pub affine: Option<AffineStep>,
-    /// The changes of colour.
+    /// The changes of color.
     pub jitter: Option<Jitter>,
-    /// Whether it is turned to grey.
+    /// Whether it is turned to gray.
     pub grayscale: bool,
     /// The number of bits that are kept.
     pub posterize: Option<u8>,
@@ -97,10 +97,10 @@ pub struct ViewParams {
 }
 
 impl ViewParams {
-    /// Parameters that only resize and crop the centre of an image of this size to a square.
+    /// Parameters that only resize and crop the center of an image of this size to a square.
     pub fn plain(width: usize, height: usize) -> Self {
         Self {
-            crop: centre_square(width, height),
+            crop: center_square(width, height),
             flip: false,
             vertical_flip: false,
             affine: None,
@@ -137,7 +137,7 @@ impl ViewParams {
         let crop = match (&view.crop, view.resize) {
             (Some(crop), _) => draw_crop(crop, width, height, rng),
             (None, Some(_)) => CropBox { x: 0, y: 0, width, height },
-            (None, None) => centre_square(width, height),
+            (None, None) => center_square(width, height),
         };
         let flip = hit(view.flip, rng);
         let vertical_flip = hit(view.vertical_flip, rng);
@@ -191,7 +191,7 @@ pub(crate) fn uniform(low: f64, high: f64, rng: &mut (impl Rng + ?Sized)) -> f64
     low + (high - low) * rng.random::<f64>()
 }
 
-/// Up to ten tries of a random area and aspect ratio, then the largest centred box of an allowed ratio,
+/// Up to ten tries of a random area and aspect ratio, then the largest centered box of an allowed ratio,
 /// as torchvision's `RandomResizedCrop.get_params`.
 fn draw_crop(crop: &Crop, width: usize, height: usize, rng: &mut (impl Rng + ?Sized)) -> CropBox {
     let (w, h) = (width as f64, height as f64);
@@ -248,8 +248,8 @@ fn draw_erase(erase: &Erase, size: usize, rng: &mut (impl Rng + ?Sized)) -> Opti
     None
 }
 
-/// The largest square at the centre.
-pub(crate) fn centre_square(width: usize, height: usize) -> CropBox {
+/// The largest square at the center.
+pub(crate) fn center_square(width: usize, height: usize) -> CropBox {
     let side = width.min(height);
     CropBox { x: (width - side) / 2, y: (height - side) / 2, width: side, height: side }
 }

@@ -1,16 +1,16 @@
 //! The deterministic view that evaluation uses.
 
 use crate::finish::Finish;
-use crate::recipe::check_normalisation;
+use crate::recipe::check_normalization;
 use crate::render::{Render, check};
 use crate::{CropBox, Error, Image, Recipe, Result, Scratch, Semantics, ViewConfig, ViewParams};
 
-/// Resizes the largest centred square of an image to `size x size` pixels and normalises it.
+/// Resizes the largest centered square of an image to `size x size` pixels and normalizes it.
 #[derive(Clone, Debug)]
 pub struct EvalTransform {
     config: ViewConfig,
     semantics: Semantics,
-    /// The side of the centred square, as a part of the shorter side of the image.
+    /// The side of the centered square, as a part of the shorter side of the image.
     part: f64,
     finish: Finish,
 }
@@ -21,7 +21,7 @@ impl EvalTransform {
     /// # Errors
     /// A size of 0, or a mean and standard deviation that do not fit each other.
     pub fn new(size: usize, mean: &[f32], std: &[f32]) -> Result<Self> {
-        check_normalisation(mean, std)?;
+        check_normalization(mean, std)?;
         if size == 0 {
             return Err(Error::config("size", size, "a view has at least one pixel a side"));
         }
@@ -29,7 +29,7 @@ impl EvalTransform {
         Ok(Self { config, semantics: Semantics::Pil, part: 1.0, finish })
     }
 
-    /// The transform that belongs to a recipe: the size of its largest view, its filter, normalisation
+    /// The transform that belongs to a recipe: the size of its largest view, its filter, normalization
     /// and semantics.
     ///
     /// # Errors
@@ -47,7 +47,7 @@ impl EvalTransform {
     ///
     /// # Errors
     /// A part that is not in `0 < part <= 1`.
-    pub fn with_centre(mut self, part: f64) -> Result<Self> {
+    pub fn with_center(mut self, part: f64) -> Result<Self> {
         if !(part > 0.0 && part <= 1.0) {
             return Err(Error::config("part", part, "a part of the shorter side, above 0 and at most 1"));
         }
@@ -55,7 +55,7 @@ impl EvalTransform {
         Ok(self)
     }
 
-    /// Resizes the whole image so that its shorter side has `resize` pixels and takes the centre, as
+    /// Resizes the whole image so that its shorter side has `resize` pixels and takes the center, as
     /// torchvision's `Resize` and `CenterCrop` do, for example 256 before 224 as usual for ImageNet.
     ///
     /// # Errors
@@ -80,7 +80,7 @@ impl EvalTransform {
         (self.finish.channels(), self.config.size, self.config.size)
     }
 
-    /// Computes the view into `out`, `(C, H, W)` and normalised.
+    /// Computes the view into `out`, `(C, H, W)` and normalized.
     ///
     /// # Errors
     /// An image of another number of channels, an output of another length.

@@ -1,4 +1,4 @@
-//! From 8 bits to normalised numbers: flips, noise, normalisation, erasing.
+//! From 8 bits to normalized numbers: flips, noise, normalization, erasing.
 
 use crate::draw::{EraseStep, NoiseStep};
 #[cfg(target_arch = "x86_64")]
@@ -9,7 +9,7 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, StandardNormal};
 
-/// The normalisation of a recipe.
+/// The normalization of a recipe.
 #[derive(Clone, Debug)]
 pub(crate) struct Finish {
     channels: Vec<Channel>,
@@ -53,7 +53,7 @@ impl Finish {
         let Output { out, size } = output;
         let plane = size * size;
         let flips = (params.flip, params.vertical_flip);
-        infomax_simd::bytes::alone(simd, Normalise { finish: self, planes, flips, out: &mut *out, size });
+        infomax_simd::bytes::alone(simd, Normalize { finish: self, planes, flips, out: &mut *out, size });
         if let Some(noise) = &params.noise {
             self.add_noise(noise, out, plane);
         }
@@ -62,7 +62,7 @@ impl Finish {
         }
     }
 
-    /// Adds noise to the values before normalisation and normalises again.
+    /// Adds noise to the values before normalization and normalizes again.
     fn add_noise(&self, step: &NoiseStep, out: &mut [f32], plane: usize) {
         let mut rng = ChaCha8Rng::seed_from_u64(step.seed);
         let sigma = step.sigma as f32;
@@ -75,8 +75,8 @@ impl Finish {
     }
 }
 
-/// Flips and normalisation, as an operation by itself.
-struct Normalise<'a> {
+/// Flips and normalization, as an operation by itself.
+struct Normalize<'a> {
     finish: &'a Finish,
     planes: &'a [u8],
     flips: (bool, bool),
@@ -84,7 +84,7 @@ struct Normalise<'a> {
     size: usize,
 }
 
-impl infomax_simd::bytes::WithSimd for Normalise<'_> {
+impl infomax_simd::bytes::WithSimd for Normalize<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -121,7 +121,7 @@ impl Channel {
         channel
     }
 
-    /// Normalises a row, from the right if `flip`.
+    /// Normalizes a row, from the right if `flip`.
     #[inline(always)]
     fn row<S: infomax_simd::bytes::Simd>(&self, simd: S, row: &[u8], flip: bool, out: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
@@ -141,7 +141,7 @@ impl Channel {
         }
     }
 
-    /// Normalises whole blocks, and returns what is left.
+    /// Normalizes whole blocks, and returns what is left.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn blocks<'a>(
@@ -155,13 +155,13 @@ impl Channel {
         if flip {
             let (rest, blocks) = row.as_rchunks();
             for (place, block) in places.iter_mut().zip(blocks.iter().rev()) {
-                x86::normalise::<true>(simd, block, &self.normal, place);
+                x86::normalize::<true>(simd, block, &self.normal, place);
             }
             (rest, out)
         } else {
             let (blocks, rest) = row.as_chunks();
             for (place, block) in places.iter_mut().zip(blocks) {
-                x86::normalise::<false>(simd, block, &self.normal, place);
+                x86::normalize::<false>(simd, block, &self.normal, place);
             }
             (rest, out)
         }

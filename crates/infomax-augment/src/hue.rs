@@ -26,14 +26,14 @@ pub(crate) fn shift<S: infomax_simd::bytes::Simd>(simd: S, planes: &mut [u8], pl
 
 /// One pixel. Written without branches and casts that check, so that the compiler works on several pixels
 /// at once. Where Pillow computes in double precision and single precision gives the same, which the tests
-/// show for all colours, it is single here.
+/// show for all colors, it is single here.
 #[inline(always)]
 fn shift_pixel(r: u8, g: u8, b: u8, offset: u8) -> (u8, u8, u8) {
     let max = r.max(g).max(b);
     let min = r.min(g).min(b);
-    // Grey pixels have no hue; a range of 1 keeps the divisions finite and the selects below drop the result.
-    let grey = max == min;
-    let range = f32::from(if grey { 1 } else { max - min });
+    // Gray pixels have no hue; a range of 1 keeps the divisions finite and the selects below drop the result.
+    let gray = max == min;
+    let range = f32::from(if gray { 1 } else { max - min });
     let rc = f32::from(max - r) / range;
     let gc = f32::from(max - g) / range;
     let bc = f32::from(max - b) / range;
@@ -51,7 +51,7 @@ fn shift_pixel(r: u8, g: u8, b: u8, offset: u8) -> (u8, u8, u8) {
     let h = (if h >= 1.0 { h - 1.0 } else { h }) as f32;
     let h8 = scaled(h);
     let s8 = scaled(range / f32::from(max.max(1)));
-    from_hsv(if grey { 0 } else { h8.wrapping_add(offset) }, if grey { 0 } else { s8 }, max)
+    from_hsv(if gray { 0 } else { h8.wrapping_add(offset) }, if gray { 0 } else { s8 }, max)
 }
 
 /// The integer part of the exact product `255 x` for `x` in 0..=1.
@@ -102,7 +102,7 @@ fn from_hsv(h: u8, s: u8, v: u8) -> (u8, u8, u8) {
     } else {
         p
     };
-    // Grey pixels come with s = 0, for which p = q = t = v.
+    // Gray pixels come with s = 0, for which p = q = t = v.
     (r, g, b)
 }
 
@@ -159,9 +159,9 @@ mod tests {
         }
     }
 
-    /// All colours, by the vectors that this machine has, at shifts that change with the red.
+    /// All colors, by the vectors that this machine has, at shifts that change with the red.
     #[test]
-    fn every_colour_in_vectors_equals_one_alone() {
+    fn every_color_in_vectors_equals_one_alone() {
         let side = 1 << 16;
         let mut planes = vec![0; 3 * side];
         for r in 0..=255u8 {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn every_colour_equals_the_reference() {
+    fn every_color_equals_the_reference() {
         let all =
             || (0..=255u8).flat_map(|a| (0..=255u8).flat_map(move |b| (0..=255u8).map(move |c| (a, b, c))));
         for (r, g, b) in all() {

@@ -5,7 +5,7 @@ use crate::{Error, Result};
 /// The most channels of an image.
 pub(crate) const MAX_CHANNELS: usize = 256;
 
-/// An image of `u8`, rows of pixels of interleaved channels (`HWC`): 1 (grey), 3 (RGB), 4 (RGB and one
+/// An image of `u8`, rows of pixels of interleaved channels (`HWC`): 1 (gray), 3 (RGB), 4 (RGB and one
 /// more), or any number of bands up to 256 (multispectral).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Image {
@@ -74,7 +74,7 @@ impl Image {
         self.data.get(at..at + self.channels)
     }
 
-    /// The image with another number of channels: grey is repeated, colour is reduced to PIL's luma
+    /// The image with another number of channels: gray is repeated, color is reduced to PIL's luma
     /// `(19595 R + 38470 G + 7471 B + 32768) >> 16`, a fourth channel is dropped or added as 255.
     ///
     /// # Errors
@@ -85,7 +85,7 @@ impl Image {
         }
         if !matches!(self.channels, 1 | 3 | 4) || !matches!(channels, 1 | 3 | 4) {
             let (width, height, bytes) = (self.width, self.height, self.data.len());
-            let reason = "only 1 (grey), 3 (RGB) and 4 channels (RGB and one more) convert into each other";
+            let reason = "only 1 (gray), 3 (RGB) and 4 channels (RGB and one more) convert into each other";
             return Err(Error::Image { width, height, channels: self.channels, bytes, reason });
         }
         let (width, height) = (self.width, self.height);

@@ -32,27 +32,27 @@ pub struct Preset {
     pub name: &'static str,
     /// Whose parameters they are.
     pub source: &'static str,
-    normalisation: Normalisation,
+    normalization: Normalization,
     build: fn() -> Vec<ViewConfig>,
 }
 
 /// The data set whose mean and standard deviation a preset uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Normalisation {
+enum Normalization {
     Cifar10,
     ImageNet,
     TinyImageNet,
 }
 
-use Normalisation::{Cifar10, ImageNet, TinyImageNet};
+use Normalization::{Cifar10, ImageNet, TinyImageNet};
 
 const fn preset(
     name: &'static str,
     source: &'static str,
-    normalisation: Normalisation,
+    normalization: Normalization,
     build: fn() -> Vec<ViewConfig>,
 ) -> Preset {
-    Preset { name, source, normalisation, build }
+    Preset { name, source, normalization, build }
 }
 
 const PRESETS: [Preset; 36] = [
@@ -129,7 +129,7 @@ const PRESETS: [Preset; 36] = [
         vec![view(32, WEAK, MODERATE).bilinear(), view(32, WIDE, MODERATE).bilinear()]
     }),
     preset("spt-vicreg-imagenet100", "stable-pretraining", ImageNet, || bilinear(asymmetric(224))),
-    // Colour and brightness say nothing about a shape, and are the easiest thing to remember an image
+    // Color and brightness say nothing about a shape, and are the easiest thing to remember an image
     // by: they are changed as far as they go, so that the outline is what two views have in common.
     preset("vicreg-shapes", "ours, for the embedded data set", Cifar10, || {
         let base = view(32, (0.6, 1.0), [0.8, 0.5, 0.8, 0.5]).always_jittered().solarized(0.3);
@@ -159,11 +159,11 @@ impl Recipe {
         &PRESETS
     }
 
-    /// A recipe by name. `NAME@SIZE` is [`Recipe::with_size`] of it; [`Recipe::with_normalisation`] adapts
+    /// A recipe by name. `NAME@SIZE` is [`Recipe::with_size`] of it; [`Recipe::with_normalization`] adapts
     /// it to other data.
     ///
-    /// All flip with probability 0.5 and, unless said, turn grey with probability 0.2; `b/c/s/h` are the
-    /// strengths of the colour jitter (p 0.8 unless said), the standard deviation of the blur is uniform on
+    /// All flip with probability 0.5 and, unless said, turn gray with probability 0.2; `b/c/s/h` are the
+    /// strengths of the color jitter (p 0.8 unless said), the standard deviation of the blur is uniform on
     /// 0.1..2 pixels, and solarize inverts from 128 on. Two values a cell are those of the first and the
     /// second view, or of global and local ones.
     ///
@@ -186,15 +186,15 @@ impl Recipe {
     /// | `lightly-simclr` | lightly | 224, 0.08..1 | .8/.8/.8/.2 | 0.5 | - |
     /// | `lightly-simclr-cifar` | lightly | 32, 0.08..1 | .4/.4/.4/.1 | - | - |
     /// | `lightly-byol`, `spt-vicreg-imagenet100` | lightly, spt | 224, 0.08..1 | .4/.4/.2/.1 | 1, 0.1 | 0, 0.2 |
-    /// | `lightly-w-mse` (grey p 0.1) | lightly | 224, 0.2..1 | .4/.4/.4/.1 | 0.5 | - |
+    /// | `lightly-w-mse` (gray p 0.1) | lightly | 224, 0.2..1 | .4/.4/.4/.1 | 0.5 | - |
     /// | `lightly-swav` | lightly | 2 x 224, 0.14..1; 6 x 96, 0.05..0.14 | .8/.8/.8/.2 | 0.5 | - |
     /// | `spt-vicreg-cifar` | spt | 32, 0.08..1 | .4/.4/.2/.1 | - | - |
     /// | `spt-barlow-twins-cifar` | spt | 32; 0.2..1, 0.08..1 | .4/.4/.2/.1 | - | - |
-    /// | `vicreg-shapes` | ours, for the embedded data set; bilinear, grey with p 0.5 | 32, 0.6..1 | .8/.5/.8/.5, p 1 | - | 0.3 |
+    /// | `vicreg-shapes` | ours, for the embedded data set; bilinear, gray with p 0.5 | 32, 0.6..1 | .8/.5/.8/.5, p 1 | - | 0.3 |
     /// | `none` | | 2 x 32, resized, no randomness | - | - | - |
     ///
     /// No library has a preset for Tiny-ImageNet or STL-10; those are the recipe that is named, at that size,
-    /// and STL-10 is normalised as ImageNet, from which it is drawn.
+    /// and STL-10 is normalized as ImageNet, from which it is drawn.
     ///
     /// # Errors
     /// [`Error::UnknownPreset`], with the names that exist; a size that is no number or out of range.
@@ -203,7 +203,7 @@ impl Recipe {
         let Some(preset) = PRESETS.iter().find(|p| p.name == base) else {
             return Err(Error::UnknownPreset { name: base.to_owned(), known: NAMES.join(", ") });
         };
-        let (mean, std) = match preset.normalisation {
+        let (mean, std) = match preset.normalization {
             Cifar10 => CIFAR10,
             ImageNet => IMAGENET,
             TinyImageNet => TINY_IMAGENET,

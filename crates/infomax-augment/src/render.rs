@@ -74,42 +74,42 @@ impl infomax_simd::bytes::WithSimd for Render<'_> {
             warper.run(simd, planes, size, step, settings, semantics);
         }
 
-        // The fourth channel is no colour; bands are all alike.
-        let colours = if channels == 4 { 3 } else { channels };
-        let rgb = colours == 3;
-        let colours = colours * plane;
+        // The fourth channel is no color; bands are all alike.
+        let colors = if channels == 4 { 3 } else { channels };
+        let rgb = colors == 3;
+        let colors = colors * plane;
         for step in params.jitter.iter().flatten() {
             let change = Change::Jitter(*step);
             infomax_simd::bytes::alone(
                 simd,
-                Colour { planes: &mut planes[..colours], plane, change, semantics },
+                Color { planes: &mut planes[..colors], plane, change, semantics },
             );
         }
         if params.grayscale && rgb {
             let change = Change::Grayscale;
             infomax_simd::bytes::alone(
                 simd,
-                Colour { planes: &mut planes[..colours], plane, change, semantics },
+                Color { planes: &mut planes[..colors], plane, change, semantics },
             );
         }
         if let Some(bits) = params.posterize {
-            color::posterize(&mut planes[..colours], bits);
+            color::posterize(&mut planes[..colors], bits);
         }
         if params.equalize {
-            color::equalize(&mut planes[..colours], plane);
+            color::equalize(&mut planes[..colors], plane);
         }
         if let Some(sigma) = params.blur {
             blurrer.run(simd, planes, (size, size), sigma, config.blur.and_then(|b| b.kernel));
         }
         if let Some(threshold) = params.solarize {
-            color::solarize(&mut planes[..colours], threshold);
+            color::solarize(&mut planes[..colors], threshold);
         }
         finish.run(simd, planes, params, Output { out, size });
     }
 }
 
-/// One change of colour, as an operation by itself.
-struct Colour<'a> {
+/// One change of color, as an operation by itself.
+struct Color<'a> {
     planes: &'a mut [u8],
     plane: usize,
     change: Change,
@@ -121,7 +121,7 @@ enum Change {
     Grayscale,
 }
 
-impl infomax_simd::bytes::WithSimd for Colour<'_> {
+impl infomax_simd::bytes::WithSimd for Color<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -157,17 +157,17 @@ fn on_pil<S: infomax_simd::bytes::Simd>(simd: S, planes: &mut [u8], plane: usize
 #[inline(always)]
 fn on_tensor<const V2: bool>(planes: &mut [u8], plane: usize, change: Change) {
     match change {
-        Change::Jitter(JitterStep::Brightness(factor)) => tensor::colour::brightness(planes, factor),
-        Change::Jitter(JitterStep::Contrast(factor)) => tensor::colour::contrast::<V2>(planes, plane, factor),
+        Change::Jitter(JitterStep::Brightness(factor)) => tensor::color::brightness(planes, factor),
+        Change::Jitter(JitterStep::Contrast(factor)) => tensor::color::contrast::<V2>(planes, plane, factor),
         Change::Jitter(JitterStep::Saturation(factor)) => {
-            tensor::colour::saturation::<V2>(planes, plane, factor);
+            tensor::color::saturation::<V2>(planes, plane, factor);
         }
         Change::Jitter(JitterStep::Hue(turns)) => tensor::hue::shift::<V2>(planes, plane, turns),
-        Change::Grayscale => tensor::colour::grayscale::<V2>(planes, plane),
+        Change::Grayscale => tensor::color::grayscale::<V2>(planes, plane),
     }
 }
 
-/// The part of the resized crop that is the view: all of it, or its centre.
+/// The part of the resized crop that is the view: all of it, or its center.
 fn window(config: &ViewConfig, crop: CropBox) -> Window {
     let size = config.size;
     let Some(short) = config.resize else {
@@ -177,8 +177,8 @@ fn window(config: &ViewConfig, crop: CropBox) -> Window {
     let (w, h) = (crop.width, crop.height);
     let long = |long: usize, other: usize| (short as f64 * long as f64 / other as f64) as usize;
     let full = if w <= h { (short, long(h, w)) } else { (long(w, h), short) };
-    let centre = |n: usize| (n.saturating_sub(size) as f64 / 2.0).round_ties_even() as usize;
-    Window { full, offset: (centre(full.0), centre(full.1)), size }
+    let center = |n: usize| (n.saturating_sub(size) as f64 / 2.0).round_ties_even() as usize;
+    Window { full, offset: (center(full.0), center(full.1)), size }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! ATen on tensors of `uint8`, which torchvision's second interface takes.
 //!
 //! A filter of radius `r` is stretched by `max(1, in / out)`; the output pixel `x` is the sum of the
-//! input pixels within reach of `(x + 0.5) in / out`, with weights that are normalised to 1 and rounded
+//! input pixels within reach of `(x + 0.5) in / out`, with weights that are normalized to 1 and rounded
 //! to 22 bits. One direction first, rounded to 8 bits, then the other, in the order that Pillow 13 chooses,
 //! so the result is the same: columns first where the height shrinks by more than twice as many pixels as the
 //! width.
@@ -42,7 +42,7 @@ pub(crate) struct Taps {
     first: Vec<usize>,
     /// Their weights, `count` per output pixel; those beyond the filter's reach are 0.
     weights: Vec<i32>,
-    /// The centre, the first input pixel and the one behind the last, of every output pixel.
+    /// The center, the first input pixel and the one behind the last, of every output pixel.
     spans: [Vec<f64>; 3],
     /// The sums of the weights, before rounding.
     sums: Vec<f64>,
@@ -97,13 +97,13 @@ impl Taps {
         self.spans.iter_mut().for_each(Vec::clear);
         self.count = 0;
         for x in 0..count {
-            let centre = ((offset + x) as f64 + 0.5) * scale;
+            let center = ((offset + x) as f64 + 0.5) * scale;
             // Truncation towards zero, as the C original.
-            let first = (centre - support + 0.5).max(0.0) as usize;
-            let end = ((centre + support + 0.5) as usize).min(input);
+            let first = (center - support + 0.5).max(0.0) as usize;
+            let end = ((center + support + 0.5) as usize).min(input);
             self.count = self.count.max(end - first);
             self.first.push(first);
-            for (span, v) in self.spans.iter_mut().zip([centre, first as f64, end as f64]) {
+            for (span, v) in self.spans.iter_mut().zip([center, first as f64, end as f64]) {
                 span.push(v);
             }
         }
@@ -119,12 +119,12 @@ impl Taps {
     /// All weights and their sums; the loops are in an order that suits vectors.
     #[inline(always)]
     fn weigh(&mut self, count: usize, inverse: f64, filter: impl Fn(f64) -> f64) {
-        let [centres, firsts, ends] = &self.spans;
+        let [centers, firsts, ends] = &self.spans;
         for (k, exact) in self.exact.chunks_exact_mut(count).enumerate() {
-            let spans = centres.iter().zip(firsts).zip(ends);
-            for ((w, sum), ((centre, first), end)) in exact.iter_mut().zip(&mut self.sums).zip(spans) {
+            let spans = centers.iter().zip(firsts).zip(ends);
+            for ((w, sum), ((center, first), end)) in exact.iter_mut().zip(&mut self.sums).zip(spans) {
                 let at = first + k as f64;
-                let value = filter((at - centre + 0.5) * inverse);
+                let value = filter((at - center + 0.5) * inverse);
                 *w = if at < *end { value } else { 0.0 };
                 *sum += *w;
             }
@@ -134,7 +134,7 @@ impl Taps {
         }
     }
 
-    /// The weights, normalised, times `scale`, rounded and shifted to the left.
+    /// The weights, normalized, times `scale`, rounded and shifted to the left.
     #[inline(always)]
     fn round(&mut self, count: usize, scale: f64, shift: u32) {
         self.rounded.resize(self.exact.len(), 0);

@@ -312,7 +312,7 @@ impl Augment for SeriesAugmenter {
     }
 }
 
-/// Linear interpolation at the centres of the steps of the view; the first and last value continue.
+/// Linear interpolation at the centers of the steps of the view; the first and last value continue.
 fn resample(values: &[f32], params: &SeriesParams, out: &mut [f32]) {
     let (last, count) = (values.len() - 1, out.len());
     for (t, out) in out.iter_mut().enumerate() {

@@ -1,7 +1,7 @@
 //! Every operation against torchvision on PIL images and on tensors, with the same parameters.
 //!
 //! `golden/generate.py` made the expected pixels and records the versions. Against PIL images all must be
-//! equal, except for the blur, which may be off by one grey level. With the semantics of tensors all must equal
+//! equal, except for the blur, which may be off by one gray level. With the semantics of tensors all must equal
 //! torchvision on tensors, by either of its interfaces, with the same exception. Cases named `tensor: ` without
 //! a semantics hold how far the arithmetic of PIL images is off from that of tensors.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -14,21 +14,21 @@ use serde::Deserialize;
 
 #[derive(Deserialize)]
 struct Golden {
-    normalise: Vec<Normalise>,
-    all_colours: Vec<AllColours>,
+    normalize: Vec<Normalize>,
+    all_colors: Vec<AllColors>,
     cases: Vec<Case>,
 }
 
 #[derive(Deserialize)]
-struct Normalise {
+struct Normalize {
     mean: Vec<f32>,
     std: Vec<f32>,
     expected: usize,
 }
 
-/// A checksum of what an operation makes of all colours.
+/// A checksum of what an operation makes of all colors.
 #[derive(Deserialize)]
-struct AllColours {
+struct AllColors {
     semantics: Semantics,
     kind: String,
     value: f64,
@@ -168,12 +168,12 @@ fn operations_equal_torchvision() {
 }
 
 #[test]
-fn normalisation_equals_torch_to_the_bit() {
+fn normalization_equals_torch_to_the_bit() {
     let golden: Golden = serde_json::from_str(include_str!("golden/cases.json")).unwrap();
     let pixels = include_bytes!("golden/pixels.bin");
     let ramp: Vec<u8> = (0..=255).flat_map(|v| [v; 3]).collect();
     let image = Image::new(16, 16, 3, ramp).unwrap();
-    for Normalise { mean, std, expected } in golden.normalise {
+    for Normalize { mean, std, expected } in golden.normalize {
         let recipe = Recipe { mean, std, semantics: Semantics::Pil, views: vec![ViewConfig::plain(16)] };
         let augmenter = Augmenter::new(&recipe).unwrap();
         let mut out = vec![0f32; 768];
@@ -185,16 +185,16 @@ fn normalisation_equals_torch_to_the_bit() {
     }
 }
 
-/// torchvision's operations on tensors, by both of its interfaces, of all 16,777,216 colours.
+/// torchvision's operations on tensors, by both of its interfaces, of all 16,777,216 colors.
 #[test]
-fn every_colour_equals_torchvision_on_tensors() {
+fn every_color_equals_torchvision_on_tensors() {
     let golden: Golden = serde_json::from_str(include_str!("golden/cases.json")).unwrap();
-    assert!(golden.all_colours.len() > 15);
+    assert!(golden.all_colors.len() > 15);
     let side = 1 << 16;
     let mut scratch = Scratch::default();
     let mut out = vec![0f32; 3 * side];
     let mut wrong = Vec::new();
-    for AllColours { semantics, kind, value, sum } in &golden.all_colours {
+    for AllColors { semantics, kind, value, sum } in &golden.all_colors {
         let (mean, std, semantics) = (vec![0.0; 3], vec![1.0; 3], *semantics);
         let recipe = Recipe { mean, std, semantics, views: vec![ViewConfig::plain(256)] };
         let augmenter = Augmenter::new(&recipe).unwrap();

@@ -3,7 +3,7 @@
 
 use infomax_augment::{Filter, Recipe};
 
-/// Count, size, least and largest area, jitter (p, brightness, contrast, saturation, hue), p of grey, of
+/// Count, size, least and largest area, jitter (p, brightness, contrast, saturation, hue), p of gray, of
 /// blur, of solarize.
 type Row = (usize, usize, [f64; 2], [f64; 5], f64, f64, f64);
 
@@ -27,8 +27,8 @@ const PART: [f64; 2] = [0.2, 1.0];
 /// The published parameters, written out again and not taken from the crate.
 fn table() -> Vec<(&'static str, Filter, Vec<Row>)> {
     use Filter::{Bicubic, Bilinear};
-    let always = |(count, size, area, [_, b, c, s, h], grey, blur, solarize): Row| {
-        (count, size, area, [1.0, b, c, s, h], grey, blur, solarize)
+    let always = |(count, size, area, [_, b, c, s, h], gray, blur, solarize): Row| {
+        (count, size, area, [1.0, b, c, s, h], gray, blur, solarize)
     };
     let pale = |(count, size, area, jitter, _, blur, solarize): Row| {
         (count, size, area, jitter, 0.1, blur, solarize)
@@ -114,12 +114,12 @@ fn every_preset_has_the_published_parameters() {
     for (name, filter, rows) in table {
         let recipe = Recipe::preset(name).unwrap();
         assert_eq!(recipe.views.len(), rows.len(), "{name}");
-        for (view, (count, size, area, jitter, grey, blur, solarize)) in recipe.views.iter().zip(rows) {
+        for (view, (count, size, area, jitter, gray, blur, solarize)) in recipe.views.iter().zip(rows) {
             let (crop, j) = (view.crop.unwrap(), view.jitter.unwrap());
             assert_eq!((view.count, view.size, view.filter), (count, size, filter), "{name}");
             assert_eq!((crop.scale, crop.ratio), ((area[0], area[1]), (0.75, 4.0 / 3.0)), "{name}");
             assert_eq!([j.p, j.brightness, j.contrast, j.saturation, j.hue], jitter, "{name}");
-            assert_eq!((view.flip, view.grayscale), (0.5, grey), "{name}");
+            assert_eq!((view.flip, view.grayscale), (0.5, gray), "{name}");
             assert_eq!(view.blur.map_or(0.0, |b| b.p), blur, "{name}");
             assert!(view.blur.is_none_or(|b| b.sigma == (0.1, 2.0)), "{name}");
             assert_eq!(view.solarize.map_or(0.0, |s| s.p), solarize, "{name}");
@@ -129,7 +129,7 @@ fn every_preset_has_the_published_parameters() {
 }
 
 #[test]
-fn presets_are_normalised_by_their_data() {
+fn presets_are_normalized_by_their_data() {
     let mean = |name: &str| Recipe::preset(name).unwrap().mean[0];
     for (suffix, want) in
         [("cifar", 0.4914), ("tiny-imagenet", 0.4802), ("stl10", 0.485), ("imagenet", 0.485)]

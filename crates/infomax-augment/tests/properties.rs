@@ -45,7 +45,7 @@ proptest! {
     ) {
         let name = Recipe::preset_names()[preset];
         let recipe = Recipe::preset(name).unwrap().with_size(20);
-        let recipe = recipe.with_normalisation(&vec![0.5; channels], &vec![0.25; channels]);
+        let recipe = recipe.with_normalization(&vec![0.5; channels], &vec![0.25; channels]);
         let recipe = recipe.with_semantics(SEMANTICS[semantics]);
         let augmenter = Augmenter::new(&recipe).unwrap();
         let image = noise(width, height, channels, seed);
@@ -88,7 +88,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     /// The semantics round differently and agree on everything else, whatever is drawn: one step of brightness,
-    /// contrast, saturation and grey is off by few levels, and a resize of a smooth image by one.
+    /// contrast, saturation and gray is off by few levels, and a resize of a smooth image by one.
     #[test]
     fn semantics_differ_by_rounding(w in 2usize..60, h in 2usize..60, size in 1usize..50, cubic: bool, seed: u64) {
         let data = (0..w * h * 3).map(|i| (128.0 + 60.0 * ((i / 3 % w) as f64 / 9.0).sin() + (i / 3 / w) as f64) as u8);
@@ -248,7 +248,7 @@ fn parameters_have_torchvisions_distributions() {
 }
 
 #[test]
-fn crops_that_never_fit_fall_back_to_the_centre() {
+fn crops_that_never_fit_fall_back_to_the_center() {
     let tall =
         ViewConfig { crop: Some(Crop { scale: (1.0, 1.0), ratio: (1.0, 1.0) }), ..ViewConfig::plain(8) };
     let crop = raw(tall, 3).draw(0, 30, 100, &mut ChaCha8Rng::seed_from_u64(0)).unwrap().crop;
@@ -268,8 +268,8 @@ fn wrong_input_is_an_error_that_names_it() {
     );
     let short = augmenter.render(0, &image, &plain, &mut scratch, &mut out[1..]);
     assert_eq!(short, Err(Error::Output { expected: 3072, got: 3071 }));
-    let grey = augmenter.render(0, &noise(10, 10, 1, 0), &plain, &mut scratch, &mut out);
-    assert_eq!(grey, Err(Error::Channels { image: 1, recipe: 3 }));
+    let gray = augmenter.render(0, &noise(10, 10, 1, 0), &plain, &mut scratch, &mut out);
+    assert_eq!(gray, Err(Error::Channels { image: 1, recipe: 3 }));
     for (x, width) in [(5, 6), (0, 0), (usize::MAX, 2)] {
         let params = ViewParams { crop: CropBox { x, y: 0, width, height: 3 }, ..plain };
         assert!(matches!(
@@ -280,18 +280,18 @@ fn wrong_input_is_an_error_that_names_it() {
 }
 
 #[test]
-fn evaluation_takes_the_centre() {
+fn evaluation_takes_the_center() {
     let image = noise(20, 10, 3, 4);
     let transform = EvalTransform::new(10, &[0.0; 3], &[1.0; 3]).unwrap();
     let mut out = vec![0.0; 300];
     transform.apply(&image, &mut Scratch::default(), &mut out).unwrap();
     assert_eq!(out[0], f32::from(image.pixel(5, 0).unwrap()[0]) / 255.0);
     assert_eq!(out[299], f32::from(image.pixel(14, 9).unwrap()[2]) / 255.0);
-    let inner = EvalTransform::new(5, &[0.0; 3], &[1.0; 3]).unwrap().with_centre(0.5).unwrap();
+    let inner = EvalTransform::new(5, &[0.0; 3], &[1.0; 3]).unwrap().with_center(0.5).unwrap();
     let mut out = vec![0.0; 75];
     inner.apply(&image, &mut Scratch::default(), &mut out).unwrap();
     assert_eq!(out[0], f32::from(image.pixel(7, 2).unwrap()[0]) / 255.0);
-    assert!(EvalTransform::new(5, &[0.0; 3], &[1.0; 3]).unwrap().with_centre(0.0).is_err());
+    assert!(EvalTransform::new(5, &[0.0; 3], &[1.0; 3]).unwrap().with_center(0.0).is_err());
     assert!(EvalTransform::new(0, &[0.0; 3], &[1.0; 3]).is_err());
     let recipe = Recipe::preset("swav-multicrop-cifar").unwrap();
     assert_eq!(EvalTransform::for_recipe(&recipe).unwrap().output(), (3, 32, 32));

@@ -10,7 +10,7 @@ use std::path::PathBuf;
     name = "infomax",
     version,
     about = "Self-supervised pretraining as invariance + entropy, and a report of what the representation knows",
-    after_help = "Examples:\n  infomax pretrain                          the embedded data set, VICReg, a few minutes on 2 cores\n  infomax pretrain --data photos/           your own images (class sub-folders, or flat and unlabelled)\n  infomax pretrain --resume runs/001-vicreg-shapes\n  infomax evaluate runs/001-vicreg-shapes   probe a checkpoint again\n  infomax data fetch cifar10                a public data set, into data/cifar10\n  infomax config show --set train.epochs=20"
+    after_help = "Examples:\n  infomax pretrain                          the embedded data set, VICReg, a few minutes on 2 cores\n  infomax pretrain --data photos/           your own images (class sub-folders, or flat and unlabeled)\n  infomax pretrain --resume runs/001-vicreg-shapes\n  infomax evaluate runs/001-vicreg-shapes   probe a checkpoint again\n  infomax data fetch cifar10                a public data set, into data/cifar10\n  infomax config show --set train.epochs=20"
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -44,7 +44,7 @@ pub(crate) struct ConfigSource {
     /// A TOML file with the sections [data] [augment] [model] [objective] [optim] [train] [eval].
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// A folder of images (`train/` and `test/` inside it, class sub-folders, or flat and unlabelled), or CIFAR,
+    /// A folder of images (`train/` and `test/` inside it, class sub-folders, or flat and unlabeled), or CIFAR,
     /// STL-10, MNIST, Tiny-ImageNet, WebDataset or Hugging Face shards, arrays, a list: see `infomax data info`.
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,

@@ -160,7 +160,7 @@ fn bf16_trains_and_continues_with_the_same_bits() {
     assert!(mean(&bf16s[35..]) < mean(&bf16s[..5]) - 0.5, "{bf16s:?}");
     assert!((mean(&bf16s[35..]) - mean(&f32s[35..])).abs() < 0.5, "{bf16s:?} {f32s:?}");
     assert_eq!(deterministic(&path("bf16")), deterministic(&path("one")));
-    // Master weights, optimiser and all else that is saved are f32.
+    // Master weights, optimizer and all else that is saved are f32.
     assert!(weights(&path("bf16")) == weights(&path("one")));
     let saved = weights(&path("bf16"));
     let header = u64::from_le_bytes(saved[..8].try_into().unwrap()) as usize;
@@ -282,7 +282,7 @@ fn trains_on_a_folder_and_names_damaged_files() {
 }
 
 #[test]
-fn unlabelled_and_one_class_folders_train_without_a_probe() {
+fn unlabeled_and_one_class_folders_train_without_a_probe() {
     let dir = tempfile::tempdir().unwrap();
     photos(&dir.path().join("photos"));
     for (name, from) in [("flat", "photos/light"), ("one", "photos/light")] {

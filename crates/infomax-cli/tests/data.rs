@@ -23,7 +23,7 @@ fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A coloured square per class, with some noise.
+/// A colored square per class, with some noise.
 fn pixels(i: usize, side: usize) -> Vec<u8> {
     let at = |k: usize| {
         let (channel, place) = (k / (side * side), k % (side * side));
@@ -157,7 +157,7 @@ fn pretrain_takes_cifar() {
 }
 
 #[test]
-fn pretrain_takes_the_unlabelled_part_of_stl_10_and_probes_the_labelled_one() {
+fn pretrain_takes_the_unlabeled_part_of_stl_10_and_probes_the_labeled_one() {
     let dir = TempDir::new().unwrap();
     let folder = dir.path().join("stl10_binary");
     fs::create_dir(&folder).unwrap();
@@ -246,7 +246,7 @@ fn fetch_lists_suggests_and_refuses_what_is_not_the_file() {
     for name in ["cifar10", "cifar100", "stl10", "tiny-imagenet", "mnist", "fashion-mnist"] {
         assert!(shown.contains(&format!("\n{name}: ")), "{shown}");
     }
-    assert!(shown.contains("licence: MIT"));
+    assert!(shown.contains("license: MIT"));
     let wrong = infomax(dir.path(), &["data", "fetch", "cifar-10"]);
     assert!(text(&wrong.stderr).contains("did you mean `cifar10`"), "{}", text(&wrong.stderr));
 

@@ -43,7 +43,7 @@ pub trait Learner: std::fmt::Debug + Send {
         self.encoder().feature_dim()
     }
 
-    /// Called after each optimiser step (momentum teachers follow here).
+    /// Called after each optimizer step (momentum teachers follow here).
     ///
     /// # Errors
     /// Parameters that do not fit each other.

@@ -121,7 +121,7 @@ impl ScalarShape for Tensor {
 /// What a term may know of the run beside the embeddings.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// The number of optimiser steps taken before this one.
+    /// The number of optimizer steps taken before this one.
     pub step: u64,
     /// The number of steps of the whole run, if it is known (for annealed weights).
     pub total_steps: Option<u64>,
@@ -154,13 +154,13 @@ pub trait Term: std::fmt::Debug + Send + Sync {
         None
     }
 
-    /// Evaluates the term. Values are to be minimised: an entropy estimator returns minus the entropy.
+    /// Evaluates the term. Values are to be minimized: an entropy estimator returns minus the entropy.
     ///
     /// # Errors
     /// Shapes that the term has no meaning for.
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Part>>;
 
-    /// Takes the step's embeddings into the running state, after the optimiser's step.
+    /// Takes the step's embeddings into the running state, after the optimizer's step.
     fn update(&mut self, _z: &Embeddings, _ctx: &Context<'_>) -> Result<()> {
         Ok(())
     }
@@ -184,13 +184,13 @@ pub trait Objective: std::fmt::Debug + Send + Sync {
     /// Evaluates the objective.
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Report>;
 
-    /// The entropy and the conditional part of the information that it maximises, in nats, without gradient;
+    /// The entropy and the conditional part of the information that it maximizes, in nats, without gradient;
     /// `None` for an objective that has no such account.
     fn account(&self, _z: &Embeddings) -> Result<Option<InformationAccount>> {
         Ok(None)
     }
 
-    /// Takes the step's embeddings into the running state, after the optimiser's step.
+    /// Takes the step's embeddings into the running state, after the optimizer's step.
     fn update(&mut self, _z: &Embeddings, _ctx: &Context<'_>) -> Result<()> {
         Ok(())
     }

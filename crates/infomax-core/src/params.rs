@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Shape, Tensor, Var};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What a parameter is, so that optimisers know what to decay and to adapt.
+/// What a parameter is, so that optimizers know what to decay and to adapt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ParamKind {
@@ -13,7 +13,7 @@ pub enum ParamKind {
     Weight,
     /// A bias: neither decayed nor adapted.
     Bias,
-    /// Scale or shift of a normalisation, class tokens, position embeddings: neither decayed nor adapted.
+    /// Scale or shift of a normalization, class tokens, position embeddings: neither decayed nor adapted.
     Norm,
     /// A running statistic or teacher's weight: saved, never trained.
     Buffer,
@@ -49,7 +49,7 @@ pub struct Param {
 
 /// The parameters and buffers of a model, ordered by name. Cloning shares the variables.
 ///
-/// Candle's `VarMap` iterates in hash order and initialises from an unseeded generator; here the order is
+/// Candle's `VarMap` iterates in hash order and initializes from an unseeded generator; here the order is
 /// that of the names, and each parameter's start is a function of the key and of its name alone.
 #[derive(Clone, Debug)]
 pub struct Params {

@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let augmenter = preset
         .map(|name| {
             Recipe::preset(&name)
-                .and_then(|r| Augmenter::new(&r.with_size(size).with_normalisation(&[0.; 3], &[1.; 3])))
+                .and_then(|r| Augmenter::new(&r.with_size(size).with_normalization(&[0.; 3], &[1.; 3])))
         })
         .transpose()?;
     let mut scratch = Scratch::default();

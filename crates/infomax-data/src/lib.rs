@@ -3,9 +3,9 @@
 //! | item | what it is |
 //! |---|---|
 //! | [`Dataset`] | images by index, with labels where they are known |
-//! | [`open`] | recognises what lies at a path and opens it, whatever the format |
-//! | [`Shapes`] | a procedural data set that needs no file: shapes under random pose, colour, texture, clutter |
-//! | [`ImageFolder`] | JPEG and PNG files below a folder, labelled by sub-folder |
+//! | [`open`] | recognizes what lies at a path and opens it, whatever the format |
+//! | [`Shapes`] | a procedural data set that needs no file: shapes under random pose, color, texture, clutter |
+//! | [`ImageFolder`] | JPEG and PNG files below a folder, labeled by sub-folder |
 //! | [`ArrayImages`] | CIFAR, STL-10, MNIST's IDX, NumPy and safetensors arrays, read by position |
 //! | [`TarShards`], `ParquetShards` | WebDataset and Hugging Face shards (feature `parquet`), with random access |
 //! | [`Subset`] | a seeded, class-balanced choice of another data set |

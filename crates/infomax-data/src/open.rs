@@ -1,4 +1,4 @@
-//! Recognises what lies at a path, and opens it.
+//! Recognizes what lies at a path, and opens it.
 
 use crate::arrays::{self, ArrayImages};
 use crate::folder::{ImageFolder, open_error};

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-const KINDS: [&str; 7] = ["420", "422", "444", "progressive", "grey", "restart", "low"];
+const KINDS: [&str; 7] = ["420", "422", "444", "progressive", "gray", "restart", "low"];
 
 fn golden(name: &str) -> Vec<u8> {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);

@@ -129,9 +129,9 @@ fn every_mode_becomes_rgb() {
     assert_eq!(png(source.to_rgba8().into()), rgb);
     assert_eq!(png(source.to_rgb16().into()), rgb);
     assert_eq!(png(source.to_rgba16().into()), rgb);
-    let grey = source.to_luma8();
-    let repeated: Vec<u8> = grey.as_raw().iter().flat_map(|v| [*v; 3]).collect();
-    assert_eq!(png(grey.clone().into()).data(), repeated);
+    let gray = source.to_luma8();
+    let repeated: Vec<u8> = gray.as_raw().iter().flat_map(|v| [*v; 3]).collect();
+    assert_eq!(png(gray.clone().into()).data(), repeated);
     assert_eq!(png(source.to_luma_alpha8().into()).data(), repeated);
     assert_eq!(png(DynamicImage::from(source.to_luma8()).to_luma16().into()).data(), repeated);
 

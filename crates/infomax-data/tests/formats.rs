@@ -215,14 +215,14 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn grey(i: usize, width: usize, height: usize) -> Vec<u8> {
+fn gray(i: usize, width: usize, height: usize) -> Vec<u8> {
     (0..width * height).map(|k| value(i, k % width, k / width, 0)).collect()
 }
 
 #[test]
 fn idx_plain_and_compressed() {
     let dir = TempDir::new().unwrap();
-    let images: Vec<u8> = (0..3).flat_map(|i| grey(i, 20, 28)).collect();
+    let images: Vec<u8> = (0..3).flat_map(|i| gray(i, 20, 28)).collect();
     fs::write(dir.path().join("train-images-idx3-ubyte.gz"), gzip(&idx(&[3, 28, 20], &images))).unwrap();
     fs::write(dir.path().join("train-labels-idx1-ubyte.gz"), gzip(&idx(&[3], &[5, 0, 4]))).unwrap();
     fs::write(dir.path().join("t10k-images-idx3-ubyte"), idx(&[2, 28, 20], &images[..2 * 560])).unwrap();
@@ -242,7 +242,7 @@ fn idx_plain_and_compressed() {
 fn idx_damage() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("train-images-idx3-ubyte");
-    let images: Vec<u8> = (0..3).flat_map(|i| grey(i, 20, 28)).collect();
+    let images: Vec<u8> = (0..3).flat_map(|i| gray(i, 20, 28)).collect();
     let whole = idx(&[3, 28, 20], &images);
     fs::write(&path, &whole[..whole.len() - 1]).unwrap();
     let data = opened(&path);

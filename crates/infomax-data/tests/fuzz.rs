@@ -209,8 +209,8 @@ fn by_the_library(bytes: &[u8], size: (usize, usize)) -> Option<Vec<u8>> {
     let limits = DecodeLimits { max_pixels: 1 << 16, max_scans: 200, ..DecodeLimits::default() };
     let image = catch_unwind(|| {
         let mut decoder = Decoder::new_with_limits(bytes, limits).ok()?;
-        let grey = decoder.jpeg_color_space() == ColorSpace::Grayscale;
-        decoder.set_output_format(if grey { PixelFormat::Grayscale } else { PixelFormat::Rgb });
+        let gray = decoder.jpeg_color_space() == ColorSpace::Grayscale;
+        decoder.set_output_format(if gray { PixelFormat::Grayscale } else { PixelFormat::Rgb });
         decoder.decode_image().ok()
     });
     let image = image.ok()??;
@@ -226,8 +226,8 @@ fn by_the_library(bytes: &[u8], size: (usize, usize)) -> Option<Vec<u8>> {
 #[test]
 fn no_decoder_panics_on_mutated_images() {
     let limits = Limits { max_pixels: 1 << 16 };
-    let jpegs = ["420.jpg", "422.jpg", "444.jpg", "progressive.jpg", "grey.jpg", "restart.jpg", "low.jpg"];
-    for name in jpegs.into_iter().chain(["420.png", "grey.png"]) {
+    let jpegs = ["420.jpg", "422.jpg", "444.jpg", "progressive.jpg", "gray.jpg", "restart.jpg", "low.jpg"];
+    for name in jpegs.into_iter().chain(["420.png", "gray.png"]) {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
         let original = fs::read(path).unwrap();
         for iteration in 0..4 * iterations() {

@@ -105,7 +105,7 @@ fn the_parameters_of_the_views_are_beside_the_batch() {
     let dir = tempfile::tempdir().unwrap();
     let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     for i in 0..20 {
-        let kind = ["420", "grey", "progressive"][i % 3];
+        let kind = ["420", "gray", "progressive"][i % 3];
         std::fs::copy(golden.join(format!("{kind}.jpg")), dir.path().join(format!("{i:02}.jpg"))).unwrap();
     }
     // Without room for whole images only parts are decoded.
@@ -348,7 +348,7 @@ fn evaluation_is_in_order_and_complete() {
     let none = EvalLoader::new(broken, transform, 5, &Device::Cpu).unwrap();
     let message = none.with_damaged(Damaged::Replace { most: 0 }).find_map(|b| b.err()).unwrap().to_string();
     assert!(message.contains("seven.jpg"), "{message}");
-    // Grey output from RGB images.
-    let grey = EvalTransform::new(8, &[0.0], &[1.0]).unwrap();
-    assert_eq!(eval_tensors(shapes(), &grey).unwrap().0.dims(), [LEN, 1, 8, 8]);
+    // Gray output from RGB images.
+    let gray = EvalTransform::new(8, &[0.0], &[1.0]).unwrap();
+    assert_eq!(eval_tensors(shapes(), &gray).unwrap().0.dims(), [LEN, 1, 8, 8]);
 }

@@ -55,7 +55,7 @@ fn classes_are_balanced_and_named() {
     assert_eq!(data.label(100), None);
 }
 
-/// Without texture, clutter and noise an image has two colours and their mixtures at the outline.
+/// Without texture, clutter and noise an image has two colors and their mixtures at the outline.
 #[test]
 fn plain_images_show_one_figure_on_a_ground() {
     let data = shapes(ShapesConfig { size: 64, ..plain() });
@@ -73,9 +73,9 @@ fn plain_images_show_one_figure_on_a_ground() {
     }
 }
 
-/// The mean colour says nothing about the class: the class means differ no more than chance lets them.
+/// The mean color says nothing about the class: the class means differ no more than chance lets them.
 #[test]
-fn colours_are_independent_of_the_class() {
+fn colors_are_independent_of_the_class() {
     let len = 3000;
     let data = shapes(ShapesConfig { len, cache_bytes: 0, ..ShapesConfig::default() });
     let mut sums = [[0f64; 3]; 10];

@@ -31,7 +31,7 @@ pub enum Error {
     /// A probe of a single class says nothing.
     #[error(
         "{op}: the training labels hold only the class {class}; a probe needs at least two classes: \
-         sort the images into one sub-folder for each class, or leave out the labelled evaluation"
+         sort the images into one sub-folder for each class, or leave out the labeled evaluation"
     )]
     OneClass {
         /// The evaluation.
@@ -42,7 +42,7 @@ pub enum Error {
     /// Samples without a class where classes are needed.
     #[error(
         "{missing} of {total} samples have no label; a probe needs all of them: \
-         sort the images into one sub-folder for each class, or leave out the labelled evaluation"
+         sort the images into one sub-folder for each class, or leave out the labeled evaluation"
     )]
     MissingLabels {
         /// Samples without a label.

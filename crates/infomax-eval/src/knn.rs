@@ -1,4 +1,4 @@
-//! The weighted k-nearest-neighbour classifier.
+//! The weighted k-nearest-neighbor classifier.
 
 use crate::{Error, Result, matrix};
 use candle_core::{D, Tensor};
@@ -10,7 +10,7 @@ use serde::Serialize;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct KnnConfig {
-    /// The number of neighbours; at most the number of training samples are used.
+    /// The number of neighbors; at most the number of training samples are used.
     pub k: usize,
     /// The temperature `T` of the weights `exp(cos / T)`.
     pub temperature: f64,
@@ -49,7 +49,7 @@ impl KnnConfig {
 pub struct KnnReport {
     /// The share of test samples whose class is predicted.
     pub accuracy: f64,
-    /// The neighbours used: `k`, or the number of training samples.
+    /// The neighbors used: `k`, or the number of training samples.
     pub k: usize,
     /// The temperature.
     pub temperature: f64,
@@ -77,8 +77,8 @@ pub fn knn(
     const OP: &str = "knn";
     const BLOCK: usize = 512;
     cfg.check()?;
-    let train = unit(&matrix::labelled(OP, "train", train, train_labels)?)?;
-    let test = unit(&matrix::labelled(OP, "test", test, test_labels)?)?;
+    let train = unit(&matrix::labeled(OP, "train", train, train_labels)?)?;
+    let test = unit(&matrix::labeled(OP, "test", test, test_labels)?)?;
     matrix::same_width(OP, &train, &test)?;
     let classes = matrix::classes(OP, train_labels, test_labels)?;
     let n = train_labels.len();

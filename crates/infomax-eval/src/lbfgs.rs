@@ -3,12 +3,12 @@
 use crate::Result;
 use std::collections::VecDeque;
 
-/// Minimises a convex function from `x`; `f` gives its value and gradient. Returns the steps taken.
+/// Minimizes a convex function from `x`; `f` gives its value and gradient. Returns the steps taken.
 ///
 /// Two-loop recursion with 10 pairs (Nocedal and Wright 2006, algorithm 7.4) and a backtracking line search
 /// (Armijo, 1e-4). Stops when no element of the gradient exceeds `tolerance`, after `max_steps`, or when the
 /// line search finds no decrease: then rounding hides it.
-pub(crate) fn minimise(
+pub(crate) fn minimize(
     x: &mut Vec<f64>,
     max_steps: usize,
     tolerance: f64,
@@ -85,7 +85,7 @@ mod tests {
     fn finds_the_minimum_of_a_badly_scaled_quadratic() {
         let scales = [1.0, 10.0, 1e3, 0.1];
         let mut x = vec![3.0, -2.0, 5.0, 40.0];
-        minimise(&mut x, 200, 1e-10, |x| {
+        minimize(&mut x, 200, 1e-10, |x| {
             let value = x.iter().zip(scales).map(|(x, s)| 0.5 * s * (x - 1.0) * (x - 1.0)).sum();
             Ok((value, x.iter().zip(scales).map(|(x, s)| s * (x - 1.0)).collect()))
         })

@@ -1,4 +1,4 @@
-//! Evaluation of frozen representations: nearest neighbours, a linear probe, and the spectrum.
+//! Evaluation of frozen representations: nearest neighbors, a linear probe, and the spectrum.
 
 mod bank;
 mod error;

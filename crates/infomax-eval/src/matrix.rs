@@ -21,7 +21,7 @@ pub(crate) fn host(op: &'static str, name: &'static str, x: &Tensor) -> Result<T
 }
 
 /// [`host`] with as many labels as rows.
-pub(crate) fn labelled(op: &'static str, name: &'static str, x: &Tensor, labels: &[u32]) -> Result<Tensor> {
+pub(crate) fn labeled(op: &'static str, name: &'static str, x: &Tensor, labels: &[u32]) -> Result<Tensor> {
     let x = host(op, name, x)?;
     if x.dims()[0] != labels.len() {
         return Err(Error::Labels { op, name, rows: x.dims()[0], labels: labels.len() });

@@ -68,8 +68,8 @@ pub struct ProbeReport {
 
 /// Fits `softmax(x W + b)` to the training rows and reports its accuracy on the test rows.
 ///
-/// Features are standardised by the statistics of the training set. The loss is the mean cross-entropy plus
-/// `l2 / 2 |W|^2`, convex, minimised by full-batch L-BFGS from 0; `l2` is the one with the best accuracy on a
+/// Features are standardized by the statistics of the training set. The loss is the mean cross-entropy plus
+/// `l2 / 2 |W|^2`, convex, minimized by full-batch L-BFGS from 0; `l2` is the one with the best accuracy on a
 /// held-out part of the *training* set (the larger one of equals), and the last fit uses all of it. The test
 /// set is looked at once. Nothing is random but the fixed choice of the held-out rows.
 ///
@@ -87,11 +87,11 @@ pub fn linear_probe(
     cfg.check()?;
     let mut grid = cfg.l2.clone();
     grid.sort_by(|a, b| b.total_cmp(a));
-    let train = matrix::labelled(OP, "train", train, train_labels)?;
-    let test = matrix::labelled(OP, "test", test, test_labels)?;
+    let train = matrix::labeled(OP, "train", train, train_labels)?;
+    let test = matrix::labeled(OP, "test", test, test_labels)?;
     matrix::same_width(OP, &train, &test)?;
     let classes = matrix::classes(OP, train_labels, test_labels)?;
-    let (train, test) = standardise(&train, &test)?;
+    let (train, test) = standardize(&train, &test)?;
 
     let l2 = choose(&train, train_labels, classes, &grid, cfg)?;
     let (weights, steps) = fit(&train, train_labels, classes, l2, None, cfg)?;
@@ -112,7 +112,7 @@ pub fn linear_probe(
         l2,
         steps,
         protocol: format!(
-            "multinomial logistic regression on frozen standardised features, full-batch L-BFGS, \
+            "multinomial logistic regression on frozen standardized features, full-batch L-BFGS, \
              l2 from {grid:?} on {:.0} % of the training set held out",
             100.0 * cfg.holdout
         ),
@@ -131,14 +131,14 @@ pub(crate) fn accuracy(predicted: &[u32], labels: &[u32], classes: usize) -> (f6
     (total, right.iter().zip(&all).map(share).collect())
 }
 
-fn standardise(train: &Tensor, test: &Tensor) -> Result<(Tensor, Tensor)> {
+fn standardize(train: &Tensor, test: &Tensor) -> Result<(Tensor, Tensor)> {
     let mean = train.mean_keepdim(0)?;
-    let centred = train.broadcast_sub(&mean)?;
-    let std = centred.sqr()?.mean_keepdim(0)?.sqrt()?;
+    let centered = train.broadcast_sub(&mean)?;
+    let std = centered.sqr()?.mean_keepdim(0)?.sqrt()?;
     // A constant feature stays 0; one that only rounding moves is not blown up.
     let floor = (mean.abs()? * 1e-6)?.maximum(1e-12f32)?;
     let std = std.gt(&floor)?.where_cond(&std, &std.ones_like()?)?;
-    Ok((centred.broadcast_div(&std)?, test.broadcast_sub(&mean)?.broadcast_div(&std)?))
+    Ok((centered.broadcast_div(&std)?, test.broadcast_sub(&mean)?.broadcast_div(&std)?))
 }
 
 fn choose(x: &Tensor, labels: &[u32], classes: usize, grid: &[f64], cfg: &LinearProbeConfig) -> Result<f64> {
@@ -186,13 +186,13 @@ fn fit(
     let d = x.dims()[1];
     let mut weights = start.unwrap_or_else(|| vec![0.0; (d + 1) * classes]);
     let transposed = x.t()?.contiguous()?;
-    let steps = lbfgs::minimise(&mut weights, cfg.max_steps, cfg.tolerance, |w| {
+    let steps = lbfgs::minimize(&mut weights, cfg.max_steps, cfg.tolerance, |w| {
         loss(x, &transposed, labels, classes, l2, w)
     })?;
     Ok((weights, steps))
 }
 
-/// The penalised mean cross-entropy and its gradient.
+/// The penalized mean cross-entropy and its gradient.
 fn loss(
     x: &Tensor,
     transposed: &Tensor,

@@ -14,16 +14,16 @@ pub struct Spectrum {
     /// Columns `D`.
     pub dim: usize,
     /// RankMe (Garrido et al., arXiv:2210.02885): `exp(-sum p ln p)` with `p = s / sum s + 1e-7` over the
-    /// singular values `s` of `Z`, not centred.
+    /// singular values `s` of `Z`, not centered.
     pub rank_me: f64,
     /// Effective rank (Roy and Vetterli 2007): the same without the `1e-7`, and `0 ln 0 = 0`.
     pub effective_rank: f64,
-    /// `exp` of the entropy of the normalised eigenvalues of the covariance: the exponential of its
-    /// von Neumann entropy. Centred.
+    /// `exp` of the entropy of the normalized eigenvalues of the covariance: the exponential of its
+    /// von Neumann entropy. Centered.
     pub covariance_entropy_rank: f64,
-    /// Participation ratio `(sum l)^2 / sum l^2` of the eigenvalues of the covariance. Centred.
+    /// Participation ratio `(sum l)^2 / sum l^2` of the eigenvalues of the covariance. Centered.
     pub participation_ratio: f64,
-    /// Stable rank `|Z|_F^2 / |Z|_2^2`, not centred.
+    /// Stable rank `|Z|_F^2 / |Z|_2^2`, not centered.
     pub stable_rank: f64,
     /// alpha-ReQ (Agrawal et al. 2022): minus the slope of `ln l_i` on `ln i` by least squares weighted with
     /// `1 / i` over `i = 11..=100`, the window of reptrix. `None` with fewer than 100 positive eigenvalues.
@@ -33,7 +33,7 @@ pub struct Spectrum {
     pub alpha_all: Option<f64>,
     /// The eigenvalues of the covariance `Zc^T Zc / (N - 1)`, descending.
     pub eigenvalues: Vec<f64>,
-    /// The singular values of `Z`, not centred, descending.
+    /// The singular values of `Z`, not centered, descending.
     pub singular_values: Vec<f64>,
 }
 
@@ -41,7 +41,7 @@ pub struct Spectrum {
 ///
 /// Singular values below about `1.5e-8 sqrt(max(N, D))` of the largest are rounding, and count as 0: a Gram
 /// matrix holds their squares. A
-/// constant or zero matrix has no covariance spectrum: its centred ranks are reported as 0.
+/// constant or zero matrix has no covariance spectrum: its centered ranks are reported as 0.
 ///
 /// # Errors
 /// Not a matrix, fewer than two rows, or values that are not finite.
@@ -50,9 +50,9 @@ pub fn spectrum(z: &Tensor) -> Result<Spectrum> {
     let (n, d) = check(OP, z)?;
     let z = z.detach().to_dtype(DType::F64)?.to_device(&candle_core::Device::Cpu)?;
     let singular_values: Vec<f64> = gram_eigenvalues(&z)?.into_iter().map(f64::sqrt).collect();
-    let centred = z.broadcast_sub(&z.mean_keepdim(0)?)?;
+    let centered = z.broadcast_sub(&z.mean_keepdim(0)?)?;
     let eigenvalues: Vec<f64> =
-        gram_eigenvalues(&centred)?.into_iter().map(|l| l / (n as f64 - 1.0)).collect();
+        gram_eigenvalues(&centered)?.into_iter().map(|l| l / (n as f64 - 1.0)).collect();
 
     let sum: f64 = singular_values.iter().sum();
     let squares: f64 = singular_values.iter().map(|s| s * s).sum();

@@ -3,7 +3,7 @@
 use crate::{Result, spectrum};
 use candle_core::{D, DType, Device, Tensor};
 
-/// Uniformity `ln mean_{i<j} exp(-2 |x_i - x_j|^2)` of the L2-normalised rows (Wang and Isola,
+/// Uniformity `ln mean_{i<j} exp(-2 |x_i - x_j|^2)` of the L2-normalized rows (Wang and Isola,
 /// arXiv:2005.10242), `t = 2`: 0 when collapsed, towards -4 when spread in many dimensions.
 ///
 /// # Errors

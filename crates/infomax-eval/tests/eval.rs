@@ -11,13 +11,13 @@ fn normal(seed: u64, n: usize, d: usize) -> Tensor {
     Key::new(seed).normal(0.0, 1.0, (n, d), DType::F32, &Device::Cpu).unwrap()
 }
 
-/// Rows around one well-separated centre for each class.
+/// Rows around one well-separated center for each class.
 fn clusters(seed: u64, n: usize, d: usize, classes: u32, spread: f64) -> (Tensor, Vec<u32>) {
     let labels: Vec<u32> = (0..n as u32).map(|i| i % classes).collect();
-    let centres = (normal(99, classes as usize, d) * 4.0).unwrap();
+    let centers = (normal(99, classes as usize, d) * 4.0).unwrap();
     let index = Tensor::from_vec(labels.clone(), n, &Device::Cpu).unwrap();
     let noise = (normal(seed, n, d) * spread).unwrap();
-    ((centres.index_select(&index, 0).unwrap() + noise).unwrap(), labels)
+    ((centers.index_select(&index, 0).unwrap() + noise).unwrap(), labels)
 }
 
 #[test]
@@ -88,11 +88,11 @@ fn spectra_equal_the_golden_values() {
         let z = infomax_testing::read_npy(format!("{dir}/{name}.npy")).unwrap();
         let s = spectrum(&z).unwrap();
         for (key, got) in [
-            ("rankme_eps1e-7(no centring)", s.rank_me),
+            ("rankme_eps1e-7(no centering)", s.rank_me),
             ("effective_rank_roy_vetterli(singular values)", s.effective_rank),
             ("effective_rank_cov_eigenvalues", s.covariance_entropy_rank),
             ("participation_ratio", s.participation_ratio),
-            ("stable_rank_matrix(||X||_F^2/||X||_2^2, no centring)", s.stable_rank),
+            ("stable_rank_matrix(||X||_F^2/||X||_2^2, no centering)", s.stable_rank),
         ] {
             let expected = golden[name][key].as_f64().unwrap();
             // The low-rank file has 59 singular values of 1e-9 to 1.2e-8 of the largest, below what a Gram matrix

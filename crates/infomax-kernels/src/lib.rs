@@ -23,20 +23,23 @@ pub use images::{BatchStats, Blocked, ConvNorm, ResidualOutput, ResidualUnit, Sh
 pub use infomax_simd::{Isa, MachineLimits};
 pub use memory::keep_freed_memory;
 pub use moments::characteristic::characteristic_error;
-pub use moments::log_det::{Normalise, half_log_det_gram};
+pub use moments::log_det::half_log_det_gram;
 pub use moments::{columns, pairwise};
-pub use ops::attention::{AttentionConfig, attention};
+pub use ops::attention::attention;
 pub use ops::conv::{conv2d, depthwise_conv2d_last};
 pub use ops::cross_entropy::{cross_entropy, cross_entropy_soft};
-pub use ops::elementwise::{Elementwise, elementwise, gelu, relu, silu};
+pub use ops::elementwise::{elementwise, gelu, relu, silu};
+pub use ops::l2_normalize::l2_normalize;
 pub use ops::linear::{linear, linear_with};
 pub use ops::max_pool::max_pool2d;
 pub use ops::mean_pool::{avg_pool2d, global_avg_pool};
 pub use ops::norm::{batch_norm_eval, batch_norm_train};
-pub use ops::objective_rows::{squared_error, unit_rows};
 pub use ops::patches::{patches, patches_last};
 pub use ops::row_norm::{group_norm, layer_norm, rms_norm};
-pub use ops::rows::{l2_normalize, log_softmax, softmax};
+pub use ops::rows::{log_softmax, softmax};
+pub use ops::squared_error::squared_error;
 pub use ops::transformer::{FeedForward, SelfAttention, feed_forward, self_attention};
 pub use tensor::backward::backward;
-pub use types::{Activation, BatchNormOutput, Conv2dConfig, Pool2dConfig};
+pub use types::{
+    Activation, AttentionConfig, BatchNormOutput, Conv2dConfig, Elementwise, Normalize, Pool2dConfig,
+};

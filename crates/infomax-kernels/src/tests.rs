@@ -6,10 +6,11 @@ use crate::ops::attention::attention_isa;
 use crate::ops::conv::depthwise::depthwise_conv2d_last_isa;
 use crate::ops::cross_entropy::{cross_entropy_isa, cross_entropy_soft_isa};
 use crate::ops::elementwise::elementwise_isa;
+use crate::ops::l2_normalize::l2_normalize_isa;
 use crate::ops::linear::linear_with_isa;
 use crate::ops::max_pool::max_pool2d_isa;
 use crate::ops::row_norm::{group_norm_isa, layer_norm_isa, rms_norm_isa};
-use crate::ops::rows::{l2_normalize_isa, log_softmax_isa, softmax_isa};
+use crate::ops::rows::{log_softmax_isa, softmax_isa};
 use crate::ops::transformer::{feed_forward_isa, self_attention_isa};
 use crate::{
     AttentionConfig, Conv2dConfig, Elementwise, Error, FeedForward, Result, SelfAttention, reference,
@@ -268,7 +269,7 @@ fn check(case: &Case) {
             assert_eq!(got.len(), exact.len());
             for (i, (got, exact)) in got.iter().zip(&exact).enumerate() {
                 let name = format!("{} {isa:?} {dtype:?} result {i} {:?}", case.name, case.shapes);
-                // Gradients of keys and of normalised rows cancel to nearly nothing at some shapes.
+                // Gradients of keys and of normalized rows cancel to nearly nothing at some shapes.
                 let abs = if dtype == DType::F64 { 1e-12 } else { 1e-5 };
                 assert_close(&name, got, exact, Tolerance { rel: Tolerance::of(dtype).rel, abs });
             }

@@ -43,14 +43,14 @@ fn instruction_sets_are_switched_off_one_by_one() {
     assert_eq!(Isa::detect(), *Isa::available().last().unwrap());
     let best = results();
     for isa in Isa::available() {
-        isa.limit();
+        isa.limit_process();
         assert_eq!(Isa::detect(), *isa);
         let got = results();
         assert_eq!(got.len(), best.len());
         for (i, (got, best)) in got.iter().zip(&best).enumerate() {
             let largest = best.iter().fold(0f32, |m, x| m.max(x.abs()));
             for (g, b) in got.iter().zip(best) {
-                // A value of a map in bf16 may fall to the neighbour: 2^-7 of it.
+                // A value of a map in bf16 may fall to the neighbor: 2^-7 of it.
                 let bound = b.abs() / 128.0 + 1e-4 * largest;
                 assert!((g - b).abs() <= bound, "{isa:?}, result {i}: {g} instead of {b}");
             }
@@ -59,9 +59,9 @@ fn instruction_sets_are_switched_off_one_by_one() {
         assert!(got == results(), "{isa:?}");
     }
     let portable = Isa::Portable;
-    portable.limit();
+    portable.limit_process();
     let slow = results();
-    Isa::available().last().unwrap().limit();
+    Isa::available().last().unwrap().limit_process();
     assert!(results() == best);
     // The limit does something, where there is something to switch off.
     assert!(Isa::available().len() == 1 || slow != best);

@@ -2,12 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use candle_core::{DType, Tensor, Var};
-use infomax_kernels::columns::{Columns, Finishing, centre, gram, inner_product, second_moment};
+use infomax_kernels::columns::{Columns, Finishing, center, gram, inner_product, second_moment};
 use infomax_kernels::pairwise::{
     Exclude, Score, nearest_squared_distances, row_log_sum_exp, row_log_sum_exp_blocked, squared_distances,
 };
 use infomax_kernels::{
-    Error, Normalise, Result, characteristic_error, half_log_det_gram, reference, squared_error, unit_rows,
+    Error, Normalize, Result, characteristic_error, half_log_det_gram, l2_normalize, reference, squared_error,
 };
 use infomax_testing::{GradCheck, Tolerance, assert_close, gradcheck, spread};
 
@@ -18,7 +18,7 @@ fn operations() -> Vec<(String, usize, Op, Op)> {
     let mut all: Vec<(String, usize, Op, Op)> = Vec::new();
     let mut add =
         |name: String, inputs: usize, fused: Op, composed: Op| all.push((name, inputs, fused, composed));
-    add("centre".into(), 1, Box::new(|x| centre(&x[0])), Box::new(|x| reference::centre(&x[0])));
+    add("center".into(), 1, Box::new(|x| center(&x[0])), Box::new(|x| reference::center(&x[0])));
     add("gram".into(), 1, Box::new(|x| gram(&x[0])), Box::new(|x| reference::gram(&x[0])));
     add(
         "second_moment".into(),
@@ -27,9 +27,9 @@ fn operations() -> Vec<(String, usize, Op, Op)> {
         Box::new(|x| reference::second_moment(&x[0])),
     );
     add(
-        "unit_rows".into(),
+        "l2_normalize".into(),
         1,
-        Box::new(|x| unit_rows(&x[0], 1e-6)),
+        Box::new(|x| l2_normalize(&x[0], 1e-6)),
         Box::new(|x| reference::l2_normalize(&x[0], 1e-6)),
     );
     add(
@@ -54,13 +54,13 @@ fn operations() -> Vec<(String, usize, Op, Op)> {
             );
         }
     }
-    for normalise in [Normalise::Not, Normalise::Centre, Normalise::Standardise(1e-3)] {
+    for normalize in [Normalize::Not, Normalize::Center, Normalize::Standardize(1e-3)] {
         for rows in [false, true] {
             add(
-                format!("half_log_det_gram {normalise:?} {rows}"),
+                format!("half_log_det_gram {normalize:?} {rows}"),
                 1,
-                Box::new(move |x| half_log_det_gram(&x[0], 0.8, normalise, rows)),
-                Box::new(move |x| reference::half_log_det_gram(&x[0], 0.8, normalise)),
+                Box::new(move |x| half_log_det_gram(&x[0], 0.8, normalize, rows)),
+                Box::new(move |x| reference::half_log_det_gram(&x[0], 0.8, normalize)),
             );
         }
     }
@@ -215,8 +215,8 @@ fn far_from_the_origin_f32_keeps_its_digits() {
     let got = row_log_sum_exp(&x, score, Exclude::Own).unwrap();
     let expected = reference::row_log_sum_exp(&exact, score, Exclude::Own).unwrap();
     assert_close("log-sum-exp", &wide(got), &expected, tolerance);
-    let got = half_log_det_gram(&x, 1e4, Normalise::Centre, true).unwrap();
-    let expected = half_log_det_gram(&exact, 1e4, Normalise::Centre, false).unwrap();
+    let got = half_log_det_gram(&x, 1e4, Normalize::Center, true).unwrap();
+    let expected = half_log_det_gram(&exact, 1e4, Normalize::Center, false).unwrap();
     assert_close("log-det", &wide(got), &expected, Tolerance::rel(1e-6));
 }
 
@@ -243,12 +243,12 @@ fn what_is_left_out_or_not_finite() {
         let refused = |e: Error| matches!(e, Error::NonFinite { .. } | Error::NotPositiveDefinite { .. });
         assert!(refused(row_log_sum_exp(&x, Score::Dot(1.0), Exclude::Own).unwrap_err()));
         for rows in [true, false] {
-            assert!(refused(half_log_det_gram(&x, 1.0, Normalise::Centre, rows).unwrap_err()));
+            assert!(refused(half_log_det_gram(&x, 1.0, Normalize::Center, rows).unwrap_err()));
         }
     }
     let x = spread(&[4, 3], 1, 1.0);
     let message = |e: Error| e.to_string();
-    assert!(message(half_log_det_gram(&x, 0.0, Normalise::Not, true).unwrap_err()).contains("positive"));
+    assert!(message(half_log_det_gram(&x, 0.0, Normalize::Not, true).unwrap_err()).contains("positive"));
     assert!(
         message(row_log_sum_exp(&x, Score::Distance(-1.0), Exclude::Own).unwrap_err()).contains("factor")
     );

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// Objectives with a colour each.
+/// Objectives with a color each.
 const NAMES: &[(&str, &str)] = &[
     ("vicreg", "#0072b2"),
     ("barlow-twins", "#d55e00"),
@@ -40,7 +40,7 @@ fn main() -> Outcome<()> {
     let mut panels = Vec::new();
     for (title, shape) in PANELS {
         let mut curves = Vec::new();
-        for (name, colour) in NAMES {
+        for (name, color) in NAMES {
             let mut points = Vec::new();
             for size in SIZES {
                 let (n, d) = shape(*size);
@@ -48,7 +48,7 @@ fn main() -> Outcome<()> {
                 println!("{name} n={n} d={d}: {ms:.3} ms");
                 points.push((*size as f64, ms));
             }
-            curves.push((*name, *colour, points));
+            curves.push((*name, *color, points));
         }
         panels.push((*title, curves));
     }
@@ -121,20 +121,20 @@ fn svg(panels: &[(&str, Curves)]) -> Result<String, std::fmt::Error> {
                 at + 4.0
             )?;
         }
-        for (_, colour, points) in curves {
+        for (_, color, points) in curves {
             let path: Vec<String> =
                 points.iter().map(|(s, ms)| format!("{:.1},{:.1}", x(*s), y(*ms))).collect();
             writeln!(
                 out,
-                "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+                "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\"/>",
                 path.join(" ")
             )?;
         }
         writeln!(out, "</g>")?;
     }
-    for (i, (name, colour)) in NAMES.iter().enumerate() {
+    for (i, (name, color)) in NAMES.iter().enumerate() {
         let (at, line) = (LEFT + 150.0 * i as f64, TOP + HEIGHT + 50.0);
-        writeln!(out, "<rect x=\"{at}\" y=\"{}\" width=\"14\" height=\"4\" fill=\"{colour}\"/>", line - 6.0)?;
+        writeln!(out, "<rect x=\"{at}\" y=\"{}\" width=\"14\" height=\"4\" fill=\"{color}\"/>", line - 6.0)?;
         writeln!(out, "<text x=\"{}\" y=\"{line}\">{name}</text>", at + 20.0)?;
     }
     writeln!(

@@ -84,7 +84,7 @@ fn step(name: &str) -> Outcome<(u64, Step)> {
         "sigreg" => ObjectiveConfig {
             name: "sigreg".into(),
             convention: "official".into(),
-            invariance: InvarianceConfig::None(infomax_losses::invariance::NoInvariance {}),
+            invariance: InvarianceConfig::None(infomax_losses::NoInvariance {}),
             entropy: EntropyConfig::SigReg(entropy::SigReg::default()),
         },
         "nt-xent" => ObjectiveConfig::named("simclr")?,

@@ -48,7 +48,7 @@ impl ObjectiveConfig {
     ///   with the `kappa` that fits best when a row is left out.
     /// - **Conditional.** Over all ordered pairs of views: Gaussian with `s2 = E |z - z'|^2 / d`, or
     ///   von Mises-Fisher with `kappa` from the mean cosine (Banerjee et al. 2005). For any spread it is a lower
-    ///   bound on `E ln p(z | z')` up to sampling; these maximise it.
+    ///   bound on `E ln p(z | z')` up to sampling; these maximize it.
     ///
     /// So the sum is a lower bound on the information only where the entropy part is one (`pairdist` with a lower
     /// divergence); with an estimate it is an estimate of the lower bound, and with an upper bound it can exceed

@@ -14,7 +14,7 @@ use infomax_core::{Objective, Term};
 /// ```
 ///
 /// In a file, `name` and `convention` choose a preset (see [`crate::named`]) and the tables replace its
-/// terms; without a name both tables are needed. What is serialised is resolved: it has every value.
+/// terms; without a name both tables are needed. What is serialized is resolved: it has every value.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ObjectiveConfig {
@@ -221,7 +221,7 @@ pub enum InvarianceConfig {
     WeightedCosine(invariance::WeightedCosine),
     /// Cosine similarity after whitening.
     Whitened(invariance::Whitened),
-    /// No invariance term: regularisation alone.
+    /// No invariance term: regularization alone.
     None(NoInvariance),
 }
 

@@ -322,7 +322,7 @@ pub fn smooth_l1(a: &Tensor, b: &Tensor, beta: f64) -> Result<Tensor> {
 /// # Errors
 /// Anything but a matrix.
 pub fn normalize_rows(z: &Tensor, eps: f64) -> Result<Tensor> {
-    Ok(infomax_kernels::unit_rows(&op::widen(z)?, eps)?)
+    Ok(infomax_kernels::l2_normalize(&op::widen(z)?, eps)?)
 }
 
 fn normalized(z: &Embeddings) -> Result<Embeddings> {
@@ -404,9 +404,9 @@ fn paired(
         Pairing::Mean | Pairing::Globals => {
             let count = if pairing == Pairing::Mean { others.len() } else { globals };
             let wide = others.iter().take(count).map(op::widen).collect::<candle_core::Result<Vec<_>>>()?;
-            let centre = Tensor::stack(&wide, 0)?.mean(0)?;
+            let center = Tensor::stack(&wide, 0)?.mean(0)?;
             for student in students.iter() {
-                values.push(f(student, &centre)?);
+                values.push(f(student, &center)?);
             }
         }
     }

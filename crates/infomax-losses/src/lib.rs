@@ -32,7 +32,7 @@ pub use account::{ObjectiveAccount, Space};
 pub use config::{EntropyConfig, InvarianceConfig, NoEntropy, NoInvariance, ObjectiveConfig};
 pub use entropy::{Entropy, Estimate, IntoTerm, Reduce};
 pub use error::{Error, Result};
-pub use moments::Path;
+pub use moments::MomentForm;
 pub use named::names;
 pub use objective::Composed;
 pub use whitening::whiten;

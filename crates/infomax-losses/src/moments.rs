@@ -7,8 +7,8 @@ use candle_core::{DType, Device, Tensor, WithDType};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
-pub enum Path {
-    /// The smaller of the two: [`Path::Gram`] when `n < d`.
+pub enum MomentForm {
+    /// The smaller of the two: [`MomentForm::Gram`] when `n < d`.
     #[default]
     Auto,
     /// Through the `n x n` Gram matrix of the samples.
@@ -17,7 +17,7 @@ pub enum Path {
     Features,
 }
 
-impl Path {
+impl MomentForm {
     /// Whether the Gram form is used for `n` samples in `d` dimensions.
     pub fn is_gram(self, n: usize, d: usize) -> bool {
         match self {

@@ -159,7 +159,7 @@ const NAMED: &[NamedObjective] = &[
     },
     NamedObjective {
         name: "lejepa",
-        composition: "(1 - lambda) squared error to the centre of the global views + lambda sigreg",
+        composition: "(1 - lambda) squared error to the center of the global views + lambda sigreg",
         conventions: &["official", "lightly"],
         source: "arXiv 2511.08544",
         preset: |convention| {
@@ -312,7 +312,7 @@ const NAMED: &[NamedObjective] = &[
     },
     NamedObjective {
         name: "visreg",
-        composition: "0.1 squared error to the centre of the global views + 0.9 (scale + shape + centre)",
+        composition: "0.1 squared error to the center of the global views + 0.9 (scale + shape + center)",
         conventions: OFFICIAL,
         source: "arXiv 2606.02572",
         preset: |_| {

@@ -4,9 +4,10 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape
 
 /// A tensor of the given `value` whose gradient with respect to `x` is `grad(g)` for an incoming `g`.
 ///
-/// The gradient is computed only when it is asked for. `value` has the dtype and device of `x`. On other
-/// devices than the CPU, where the value must be a scalar, the gradient is taken at once and joined by
-/// `value + sum((x - x') G)` with `x'` = `x` detached, which has the same value and gradient.
+/// The gradient is computed only when it is asked for. `value` has the dtype and device of `x`; it is a scalar, or
+/// has the shape of `x` with a gradient that is elementwise. On other devices than the CPU the gradient `G` for
+/// `g = 1` is taken at once and joined by `value + sum((x - x') G)`, or without the sum, with `x'` = `x` detached,
+/// which has the same value and gradient.
 pub(crate) fn attach<F>(x: &Tensor, value: Tensor, grad: F) -> Result<Tensor>
 where
     F: Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
@@ -14,8 +15,16 @@ where
     if x.device().is_cpu() {
         return x.apply_op1(ClosedForm { value, grad });
     }
+    joined(x, value, grad)
+}
+
+fn joined<F: Fn(&Tensor) -> Result<Tensor>>(x: &Tensor, value: Tensor, grad: F) -> Result<Tensor> {
     let g = grad(&value.ones_like()?)?;
-    value + ((x - x.detach())? * g)?.sum_all()?
+    let moves = ((x - x.detach())? * g)?;
+    match value.rank() {
+        0 => value + moves.sum_all()?,
+        _ => value + moves,
+    }
 }
 
 /// As [`attach`] for two arguments on the CPU, with the gradient of both at once.
@@ -103,5 +112,37 @@ where
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (x, y) = (self.grad)(g)?;
         Ok((Some(x), Some(y)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Var};
+
+    /// The form of other devices has the values and gradients of the CPU's.
+    #[test]
+    fn both_forms_agree() {
+        let x = Var::from_tensor(&Tensor::new(&[[0.5f64, -1.5], [2.0, 0.1]], &Device::Cpu).unwrap()).unwrap();
+        let cube = |x: &Tensor| x.detach().powf(3.0).unwrap();
+        let slope = (x.detach().sqr().unwrap() * 3.0).unwrap();
+        let weights = Tensor::new(&[[1f64, 2.0], [-0.5, 0.25]], &Device::Cpu).unwrap();
+        for scalar in [true, false] {
+            let value = || if scalar { cube(&x).sum_all().unwrap() } else { cube(&x) };
+            let grad = |slope: Tensor| move |g: &Tensor| slope.broadcast_mul(g);
+            let all = [
+                attach(&x, value(), grad(slope.clone())).unwrap(),
+                joined(&x, value(), grad(slope.clone())).unwrap(),
+            ];
+            let results = all.map(|y| {
+                let loss = y.broadcast_mul(&weights).unwrap().sum_all().unwrap();
+                let grads = loss.backward().unwrap();
+                (host(&y).unwrap(), host(grads.get(&x).unwrap()).unwrap())
+            });
+            assert_eq!(results[0].0, results[1].0);
+            for (a, b) in results[0].1.iter().zip(&results[1].1) {
+                assert!((a - b).abs() < 1e-12, "{a} {b}");
+            }
+        }
     }
 }

@@ -42,7 +42,7 @@ pub fn row_log_sum_exp_composed(x: &Tensor, score: Score, exclude: Exclude) -> R
     Ok(reference::row_log_sum_exp(&moments::matrix("pairwise", x, 1)?, score, exclude)?)
 }
 
-/// `|x_i - x_j|^2` `(n, n)`, differentiable: centred first, never negative, exactly 0 on the diagonal.
+/// `|x_i - x_j|^2` `(n, n)`, differentiable: centered first, never negative, exactly 0 on the diagonal.
 ///
 /// # Errors
 /// Anything but a matrix.

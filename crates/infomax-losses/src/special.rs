@@ -53,7 +53,7 @@ pub fn ln_bessel_i(nu: f64, x: f64) -> f64 {
     log_peak + sum.ln()
 }
 
-/// The logarithm of the normalising constant of the von Mises-Fisher density `C e^{kappa mu.x}` on the unit
+/// The logarithm of the normalizing constant of the von Mises-Fisher density `C e^{kappa mu.x}` on the unit
 /// sphere of `R^p`; minus the log-area of the sphere at `kappa = 0`.
 pub fn vmf_ln_normalizer(p: usize, kappa: f64) -> f64 {
     let half = 0.5 * p as f64;

@@ -1,6 +1,6 @@
 //! Batch whitening with its exact gradient: the invariance term of W-MSE.
 
-use crate::{Error, Result, entropy::centred, moments, op};
+use crate::{Error, Result, entropy::centered, moments, op};
 use candle_core::{DType, Device, Tensor};
 use infomax_kernels::linalg;
 
@@ -8,7 +8,7 @@ use infomax_kernels::linalg;
 /// `eps = 0` the rows of `Y` have mean 0 and covariance `I` exactly. Differentiable, in f64 inside.
 ///
 /// # Gradient
-/// With the incoming `G` and `M = G^T Y`: the centred
+/// With the incoming `G` and `M = G^T Y`: the centered
 /// `[G - (1 - eps)/(n - 1) Y (F + F^T)] L^{-1}`, where `F` is the lower triangle of `M` with halved diagonal.
 /// Cost `n d^2 + d^3`.
 ///
@@ -19,7 +19,7 @@ pub fn whiten(z: &Tensor, eps: f64) -> Result<Tensor> {
     let (n, d) = z.dims2()?;
     let dof = (n - 1) as f64;
     let data = z.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
-    let zc = centred(&data)?.detach();
+    let zc = centered(&data)?.detach();
     let moment = (zc.t()?.matmul(&zc)? * ((1.0 - eps) / dof))?;
     let mut s = op::host(&moment)?;
     for i in 0..d {
@@ -46,7 +46,7 @@ pub fn whiten(z: &Tensor, eps: f64) -> Result<Tensor> {
             .collect();
         let both = Tensor::from_vec(both, (d, d), &Device::Cpu)?;
         let inner = (g - (y.matmul(&both)? * ((1.0 - eps) / dof))?)?;
-        let grad = centred(&inner.matmul(&root)?)?;
+        let grad = centered(&inner.matmul(&root)?)?;
         grad.to_dtype(dtype)?.to_device(&device)
     };
     if z.device().is_cpu() {

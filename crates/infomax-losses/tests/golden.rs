@@ -103,7 +103,7 @@ fn log_determinants() {
     let gaussian = Gaussian { eps: 1e-4, ..Default::default() };
     spectral("gauss_bound_eps0.0001", 1.0, |z| gaussian.entropy(&z[0]).unwrap());
     spectral("hadamard_bound_eps0.0001", 1.0, |z| Hadamard::default().entropy(&z[0]).unwrap());
-    spectral("tcr_empssl_official_eps0.2(normalised rows)", 1.0, |z| {
+    spectral("tcr_empssl_official_eps0.2(normalized rows)", 1.0, |z| {
         CodingRate::default().entropy(&z[0]).unwrap().neg().unwrap()
     });
     let rate = CodingRate { eps: 0.25, normalize: false, ..Default::default() };
@@ -321,7 +321,7 @@ fn emp_ssl_has_the_sign_of_the_paper() {
     let rate = CodingRate { normalize: false, ..Default::default() };
     for case in CASES {
         let record = json("losses/losses.json")[case].clone();
-        let lightly = record["empssl_lightly(SIGN: minimises +TCR, see notes)"]["value"].as_f64().unwrap();
+        let lightly = record["empssl_lightly(SIGN: minimizes +TCR, see notes)"]["value"].as_f64().unwrap();
         let view = |v| tensor(&format!("losses/{case}.z{v}.npy")).to_dtype(candle_core::DType::F64).unwrap();
         let z = [view(1), view(2)];
         let rates = z.iter().map(|z| rate.estimate(z).unwrap().nats).sum::<f64>() / 2.0;

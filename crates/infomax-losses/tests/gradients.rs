@@ -4,11 +4,11 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor, Var};
-use common::catalogue::{Case, batches, catalogue, embeddings, frozen};
+use common::catalog::{Case, batches, catalog, embeddings, frozen};
 use common::number;
 use infomax_core::{Context, Key, Objective};
 
-/// Where a term has a kink on a batch, so that no derivative exists there: neighbours or ranks that tie, null
+/// Where a term has a kink on a batch, so that no derivative exists there: neighbors or ranks that tie, null
 /// directions of a square root or of a logarithm.
 const KINKS: &[(&str, &str)] = &[
     ("koleo", "duplicated rows"),
@@ -153,24 +153,24 @@ fn sweep(cases: &[Case], shapes: &[(usize, usize, usize)], only: Option<&[&str]>
 
 #[test]
 fn gradients_of_two_views() {
-    sweep(&catalogue(), &[(2, 5, 9), (2, 6, 6), (2, 11, 4)], None);
+    sweep(&catalog(), &[(2, 5, 9), (2, 6, 6), (2, 11, 4)], None);
 }
 
 #[test]
 fn gradients_of_four_views() {
-    sweep(&catalogue(), &[(4, 4, 7), (4, 5, 5), (4, 9, 3)], None);
+    sweep(&catalog(), &[(4, 4, 7), (4, 5, 5), (4, 9, 3)], None);
 }
 
 #[test]
 fn gradients_of_two_rows() {
-    sweep(&catalogue(), &[(2, 2, 5), (2, 2, 2), (2, 2, 1)], Some(&["ordinary", "offset 1e3"]));
+    sweep(&catalog(), &[(2, 2, 5), (2, 2, 2), (2, 2, 1)], Some(&["ordinary", "offset 1e3"]));
 }
 
 /// Any finite input: a finite value and gradient, or an error that says what is wrong.
 #[test]
 fn finite_or_a_named_error() {
     let mut wrong = Vec::new();
-    let cases = catalogue();
+    let cases = catalog();
     for dtype in [DType::F32, DType::F64] {
         let (tiny, huge) = if dtype == DType::F32 { (1e-30, 1e30) } else { (1e-200, 1e200) };
         let levels = [
@@ -250,7 +250,7 @@ fn finite_or_a_named_error() {
 #[test]
 fn half_types_are_computed_in_f32() {
     let mut wrong = Vec::new();
-    for case in catalogue() {
+    for case in catalog() {
         let objective = case.config.build().unwrap();
         for dtype in [DType::BF16, DType::F16] {
             let run = |wide: bool| {

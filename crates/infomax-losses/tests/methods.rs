@@ -91,8 +91,7 @@ fn matrix_ssl() {
 #[test]
 fn swapped_assignments() {
     let prototypes = tensor("methods/prototypes.npy");
-    let mut term = Swav::default();
-    term.prototypes = 7;
+    let term = Swav { prototypes: 7, ..Swav::default() };
     pair("swav_lightly", 1.0, |z| {
         let prototypes = prototypes.to_dtype(z[0].dtype()).unwrap();
         term.parts(z, &prototypes).unwrap().sum_all().unwrap()

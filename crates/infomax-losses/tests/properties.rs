@@ -4,20 +4,20 @@
 mod common;
 
 use candle_core::{DType, Tensor};
-use common::catalogue::{Case, catalogue, embeddings};
+use common::catalog::{Case, catalog, embeddings};
 use common::{number, total};
 use infomax_core::{Context, Embeddings, Key, Term as _};
 use infomax_losses::entropy::*;
 use infomax_losses::pairwise::{
     Exclude, Score, row_log_sum_exp, row_log_sum_exp_blocked, row_log_sum_exp_composed,
 };
-use infomax_losses::{Entropy, EntropyConfig, ObjectiveConfig, Path, bounds, names, whiten};
+use infomax_losses::{Entropy, EntropyConfig, MomentForm, ObjectiveConfig, bounds, names, whiten};
 use infomax_testing::{GradCheck, Tolerance, assert_close, gradcheck, spread};
 use proptest::prelude::*;
 
 /// Named objectives, every entropy kind behind no invariance, and their settings.
 fn with_entropy() -> Vec<Case> {
-    catalogue().into_iter().filter(|case| !matches!(case.config.entropy, EntropyConfig::None(_))).collect()
+    catalog().into_iter().filter(|case| !matches!(case.config.entropy, EntropyConfig::None(_))).collect()
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn order_does_not_matter() {
     let samples = index((0..n as u32).map(|i| (i * 4 + 2) % n as u32).collect());
     let features = index((0..d as u32).rev().collect());
     let mut wrong = Vec::new();
-    for case in catalogue() {
+    for case in catalog() {
         // Slices are drawn by coordinate; groups by the place in the batch; prototypes have coordinates.
         let by_place = case.name.contains("sub_batch");
         let by_coordinate =
@@ -181,9 +181,9 @@ fn prototypes_learn() {
     }
 }
 
-/// The adaptive variance is a constant of the gradient, and the median squared distance of nearest neighbours.
+/// The adaptive variance is a constant of the gradient, and the median squared distance of nearest neighbors.
 #[test]
-fn the_adaptive_variance_is_the_median_neighbour() {
+fn the_adaptive_variance_is_the_median_neighbor() {
     let z = spread(&[9, 3], 4, 1.0);
     let rows = z.to_vec2::<f64>().unwrap();
     let r2 = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| (x - y) * (x - y)).sum::<f64>();
@@ -360,7 +360,7 @@ fn mixtures_are_bracketed() {
         let spacing = 0.3 + 0.4 * seed as f64;
         let means = spread(&[n, d], seed, spacing);
         let variance = 0.5f64;
-        let centres = means.to_vec2::<f64>().unwrap();
+        let centers = means.to_vec2::<f64>().unwrap();
         let draws =
             Key::new(seed).normal(0.0, 1.0, (40_000, d), DType::F64, &candle_core::Device::Cpu).unwrap();
         let logs: Vec<f64> = draws
@@ -369,9 +369,9 @@ fn mixtures_are_bracketed() {
             .iter()
             .enumerate()
             .map(|(k, e)| {
-                let own = &centres[k % n];
+                let own = &centers[k % n];
                 let x: Vec<f64> = own.iter().zip(e).map(|(m, e)| m + variance.sqrt() * e).collect();
-                let density: f64 = centres
+                let density: f64 = centers
                     .iter()
                     .map(|m| {
                         let r2: f64 = m.iter().zip(&x).map(|(a, b)| (a - b) * (a - b)).sum();
@@ -473,7 +473,7 @@ proptest! {
         let gain = 3.0 * scale.ln();
         let gaussian = Gaussian { eps: 0.0, ..Default::default() };
         let hadamard = Hadamard { eps: 0.0, ..Default::default() };
-        let neighbours = KozachenkoLeonenko::default();
+        let neighbors = KozachenkoLeonenko::default();
         let pairdist = |variance| PairDist { variance, ..Default::default() };
         let elk = |variance| PairDist { variance, divergence: Divergence::Elk, ..Default::default() };
         let kde = |variance| Kde { variance, leave_one_out: true, ..Default::default() };
@@ -483,7 +483,7 @@ proptest! {
         let estimators: [(Box<dyn Entropy>, Box<dyn Entropy>); 7] = [
             (Box::new(gaussian.clone()), Box::new(gaussian)),
             (Box::new(hadamard.clone()), Box::new(hadamard)),
-            (Box::new(neighbours.clone()), Box::new(neighbours)),
+            (Box::new(neighbors.clone()), Box::new(neighbors)),
             (Box::new(pairdist(v)), Box::new(pairdist(w))),
             (Box::new(elk(v)), Box::new(elk(w))),
             (Box::new(kde(v)), Box::new(kde(w))),
@@ -543,7 +543,7 @@ proptest! {
         let run = |path| {
             common::value_and_grads(&[a.clone(), b.clone()], |z| barlow(&z[0], &z[1], 1e-5, path).unwrap().sum_all().unwrap())
         };
-        let ((gram, gram_grads), (features, features_grads)) = (run(Path::Gram), run(Path::Features));
+        let ((gram, gram_grads), (features, features_grads)) = (run(MomentForm::Gram), run(MomentForm::Features));
         let tolerance = Tolerance { rel: 1e-8, abs: 1e-9 };
         assert_close("barlow", &gram, &features, tolerance);
         for (x, y) in gram_grads.iter().zip(&features_grads) {
@@ -564,7 +564,7 @@ proptest! {
         let rotation = Tensor::new(&[[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]], views[0].device()).unwrap();
         let score = |name: &str, views: &[Tensor]| {
             let mut config = ObjectiveConfig::named(name).unwrap();
-            common::catalogue::quick(&mut config);
+            common::catalog::quick(&mut config);
             number(&config.build().unwrap().evaluate(&embeddings(views, views), &Context::standalone()).unwrap().total)
         };
         let near = |a: f64, b: f64| (a - b).abs() < 1e-8 * (1.0 + a.abs());

@@ -4,7 +4,7 @@
 mod common;
 
 use candle_core::{DType, Tensor};
-use infomax_losses::{Path, entropy::variance_covariance, entropy::variance_covariance_composed};
+use infomax_losses::{MomentForm, entropy::variance_covariance, entropy::variance_covariance_composed};
 use infomax_testing::{GradCheck, Tolerance, assert_close, gradcheck, spread};
 
 #[test]
@@ -20,7 +20,7 @@ fn fused_equals_composed() {
                 })
             };
             let (expected, expected_grad) = run(&|z| variance_covariance_composed(z, 1.0, 1e-4).unwrap());
-            for path in [Path::Gram, Path::Features] {
+            for path in [MomentForm::Gram, MomentForm::Features] {
                 let (value, grad) = run(&|z| variance_covariance(z, 1.0, 1e-4, path).unwrap());
                 let tolerance = Tolerance { rel: 1e-9, abs: 1e-12 };
                 assert_close(&format!("{n} {d} {scale} {offset}"), &value, &expected, tolerance);
@@ -34,7 +34,7 @@ fn fused_equals_composed() {
 #[test]
 fn gradient_by_central_differences() {
     for (n, d) in [(3, 8), (5, 5), (9, 4)] {
-        for path in [Path::Gram, Path::Features] {
+        for path in [MomentForm::Gram, MomentForm::Features] {
             gradcheck(&[spread(&[n, d], 5, 1.2)], GradCheck::default(), |x| {
                 Ok(variance_covariance(&x[0], 1.0, 1e-4, path)?)
             })
@@ -47,13 +47,13 @@ fn gradient_by_central_differences() {
 fn f32_is_exact_far_from_the_origin() {
     let z = (spread(&[64, 256], 1, 2.0) + 1e3).unwrap().to_dtype(DType::F32).unwrap();
     let exact = variance_covariance_composed(&z.to_dtype(DType::F64).unwrap(), 1.0, 1e-4).unwrap();
-    let got = variance_covariance(&z, 1.0, 1e-4, Path::Auto).unwrap();
+    let got = variance_covariance(&z, 1.0, 1e-4, MomentForm::Auto).unwrap();
     assert_close("offset 1e3", &got, &exact, Tolerance::rel(2e-6));
 }
 
 #[test]
 fn one_row_is_refused() {
     let message =
-        variance_covariance(&spread(&[1, 4], 1, 1.0), 1.0, 1e-4, Path::Auto).unwrap_err().to_string();
+        variance_covariance(&spread(&[1, 4], 1, 1.0), 1.0, 1e-4, MomentForm::Auto).unwrap_err().to_string();
     assert!(message.contains("n >= 2") && message.contains("[1, 4]"), "{message}");
 }

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// `x -= rate * g` where it lies, as an optimiser does it.
+/// `x -= rate * g` where it lies, as an optimizer does it.
 struct Descend(f32);
 
 impl InplaceOp2 for Descend {

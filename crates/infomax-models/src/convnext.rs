@@ -52,7 +52,7 @@ impl ConvNextConfig {
 }
 
 /// A ConvNeXt without its classifier (Liu et al., arXiv:2201.03545): images `(B, C, H, W)` to features
-/// `(B, D)`, the normalised mean over the last feature map.
+/// `(B, D)`, the normalized mean over the last feature map.
 ///
 /// Feature maps are kept with the channels last. Without stochastic depth. Parameters carry torchvision's names
 /// (`features.0.0.weight`, `features.1.0.block.0.weight`, `features.1.0.layer_scale`, `classifier.0.weight`);
@@ -69,7 +69,7 @@ pub struct ConvNext {
 
 #[derive(Clone, Debug)]
 struct Stage {
-    /// Normalisation and a 2x2 convolution of stride 2; none before the first stage.
+    /// Normalization and a 2x2 convolution of stride 2; none before the first stage.
     down: Option<(Affine, Affine)>,
     blocks: Vec<Block>,
 }

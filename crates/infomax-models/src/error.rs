@@ -26,11 +26,11 @@ pub enum Error {
     },
     /// A batch that is too small for batch statistics.
     #[error(
-        "`{layer}` cannot normalise an input of shape {got:?} in training: each channel has one value only; \
+        "`{layer}` cannot normalize an input of shape {got:?} in training: each channel has one value only; \
          use a batch of at least 2 samples"
     )]
     OneValue {
-        /// The full name of the normalisation.
+        /// The full name of the normalization.
         layer: String,
         /// The shape of its input.
         got: Vec<usize>,

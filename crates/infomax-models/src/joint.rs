@@ -251,7 +251,7 @@ struct Teacher {
 }
 
 impl Teacher {
-    /// `t = m t + (1 - m) s`, with `m` rising to 1 along a cosine where the length of the run is known.
+    /// `t <- m t + (1 - m) s` in place, with `m` rising to 1 along a cosine where the length of the run is known.
     fn follow(&self, ctx: &Context<'_>) -> Result<()> {
         let progress = match ctx.total_steps {
             Some(total) if total > 0 => (ctx.step as f64 / total as f64).min(1.0),
@@ -259,9 +259,7 @@ impl Teacher {
         };
         let away = (1.0 - self.momentum) * ((std::f64::consts::PI * progress).cos() + 1.0) / 2.0;
         for (teacher, student) in &self.pairs {
-            let moved =
-                ((teacher.as_detached_tensor() * (1.0 - away))? + (student.as_detached_tensor() * away)?)?;
-            teacher.set(&moved)?;
+            infomax_kernels::update::lerp(teacher.as_tensor(), away, &student.as_detached_tensor())?;
         }
         Ok(())
     }

@@ -90,7 +90,7 @@ impl Linear {
     }
 }
 
-/// Batch normalisation over `(N, C)` or `(N, C, H, W)` (Ioffe and Szegedy, arXiv:1502.03167).
+/// Batch normalization over `(N, C)` or `(N, C, H, W)` (Ioffe and Szegedy, arXiv:1502.03167).
 ///
 /// `y = (x - m) / sqrt(v + 1e-5) * weight + bias`. In training `m` and `v` are the mean and the biased
 /// variance of each channel in this batch, and the running statistics follow as in PyTorch:
@@ -114,7 +114,7 @@ impl BatchNorm {
     /// The share of the new batch in the running statistics: the default of PyTorch.
     pub const MOMENTUM: f64 = 0.1;
 
-    /// A normalisation of `channels` channels with scale 1.
+    /// A normalization of `channels` channels with scale 1.
     ///
     /// # Errors
     /// A name that is taken.
@@ -122,7 +122,7 @@ impl BatchNorm {
         Self::with_scale(channels, 1.0, scope)
     }
 
-    /// A normalisation that starts with another scale, for example 0 at the end of a residual branch.
+    /// A normalization that starts with another scale, for example 0 at the end of a residual branch.
     ///
     /// # Errors
     /// A name that is taken.
@@ -188,7 +188,7 @@ impl BatchNorm {
         (self.running_mean.as_detached_tensor(), self.running_var.as_detached_tensor())
     }
 
-    /// This normalisation after a convolution, as a part of one fused operation; `running` for evaluation.
+    /// This normalization after a convolution, as a part of one fused operation; `running` for evaluation.
     pub(crate) fn after<'a>(
         &'a self,
         conv: &'a Conv2d,

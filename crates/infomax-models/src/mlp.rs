@@ -12,7 +12,7 @@ pub struct ProjectorConfig {
     pub dims: Vec<usize>,
     /// Whether the last linear layer has a bias.
     pub last_bias: bool,
-    /// Whether hidden layers are batch-normalised. Without it they have a bias.
+    /// Whether hidden layers are batch-normalized. Without it they have a bias.
     pub norm: bool,
 }
 
@@ -67,7 +67,7 @@ impl Projector {
     /// Maps features `(B, D_in)` to embeddings `(B, D_out)`.
     ///
     /// # Errors
-    /// Features of another width, or a training batch of one sample where there is a normalisation.
+    /// Features of another width, or a training batch of one sample where there is a normalization.
     pub fn forward(&self, xs: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
         let mut ys = xs.clone();
         for (linear, norm) in &self.hidden {

@@ -51,7 +51,7 @@ pub struct ResNetConfig {
     pub stem: Stem,
     /// The channels of the image.
     pub in_channels: usize,
-    /// Start each residual branch at zero (the scale of its last normalisation): the block starts as the
+    /// Start each residual branch at zero (the scale of its last normalization): the block starts as the
     /// identity (Goyal et al., arXiv:1706.02677). The official VICReg code does so.
     pub zero_init_residual: bool,
 }
@@ -266,7 +266,7 @@ impl Encoder for ResNet {
 }
 
 /// `relu(branch(x) + shortcut(x))`: a branch of two (basic) or three (bottleneck) convolutions, each with its
-/// normalisation and all but the last with a ReLU; the shortcut is the identity where shapes allow it.
+/// normalization and all but the last with a ReLU; the shortcut is the identity where shapes allow it.
 #[derive(Clone, Debug)]
 struct Block {
     branch: Vec<(Conv2d, BatchNorm)>,

@@ -1,4 +1,4 @@
-//! What vision transformers and ConvNeXts share: affine maps, normalisations, and patches as rows.
+//! What vision transformers and ConvNeXts share: affine maps, normalizations, and patches as rows.
 
 use crate::{Error, Result, Scope};
 use candle_core::{Tensor, Var};
@@ -18,7 +18,7 @@ impl Affine {
         Ok(Self { weight, bias: scope.get("bias", shape[0], ParamKind::Bias, Init::Const(0.0))? })
     }
 
-    /// A normalisation: scale 1, shift 0.
+    /// A normalization: scale 1, shift 0.
     pub(crate) fn norm(channels: usize, scope: Scope) -> Result<Self> {
         let weight = scope.get("weight", channels, ParamKind::Norm, Init::Const(1.0))?;
         Ok(Self { weight, bias: scope.get("bias", channels, ParamKind::Norm, Init::Const(0.0))? })

@@ -100,9 +100,9 @@ impl VitConfig {
 
 /// A vision transformer without its classifier (Dosovitskiy et al., arXiv:2010.11929): images
 /// `(B, C, image, image)` to features `(B, width)`, the class token or the mean of the patches after the last
-/// normalisation.
+/// normalization.
 ///
-/// Pre-normalisation, learned positions, GELU, no dropout and no stochastic depth. Parameters carry timm's
+/// Pre-normalization, learned positions, GELU, no dropout and no stochastic depth. Parameters carry timm's
 /// names (`cls_token`, `pos_embed`, `patch_embed.proj.weight`, `blocks.0.attn.qkv.weight`,
 /// `blocks.0.mlp.fc1.weight`, `norm.bias`); [`load_encoder`](crate::load_encoder) takes such weights. Maps start
 /// from `N(0, 0.02^2)`, biases at 0.
@@ -153,7 +153,7 @@ impl Vit {
         })
     }
 
-    /// All tokens after the last normalisation, `(B, 1 + patches, width)`, the class token first.
+    /// All tokens after the last normalization, `(B, 1 + patches, width)`, the class token first.
     ///
     /// # Errors
     /// A tensor that is not `(B, C, image, image)` as configured.

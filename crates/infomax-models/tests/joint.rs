@@ -152,8 +152,8 @@ fn bad_configurations_and_inputs_are_named() {
         assert!(message.contains(part), "{message}");
     }
     let (_, model) = build(&config(), DType::F32, 0);
-    let grey = spread(&[2, 1, 8, 8], 0, 1.0).to_dtype(DType::F32).unwrap();
-    assert!(model.features(&grey).is_err());
+    let gray = spread(&[2, 1, 8, 8], 0, 1.0).to_dtype(DType::F32).unwrap();
+    assert!(model.features(&gray).is_err());
     assert!(serde_json::from_str::<ModelConfig>(r#"{"projektor": [3]}"#).is_err());
 }
 

@@ -22,7 +22,7 @@ pub struct AdamWConfig {
     pub eps: f64,
     /// The decoupled weight decay: each step multiplies a parameter by `1 - lr weight_decay`.
     pub weight_decay: f64,
-    /// Whether biases and normalisation parameters are exempt from the decay.
+    /// Whether biases and normalization parameters are exempt from the decay.
     pub exclude_bias_and_norm: bool,
 }
 
@@ -51,7 +51,7 @@ const KINDS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 const STEP: &str = "step.";
 
 impl AdamW {
-    /// An optimiser without state yet.
+    /// An optimizer without state yet.
     ///
     /// # Errors
     /// A setting that is out of its range.

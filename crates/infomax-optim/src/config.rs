@@ -1,4 +1,4 @@
-//! What all optimisers have in common, and their configuration as data.
+//! What all optimizers have in common, and their configuration as data.
 
 use crate::{AdamW, AdamWConfig, Error, Gradients, Lars, LarsConfig, Result, Sgd, SgdConfig};
 use candle_core::Tensor;
@@ -17,17 +17,17 @@ pub trait Optimizer: Send + std::fmt::Debug {
     fn state(&self) -> Result<BTreeMap<String, Tensor>>;
 
     /// Continues from a state that [`Optimizer::state`] gave: the steps that follow have the same bits as
-    /// those of the optimiser that it came from.
+    /// those of the optimizer that it came from.
     ///
     /// # Errors
-    /// [`Error::State`] for the state of another kind of optimiser; nothing is changed then.
+    /// [`Error::State`] for the state of another kind of optimizer; nothing is changed then.
     fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()>;
 
     /// The name in configurations: `sgd`, `adamw`, `lars`.
     fn name(&self) -> &'static str;
 }
 
-/// An optimiser with its settings. In TOML:
+/// An optimizer with its settings. In TOML:
 ///
 /// ```toml
 /// name = "lars"
@@ -53,7 +53,7 @@ impl Default for OptimConfig {
     }
 }
 
-/// Builds an optimiser.
+/// Builds an optimizer.
 ///
 /// # Errors
 /// A setting that is out of its range.

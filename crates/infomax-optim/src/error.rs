@@ -1,6 +1,6 @@
 //! The error of this crate.
 
-/// What can go wrong in an optimiser, a schedule or an average.
+/// What can go wrong in an optimizer, a schedule or an average.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -37,12 +37,12 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
-    /// A saved state that this optimiser cannot continue from.
+    /// A saved state that this optimizer cannot continue from.
     #[error(
-        "this state is not one of {optimizer}: {problem}; use the optimiser that the run was started with"
+        "this state is not one of {optimizer}: {problem}; use the optimizer that the run was started with"
     )]
     State {
-        /// The optimiser that was asked to load it.
+        /// The optimizer that was asked to load it.
         optimizer: &'static str,
         /// What does not fit.
         problem: String,
@@ -56,18 +56,6 @@ pub enum Error {
         value: String,
         /// What is accepted.
         reason: &'static str,
-    },
-    /// The parameters of an average do not fit those that it follows.
-    #[error(
-        "the average has `{name}` of shape {expected:?}, the source has {got:?}; build both from one configuration"
-    )]
-    Ema {
-        /// The parameter of the average.
-        name: String,
-        /// Its shape.
-        expected: Vec<usize>,
-        /// The shape in the source, if there is such a parameter.
-        got: Option<Vec<usize>>,
     },
     /// An error of the processes that share the batch.
     #[error(transparent)]

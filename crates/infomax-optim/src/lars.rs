@@ -38,7 +38,7 @@ pub struct LarsConfig {
     /// Whether the rate of a layer is at most `lr`: `q <- min(q / lr, 1)`. solo-learn turns it on for CIFAR
     /// and ImageNet-100, together with `eta = 0.02`.
     pub clip_lr: bool,
-    /// Whether biases and normalisation parameters are exempt from decay and adaptation.
+    /// Whether biases and normalization parameters are exempt from decay and adaptation.
     pub exclude_bias_and_norm: bool,
 }
 
@@ -70,7 +70,7 @@ pub struct Lars {
 }
 
 impl Lars {
-    /// An optimiser without state yet.
+    /// An optimizer without state yet.
     ///
     /// # Errors
     /// A setting that is out of its range.

@@ -1,4 +1,4 @@
-//! Optimisers, schedules and weight averages for the parameters of `infomax` models.
+//! Optimizers, schedules and weight averages for the parameters of `infomax` models.
 //!
 //! | item | what it is |
 //! |---|---|
@@ -6,7 +6,6 @@
 //! | [`AdamW`] | Adam with decoupled weight decay, as `torch.optim.AdamW` |
 //! | [`Lars`] | layer-wise adaptive rates, in the forms of the official VICReg code and of solo-learn |
 //! | [`Schedule`] | the learning rate of a step: linear warm-up, then a cosine or a constant |
-//! | [`Ema`] | an exponential moving average of parameters with a cosine momentum |
 //! | [`Gradients`] | the gradients by name, with their norm: clipped, accumulated, averaged over ranks; a NaN names its parameter |
 //!
 //! All state is keyed by parameter name and is plain tensors, so that a run can be saved and continued
@@ -31,7 +30,6 @@
 
 mod adamw;
 mod config;
-mod ema;
 mod error;
 mod grads;
 mod lars;
@@ -43,7 +41,6 @@ pub use {candle_core, infomax_core};
 
 pub use adamw::{AdamW, AdamWConfig};
 pub use config::{OptimConfig, Optimizer, build};
-pub use ema::Ema;
 pub use error::{Error, Result};
 pub use grads::Gradients;
 pub use lars::{Lars, LarsConfig, LarsForm};

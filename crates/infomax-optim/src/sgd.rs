@@ -20,7 +20,7 @@ pub struct SgdConfig {
     pub nesterov: bool,
     /// The factor of the L2 penalty, added to the gradient.
     pub weight_decay: f64,
-    /// Whether biases and normalisation parameters are exempt from the decay.
+    /// Whether biases and normalization parameters are exempt from the decay.
     pub exclude_bias_and_norm: bool,
 }
 
@@ -44,7 +44,7 @@ pub struct Sgd {
 }
 
 impl Sgd {
-    /// An optimiser without state yet.
+    /// An optimizer without state yet.
     ///
     /// # Errors
     /// A setting that is out of its range.

@@ -1,4 +1,4 @@
-//! Optimiser state by parameter name.
+//! Optimizer state by parameter name.
 
 use crate::{Error, Result};
 use candle_core::{Tensor, Var};
@@ -27,7 +27,7 @@ impl Slots {
                     name: name.to_owned(),
                     got: tensor.dims().to_vec(),
                     expected: var.dims().to_vec(),
-                    hint: "the saved optimiser state belongs to another model",
+                    hint: "the saved optimizer state belongs to another model",
                 });
             }
             if tensor.dtype() == var.dtype() && tensor.device().same_device(var.device()) {

@@ -38,7 +38,8 @@ pub fn open(asked: &str) -> Result<Chosen> {
 }
 
 fn auto() -> Chosen {
-    let tries: [(bool, fn() -> Result<Device>); 2] =
+    type Open = fn() -> Result<Device>;
+    let tries: [(bool, Open); 2] =
         [(cfg!(feature = "cuda"), || cuda("cuda:0", 0)), (cfg!(feature = "metal"), || metal("metal", 0))];
     let mut warning = None;
     for (built, try_open) in tries {

@@ -44,28 +44,28 @@ pub enum Error {
     },
     /// An error of an augmentation.
     #[error(transparent)]
-    Augment(#[from] infomax_augment::Error),
+    Augment(Box<infomax_augment::Error>),
     /// An error of a data set.
     #[error(transparent)]
-    Data(#[from] infomax_data::Error),
+    Data(Box<infomax_data::Error>),
     /// An error of an objective.
     #[error(transparent)]
-    Losses(#[from] infomax_losses::Error),
+    Losses(Box<infomax_losses::Error>),
     /// An error of a model.
     #[error(transparent)]
-    Model(#[from] infomax_models::Error),
+    Model(Box<infomax_models::Error>),
     /// An error of an optimizer or a schedule.
     #[error(transparent)]
-    Optim(#[from] infomax_optim::Error),
+    Optim(Box<infomax_optim::Error>),
     /// An error of training, of a run's folder or of a checkpoint.
     #[error(transparent)]
-    Train(#[from] infomax_train::Error),
+    Train(Box<infomax_train::Error>),
     /// An error of a probe.
     #[error(transparent)]
-    Eval(#[from] infomax_eval::Error),
+    Eval(Box<infomax_eval::Error>),
     /// An error of the shared vocabulary.
     #[error(transparent)]
-    Core(#[from] infomax_core::Error),
+    Core(Box<infomax_core::Error>),
     /// An error of Candle.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -73,6 +73,28 @@ pub enum Error {
 
 /// The result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The errors of the parts are boxed: a result of this crate stays small.
+macro_rules! from {
+    ($($variant:ident($error:ty)),* $(,)?) => {
+        $(impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::$variant(Box::new(error))
+            }
+        })*
+    };
+}
+
+from!(
+    Augment(infomax_augment::Error),
+    Data(infomax_data::Error),
+    Losses(infomax_losses::Error),
+    Model(infomax_models::Error),
+    Optim(infomax_optim::Error),
+    Train(infomax_train::Error),
+    Eval(infomax_eval::Error),
+    Core(infomax_core::Error),
+);
 
 impl Error {
     pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {

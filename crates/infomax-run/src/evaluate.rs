@@ -138,12 +138,12 @@ pub fn evaluate(
 
     let no_probe = images.no_probe();
     let test = images.test.as_ref().filter(|_| no_probe.is_none());
-    let per_subject = images.labelled.len() + test.map_or(0, |t| t.len());
+    let per_subject = images.labeled.len() + test.map_or(0, |t| t.len());
     let mut pass =
         Pass { transform, config, done: 0, total: (per_subject * subjects.len()) as u64, observer };
     let (mut protocol, mut rows) = (String::new(), Vec::new());
     for (what, f) in &subjects {
-        let train = pass.bank(&images.labelled, what, f)?;
+        let train = pass.bank(&images.labeled, what, f)?;
         let spectrum = spectrum(&train.features)?;
         let some = train.features.narrow(0, 0, train.features.dims()[0].min(UNIFORMITY_ROWS))?;
         let mut row = Row {
@@ -179,9 +179,9 @@ pub fn evaluate(
     observer.on_evaluation(total, total, "");
     Ok(Evaluation {
         step,
-        train_images: images.labelled.len(),
+        train_images: images.labeled.len(),
         test_images: images.test.as_ref().map_or(0, |t| t.len()),
-        classes: images.labelled.classes().len(),
+        classes: images.labeled.classes().len(),
         protocol,
         no_probe,
         rows,

@@ -15,7 +15,7 @@ pub struct Images {
     /// What is trained on.
     pub train: Arc<dyn Dataset>,
     /// What the probes are trained on: the same images, unless those have no labels.
-    pub labelled: Arc<dyn Dataset>,
+    pub labeled: Arc<dyn Dataset>,
     /// Held-out images; none for a folder without labels and without a `test/`.
     pub test: Option<Arc<dyn Dataset>>,
     /// A short name for the run's folder.
@@ -39,18 +39,18 @@ impl Images {
 
     /// Why no probe is possible, if so.
     pub fn no_probe(&self) -> Option<String> {
-        let classes = self.labelled.classes();
+        let classes = self.labeled.classes();
         match (&self.test, classes.len()) {
-            (_, 0) if self.labelled.format() == "image folder" => Some(format!(
+            (_, 0) if self.labeled.format() == "image folder" => Some(format!(
                 "{} has no class sub-folders, so there are no labels to probe with",
-                self.labelled.name()
+                self.labeled.name()
             )),
             (_, 0) => {
-                Some(format!("{} has no classes, so there are no labels to probe with", self.labelled.name()))
+                Some(format!("{} has no classes, so there are no labels to probe with", self.labeled.name()))
             }
             (_, 1) => Some(format!(
                 "{} has one class only (`{}`); a probe needs at least two class sub-folders",
-                self.labelled.name(),
+                self.labeled.name(),
                 classes[0]
             )),
             (None, _) => {
@@ -60,7 +60,7 @@ impl Images {
                 "the classes of {} ({}) are not those of {} ({})",
                 test.name(),
                 list(test.classes()),
-                self.labelled.name(),
+                self.labeled.name(),
                 list(classes)
             )),
             _ => None,
@@ -111,7 +111,7 @@ fn shapes(config: &DataConfig) -> Result<Images> {
     };
     let train = part(Split::Train, config.train_images).map_err(of("data"))?;
     Ok(Images {
-        labelled: train.clone(),
+        labeled: train.clone(),
         train,
         test: match config.test_images {
             0 => None,
@@ -140,10 +140,9 @@ fn folder(config: &DataConfig, path: &Path) -> Result<Images> {
     let all = wanted.cloned().ok_or_else(|| {
         Error::Config(format!("data.part = `{}`: there are {}", config.part, names.join(", ")))
     })?;
-    let labelled =
-        if all.classes().is_empty() { opened.train().unwrap_or(&all).clone() } else { all.clone() };
+    let labeled = if all.classes().is_empty() { opened.train().unwrap_or(&all).clone() } else { all.clone() };
     let held_out = opened.held_out().filter(|data| !Arc::ptr_eq(data, &all)).cloned();
-    let whole = Arc::ptr_eq(&all, &labelled);
+    let whole = Arc::ptr_eq(&all, &labeled);
     let (train, test) = if held_out.is_some() || all.classes().is_empty() || config.test_fraction == 0.0 {
         (all, held_out)
     } else {
@@ -158,7 +157,7 @@ fn folder(config: &DataConfig, path: &Path) -> Result<Images> {
     let name = path.file_name().map_or_else(|| "images".into(), |n| n.to_string_lossy().to_lowercase());
     let name = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     Ok(Images {
-        labelled: if whole { train.clone() } else { labelled },
+        labeled: if whole { train.clone() } else { labeled },
         train,
         test: test
             .map(|test| first_of_each_class(test, config.test_images, "data.test_images"))

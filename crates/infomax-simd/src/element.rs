@@ -74,12 +74,26 @@ pub trait Stored: Copy + std::fmt::Debug + Default + Send + Sync + 'static {
         None
     }
 
+    /// The vector under the name of its type.
+    fn typed(values: Vec<Self>) -> Values;
+
     /// Buffers between their users: see `Pooled` of the kernels.
     fn spare() -> &'static Mutex<Vec<Vec<Self>>>;
 }
 
+/// A vector of one of the types that are [`Stored`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Values {
+    /// Of f32.
+    F32(Vec<f32>),
+    /// Of f64.
+    F64(Vec<f64>),
+    /// Of bf16.
+    Bf16(Vec<bf16>),
+}
+
 macro_rules! itself {
-    ($t:ty) => {
+    ($t:ty, $name:ident) => {
         impl Stored for $t {
             type Real = $t;
 
@@ -141,6 +155,10 @@ macro_rules! itself {
                 0
             }
 
+            fn typed(values: Vec<$t>) -> Values {
+                Values::$name(values)
+            }
+
             fn spare() -> &'static Mutex<Vec<Vec<$t>>> {
                 static SPARE: Mutex<Vec<Vec<$t>>> = Mutex::new(Vec::new());
                 &SPARE
@@ -149,8 +167,8 @@ macro_rules! itself {
     };
 }
 
-itself!(f32);
-itself!(f64);
+itself!(f32, F32);
+itself!(f64, F64);
 
 /// The largest vector.
 const LANES: usize = 16;
@@ -211,7 +229,8 @@ impl Stored for bf16 {
         to_pitch: usize,
     ) {
         let mut square = [0.0; LANES * LANES];
-        // SAFETY: as above.
+        // SAFETY: the caller's square is read, this one has room for the largest vector, and each row is written
+        // whole.
         unsafe {
             S::transpose(from, from_pitch, square.as_mut_ptr(), LANES);
             for i in 0..S::LANES {
@@ -235,6 +254,10 @@ impl Stored for bf16 {
 
     fn as_bf16(values: &[Self]) -> Option<&[bf16]> {
         Some(values)
+    }
+
+    fn typed(values: Vec<Self>) -> Values {
+        Values::Bf16(values)
     }
 
     fn spare() -> &'static Mutex<Vec<Vec<Self>>> {

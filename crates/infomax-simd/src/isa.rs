@@ -24,7 +24,7 @@ pub enum Isa {
 static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 impl Isa {
-    /// The best instruction set of this machine, or that of [`Isa::limit`].
+    /// The best instruction set of this machine, or that of [`Isa::limit_process`].
     pub fn detect() -> Self {
         let (available, limit) = (Self::available(), LIMIT.load(Ordering::Relaxed));
         *available.get(limit).or(available.last()).unwrap_or(&Self::Portable)
@@ -54,7 +54,7 @@ impl Isa {
     /// Switches off every instruction set that is better than this one, for the operations of the whole process
     /// that start from now on: to compare, or to have the bits of another machine. On a machine without it
     /// nothing changes. Matrix products of the `gemm` and `faer` crates choose for themselves.
-    pub fn limit(self) {
+    pub fn limit_process(self) {
         let place = Self::available().iter().position(|isa| *isa == self);
         LIMIT.store(place.unwrap_or(usize::MAX), Ordering::Relaxed);
     }

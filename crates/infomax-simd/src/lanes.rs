@@ -76,7 +76,7 @@ pub trait Real: Float + std::ops::Neg<Output = Self> {
     fn sqrt(self) -> Self;
     /// `e^x`.
     fn exp<A: Arith>(self) -> Self;
-    /// `ln x`, for one value of a row: not vectorised.
+    /// `ln x`, for one value of a row: not vectorized.
     fn ln(self) -> Self;
     /// The distribution function and the density of the standard normal distribution.
     fn normal<A: Arith>(self) -> (Self, Self);

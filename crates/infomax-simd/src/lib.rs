@@ -32,7 +32,7 @@ mod vectors;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use element::Stored;
+pub use element::{Stored, Values};
 pub use isa::Isa;
 pub use lanes::{
     Arith, Fused, Plain, Real, Task, WIDTH, add_rows, chunked, chunked2, max, rows_per_task, run, sum,

@@ -1,6 +1,6 @@
 //! Exponential, error function and hyperbolic tangent for vectors, element by element.
 //!
-//! The f32 forms are free of branches, so that the compiler vectorises the loops around them. f64 is there
+//! The f32 forms are free of branches, so that the compiler vectorizes the loops around them. f64 is there
 //! for checks and calls the scalar functions of the standard library and of Candle.
 //!
 //! Largest errors of the f32 forms with fused multiply-add (without it in brackets), in units in the last

@@ -244,7 +244,7 @@ macro_rules! float {
 float!(f32, Portable<f32, 4>, F32x4, F32x8, F32x16, crate::pairs::Emulated);
 float!(f64, Portable<f64, 2>, F64x2, F64x4, F64x8, Portable<f64, 2>);
 
-/// An array, for the compiler to vectorise.
+/// An array, for the compiler to vectorize.
 #[derive(Clone, Copy, Debug)]
 pub struct Portable<T, const N: usize>(std::marker::PhantomData<T>);
 

@@ -54,7 +54,7 @@ pub struct State {
     pub dtype: String,
     /// The name of the objective.
     pub objective: String,
-    /// The name of the optimiser.
+    /// The name of the optimizer.
     pub optimizer: String,
     /// The monitor's verdict.
     pub health: Health,
@@ -147,7 +147,7 @@ impl Checkpoint {
         params.load(&self.model()?).map_err(|e| self.other_run(e.to_string()))
     }
 
-    /// The state of the optimiser, on the CPU.
+    /// The state of the optimizer, on the CPU.
     ///
     /// # Errors
     /// As [`Checkpoint::model`].

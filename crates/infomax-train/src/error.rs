@@ -116,7 +116,7 @@ pub enum Error {
     /// An error of the model, the objective or the data.
     #[error(transparent)]
     Core(#[from] infomax_core::Error),
-    /// An error of the optimiser.
+    /// An error of the optimizer.
     #[error(transparent)]
     Optim(#[from] infomax_optim::Error),
     /// An error of Candle.

@@ -2,7 +2,7 @@
 //!
 //! | item | what it is |
 //! |---|---|
-//! | [`Trainer`] | drives a learner, an objective, an optimiser and a source of batches, all of them traits |
+//! | [`Trainer`] | drives a learner, an objective, an optimizer and a source of batches, all of them traits |
 //! | [`TrainConfig`] | epochs, checkpoints, logging, clipping, the monitor |
 //! | [`RunDir`] | the folder of a run: `config.toml`, `metrics.jsonl`, `log.txt`, `checkpoints/` |
 //! | [`Checkpoint`] | a verified checkpoint on disk |

@@ -31,19 +31,19 @@ impl EmbeddingStats {
         let (b, d) = z.dims2()?;
         let divisor = b.saturating_sub(1).max(1) as f64;
         let std = |z: &Tensor| -> candle_core::Result<(Tensor, Vec<f64>)> {
-            let centred = z.broadcast_sub(&z.mean_keepdim(0)?)?;
-            let std = (centred.sqr()?.sum(0)? / divisor)?.sqrt()?.to_vec1::<f64>()?;
-            Ok((centred, std))
+            let centered = z.broadcast_sub(&z.mean_keepdim(0)?)?;
+            let std = (centered.sqr()?.sum(0)? / divisor)?.sqrt()?.to_vec1::<f64>()?;
+            Ok((centered, std))
         };
-        let (centred, stds) = std(&z)?;
+        let (centered, stds) = std(&z)?;
         // A zero row has no direction: it stays zero.
         let norms = (z.sqr()?.sum_keepdim(D::Minus1)?.sqrt()? + 1e-300)?;
         let (_, unit_stds) = std(&z.broadcast_div(&norms)?)?;
         let gram = match b < d {
-            true => centred.matmul(&centred.t()?)?,
-            false => centred.t()?.contiguous()?.matmul(&centred)?,
+            true => centered.matmul(&centered.t()?)?,
+            false => centered.t()?.contiguous()?.matmul(&centered)?,
         };
-        let trace = centred.sqr()?.sum_all()?.to_scalar::<f64>()?;
+        let trace = centered.sqr()?.sum_all()?.to_scalar::<f64>()?;
         let frobenius = gram.sqr()?.sum_all()?.to_scalar::<f64>()?;
         let mean = |xs: &[f64]| xs.iter().sum::<f64>() / xs.len() as f64;
         Ok(Self {
@@ -153,7 +153,7 @@ impl Monitor {
         };
         if spread >= rank && spread > HealthState::Healthy {
             let text = format!(
-                "all inputs get nearly the same direction (std of the normalised embedding {:.4} of about 1): \
+                "all inputs get nearly the same direction (std of the normalized embedding {:.4} of about 1): \
                  raise the weight of the entropy terms (for VICReg the variance), lower the learning rate or \
                  lengthen the warm-up, and check that the projector ends without a ReLU",
                 stats.std_l2_normalized

@@ -130,13 +130,13 @@ impl Trainer {
     ///
     /// # Errors
     /// Those of [`RunDir::latest`]; [`Error::OtherRun`] if the checkpoint belongs to another model,
-    /// objective, optimiser or seed.
+    /// objective, optimizer or seed.
     pub fn resume(&mut self) -> Result<Option<Resumed>> {
         let Some(found) = RunDir::latest(self.parts.run_dir.path())? else { return Ok(None) };
         let (checkpoint, state) = (&found.checkpoint, found.checkpoint.state());
         for (what, saved, now) in [
             ("the objective", state.objective.clone(), self.parts.objective.name().to_owned()),
-            ("the optimiser", state.optimizer.clone(), self.parts.optimizer.name().to_owned()),
+            ("the optimizer", state.optimizer.clone(), self.parts.optimizer.name().to_owned()),
             ("the seed", state.seed.to_string(), self.parts.config.seed.to_string()),
             ("the dtype", state.dtype.clone(), self.dtype()),
         ] {

@@ -98,7 +98,7 @@ fn a_resumed_run_has_the_bits_of_the_uninterrupted_one() {
         };
         assert_eq!(step, 30);
         assert_eq!(content(&checkpoint), content(&expected), "{optimizer}");
-        assert!(content(&expected).iter().any(|(name, _)| name == "objective/centre"));
+        assert!(content(&expected).iter().any(|(name, _)| name == "objective/center"));
         assert_eq!(metrics(&parts), metrics(&whole), "{optimizer}");
         assert_eq!(metrics(&whole).len(), 30);
     }

@@ -5,14 +5,16 @@
 //! | module | crate | for |
 //! |---|---|---|
 //! | [`core`] | `infomax-core` | views, terms, objectives, learners, batches, keys |
+//! | [`simd`] | `infomax-simd` | vectors and matrix products for slices, without Candle |
 //! | [`kernels`] | `infomax-kernels` | training-grade operations for Candle, with gradients |
 //! | [`losses`] | `infomax-losses` | invariance terms, entropy estimators, named objectives |
 //! | [`augment`] | `infomax-augment` | seeded views of images on the host |
 //! | [`data`] | `infomax-data` | data sets and the loader |
 //! | [`models`] | `infomax-models` | encoders, projectors, learners |
-//! | [`optim`] | `infomax-optim` | SGD, AdamW, LARS, schedules, EMA |
+//! | [`optim`] | `infomax-optim` | SGD, AdamW, LARS, schedules |
 //! | [`train`] | `infomax-train` | the loop, checkpoints, guards |
 //! | [`eval`] | `infomax-eval` | probes and diagnostics |
+//! | [`run`] | `infomax-run` | whole runs: a configuration to data, model, trainer and evaluation |
 //!
 //! # Tutorial: a training loop by hand
 //!
@@ -34,7 +36,7 @@
 //! let config = LoaderConfig { batch: 16, key: Key::new(0), ..LoaderConfig::default() };
 //! let mut batches = Loader::new(images, Augmenter::new(&recipe)?, config)?;
 //!
-//! // An encoder with a projector, an objective, an optimiser.
+//! // An encoder with a projector, an objective, an optimizer.
 //! let params = Params::new(DType::F32, &Device::Cpu, Key::new(1));
 //! let encoder = ResNetConfig { blocks: vec![1, 1], width: 8, ..ResNetConfig::default() };
 //! let encoder = EncoderConfig::ResNet(encoder);
@@ -70,6 +72,8 @@ pub use infomax_kernels as kernels;
 pub use infomax_losses as losses;
 pub use infomax_models as models;
 pub use infomax_optim as optim;
+pub use infomax_run as run;
+pub use infomax_simd as simd;
 pub use infomax_train as train;
 
 /// The items that most programs need.

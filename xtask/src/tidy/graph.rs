@@ -13,15 +13,30 @@ use crate::workspace::packages;
 /// manifest together, or none of them.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("infomax-core", &[]),
-    ("infomax-kernels", &[]),
-    ("infomax-augment", &[]),
+    ("infomax-simd", &[]),
     ("infomax-testing", &[]),
+    ("infomax-kernels", &["infomax-simd"]),
+    ("infomax-augment", &["infomax-simd"]),
     ("infomax-losses", &["infomax-core", "infomax-kernels"]),
-    ("infomax-data", &["infomax-core", "infomax-augment"]),
+    ("infomax-data", &["infomax-core", "infomax-augment", "infomax-simd"]),
     ("infomax-models", &["infomax-core", "infomax-kernels"]),
-    ("infomax-optim", &["infomax-core"]),
-    ("infomax-eval", &["infomax-core", "infomax-kernels", "infomax-losses", "infomax-optim"]),
+    ("infomax-optim", &["infomax-core", "infomax-kernels"]),
+    ("infomax-eval", &["infomax-core", "infomax-kernels"]),
     ("infomax-train", &["infomax-core", "infomax-kernels", "infomax-optim"]),
+    (
+        "infomax-run",
+        &[
+            "infomax-augment",
+            "infomax-core",
+            "infomax-data",
+            "infomax-eval",
+            "infomax-kernels",
+            "infomax-losses",
+            "infomax-models",
+            "infomax-optim",
+            "infomax-train",
+        ],
+    ),
     ("infomax", LIBRARIES),
     ("infomax-cli", LIBRARIES),
     ("infomax-benches", LIBRARIES),
@@ -39,6 +54,8 @@ const LIBRARIES: &[&str] = &[
     "infomax-losses",
     "infomax-models",
     "infomax-optim",
+    "infomax-run",
+    "infomax-simd",
     "infomax-train",
 ];
 
@@ -139,7 +156,7 @@ pub(super) fn one_version(lock: &str, name: &str) -> Vec<Finding> {
 }
 
 /// The dependencies of a package with their kinds: `normal`, `dev` or `build`.
-fn dependencies(package: &Value) -> impl Iterator<Item = (&str, &str)> {
+pub(super) fn dependencies(package: &Value) -> impl Iterator<Item = (&str, &str)> {
     package["dependencies"]
         .as_array()
         .into_iter()

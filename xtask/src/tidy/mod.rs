@@ -7,6 +7,7 @@ mod graph;
 mod lexer;
 mod source;
 mod text;
+mod unused;
 
 use std::fmt;
 use std::fs;
@@ -50,18 +51,18 @@ pub(crate) fn run(ws: &Workspace) -> Result<()> {
     let mut findings = graph::edges(&metadata);
     findings.extend(graph::features(&metadata));
     findings.extend(graph::one_version(&lock, "candle-core"));
-    let (mut sources, mut long) = (0, Vec::new());
+    let (mut sources, mut long) = (Vec::new(), Vec::new());
     for path in ws.files()? {
         let name = ws.relative(&path);
         let Ok(text) = fs::read_to_string(&path) else { continue }; // Images and other binary files.
         findings.extend(text::machine_paths(&name, &text));
         if name.ends_with(".rs") {
-            sources += 1;
             findings.extend(source::check(&name, &text));
             let lines = text.lines().count();
             if lines > LONG_FILE {
                 long.push((lines, name.clone()));
             }
+            sources.push((name.clone(), text.clone()));
         }
         if name.ends_with("Cargo.toml") {
             findings.extend(text::workspace_lints(&name, &text));
@@ -70,6 +71,7 @@ pub(crate) fn run(ws: &Workspace) -> Result<()> {
             findings.extend(text::links(&name, &text, |target| ws.root().join(target).exists()));
         }
     }
+    findings.extend(unused::unused(&metadata, &ws.root().to_string_lossy(), &sources));
     long.sort();
     for (lines, name) in long.iter().rev() {
         println!("note: {name} has {lines} lines (more than {LONG_FILE}): split it if it has two subjects");
@@ -80,6 +82,6 @@ pub(crate) fn run(ws: &Workspace) -> Result<()> {
     if !findings.is_empty() {
         bail!("{} findings", findings.len());
     }
-    println!("tidy: {sources} source files, no finding");
+    println!("tidy: {} source files, no finding", sources.len());
     Ok(())
 }

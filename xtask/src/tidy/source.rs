@@ -6,8 +6,8 @@ use super::lexer::{code_only, line_of, words};
 /// Crates whose job is to speak to a person; every other crate is a library and stays silent.
 const MAY_PRINT: &[&str] = &["crates/infomax-cli/", "xtask/", "benches/"];
 
-/// The only crate that may hold `unsafe` code.
-const MAY_BE_UNSAFE: &str = "crates/infomax-kernels/";
+/// The only crates that may hold `unsafe` code: the vectors, and the kernels over them.
+const MAY_BE_UNSAFE: &[&str] = &["crates/infomax-kernels/", "crates/infomax-simd/"];
 
 /// All checks of one file.
 pub(super) fn check(name: &str, source: &str) -> Vec<Finding> {
@@ -31,10 +31,10 @@ fn header(name: &str, source: &str) -> Vec<Finding> {
 }
 
 fn unsafe_code(name: &str, code: &str) -> Vec<Finding> {
-    if name.starts_with(MAY_BE_UNSAFE) {
+    if MAY_BE_UNSAFE.iter().any(|p| name.starts_with(p)) {
         return vec![];
     }
-    let message = "`unsafe` belongs in infomax-kernels only";
+    let message = "`unsafe` belongs in infomax-simd and infomax-kernels only";
     words(code, "unsafe").map(|at| Finding::new(name, line_of(code, at), message)).collect()
 }
 
@@ -95,8 +95,12 @@ mod tests {
     #[test]
     fn finds_unsafe_outside_the_kernels() {
         let source = "//! X.\n\nfn f() { unsafe { g() } }\n";
-        assert_eq!(found(LIB, source), [(3, "`unsafe` belongs in infomax-kernels only".to_owned())]);
+        assert_eq!(
+            found(LIB, source),
+            [(3, "`unsafe` belongs in infomax-simd and infomax-kernels only".to_owned())]
+        );
         assert_eq!(found("crates/infomax-kernels/src/x.rs", source), []);
+        assert_eq!(found("crates/infomax-simd/src/x.rs", source), []);
     }
 
     #[test]

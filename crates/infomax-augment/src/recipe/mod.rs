@@ -10,7 +10,7 @@ pub use settings::{
 };
 pub(crate) use settings::{default_ratio, default_sigma, default_threshold};
 
-/// The views of a sample, and the normalisation that they share.
+/// The views of a sample, and the normalization that they share.
 ///
 /// In TOML:
 /// ```toml
@@ -41,8 +41,8 @@ pub struct Recipe {
 }
 
 /// One view. The operations follow one another in the order of the fields, each with its own probability:
-/// crop and resize, affine, colour jitter, grayscale, posterize, equalize, blur, solarize, flips, noise,
-/// normalisation, erasing.
+/// crop and resize, affine, color jitter, grayscale, posterize, equalize, blur, solarize, flips, noise,
+/// normalization, erasing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -55,12 +55,12 @@ pub struct ViewConfig {
     /// Whether these are local views (small crops that teachers do not embed); they come after the global ones.
     #[serde(default, skip_serializing_if = "is_false")]
     pub local: bool,
-    /// The random resized crop; without it, the largest centred square is resized to the view, or `resize`
+    /// The random resized crop; without it, the largest centered square is resized to the view, or `resize`
     /// says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crop: Option<Crop>,
     /// Without a random crop: the whole image is resized so that its shorter side has this many pixels,
-    /// and the centre is taken (torchvision's `Resize` and `CenterCrop`). At least `size`.
+    /// and the center is taken (torchvision's `Resize` and `CenterCrop`). At least `size`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resize: Option<usize>,
     /// The filter of resizing.
@@ -72,7 +72,7 @@ pub struct ViewConfig {
     /// Changes of brightness, contrast, saturation and hue, in random order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jitter: Option<ColorJitter>,
-    /// The probability of a conversion to grey.
+    /// The probability of a conversion to gray.
     #[serde(default)]
     pub grayscale: f64,
     /// Fewer bits for each value.
@@ -114,7 +114,7 @@ fn one() -> usize {
 }
 
 impl ViewConfig {
-    /// A view that is only resized and cropped at the centre.
+    /// A view that is only resized and cropped at the center.
     pub fn plain(size: usize) -> Self {
         Self {
             count: 1,
@@ -206,8 +206,8 @@ impl Recipe {
         self
     }
 
-    /// The same recipe with another normalisation.
-    pub fn with_normalisation(mut self, mean: &[f32], std: &[f32]) -> Self {
+    /// The same recipe with another normalization.
+    pub fn with_normalization(mut self, mean: &[f32], std: &[f32]) -> Self {
         self.mean = mean.to_vec();
         self.std = std.to_vec();
         self
@@ -224,7 +224,7 @@ impl Recipe {
     /// # Errors
     /// [`Error::Config`] naming the first setting that is out of range.
     pub fn check(&self) -> Result<()> {
-        check_normalisation(&self.mean, &self.std)?;
+        check_normalization(&self.mean, &self.std)?;
         if self.views.is_empty() {
             return Err(Error::config("views", "[]", "a recipe needs at least one view"));
         }
@@ -245,7 +245,7 @@ impl Recipe {
     }
 }
 
-pub(crate) fn check_normalisation(mean: &[f32], std: &[f32]) -> Result<()> {
+pub(crate) fn check_normalization(mean: &[f32], std: &[f32]) -> Result<()> {
     if mean.is_empty() || mean.len() > crate::image::MAX_CHANNELS || mean.len() != std.len() {
         return Err(Error::config(
             "mean, std",

@@ -28,12 +28,12 @@ pub enum Filter {
 }
 
 /// Whose arithmetic the operations follow. torchvision computes the same operation in different ways on PIL
-/// images and on tensors of `uint8`, and its two interfaces for tensors differ once more: by one grey level for
+/// images and on tensors of `uint8`, and its two interfaces for tensors differ once more: by one gray level for
 /// most operations, on noise by up to some 20 for the hue and bicubic resizing.
 ///
 /// The parameters are drawn in the same way for all of them, so a view differs in its rounding, and at the edges
 /// of an affine transformation in what is taken for the pixels beyond. Blur, solarize, posterize, equalize, flips,
-/// normalisation, noise and erasing are the same for all.
+/// normalization, noise and erasing are the same for all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -55,7 +55,7 @@ impl Semantics {
     }
 }
 
-/// A random rotation, shift, scaling and shear about the centre of the view (torchvision's `RandomAffine`;
+/// A random rotation, shift, scaling and shear about the center of the view (torchvision's `RandomAffine`;
 /// with `degrees` alone, a random rotation). It acts on the resized view; what comes from outside of it
 /// has the value `fill`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,12 +97,12 @@ pub enum Sampling {
     Bilinear,
 }
 
-/// Random changes of colour (torchvision's `ColorJitter`), in an order that is drawn anew every time.
+/// Random changes of color (torchvision's `ColorJitter`), in an order that is drawn anew every time.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ColorJitter {
-    /// The probability that the colours are changed at all.
+    /// The probability that the colors are changed at all.
     pub p: f64,
     /// The factor is uniform on `[max(0, 1 - brightness), 1 + brightness]`.
     #[serde(default)]
@@ -156,7 +156,7 @@ pub struct Solarize {
     pub threshold: u8,
 }
 
-/// Independent Gaussian noise on every value: `clamp(v / 255 + sigma n, 0, 1)`, then normalised
+/// Independent Gaussian noise on every value: `clamp(v / 255 + sigma n, 0, 1)`, then normalized
 /// (torchvision's `v2.GaussianNoise` on values in 0..1).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -168,7 +168,7 @@ pub struct Noise {
     pub sigma: (f64, f64),
 }
 
-/// Overwrites a random box of the normalised view (torchvision's `RandomErasing`; with `ratio = [1, 1]`, a
+/// Overwrites a random box of the normalized view (torchvision's `RandomErasing`; with `ratio = [1, 1]`, a
 /// cutout).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -187,7 +187,7 @@ pub struct Erase {
     pub fill: EraseFill,
 }
 
-/// What an erased box is filled with, in units of the normalised view.
+/// What an erased box is filled with, in units of the normalized view.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]

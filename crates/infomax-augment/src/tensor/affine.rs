@@ -14,7 +14,7 @@ pub(crate) struct Point {
 }
 
 /// Transforms each of the planes of `size x size` into `out`; `row` is a buffer. The matrix leads from the result
-/// to the source, about the centre: `(x, y) -> (m[0] x + m[1] y + m[2], m[3] x + m[4] y + m[5])`.
+/// to the source, about the center: `(x, y) -> (m[0] x + m[1] y + m[2], m[3] x + m[4] y + m[5])`.
 ///
 /// The result is `v mask + fill (1 - mask)`; a pixel that lies partly beyond the edge is therefore weighed twice,
 /// as by torchvision. `V2` has this formula in another order.
@@ -29,13 +29,13 @@ pub(crate) fn warp<const V2: bool>(
 ) {
     let half = (0.5 * size as f64) as f32;
     let [a, b, c, d, e, f] = matrix.map(|m| m as f32 / half);
-    let centred = |i: usize| (i as f64 - 0.5 * size as f64 + 0.5) as f32;
+    let centered = |i: usize| (i as f64 - 0.5 * size as f64 + 0.5) as f32;
     let fill_level = f32::from(fill);
     for y in 0..size {
-        let py = centred(y);
+        let py = centered(y);
         row.clear();
         row.extend((0..size).map(|x| {
-            let px = centred(x);
+            let px = centered(x);
             let (u, v) = ((px * a + py * b) + c, (px * d + py * e) + f);
             let (sx, sy) = ((u + 1.0).mul_add(half, -0.5), (v + 1.0).mul_add(half, -0.5));
             match sampling {

@@ -38,10 +38,10 @@ fn shift_pixel<const V2: bool>(rgb: [u8; 3], turns: f32) -> (u8, u8, u8) {
     let unit = |v: u8| if V2 { f32::from(v) * (1.0 / 255.0) } else { f32::from(v) / 255.0 };
     let (r, g, b) = (unit(rgb[0]), unit(rgb[1]), unit(rgb[2]));
     let (max, min) = (r.max(g).max(b), r.min(g).min(b));
-    let grey = max == min;
+    let gray = max == min;
     let range = max - min;
-    let s = range / if grey { 1.0 } else { max };
-    let divisor = if grey { 1.0 } else { range };
+    let s = range / if gray { 1.0 } else { max };
+    let divisor = if gray { 1.0 } else { range };
     let (rc, gc, bc) = ((max - r) / divisor, (max - g) / divisor, (max - b) / divisor);
     let second = (2.0 + rc) - bc;
     let third = (4.0 + gc) - rc;

@@ -6,7 +6,7 @@
 //! (`crate::resample`). The plain loops here are written for the compiler to turn into vectors.
 
 pub(crate) mod affine;
-pub(crate) mod colour;
+pub(crate) mod color;
 pub(crate) mod hue;
 pub(crate) mod resize;
 

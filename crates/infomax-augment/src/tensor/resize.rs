@@ -28,7 +28,7 @@ struct Taps {
     count: usize,
     first: Vec<usize>,
     weights: Vec<f32>,
-    /// The exact reach of every output pixel, and its centre.
+    /// The exact reach of every output pixel, and its center.
     spans: Vec<(usize, usize, f32)>,
 }
 
@@ -46,16 +46,16 @@ impl Taps {
         self.spans.clear();
         self.count = 0;
         for x in offset..offset + count {
-            let centre = (f64::from(scale) * (x as f64 + 0.5)) as f32;
-            let first = (f64::from(centre - support) + 0.5).max(0.0) as usize;
-            let end = ((f64::from(centre + support) + 0.5) as usize).min(input).min(first + most);
+            let center = (f64::from(scale) * (x as f64 + 0.5)) as f32;
+            let first = (f64::from(center - support) + 0.5).max(0.0) as usize;
+            let end = ((f64::from(center + support) + 0.5) as usize).min(input).min(first + most);
             self.count = self.count.max(end.saturating_sub(first));
-            self.spans.push((first, end, centre));
+            self.spans.push((first, end, center));
         }
         self.first.clear();
         self.weights.clear();
         self.weights.resize(self.count * count, 0.0);
-        for ((first, end, centre), weights) in
+        for ((first, end, center), weights) in
             self.spans.iter().zip(self.weights.chunks_exact_mut(self.count))
         {
             // At the end of the axis there are weights of 0 before the others instead of behind them.
@@ -63,7 +63,7 @@ impl Taps {
             let mut total = 0.0;
             let inside = &mut weights[first - start..end - start];
             for (at, w) in (*first..*end).zip(inside.iter_mut()) {
-                let x = ((f64::from(at as f32 - centre) + 0.5) * f64::from(inverse)) as f32;
+                let x = ((f64::from(at as f32 - center) + 0.5) * f64::from(inverse)) as f32;
                 *w = match filter {
                     Filter::Bilinear => (1.0 - x.abs()).max(0.0),
                     Filter::Bicubic => bicubic(x),

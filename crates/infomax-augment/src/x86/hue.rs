@@ -1,7 +1,7 @@
 //! The shift of the hue, 32 pixels at once.
 //!
 //! The same results as `crate::hue` by another way: whole numbers in 16 bits where they are exact, and single
-//! precision for the three quotients. The tests compare all colours.
+//! precision for the three quotients. The tests compare all colors.
 
 use super::{Block, V3, all, join, low_high, spread};
 use core::arch::x86_64::{__m256, __m256i};
@@ -39,7 +39,7 @@ pub(crate) fn shift(simd: V3, offset: u8, red: &mut [Block], green: &mut [Block]
     }
 }
 
-/// Hue, saturation and value in the place of the colours of 32 pixels.
+/// Hue, saturation and value in the place of the colors of 32 pixels.
 #[inline(always)]
 fn to_hsv(simd: V3, red: &mut Block, green: &mut Block, blue: &mut Block) {
     let avx2 = simd.avx2;
@@ -86,7 +86,7 @@ fn to_hsv(simd: V3, red: &mut Block, green: &mut Block, blue: &mut Block) {
     *blue = infomax_simd::bytes::cast(value);
 }
 
-/// The colours in the place of hue, which is turned, saturation and value of 32 pixels.
+/// The colors in the place of hue, which is turned, saturation and value of 32 pixels.
 #[inline(always)]
 fn from_hsv(simd: V3, offset: u8, red: &mut Block, green: &mut Block, blue: &mut Block) {
     let avx2 = simd.avx2;

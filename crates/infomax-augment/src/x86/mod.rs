@@ -4,7 +4,7 @@
 //! compiler does not find these forms by itself. Arrays have no `map` here: it becomes a call without
 //! vector instructions.
 
-pub(crate) mod colour;
+pub(crate) mod color;
 pub(crate) mod hue;
 
 use core::arch::x86_64::{__m128i, __m256, __m256i};
@@ -222,7 +222,7 @@ fn add_times(simd: V3, sums: &mut [__m256i; 2], values: [__m256i; 2], weight: [u
 ///
 /// With `FLIP` the last value comes first.
 #[inline(always)]
-pub(crate) fn normalise<const FLIP: bool>(simd: V3, bytes: &Block, normal: &Normal, out: &mut [f32; BLOCK]) {
+pub(crate) fn normalize<const FLIP: bool>(simd: V3, bytes: &Block, normal: &Normal, out: &mut [f32; BLOCK]) {
     let back: __m256i = infomax_simd::bytes::cast([7i32, 6, 5, 4, 3, 2, 1, 0]);
     let quotient = |x: __m256, [high, low]: [f32; 2]| {
         simd.fma._mm256_fmadd_ps(x, all(simd, high), simd.avx._mm256_mul_ps(x, all(simd, low)))
@@ -234,8 +234,8 @@ pub(crate) fn normalise<const FLIP: bool>(simd: V3, bytes: &Block, normal: &Norm
             widen(simd, bytes, part)
         };
         let unit = quotient(simd.avx._mm256_cvtepi32_ps(values), normal.by_range);
-        let centred = simd.avx._mm256_sub_ps(unit, all(simd, normal.mean));
-        *out = infomax_simd::bytes::cast(quotient(centred, normal.by_std));
+        let centered = simd.avx._mm256_sub_ps(unit, all(simd, normal.mean));
+        *out = infomax_simd::bytes::cast(quotient(centered, normal.by_std));
     }
 }
 

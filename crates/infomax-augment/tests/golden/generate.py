@@ -1,5 +1,5 @@
 """Writes cases.json and pixels.bin: what torchvision makes of given parameters, on PIL images and on tensors,
-the latter by both of its interfaces; and checksums over all colours.
+the latter by both of its interfaces; and checksums over all colors.
 
 python generate.py   (torch, torchvision, Pillow, NumPy; the versions are recorded in cases.json)
 """
@@ -116,16 +116,16 @@ for filter in FILTERS:
         case(f"resize {w}x{h} to {size}, {filter}", picture(w, h), size, filter=filter)
     for crop, size in [([3, 2, 20, 15], 16), ([0, 5, 31, 7], 33), ([11, 0, 2, 30], 20), ([4, 1, 25, 32], 20), ([4, 1, 25, 30], 20), ([4, 1, 25, 31], 20), ([20, 3, 17, 30], 16)]:
         case(f"crop {crop} to {size}, {filter}", picture(37, 33), size, crop=crop, filter=filter)
-case("grey, resized", picture(30, 20, 1), 17)
+case("gray, resized", picture(30, 20, 1), 17)
 
 square = picture(24, 24)
 for kind, values in {"brightness": [0.0, 0.35, 0.6, 1.0, 1.4, 1.8], "contrast": [0.0, 0.2, 0.73, 1.2, 1.8], "saturation": [0.0, 0.2, 0.87, 1.2, 1.8]}.items():
     for value in values:
         case(f"{kind} {value}", square, 24, jitter=[[kind, value]])
-case("grey, brightness and contrast", picture(24, 24, 1), 24, jitter=[["contrast", 1.3], ["brightness", 0.8], ["saturation", 0.5], ["hue", 0.1]])
-colours = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+case("gray, brightness and contrast", picture(24, 24, 1), 24, jitter=[["contrast", 1.3], ["brightness", 0.8], ["saturation", 0.5], ["hue", 0.1]])
+colors = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
 for value in [-0.5, -0.21, -0.1, -0.004, 0.003, 0.05, 0.1, 0.2, 0.5]:
-    case(f"hue {value}", colours, 64, jitter=[["hue", value]])
+    case(f"hue {value}", colors, 64, jitter=[["hue", value]])
 case("grayscale", square, 24, grayscale=True)
 for threshold in [128, 1, 200]:
     case(f"solarize {threshold}", square, 24, solarize=threshold)
@@ -140,7 +140,7 @@ case("all with grayscale", picture(50, 37), 32, crop=[5, 3, 30, 28], grayscale=T
 
 for filter in FILTERS:
     for w, h, resize, size in [(40, 31, 30, 24), (31, 47, 24, 24), (31, 90, 29, 24), (60, 20, 21, 16), (20, 20, 40, 33)]:
-        case(f"{w}x{h} resized to {resize}, centre {size}, {filter}", picture(w, h), size, filter=filter, resize=resize)
+        case(f"{w}x{h} resized to {resize}, center {size}, {filter}", picture(w, h), size, filter=filter, resize=resize)
 
 steps = {
     "rotation": dict(degrees=23.0, translate=[0, 0], scale=1.0, shear=0.0),
@@ -156,7 +156,7 @@ for sampling in ["nearest", "bilinear"]:
     for name, step in steps.items():
         case(f"affine, {name}, {sampling}", picture(24, 24), 24, affine=step, sampling=sampling, fill=0)
     case(f"affine, filled, {sampling}", picture(31, 31), 31, affine=steps["all"], sampling=sampling, fill=77)
-case("affine, grey", picture(17, 17, 1), 17, affine=steps["all"], sampling="bilinear", fill=0)
+case("affine, gray", picture(17, 17, 1), 17, affine=steps["all"], sampling="bilinear", fill=0)
 for bits in [1, 3, 4, 8]:
     case(f"posterize to {bits}", square, 24, posterize=bits)
 for image in [square, picture(64, 64), picture(5, 5), np.full((16, 16, 3), 9, np.uint8), picture(40, 40) // 3 + 90, picture(32, 32, 1)]:
@@ -262,20 +262,20 @@ for what, make in {"waves": picture, "noise": noise}.items():
     for w, h, resize, size in [(40, 31, 30, 24), (31, 90, 29, 24), (20, 20, 40, 33), (120, 90, 24, 16)]:
         image = make(w, h)
         for filter in FILTERS:
-            both(f"{w}x{h} resized to {resize}, centre {size}, {filter}, {what}", image, size, filter=filter, resize=resize)
+            both(f"{w}x{h} resized to {resize}, center {size}, {filter}, {what}", image, size, filter=filter, resize=resize)
     small, odd = make(24, 24), make(31, 31)
     for sampling in ["nearest", "bilinear"]:
         for name, step in steps.items():
             both(f"affine, {name}, {sampling}, {what}", small, 24, affine=step, sampling=sampling, fill=0)
         both(f"affine, filled, {sampling}, {what}", odd, 31, affine=steps["all"], sampling=sampling, fill=77)
-        both(f"affine, grey, {sampling}, {what}", make(17, 17, 1), 17, affine=steps["all"], sampling=sampling, fill=9)
+        both(f"affine, gray, {sampling}, {what}", make(17, 17, 1), 17, affine=steps["all"], sampling=sampling, fill=9)
     for kind, values in {"brightness": [0.0, 0.35, 1.4, 1.8], "contrast": [0.0, 0.2, 0.73, 1.2, 1.8], "saturation": [0.0, 0.2, 0.87, 1.2, 1.8]}.items():
         for value in values:
             both(f"{kind} {value}, {what}", small, 24, jitter=[[kind, value]])
             both(f"{kind} {value}, odd, {what}", odd, 31, jitter=[[kind, value]])
     for value in [-0.5, -0.21, -0.1, -0.004, 0.003, 0.05, 0.1, 0.2, 0.5]:
         both(f"hue {value}, {what}", odd, 31, jitter=[["hue", value]])
-    both(f"grey, all changes of colour, {what}", make(19, 19, 1), 19, jitter=[["contrast", 1.3], ["brightness", 0.8], ["saturation", 0.5], ["hue", 0.1]])
+    both(f"gray, all changes of color, {what}", make(19, 19, 1), 19, jitter=[["contrast", 1.3], ["brightness", 0.8], ["saturation", 0.5], ["hue", 0.1]])
     both(f"grayscale, {what}", odd, 31, grayscale=True)
     both(f"solarize, {what}", odd, 31, solarize=128)
     for bits in [1, 3, 8]:
@@ -292,9 +292,9 @@ for what, make in {"waves": picture, "noise": noise}.items():
     both(f"all with grayscale, {what}", image, 32, crop=[5, 3, 30, 28], grayscale=True,
          jitter=[["hue", 0.09], ["contrast", 0.66], ["brightness", 1.37], ["saturation", 0.9]])
 
-# All colours, 256 x 256 of one red at a time: the sum of every value times an odd number of its place, modulo 2^64.
+# All colors, 256 x 256 of one red at a time: the sum of every value times an odd number of its place, modulo 2^64.
 shades = np.arange(256, dtype=np.uint8)
-colours = np.stack(np.meshgrid(shades, shades, shades, indexing="ij"), 0)
+colors = np.stack(np.meshgrid(shades, shades, shades, indexing="ij"), 0)
 places = np.arange(3 * 65536, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C16) + np.uint64(1)
 checksums = []
 for semantics, lib in INTERFACES.items():
@@ -303,24 +303,24 @@ for semantics, lib in INTERFACES.items():
         for value in [float(np.float32(v)) for v in values]:
             total = 0
             for red in range(256):
-                image = torch.from_numpy(colours[:, red].copy())
+                image = torch.from_numpy(colors[:, red].copy())
                 out = lib.rgb_to_grayscale(image, num_output_channels=3) if kind == "grayscale" else getattr(lib, f"adjust_{kind}")(image, value)
                 values64 = out.numpy().reshape(-1).astype(np.uint64)
                 total = (total * 31 + int((values64 * places).sum())) % 2**64
             checksums.append(dict(semantics=semantics, kind=kind, value=value, sum=total))
 
-normalise = []
+normalize = []
 for mean, std in [((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ((0.5, 0.0, 0.1307), (0.5, 1.0, 0.3081))]:
     ramp = F.to_tensor(np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, 2))
     values = F.normalize(ramp, mean, std).numpy().astype("<f4")
     at = len(pixels)
     pixels.extend(values.tobytes())
-    normalise.append(dict(mean=mean, std=std, expected=at))
+    normalize.append(dict(mean=mean, std=std, expected=at))
 
 versions = dict(torch=torch.__version__, torchvision=torchvision.__version__, pillow=PIL.__version__, numpy=np.__version__)
 lines = ",\n".join(json.dumps(c) for c in cases)
 sums = ",\n".join(json.dumps(c) for c in checksums)
-head = f'{{"versions": {json.dumps(versions)},\n"normalise": {json.dumps(normalise)},\n"all_colours": [\n{sums}],\n"cases": [\n'
+head = f'{{"versions": {json.dumps(versions)},\n"normalize": {json.dumps(normalize)},\n"all_colors": [\n{sums}],\n"cases": [\n'
 (here / "cases.json").write_text(head + lines + "\n]}\n")
 (here / "pixels.bin").write_bytes(pixels)
 print(len(cases), "cases", len(pixels), "bytes")

@@ -33,7 +33,7 @@ pub(super) struct Set {
     pub(super) unpacked: u64,
     /// The page of the authors.
     pub(super) source: &'static str,
-    pub(super) licence: &'static str,
+    pub(super) license: &'static str,
 }
 
 /// All of them.
@@ -53,7 +53,7 @@ pub(super) const SETS: &[Set] = &[
         pack: Pack::TarGz,
         unpacked: 200_000_000,
         source: "https://www.cs.toronto.edu/~kriz/cifar.html (Krizhevsky, 2009)",
-        licence: "none stated; the authors ask for a citation",
+        license: "none stated; the authors ask for a citation",
     },
     Set {
         name: "cifar100",
@@ -67,11 +67,11 @@ pub(super) const SETS: &[Set] = &[
         pack: Pack::TarGz,
         unpacked: 200_000_000,
         source: "https://www.cs.toronto.edu/~kriz/cifar.html (Krizhevsky, 2009)",
-        licence: "none stated; the authors ask for a citation",
+        license: "none stated; the authors ask for a citation",
     },
     Set {
         name: "stl10",
-        about: "5,000 + 8,000 labelled and 100,000 unlabelled images of 96x96, 10 classes",
+        about: "5,000 + 8,000 labeled and 100,000 unlabeled images of 96x96, 10 classes",
         base_url: "http://ai.stanford.edu/~acoates/stl10/",
         files: &[Remote {
             name: "stl10_binary.tar.gz",
@@ -81,11 +81,11 @@ pub(super) const SETS: &[Set] = &[
         pack: Pack::TarGz,
         unpacked: 3_300_000_000,
         source: "https://cs.stanford.edu/~acoates/stl10/ (Coates, Ng and Lee, 2011)",
-        licence: "none stated; taken from ImageNet, whose images are for research without commercial use",
+        license: "none stated; taken from ImageNet, whose images are for research without commercial use",
     },
     Set {
         name: "tiny-imagenet",
-        about: "110,000 labelled images of 64x64, 200 classes, 10,000 of them for validation",
+        about: "110,000 labeled images of 64x64, 200 classes, 10,000 of them for validation",
         base_url: "http://cs231n.stanford.edu/",
         files: &[Remote {
             name: "tiny-imagenet-200.zip",
@@ -95,11 +95,11 @@ pub(super) const SETS: &[Set] = &[
         pack: Pack::Zip,
         unpacked: 600_000_000,
         source: "http://cs231n.stanford.edu/ (Le and Yang, 2015)",
-        licence: "none stated; taken from ImageNet, whose images are for research without commercial use",
+        license: "none stated; taken from ImageNet, whose images are for research without commercial use",
     },
     Set {
         name: "mnist",
-        about: "70,000 grey images of 28x28 of handwritten digits, 10,000 of them for testing",
+        about: "70,000 gray images of 28x28 of handwritten digits, 10,000 of them for testing",
         base_url: "https://ossci-datasets.s3.amazonaws.com/mnist/",
         files: &[
             Remote {
@@ -126,11 +126,11 @@ pub(super) const SETS: &[Set] = &[
         pack: Pack::None,
         unpacked: 0,
         source: "http://yann.lecun.com/exdb/mnist/ (LeCun, Cortes and Burges); the mirror of PyTorch",
-        licence: "CC BY-SA 3.0",
+        license: "CC BY-SA 3.0",
     },
     Set {
         name: "fashion-mnist",
-        about: "70,000 grey images of 28x28 of clothes, 10,000 of them for testing",
+        about: "70,000 gray images of 28x28 of clothes, 10,000 of them for testing",
         base_url: "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         files: &[
             Remote {
@@ -157,7 +157,7 @@ pub(super) const SETS: &[Set] = &[
         pack: Pack::None,
         unpacked: 0,
         source: "https://github.com/zalandoresearch/fashion-mnist (Xiao, Rasul and Vollgraf, 2017, arXiv:1708.07747)",
-        licence: "MIT",
+        license: "MIT",
     },
 ];
 
@@ -171,7 +171,7 @@ mod tests {
         let names: BTreeSet<_> = SETS.iter().map(|s| s.name).collect();
         assert_eq!(names.len(), SETS.len());
         for set in SETS {
-            assert!(set.base_url.ends_with('/') && !set.licence.is_empty() && !set.files.is_empty());
+            assert!(set.base_url.ends_with('/') && !set.license.is_empty() && !set.files.is_empty());
             for file in set.files {
                 assert!(file.md5.len() == 32 && file.md5.bytes().all(|b| b.is_ascii_hexdigit()));
                 assert!(file.size > 0 && !file.name.contains('/'));

@@ -41,8 +41,8 @@ fn list() -> Result<Status> {
     let mut text = table(&["name", "download"], &rows);
     for set in SETS {
         text += &format!(
-            "\n\n{}: {}\n  source:  {}\n  from:    {}\n  licence: {}",
-            set.name, set.about, set.source, set.base_url, set.licence
+            "\n\n{}: {}\n  source:  {}\n  from:    {}\n  license: {}",
+            set.name, set.about, set.source, set.base_url, set.license
         );
     }
     print(&text)?;
@@ -84,7 +84,7 @@ fn fetch(set: &Set, plan: &Plan<'_>) -> Result<Vec<String>> {
             }
         }
         let text = serde_json::to_string_pretty(&serde_json::json!({
-            "name": set.name, "from": base, "source": set.source, "licence": set.licence,
+            "name": set.name, "from": base, "source": set.source, "license": set.license,
             "files": set.files.iter().map(|f| serde_json::json!({"name": f.name, "bytes": f.size, "md5": f.md5}))
                 .collect::<Vec<_>>(),
         }))?;
@@ -99,7 +99,7 @@ fn fetch(set: &Set, plan: &Plan<'_>) -> Result<Vec<String>> {
     let options = OpenOptions { verify: Verify::Never, cache_bytes: 0, ..OpenOptions::default() };
     let opened = infomax_data::open(plan.to, &options)?;
     lines.extend(opened.parts.iter().map(|(part, data)| format!("  {part}: {}", data.describe())));
-    lines.push(format!("licence: {}; source: {}", set.licence, set.source));
+    lines.push(format!("license: {}; source: {}", set.license, set.source));
     lines.push(format!("next: infomax pretrain --data {}", plan.to.display()));
     Ok(lines)
 }

@@ -26,7 +26,7 @@ struct Part {
     /// The channels of the first image.
     #[serde(skip_serializing_if = "Option::is_none")]
     channels: Option<usize>,
-    unlabelled: usize,
+    unlabeled: usize,
     classes: Vec<Class>,
     damaged: Vec<DamagedFile>,
 }
@@ -58,11 +58,11 @@ pub(super) fn run(args: &InfoArgs) -> Result<Status> {
 
 fn part(name: &'static str, data: &dyn Dataset) -> Part {
     let mut counts = vec![0usize; data.classes().len()];
-    let mut unlabelled = 0;
+    let mut unlabeled = 0;
     for index in 0..data.len() {
         match data.label(index).and_then(|label| counts.get_mut(label as usize)) {
             Some(count) => *count += 1,
-            None => unlabelled += 1,
+            None => unlabeled += 1,
         }
     }
     let classes =
@@ -76,14 +76,14 @@ fn part(name: &'static str, data: &dyn Dataset) -> Part {
         images: data.len(),
         sizes: data.sizes(),
         channels: data.image(0).ok().map(|image| image.channels()),
-        unlabelled,
+        unlabeled,
         classes: classes.collect(),
         damaged: damaged.collect(),
     }
 }
 
 fn text(info: &Info, path: &Path, list: usize) -> String {
-    let header = ["part", "images", "size", "classes", "images a class", "unlabelled", "damaged"];
+    let header = ["part", "images", "size", "classes", "images a class", "unlabeled", "damaged"];
     let mut rows = Vec::new();
     for part in &info.parts {
         let counts = part.classes.iter().map(|c| c.images);
@@ -100,7 +100,7 @@ fn text(info: &Info, path: &Path, list: usize) -> String {
             format!("{sizes}{channels}"),
             part.classes.len().to_string(),
             range,
-            part.unlabelled.to_string(),
+            part.unlabeled.to_string(),
             part.damaged.len().to_string(),
         ]);
     }

@@ -23,14 +23,14 @@ pub(crate) enum DataCommand {
     /// Write the views that training sees as a PNG, with their parameters.
     #[command(after_help = preview::EXAMPLES)]
     Preview(preview::PreviewArgs),
-    /// Recognise the format of a data set and say what is in it.
+    /// Recognize the format of a data set and say what is in it.
     #[command(
         after_help = "Examples:\n  infomax data info photos/\n  infomax data info cifar-10-batches-bin/ --json\n  infomax data info shards/ --verify decode     decode every image\n\nExit codes: 0 readable, 1 not a data set (or, with --strict, anything damaged)."
     )]
     Info(InfoArgs),
     /// Download a public data set: resumable, checked, unpacked.
     #[command(
-        after_help = "Examples:\n  infomax data fetch --list                     names, sizes, sources, licences\n  infomax data fetch cifar10                    into data/cifar10\n  infomax data fetch mnist --to sets/mnist\n  infomax data fetch stl10 --base-url https://mirror.example.org/stl10/\n\nAn interrupted download goes on where it stopped when the command is run again."
+        after_help = "Examples:\n  infomax data fetch --list                     names, sizes, sources, licenses\n  infomax data fetch cifar10                    into data/cifar10\n  infomax data fetch mnist --to sets/mnist\n  infomax data fetch stl10 --base-url https://mirror.example.org/stl10/\n\nAn interrupted download goes on where it stopped when the command is run again."
     )]
     Fetch(FetchArgs),
 }
@@ -71,7 +71,7 @@ pub(crate) struct FetchArgs {
     /// No progress bar.
     #[arg(long, short)]
     pub(crate) quiet: bool,
-    /// List the data sets with their sizes, sources and licences.
+    /// List the data sets with their sizes, sources and licenses.
     #[arg(long)]
     pub(crate) list: bool,
 }

@@ -161,7 +161,7 @@ fn list(json: bool) -> Result<Status> {
 }
 
 /// The lines of the boxes of the first views; more views take them in turn.
-const COLOURS: [[u8; 3]; 4] = [[230, 60, 60], [60, 110, 230], [240, 190, 40], [60, 170, 90]];
+const COLORS: [[u8; 3]; 4] = [[230, 60, 60], [60, 110, 230], [240, 190, 40], [60, 170, 90]];
 /// Pixels between the cells.
 const GAP: usize = 2;
 /// The longest side of a sheet.
@@ -184,12 +184,12 @@ impl Canvas {
         Ok(Self { width, height, cell, pixels: vec![[255; 3]; width * height] })
     }
 
-    fn put(&mut self, (column, row): (usize, usize), (x, y): (usize, usize), colour: [u8; 3]) {
+    fn put(&mut self, (column, row): (usize, usize), (x, y): (usize, usize), color: [u8; 3]) {
         let (x, y) = (GAP + column * (self.cell + GAP) + x, GAP + row * (self.cell + GAP) + y);
-        self.pixels[y * self.width + x] = colour;
+        self.pixels[y * self.width + x] = color;
     }
 
-    /// A view, with its normalisation undone, in the middle of its cell.
+    /// A view, with its normalization undone, in the middle of its cell.
     fn view(&mut self, column: usize, row: usize, view: &[f32], size: usize, recipe: &Recipe) {
         let planes: Vec<&[f32]> = view.chunks_exact(size * size).collect();
         let margin = (self.cell - size) / 2;
@@ -198,8 +198,8 @@ impl Canvas {
                 let c = c.min(planes.len() - 1);
                 ((planes[c][i] * recipe.std[c] + recipe.mean[c]) * 255.0).round().clamp(0.0, 255.0) as u8
             };
-            let colour = if planes.len() < 3 { [value(0); 3] } else { [value(0), value(1), value(2)] };
-            self.put((column, row), (margin + i % size, margin + i / size), colour);
+            let color = if planes.len() < 3 { [value(0); 3] } else { [value(0), value(1), value(2)] };
+            self.put((column, row), (margin + i % size, margin + i / size), color);
         }
     }
 
@@ -212,8 +212,8 @@ impl Canvas {
             for x in 0..width {
                 let at = (x * image.width() / width, y * image.height() / height);
                 let px = image.pixel(at.0, at.1).unwrap_or(&[0]);
-                let colour = if px.len() < 3 { [px[0]; 3] } else { [px[0], px[1], px[2]] };
-                self.put((0, row), (x, y), colour);
+                let color = if px.len() < 3 { [px[0]; 3] } else { [px[0], px[1], px[2]] };
+                self.put((0, row), (x, y), color);
             }
         }
         for (view, params) in params.iter().enumerate() {
@@ -223,14 +223,14 @@ impl Canvas {
                 ((from as f64 * scale) as usize, end.clamp(1, most) - 1)
             };
             let ((x0, x1), (y0, y1)) = (scaled(x, w, width), scaled(y, h, height));
-            let colour = COLOURS[view % COLOURS.len()];
+            let color = COLORS[view % COLORS.len()];
             for x in x0..=x1 {
-                self.put((0, row), (x, y0.min(y1)), colour);
-                self.put((0, row), (x, y1), colour);
+                self.put((0, row), (x, y0.min(y1)), color);
+                self.put((0, row), (x, y1), color);
             }
             for y in y0..=y1 {
-                self.put((0, row), (x0.min(x1), y), colour);
-                self.put((0, row), (x1, y), colour);
+                self.put((0, row), (x0.min(x1), y), color);
+                self.put((0, row), (x1, y), color);
             }
         }
     }

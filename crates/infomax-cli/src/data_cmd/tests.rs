@@ -138,7 +138,7 @@ fn set(name: &'static str, files: &[(&'static str, Vec<u8>)], pack: Pack) -> Set
         pack,
         unpacked: 100_000,
         source: "here",
-        licence: "none",
+        license: "none",
     }
 }
 
@@ -185,7 +185,7 @@ fn files_come_whole_and_only_once() {
     let server = Server::start(files.clone(), Manners::default());
     let lines = run(&set, &server, dir.path()).unwrap().join("\n");
     assert!(
-        lines.contains("train:") && lines.contains("2 images of 30x30") && lines.contains("licence: none"),
+        lines.contains("train:") && lines.contains("2 images of 30x30") && lines.contains("license: none"),
         "{lines}"
     );
     for (name, bytes) in &files {

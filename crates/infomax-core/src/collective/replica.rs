@@ -257,19 +257,19 @@ mod tests {
     #[test]
     fn shared_statistics_have_the_gradient_of_the_whole_batch() {
         let w0 = Tensor::new(&[[0.3f64, -0.2], [0.5, 0.8]], &Device::Cpu).unwrap();
-        let centred = |z: &Tensor, sum: &Tensor, n: usize| {
+        let centered = |z: &Tensor, sum: &Tensor, n: usize| {
             let mean = (sum / n as f64).unwrap();
             z.broadcast_sub(&mean).unwrap().sqr().unwrap().sqr().unwrap().sum_all().unwrap()
         };
         let w = Var::from_tensor(&w0).unwrap();
         let z = rows(0, 4).matmul(&w).unwrap();
-        let expected = centred(&z, &z.sum_keepdim(0).unwrap(), 4).backward().unwrap();
+        let expected = centered(&z, &z.sum_keepdim(0).unwrap(), 4).backward().unwrap();
         let expected = expected.get(&w).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
         let found = run(2, |r| {
             let w = Var::from_tensor(&w0).unwrap();
             let z = rows(2 * r.rank(), 2).matmul(&w).unwrap();
             let sum = r.all_reduce_sum(&z.sum_keepdim(0).unwrap()).unwrap();
-            let grads = centred(&z, &sum, 4).backward().unwrap();
+            let grads = centered(&z, &sum, 4).backward().unwrap();
             // Each rank holds its share of the sum, so that here the sum over ranks is that of the batch.
             r.sum(grads.get(&w).unwrap()).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap()
         });

@@ -10,9 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// The formats that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Baseline and progressive JPEG: grey, YCbCr, RGB, CMYK and YCCK.
+    /// Baseline and progressive JPEG: gray, YCbCr, RGB, CMYK and YCCK.
     Jpeg,
-    /// PNG of every bit depth and colour type.
+    /// PNG of every bit depth and color type.
     Png,
 }
 
@@ -54,7 +54,7 @@ pub fn probe(bytes: &[u8], limits: Limits) -> Result<Header, String> {
     })
 }
 
-/// Decodes an image to 8-bit RGB. Grey is repeated, 16 bits are reduced to the upper 8, an alpha channel is
+/// Decodes an image to 8-bit RGB. Gray is repeated, 16 bits are reduced to the upper 8, an alpha channel is
 /// dropped (as Pillow's `convert("RGB")` does), CMYK is converted as `(1 - C) (1 - K)`. JPEG pixels are those
 /// of libjpeg-turbo, which Pillow uses. The reason of a failure is given in words.
 pub fn decode(bytes: &[u8], limits: Limits) -> Result<Image, String> {

@@ -95,7 +95,7 @@ pub struct ShapesConfig {
     pub cut: f64,
     /// The least difference of luma between shape and background, in 0..1, before textures.
     pub contrast: f64,
-    /// The strength of the textures within shape and background, in 0..1 (0: plain colours).
+    /// The strength of the textures within shape and background, in 0..1 (0: plain colors).
     pub texture: f64,
     /// The range of the number of small blobs, bars and boxes behind the shape.
     pub clutter: (usize, usize),

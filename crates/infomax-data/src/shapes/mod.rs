@@ -1,6 +1,6 @@
-//! A procedural data set: shapes under random pose, colour, texture, clutter and noise.
+//! A procedural data set: shapes under random pose, color, texture, clutter and noise.
 //!
-//! The class of an image is its shape and nothing else: position, size, rotation, colours, textures and
+//! The class of an image is its shape and nothing else: position, size, rotation, colors, textures and
 //! clutter are drawn independently of it. Every image is a function of the seed, the split and its index.
 
 mod config;

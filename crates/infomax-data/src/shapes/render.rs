@@ -8,7 +8,7 @@ use rand::{Rng, RngExt as _};
 /// The pixels of an image that shows `shape`, `size x size` RGB.
 pub(crate) fn render(config: &ShapesConfig, shape: Shape, rng: &mut impl Rng) -> Vec<u8> {
     let size = config.size;
-    let (ground, figure) = colours(config.contrast as f32, rng);
+    let (ground, figure) = colors(config.contrast as f32, rng);
     let texture = config.texture as f32;
     let ground = Texture::draw(ground, texture, rng);
     let figure = Texture::draw(figure, texture, rng);
@@ -25,26 +25,26 @@ pub(crate) fn render(config: &ShapesConfig, shape: Shape, rng: &mut impl Rng) ->
     }
     let pose = Pose::draw(config, rng);
     paint(&mut canvas, size, &pose, |p| sdf::distance(shape, p), |x, y| figure.at(x, y));
-    quantise(&canvas, config.noise as f32, rng)
+    quantize(&canvas, config.noise as f32, rng)
 }
 
-/// Two random colours whose luma differs by at least `contrast`.
-fn colours(contrast: f32, rng: &mut impl Rng) -> (Rgb, Rgb) {
-    let mut colour = || -> Rgb { std::array::from_fn(|_| rng.random()) };
-    let ground = colour();
+/// Two random colors whose luma differs by at least `contrast`.
+fn colors(contrast: f32, rng: &mut impl Rng) -> (Rgb, Rgb) {
+    let mut color = || -> Rgb { std::array::from_fn(|_| rng.random()) };
+    let ground = color();
     for _ in 0..64 {
-        let figure = colour();
+        let figure = color();
         if (luma(figure) - luma(ground)).abs() >= contrast {
             return (ground, figure);
         }
     }
-    // Not reached in practice: black or white is at least 0.5 away from any colour.
+    // Not reached in practice: black or white is at least 0.5 away from any color.
     (ground, if luma(ground) > 0.5 { [0.0; 3] } else { [1.0; 3] })
 }
 
-/// Where a shape lies: centre and radius in pixels, and the direction of its axis.
+/// Where a shape lies: center and radius in pixels, and the direction of its axis.
 struct Pose {
-    centre: Point,
+    center: Point,
     radius: f32,
     axis: Point,
 }
@@ -56,10 +56,10 @@ impl Pose {
         let radius = 0.5 * size * (low + (high - low) * rng.random::<f32>());
         let margin = (radius * (1.0 - 2.0 * config.cut as f32)).min(0.5 * size);
         let mut place = || margin + (size - 2.0 * margin) * rng.random::<f32>();
-        let centre = (place(), place());
+        let center = (place(), place());
         let turn = config.rotation as f32 * (2.0 * rng.random::<f32>() - 1.0);
         let (sin, cos) = (turn * std::f32::consts::TAU).sin_cos();
-        Self { centre, radius, axis: (cos, sin) }
+        Self { center, radius, axis: (cos, sin) }
     }
 }
 
@@ -69,23 +69,23 @@ fn paint(
     size: usize,
     pose: &Pose,
     outline: impl Fn(Point) -> f32,
-    colour: impl Fn(f32, f32) -> Rgb,
+    color: impl Fn(f32, f32) -> Rgb,
 ) {
-    let Pose { centre, radius, axis } = *pose;
+    let Pose { center, radius, axis } = *pose;
     let unit = 1.0 / size as f32;
     let range = |c: f32| {
         let first = (c - radius - 1.0).max(0.0) as usize;
         let end = ((c + radius + 2.0).max(0.0) as usize).min(size);
         first..end
     };
-    for y in range(centre.1) {
-        for x in range(centre.0) {
+    for y in range(center.1) {
+        for x in range(center.0) {
             let (px, py) = (x as f32 + 0.5, y as f32 + 0.5);
-            let (dx, dy) = ((px - centre.0) / radius, (py - centre.1) / radius);
+            let (dx, dy) = ((px - center.0) / radius, (py - center.1) / radius);
             let d = outline((axis.0 * dx + axis.1 * dy, axis.0 * dy - axis.1 * dx));
             let cover = (0.5 - d * radius).clamp(0.0, 1.0);
             if cover > 0.0 {
-                let new = colour(px * unit, py * unit);
+                let new = color(px * unit, py * unit);
                 let pixel = &mut canvas[y * size + x];
                 for c in 0..3 {
                     pixel[c] += cover * (new[c] - pixel[c]);
@@ -95,26 +95,26 @@ fn paint(
     }
 }
 
-/// A small disc, bar or box of a random colour at a random place.
+/// A small disc, bar or box of a random color at a random place.
 fn draw_clutter(canvas: &mut [Rgb], size: usize, rng: &mut impl Rng) {
-    let colour: Rgb = std::array::from_fn(|_| rng.random());
+    let color: Rgb = std::array::from_fn(|_| rng.random());
     let kind = rng.random_range(0..3u32);
     let side = size as f32;
     let part = 0.05 + 0.1 * rng.random::<f32>();
     let radius = side * if kind == 1 { 2.0 * part } else { part };
-    let centre = (side * rng.random::<f32>(), side * rng.random::<f32>());
+    let center = (side * rng.random::<f32>(), side * rng.random::<f32>());
     let (sin, cos) = (rng.random::<f32>() * std::f32::consts::TAU).sin_cos();
-    let pose = Pose { centre, radius, axis: (cos, sin) };
+    let pose = Pose { center, radius, axis: (cos, sin) };
     let outline = |p: Point| match kind {
         0 => sdf::disc(p, 0.9),
         1 => sdf::rect(p, 0.98, 0.18),
         _ => sdf::rect(p, 0.7, 0.7),
     };
-    paint(canvas, size, &pose, outline, |_, _| colour);
+    paint(canvas, size, &pose, outline, |_, _| color);
 }
 
 /// Adds noise and rounds to 8 bits.
-fn quantise(canvas: &[Rgb], noise: f32, rng: &mut impl Rng) -> Vec<u8> {
+fn quantize(canvas: &[Rgb], noise: f32, rng: &mut impl Rng) -> Vec<u8> {
     let mut draws = vec![0u8; canvas.len() * 12];
     if noise > 0.0 {
         rng.fill_bytes(&mut draws);

@@ -1,4 +1,4 @@
-//! Textures: two colours mixed by a pattern.
+//! Textures: two colors mixed by a pattern.
 
 use rand::{Rng, RngExt as _};
 
@@ -14,7 +14,7 @@ const CELLS: usize = 8;
 /// A pattern with values in 0..1 over the unit square.
 enum Pattern {
     Plain,
-    /// `clamp(0.5 + a x + b y)` around the centre.
+    /// `clamp(0.5 + a x + b y)` around the center.
     Gradient {
         a: f32,
         b: f32,
@@ -33,7 +33,7 @@ enum Pattern {
     },
 }
 
-/// A base colour and a second one, mixed by a pattern.
+/// A base color and a second one, mixed by a pattern.
 pub(crate) struct Texture {
     base: Rgb,
     step: Rgb,
@@ -41,7 +41,7 @@ pub(crate) struct Texture {
 }
 
 impl Texture {
-    /// A random pattern around `base`; the second colour is at most `strength` away in each channel.
+    /// A random pattern around `base`; the second color is at most `strength` away in each channel.
     pub(crate) fn draw(base: Rgb, strength: f32, rng: &mut impl Rng) -> Self {
         let angle = rng.random::<f32>() * std::f32::consts::TAU;
         let (sin, cos) = angle.sin_cos();
@@ -60,12 +60,12 @@ impl Texture {
             }
         };
         let step: Rgb = std::array::from_fn(|_| strength * (2.0 * rng.random::<f32>() - 1.0));
-        // Centred, so that the mean colour stays the base.
+        // Centered, so that the mean color stays the base.
         let base = std::array::from_fn(|c| base[c] - 0.5 * step[c]);
         Self { base, step, pattern }
     }
 
-    /// The colour at a point of the unit square.
+    /// The color at a point of the unit square.
     #[inline]
     pub(crate) fn at(&self, x: f32, y: f32) -> Rgb {
         let t = match &self.pattern {

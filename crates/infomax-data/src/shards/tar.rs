@@ -193,7 +193,7 @@ impl Index {
         let shards = std::mem::take(&mut self.shards);
         let mut classes = Vec::new();
         if self.any_class {
-            // A sample with a wrong label is listed already; an image without one is unlabelled.
+            // A sample with a wrong label is listed already; an image without one is unlabeled.
             let labels = &self.labels;
             let label = |m: &Member| labels.get(&(m.shard, split(&m.name).0)).copied();
             entries.retain(|m| label(m) != Some(NONE));

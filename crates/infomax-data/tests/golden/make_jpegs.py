@@ -21,13 +21,13 @@ kinds = {
     "422": dict(quality=85, subsampling=1),
     "444": dict(quality=85, subsampling=0),
     "progressive": dict(quality=85, progressive=True),
-    "grey": dict(quality=85),
+    "gray": dict(quality=85),
     "restart": dict(quality=85, restart_marker_rows=1),
     "low": dict(quality=10),
 }
 for name, options in kinds.items():
     source = Image.fromarray(image)
-    (source.convert("L") if name == "grey" else source).save(f"{name}.jpg", **options)
+    (source.convert("L") if name == "gray" else source).save(f"{name}.jpg", **options)
     Image.open(f"{name}.jpg").convert("RGB").save(f"{name}.png", optimize=True)
 versions = {"Pillow": PIL.__version__, "libjpeg-turbo": features.version_feature("libjpeg_turbo"), "numpy": np.__version__}
 with open("manifest.json", "w") as file:

@@ -94,7 +94,7 @@ impl Conv {
     /// The gradient of the input, written to or added to `out`.
     ///
     /// # Safety
-    /// `out` must be valid for the whole input, initialised where `add` is set, and no one else may use it
+    /// `out` must be valid for the whole input, initialized where `add` is set, and no one else may use it
     /// meanwhile.
     pub(super) unsafe fn input_grad<E: Stored>(
         &self,
@@ -148,8 +148,11 @@ impl Conv {
         {
             let values: Box<dyn Any> =
                 Box::new(DirectWeight { shape, blocks, lanes, source, grad }.run_pairs(isa));
-            // The arithmetic of bf16 is in f32, so that these are the same type.
-            return values.downcast().map(|values| *values).unwrap_or_default();
+            // The arithmetic of bf16 is in f32, so that these are the same type; were they not, the general
+            // form below would do it.
+            if let Ok(values) = values.downcast() {
+                return *values;
+            }
         }
         if self.fast && suits(shape) {
             WinogradWeight { shape, blocks, lanes, source, grad }.run(self.isa)

@@ -221,7 +221,7 @@ impl<E: Stored> Direct<'_, E> {
     ///
     /// # Safety
     /// `out` must be valid for `blocks * pixels * outputs * lanes` elements that no one else uses meanwhile,
-    /// initialised where `add` is set.
+    /// initialized where `add` is set.
     pub(super) unsafe fn run(&self, isa: Isa, out: Shared<E>) {
         let isa = fit::<E::Real>(isa, self.lanes);
         self.check();

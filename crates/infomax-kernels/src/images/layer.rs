@@ -5,22 +5,13 @@ use super::conv::Conv;
 use super::layout::Dims;
 use super::norm::{Affine, Coefficients, Mask, Residual, apply, grad_apply, grad_sums, moments};
 use super::unit::{ConvNorm, OP};
-use crate::tensor::backward::hand;
 use crate::tensor::check;
-use crate::tensor::storage::{contiguous, result, tensor};
+use crate::tensor::parameters::Parameters;
+use crate::tensor::storage::result;
 use crate::{Error, Result};
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor, bail};
+use candle_core::{DType, Tensor};
 use infomax_simd::Stored;
 use infomax_simd::{Float, Isa, Shared};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::ThreadId;
-
-/// The gradients of a layer's parameters, on their way from the unit to the parameters.
-///
-/// A custom operation of Candle has three arguments at most, and a chain has three for each convolution. So
-/// each layer has an operation of its own, from its parameters to a tensor of one element, and the sum of
-/// those is an argument of the chain: Candle calls the chain's gradient before theirs.
-pub(super) type Grads<T> = Arc<Mutex<Vec<(ThreadId, [Vec<T>; 3])>>>;
 
 /// Parameters of maps of type `E` have the type of its arithmetic.
 ///
@@ -31,60 +22,13 @@ pub(super) fn computes<E: Stored>(op: &'static str, name: &'static str, paramete
     if expected == got { Ok(()) } else { Err(Error::DType { op, name, got, expected }) }
 }
 
-/// The operation of a layer's parameters.
-pub(super) struct Params<T> {
-    pub(super) grads: Grads<T>,
-}
-
-impl<T: Float> CustomOp3 for Params<T> {
-    fn name(&self) -> &'static str {
-        "blocked-parameters"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        Ok((crate::tensor::storage::owned(vec![T::default()]), Shape::from(1)))
-    }
-
-    fn bwd(
-        &self,
-        weight: &Tensor,
-        scale: &Tensor,
-        shift: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let mut slots = self.grads.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = std::thread::current().id();
-        let Some(at) = slots.iter().position(|(thread, _)| *thread == own) else {
-            bail!("the gradient of a residual unit's parameters was asked for before that of the unit")
-        };
-        let (_, [dw, da, db]) = slots.swap_remove(at);
-        drop(slots);
-        let give = |values: Vec<T>, to: &Tensor| -> candle_core::Result<Option<Tensor>> {
-            match to.track_op() && !values.is_empty() {
-                true => Ok(hand(to, tensor(values, to.shape())?)),
-                false => Ok(None),
-            }
-        };
-        Ok((give(dw, weight)?, give(da, scale)?, give(db, shift)?))
-    }
-}
-
 /// A convolution with its norm, and what its gradient needs.
 pub(super) struct Layer<E: Stored> {
     pub(super) conv: Conv,
-    /// Weight, scale and shift, as they were given.
-    pub(super) params: [Tensor; 3],
-    /// The weight, contiguous.
-    pub(super) weight: Tensor,
+    /// Weight, scale and shift.
+    params: Parameters,
+    /// What stands for them as an argument of the chain.
+    pub(super) token: Tensor,
     pub(super) scale: Vec<f64>,
     pub(super) shift: Vec<f64>,
     /// The statistics are those of the batch.
@@ -93,7 +37,6 @@ pub(super) struct Layer<E: Stored> {
     /// The output of the convolution.
     pub(super) z: Vec<E>,
     pub(super) affine: Vec<Affine<E::Real>>,
-    pub(super) grads: Grads<E::Real>,
 }
 
 impl<T: Float, E: Stored<Real = T>> Layer<E> {
@@ -113,23 +56,23 @@ impl<T: Float, E: Stored<Real = T>> Layer<E> {
             }
             None => Vec::new(),
         };
+        let (params, token) = Parameters::new([part.weight, part.scale, part.shift])?;
         Ok(Self {
             conv,
-            params: [part.weight, part.scale, part.shift].map(Tensor::clone),
-            weight: contiguous(part.weight)?,
+            params,
+            token,
             scale: values(part.scale)?,
             shift: values(part.shift)?,
             train: part.stats.is_none(),
             moments,
             z: Vec::new(),
             affine: Vec::new(),
-            grads: Grads::default(),
         })
     }
 
     /// Convolves, and takes the statistics.
     pub(super) fn forward(&mut self, isa: Isa, eps: f64, source: &[E]) -> candle_core::Result<()> {
-        self.z = result(&[&self.weight], |v: &[&[T]]| self.conv.forward(source, v[0]))?;
+        self.z = result(&[self.weight()], |v: &[&[T]]| self.conv.forward(source, v[0]))?;
         if self.train {
             self.moments = moments(isa, &self.conv.output(), &self.z);
         }
@@ -198,15 +141,17 @@ impl<T: Float, E: Stored<Real = T>> Layer<E> {
         (scale, sums.iter().map(|s| T::of(s.0)).collect())
     }
 
-    /// Leaves the gradients for [`Params`].
+    /// The weight, contiguous.
+    pub(super) fn weight(&self) -> &Tensor {
+        &self.params.tensors[0]
+    }
+
+    /// Leaves the gradients of the parameters for Candle to find.
     pub(super) fn put(&self, weight: Vec<T>, (scale, shift): (Vec<T>, Vec<T>)) {
-        let mut slots = self.grads.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = std::thread::current().id();
-        slots.retain(|(thread, _)| *thread != own);
-        slots.push((own, [weight, scale, shift]));
+        self.params.leave([weight, scale, shift]);
     }
 
     pub(super) fn weight_grad(&self, source: &[E], dz: &[E]) -> Vec<T> {
-        if self.params[0].track_op() { self.conv.weight_grad(source, dz) } else { Vec::new() }
+        if self.weight().track_op() { self.conv.weight_grad(source, dz) } else { Vec::new() }
     }
 }

@@ -118,13 +118,13 @@ pub(super) fn moments<E: Stored>(isa: Isa, d: &Dims, xs: &[E]) -> Vec<(f64, f64)
     all.iter().map(|(mean, m2)| (*mean, m2 / count)).collect()
 }
 
-/// What is added to a normalised map.
+/// What is added to a normalized map.
 #[derive(Clone, Copy)]
 pub(super) enum Residual<'a, E: Stored> {
     None,
     /// A map.
     Plain(&'a [E]),
-    /// A map that is to be normalised first.
+    /// A map that is to be normalized first.
     Normed(&'a [E], &'a [Affine<E::Real>]),
 }
 

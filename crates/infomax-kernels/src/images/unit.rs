@@ -5,7 +5,7 @@
 //! gradient inside of the chain passes through Candle, which copies each of them twice.
 
 use super::buffer::Pooled;
-use super::layer::{Layer, Params};
+use super::layer::Layer;
 use super::layout::{Blocked, Dims};
 use super::norm::{Mask, Residual};
 use crate::tensor::check;
@@ -28,7 +28,7 @@ pub struct ConvNorm<'a> {
     pub shift: &'a Tensor,
     /// The geometry of the convolution; one group.
     pub cfg: Conv2dConfig,
-    /// Mean and variance `(K)` to normalise with, constants for the gradient, as in evaluation. Absent: those
+    /// Mean and variance `(K)` to normalize with, constants for the gradient, as in evaluation. Absent: those
     /// of this batch.
     pub stats: Option<(&'a Tensor, &'a Tensor)>,
 }
@@ -143,11 +143,9 @@ fn chain<E: Stored>(
         let d = layer.conv.output();
         let (mean, var) = (column(|m| m.0)?, column(|m| m.1)?);
         stats.push(BatchStats { mean, var, count: d.images * d.h * d.w });
-        let params = Params { grads: layer.grads.clone() };
-        let own = layer.params[0].apply_op3(&layer.params[1], &layer.params[2], params)?;
         token = Some(match token {
-            Some(token) => (token + own)?,
-            None => own,
+            Some(token) => (token + &layer.token)?,
+            None => layer.token.clone(),
         });
     }
     // There is a layer, so there is a token.
@@ -347,7 +345,7 @@ impl<E: Stored> CustomOp2 for Chain<E> {
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         let wanted = xs.track_op();
-        let weights: Vec<_> = self.units.iter().flat_map(Unit::all).map(|l| &l.weight).collect();
+        let weights: Vec<_> = self.units.iter().flat_map(Unit::all).map(Layer::weight).collect();
         let dx = result(&[xs, ys, &grad], |v: &[&[E]]| {
             result(&weights, |w: &[&[E::Real]]| self.backward(v[0], v[1], v[2], w, wanted))
         })??;

@@ -246,7 +246,7 @@ impl<T: Float, E: Stored<Real = T>> Winograd<'_, E> {
     /// Writes (or adds to) every pixel of `out`; `at(k, c, t)` is a weight.
     ///
     /// # Safety
-    /// `out` must be valid for all results, which no one else uses meanwhile, initialised where `add` is set.
+    /// `out` must be valid for all results, which no one else uses meanwhile, initialized where `add` is set.
     pub(super) unsafe fn run(&self, isa: Isa, at: impl Fn(usize, usize, usize) -> T + Sync, out: Shared<E>) {
         let (d, lanes) = (self.shape, self.lanes);
         let isa = fit::<T>(isa, lanes);

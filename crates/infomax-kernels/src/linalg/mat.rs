@@ -42,7 +42,7 @@ impl<'a, T> Mat<'a, T> {
 ///
 /// # Safety
 /// `dst` must be valid for writes of `a.rows` rows of `b.cols` elements, `row_stride` apart, which nothing
-/// else reads or writes meanwhile, and initialised if `add`.
+/// else reads or writes meanwhile, and initialized if `add`.
 pub(crate) unsafe fn multiply_raw<T: Real>(
     dst: *mut T,
     row_stride: usize,

@@ -1,29 +1,18 @@
-//! The log-determinant of a regularised second moment, on the smaller side and in f64 inside.
+//! The log-determinant of a regularized second moment, on the smaller side and in f64 inside.
 
 use crate::linalg::{cholesky, row_major};
 use crate::moments::columns::{Columns, Finishing, Side, matrix};
 use crate::tensor::path::Path;
 use crate::tensor::storage::contiguous;
-use crate::{Error, Result, reference};
+use crate::{Error, Normalize, Result, reference};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor};
 use faer::{Mat, linalg::solvers::Solve};
 
-/// What is done to the columns of a matrix first.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Normalise {
-    /// Nothing.
-    Not,
-    /// The mean is subtracted.
-    Centre,
-    /// The mean is subtracted, then the column is divided by the root of its biased variance plus this.
-    Standardise(f64),
-}
-
-/// `1/2 ln det(I + s X^T X) = 1/2 ln det(I + s X X^T)` of the normalised columns `X` of `z` `(n, d)`: a
+/// `1/2 ln det(I + s X^T X) = 1/2 ln det(I + s X X^T)` of the normalized columns `X` of `z` `(n, d)`: a
 /// scalar, differentiable, by the `n x n` matrix (`rows`) or the `d x d` one.
 ///
 /// # Gradient
-/// `s (I + s X X^T)^{-1} X`, and through the normalisation.
+/// `s (I + s X X^T)^{-1} X`, and through the normalization.
 ///
 /// # Numerics
 /// Whatever the type of `z`, the product, its Cholesky decomposition (with the jitter of
@@ -32,23 +21,23 @@ pub enum Normalise {
 ///
 /// # Errors
 /// Anything but a matrix with elements; an `s` that is not positive; a matrix that is not finite.
-pub fn half_log_det_gram(z: &Tensor, s: f64, normalise: Normalise, rows: bool) -> Result<Tensor> {
+pub fn half_log_det_gram(z: &Tensor, s: f64, normalize: Normalize, rows: bool) -> Result<Tensor> {
     const OP: &str = "half_log_det_gram";
     let (n, d) = matrix(OP, z)?;
     crate::tensor::check::positive(OP, "s", s)?;
-    if let Normalise::Standardise(eps) = normalise {
+    if let Normalize::Standardize(eps) = normalize {
         crate::tensor::check::positive(OP, "eps", eps)?;
     }
     let Path::Cpu(_) = Path::of(z) else {
-        return reference::half_log_det_gram(z, s, normalise);
+        return reference::half_log_det_gram(z, s, normalize);
     };
     let z = contiguous(z)?;
     let mut finishing = (None, None);
-    let x = match normalise {
-        Normalise::Not => Columns::plain(&z)?,
-        Normalise::Centre => Columns::centred(&z)?.0,
-        Normalise::Standardise(eps) => {
-            let (_, moments) = Columns::centred(&z)?;
+    let x = match normalize {
+        Normalize::Not => Columns::plain(&z)?,
+        Normalize::Center => Columns::centered(&z)?.0,
+        Normalize::Standardize(eps) => {
+            let (_, moments) = Columns::centered(&z)?;
             let scale: Vec<f64> = moments.squares.iter().map(|q| 1.0 / (q / n as f64 + eps).sqrt()).collect();
             finishing = (Some(vec![1.0 / n as f64; d]), Some(scale.clone()));
             Columns::new(&z, moments.mean, scale)?
@@ -102,7 +91,7 @@ impl CustomOp1 for HalfLogDet {
         }
         let product = self.x.right(&inverse, &Finishing { alpha, ..Default::default() })?;
         Ok(Some(match (&self.project, &self.post) {
-            (Some(project), Some(post)) => self.x.through_normalisation(&product, project, post)?,
+            (Some(project), Some(post)) => self.x.through_normalization(&product, project, post)?,
             _ => product,
         }))
     }

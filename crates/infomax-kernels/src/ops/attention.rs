@@ -6,22 +6,13 @@ use crate::tensor::check::{Heads, check_attention};
 use crate::tensor::half::{half, wide};
 use crate::tensor::path::Path;
 use crate::tensor::storage::tensor;
-use crate::{Result, reference};
+use crate::{AttentionConfig, Result, reference};
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Storage, Tensor, bail};
 use gemm::Parallelism;
 use infomax_simd::{Arith, Real, Task, max, run, sum};
 use infomax_simd::{Float, Isa, Shared, grow};
 use rayon::prelude::*;
 use std::sync::OnceLock;
-
-/// The settings of [`attention`].
-#[derive(Clone, Copy, Debug, PartialEq, Default)]
-pub struct AttentionConfig {
-    /// The factor of the products; absent: `1 / sqrt(D)`.
-    pub scale: Option<f64>,
-    /// Query `i` sees the keys `0..=i` only.
-    pub causal: bool,
-}
 
 /// Scaled dot-product attention (arXiv:1706.03762): `softmax(scale q k^T) v` for each image and head.
 ///
@@ -225,7 +216,7 @@ impl<T: Real> Task for Dot<'_, T> {
     type Out = T;
     #[inline(always)]
     fn run<A: Arith>(self) -> T {
-        dot::<A, T>(self.0, self.1)
+        dot::<T>(self.0, self.1)
     }
 }
 

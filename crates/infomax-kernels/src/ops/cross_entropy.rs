@@ -153,7 +153,7 @@ impl<T: Real> Weighted<T> for SoftTarget<'_, T> {
     #[inline(always)]
     fn of<A: Arith>(&self, i: usize, xs: &[T]) -> (T, T) {
         let target = &self.0[i * xs.len()..][..xs.len()];
-        (dot::<A, T>(target, xs), sum(target.len(), |j| target[j]))
+        (dot::<T>(target, xs), sum(target.len(), |j| target[j]))
     }
 }
 

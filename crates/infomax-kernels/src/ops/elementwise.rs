@@ -4,34 +4,10 @@ use crate::tensor::check;
 use crate::tensor::half::{half, wide};
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
-use crate::{Result, reference};
+use crate::{Elementwise, Result, reference};
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
 use infomax_simd::Isa;
 use infomax_simd::{Arith, Real, Task, chunked, run};
-
-/// A function of one element, for [`elementwise`] and [`linear_with`](crate::linear_with).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Elementwise {
-    /// `x`.
-    #[default]
-    Identity,
-    /// `max(x, 0)`; the derivative at 0 is 0, as in PyTorch. NaN stays.
-    Relu,
-    /// `x Phi(x) = x (1 + erf(x / sqrt 2)) / 2`: the exact form (arXiv:1606.08415), not the tanh approximation.
-    /// Derivative: `Phi(x) + x phi(x)`, with the density `phi` of the standard normal distribution.
-    Gelu,
-    /// `x / (1 + e^-x)` (arXiv:1702.03118). Derivative: `s (1 + x (1 - s))` with the sigmoid `s`.
-    Silu,
-    /// `1 / (1 + e^-x)`.
-    Sigmoid,
-    /// The hyperbolic tangent.
-    Tanh,
-    /// The error function; derivative `2 / sqrt(pi) e^(-x^2)`.
-    Erf,
-    /// `e^x`.
-    Exp,
-}
 
 /// Value and derivative, generic over the type and the arithmetic.
 pub(crate) trait Function: Copy + Default + Send + Sync + 'static {
@@ -132,7 +108,7 @@ pub(crate) use with_function;
 /// A function of each element of a tensor of any shape.
 ///
 /// # Numerics
-/// The f32 forms are vectorised, with the errors that `math` states (`exp` 1.5 units in the last place, `erf`
+/// The f32 forms are vectorized, with the errors that `math` states (`exp` 1.5 units in the last place, `erf`
 /// and `tanh` 3); the tail of [`Elementwise::Gelu`] keeps its relative error. f64 calls the scalar functions.
 /// bf16 and f16 are computed in f32 and rounded once.
 ///

@@ -6,7 +6,7 @@ use crate::ops::elementwise::with_function;
 use crate::ops::transformer::{AddRows, BiasAct};
 use crate::tensor::check;
 use crate::tensor::half::{half, wide, wide_option};
-use crate::tensor::optional::{self, Optional, Stored};
+use crate::tensor::optional::{self, Argument, Optional};
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
 use crate::{Elementwise, Error, Result, reference};
@@ -195,9 +195,9 @@ impl<T: Real> Optional for Linear<T> {
 
     fn run(
         &self,
-        xs: Stored<'_>,
-        weight: Stored<'_>,
-        bias: Option<Stored<'_>>,
+        xs: Argument<'_>,
+        weight: Argument<'_>,
+        bias: Option<Argument<'_>>,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let bias = bias.map(slice::<T>).transpose()?;
         let ys = self.forward(slice::<T>(xs)?, slice::<T>(weight)?, bias);

@@ -49,7 +49,7 @@ pub fn global_avg_pool(xs: &Tensor) -> Result<Tensor> {
     let Path::Cpu(isa) = Path::of(xs) else {
         return reference::global_avg_pool(xs);
     };
-    Ok(contiguous(xs)?.apply_op1(GlobalMean { plane: h * w, isa: isa })?.reshape((n, c))?)
+    Ok(contiguous(xs)?.apply_op1(GlobalMean { plane: h * w, isa })?.reshape((n, c))?)
 }
 
 /// Planes of a task: about 64 KiB.

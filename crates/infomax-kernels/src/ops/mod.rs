@@ -7,15 +7,17 @@ pub(crate) mod conv;
 pub(crate) mod cross_entropy;
 pub(crate) mod elementwise;
 #[allow(unsafe_code)]
+pub(crate) mod l2_normalize;
+#[allow(unsafe_code)]
 pub(crate) mod linear;
 pub(crate) mod max_pool;
 pub(crate) mod mean_pool;
 #[allow(unsafe_code)]
 pub(crate) mod norm;
-#[allow(unsafe_code)]
-pub(crate) mod objective_rows;
 pub(crate) mod patches;
 pub(crate) mod row_norm;
 pub(crate) mod rows;
+#[allow(unsafe_code)]
+pub(crate) mod squared_error;
 #[allow(unsafe_code)]
 pub(crate) mod transformer;

@@ -19,7 +19,7 @@ use infomax_simd::{Arith, Real, Task, add_rows, chunked, chunked2, run, sum};
 /// `dx = (h - mean(h) - x^ mean(h x^)) / sqrt(var + eps)`, `dweight = sum g x^`, `dbias = sum g`.
 ///
 /// # Numerics
-/// The mean first, then the centred moments. The sums over rows are cut into chunks that depend on the shape
+/// The mean first, then the centered moments. The sums over rows are cut into chunks that depend on the shape
 /// only: the same bits for any number of threads. bf16 and f16 are computed in f32.
 ///
 /// # Errors
@@ -48,7 +48,7 @@ pub(crate) fn layer_norm_isa(
     let Path::Cpu(_) = Path::of(xs) else {
         return reference::layer_norm(xs, weight, bias, eps);
     };
-    RowNorm { name: OP, width: d, channels: d, groups: 1, centre: true, eps, isa }.apply(xs, weight, bias)
+    RowNorm { name: OP, width: d, channels: d, groups: 1, center: true, eps, isa }.apply(xs, weight, bias)
 }
 
 /// `x / sqrt(mean(x^2) + eps) * weight` over the last dimension (arXiv:1910.07467).
@@ -78,7 +78,7 @@ pub(crate) fn rms_norm_isa(xs: &Tensor, weight: Option<&Tensor>, eps: f64, isa: 
     let Path::Cpu(_) = Path::of(xs) else {
         return reference::rms_norm(xs, weight, eps);
     };
-    RowNorm { name: OP, width: d, channels: d, groups: 1, centre: false, eps, isa }.apply(xs, weight, None)
+    RowNorm { name: OP, width: d, channels: d, groups: 1, center: false, eps, isa }.apply(xs, weight, None)
 }
 
 /// [`layer_norm`] of each of `groups` groups of channels of `(N, C)` or `(N, C, H, W)`; `weight` and `bias` are
@@ -122,10 +122,10 @@ pub(crate) fn group_norm_isa(
         return reference::group_norm(xs, groups, weight, bias, eps);
     };
     let (channels, width) = (c / groups, c / groups * inner);
-    RowNorm { name: OP, width, channels, groups, centre: true, eps, isa }.apply(xs, weight, bias)
+    RowNorm { name: OP, width, channels, groups, center: true, eps, isa }.apply(xs, weight, bias)
 }
 
-/// Rows of `width = channels * inner` elements, normalised; row `i` belongs to group `i % groups`, whose
+/// Rows of `width = channels * inner` elements, normalized; row `i` belongs to group `i % groups`, whose
 /// channels have the scales `weight[group * channels ..]`.
 #[derive(Clone, Copy)]
 struct RowNorm {
@@ -133,16 +133,16 @@ struct RowNorm {
     width: usize,
     channels: usize,
     groups: usize,
-    centre: bool,
+    center: bool,
     eps: f64,
     isa: Isa,
 }
 
 /// The mean (0 if it stays) and `1 / sqrt(moment + eps)` of a row.
 #[inline(always)]
-pub(crate) fn statistics<A: Arith, T: Real>(xs: &[T], centre: bool, eps: f64) -> (T, T) {
+pub(crate) fn statistics<T: Real>(xs: &[T], center: bool, eps: f64) -> (T, T) {
     let d = T::of(xs.len() as f64);
-    let mean = if centre { sum(xs.len(), |j| xs[j]) / d } else { T::ZERO };
+    let mean = if center { sum(xs.len(), |j| xs[j]) / d } else { T::ZERO };
     let moment = sum(xs.len(), |j| {
         let x = xs[j] - mean;
         x * x
@@ -153,7 +153,7 @@ pub(crate) fn statistics<A: Arith, T: Real>(xs: &[T], centre: bool, eps: f64) ->
 /// `(x - mean) * scale * weight + bias` of one row.
 #[inline(always)]
 pub(crate) fn normalize_row<A: Arith, T: Real>(xs: &[T], weight: &[T], bias: &[T], eps: f64, ys: &mut [T]) {
-    let (mean, scale) = statistics::<A, T>(xs, true, eps);
+    let (mean, scale) = statistics::<T>(xs, true, eps);
     for (((y, x), w), b) in ys.iter_mut().zip(xs).zip(weight).zip(bias) {
         *y = A::fma((*x - mean) * scale, *w, *b);
     }
@@ -165,16 +165,16 @@ pub(crate) fn pull_row<A: Arith, T: Real>(
     xs: &[T],
     weight: &[T],
     grad: &[T],
-    (centre, eps): (bool, f64),
+    (center, eps): (bool, f64),
     dx: &mut [T],
     dw: &mut [T],
     db: &mut [T],
 ) {
     let len = xs.len();
     let (weight, grad) = (&weight[..len], &grad[..len]);
-    let (mean, scale) = statistics::<A, T>(xs, centre, eps);
+    let (mean, scale) = statistics::<T>(xs, center, eps);
     let d = T::of(len as f64);
-    let first = if centre { sum(len, |j| grad[j] * weight[j]) / d } else { T::ZERO };
+    let first = if center { sum(len, |j| grad[j] * weight[j]) / d } else { T::ZERO };
     let second = sum(len, |j| grad[j] * weight[j] * ((xs[j] - mean) * scale)) / d;
     let (dx, dw, db) = (&mut dx[..len], &mut dw[..len], &mut db[..len]);
     for j in 0..len {
@@ -199,15 +199,15 @@ impl<T: Real> Task for Forward<'_, T> {
     type Out = ();
     #[inline(always)]
     fn run<A: Arith>(self) {
-        let RowNorm { width, channels, groups, centre, eps, .. } = self.op;
+        let RowNorm { width, channels, groups, center, eps, .. } = self.op;
         for (i, (x, y)) in self.xs.chunks_exact(width).zip(self.ys.chunks_exact_mut(width)).enumerate() {
             let own = (self.row + i) % groups * channels..((self.row + i) % groups + 1) * channels;
             let (weight, bias) = (&self.weight[own.clone()], &self.bias[own]);
-            if channels == width && centre {
+            if channels == width && center {
                 normalize_row::<A, T>(x, weight, bias, eps, y);
                 continue;
             }
-            let (mean, scale) = statistics::<A, T>(x, centre, eps);
+            let (mean, scale) = statistics::<T>(x, center, eps);
             if channels == width {
                 for (((y, x), w), b) in y.iter_mut().zip(x).zip(weight).zip(bias) {
                     *y = A::fma(*x * scale, *w, *b);
@@ -240,7 +240,7 @@ impl<T: Real> Task for Backward<'_, T> {
     type Out = ();
     #[inline(always)]
     fn run<A: Arith>(self) {
-        let RowNorm { width, channels, groups, centre, eps, .. } = self.op;
+        let RowNorm { width, channels, groups, center, eps, .. } = self.op;
         self.sums.fill(T::ZERO);
         let (dw, db) = self.sums.split_at_mut(channels * groups);
         let rows = self.xs.chunks_exact(width).zip(self.grad.chunks_exact(width));
@@ -250,11 +250,11 @@ impl<T: Real> Task for Backward<'_, T> {
             let (dw, db) = (&mut dw[own.clone()], &mut db[own]);
             if channels == width {
                 d.fill(T::ZERO);
-                pull_row::<A, T>(x, weight, g, (centre, eps), d, dw, db);
+                pull_row::<A, T>(x, weight, g, (center, eps), d, dw, db);
                 continue;
             }
             let inner = width / channels;
-            let (mean, scale) = statistics::<A, T>(x, true, eps);
+            let (mean, scale) = statistics::<T>(x, true, eps);
             let (mut first, mut second) = (T::ZERO, T::ZERO);
             for c in 0..channels {
                 let (x, g) = (&x[c * inner..][..inner], &g[c * inner..][..inner]);

@@ -1,4 +1,4 @@
-//! Functions of rows: softmax, log-softmax and L2 normalisation, over the last dimension.
+//! Functions of rows: softmax, log-softmax and L2 normalization, over the last dimension.
 
 use crate::tensor::check;
 use crate::tensor::half::{half, wide};
@@ -44,26 +44,6 @@ pub fn log_softmax(xs: &Tensor) -> Result<Tensor> {
 
 pub(crate) fn log_softmax_isa(xs: &Tensor, isa: Isa) -> Result<Tensor> {
     apply("log_softmax", xs, LogSoftmax, isa, reference::log_softmax)
-}
-
-/// `x / max(|x|, eps)` over the last dimension.
-///
-/// # Gradient
-/// `dx = (g - y sum(g y)) / |x|`; where `|x| <= eps` that of `x / eps`.
-///
-/// # Numerics
-/// The square of a row must be in the range of the type: `|x|` between 1e-19 and 1e19 in f32. bf16 and f16 are
-/// computed in f32.
-///
-/// # Errors
-/// A scalar, a tensor without elements, or an `eps` that is not positive.
-pub fn l2_normalize(xs: &Tensor, eps: f64) -> Result<Tensor> {
-    l2_normalize_isa(xs, eps, Isa::detect())
-}
-
-pub(crate) fn l2_normalize_isa(xs: &Tensor, eps: f64, isa: Isa) -> Result<Tensor> {
-    check::positive("l2_normalize", "eps", eps)?;
-    apply("l2_normalize", xs, L2 { eps }, isa, |xs| reference::l2_normalize(xs, eps))
 }
 
 /// A function of one row.
@@ -188,7 +168,7 @@ pub(crate) fn shifted_exp<A: Arith, T: Real>(xs: &[T], ys: &mut [T]) -> (T, T) {
 
 /// The sum of the products of two rows.
 #[inline(always)]
-pub(crate) fn dot<A: Arith, T: Real>(a: &[T], b: &[T]) -> T {
+pub(crate) fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     let b = &b[..a.len()];
     sum(a.len(), |j| a[j] * b[j])
 }
@@ -210,7 +190,7 @@ impl Row for Softmax {
 
     #[inline(always)]
     fn backward<A: Arith, T: Real>(self, _: &[T], ys: &[T], grad: &[T], dx: &mut [T]) {
-        let mean = dot::<A, T>(ys, grad);
+        let mean = dot::<T>(ys, grad);
         for ((d, y), g) in dx.iter_mut().zip(ys).zip(grad) {
             *d = *y * (*g - mean);
         }
@@ -237,42 +217,6 @@ impl Row for LogSoftmax {
         let total = sum(grad.len(), |j| grad[j]);
         for ((d, y), g) in dx.iter_mut().zip(ys).zip(grad) {
             *d = A::fma(-y.exp::<A>(), total, *g);
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct L2 {
-    eps: f64,
-}
-
-impl L2 {
-    /// The norm, and whether it is above the floor.
-    #[inline(always)]
-    fn norm<A: Arith, T: Real>(self, xs: &[T]) -> (T, bool) {
-        let (norm, floor) = (dot::<A, T>(xs, xs).sqrt(), T::of(self.eps));
-        // NaN compares false and stays.
-        if norm <= floor { (floor, false) } else { (norm, true) }
-    }
-}
-
-impl Row for L2 {
-    const NAME: &'static str = "l2-normalize";
-
-    #[inline(always)]
-    fn forward<A: Arith, T: Real>(self, xs: &[T], ys: &mut [T]) {
-        let scale = T::ONE / self.norm::<A, T>(xs).0;
-        for (y, x) in ys.iter_mut().zip(xs) {
-            *y = *x * scale;
-        }
-    }
-
-    #[inline(always)]
-    fn backward<A: Arith, T: Real>(self, xs: &[T], ys: &[T], grad: &[T], dx: &mut [T]) {
-        let (norm, above) = self.norm::<A, T>(xs);
-        let (scale, along) = (T::ONE / norm, if above { dot::<A, T>(ys, grad) } else { T::ZERO });
-        for ((d, y), g) in dx.iter_mut().zip(ys).zip(grad) {
-            *d = A::fma(-along, *y, *g) * scale;
         }
     }
 }

@@ -1,15 +1,15 @@
 //! Second moments of Candle's operations.
 
 use crate::tensor::check;
-use crate::{Normalise, Result, linalg};
+use crate::{Normalize, Result, linalg};
 use candle_core::Tensor;
 
 /// `Z - mean` of every column.
 ///
 /// # Errors
 /// Anything but a matrix with elements.
-pub fn centre(z: &Tensor) -> Result<Tensor> {
-    matrix("centre", z)?;
+pub fn center(z: &Tensor) -> Result<Tensor> {
+    matrix("center", z)?;
     Ok(z.broadcast_sub(&z.mean_keepdim(0)?)?)
 }
 
@@ -40,17 +40,17 @@ pub fn squared_error(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     Ok((a - b)?.sqr()?.sum_all()?)
 }
 
-/// `1/2 ln det(I + s X^T X)` of the normalised matrix, through the `d x d` matrix.
+/// `1/2 ln det(I + s X^T X)` of the normalized matrix, through the `d x d` matrix.
 ///
 /// # Errors
 /// Anything but a matrix with elements; a matrix that is not finite.
-pub fn half_log_det_gram(z: &Tensor, s: f64, normalise: Normalise) -> Result<Tensor> {
+pub fn half_log_det_gram(z: &Tensor, s: f64, normalize: Normalize) -> Result<Tensor> {
     let (_, d) = matrix("half_log_det_gram", z)?;
-    let x = match normalise {
-        Normalise::Not => z.clone(),
-        Normalise::Centre => centre(z)?,
-        Normalise::Standardise(eps) => {
-            let zc = centre(z)?;
+    let x = match normalize {
+        Normalize::Not => z.clone(),
+        Normalize::Center => center(z)?,
+        Normalize::Standardize(eps) => {
+            let zc = center(z)?;
             let variances = (zc.sqr()?.mean_keepdim(0)? + eps)?;
             zc.broadcast_div(&variances.sqrt()?)?
         }

@@ -14,7 +14,7 @@ mod patches;
 mod pool;
 
 pub use characteristic::characteristic_error;
-pub use columns::{centre, gram, half_log_det_gram, second_moment, squared_error};
+pub use columns::{center, gram, half_log_det_gram, second_moment, squared_error};
 pub use conv::conv2d;
 pub use dense::{cross_entropy, gelu, l2_normalize, linear, log_softmax, relu, silu, softmax};
 pub use fused::{

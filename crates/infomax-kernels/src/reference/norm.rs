@@ -1,4 +1,4 @@
-//! Normalisations, two passes each: the mean first, then the centred moments.
+//! Normalizations, two passes each: the mean first, then the centered moments.
 
 use crate::tensor::check;
 use crate::{Activation, BatchNormOutput, Error, Result};
@@ -19,9 +19,9 @@ pub fn batch_norm_train(
     let (n, c, inner) = check::batch_norm("batch_norm_train", xs, weight, bias, residual, eps)?;
     let flat = xs.reshape((n, c, inner))?;
     let mean = flat.mean_keepdim((0, 2))?;
-    let centred = flat.broadcast_sub(&mean)?;
-    let var = centred.sqr()?.mean_keepdim((0, 2))?;
-    let ys = centred.broadcast_div(&(&var + eps)?.sqrt()?)?;
+    let centered = flat.broadcast_sub(&mean)?;
+    let var = centered.sqr()?.mean_keepdim((0, 2))?;
+    let ys = centered.broadcast_div(&(&var + eps)?.sqrt()?)?;
     let ys = finish(&ys, xs, weight, bias, residual, act)?;
     Ok(BatchNormOutput { ys, mean: mean.reshape(c)?.detach(), var: var.reshape(c)?.detach() })
 }
@@ -45,8 +45,8 @@ pub fn batch_norm_eval(
     check::vector(OP, xs, "mean", Some(mean), c)?;
     check::vector(OP, xs, "var", Some(var), c)?;
     let column = |v: &Tensor| v.reshape((1, c, 1));
-    let centred = xs.reshape((n, c, inner))?.broadcast_sub(&column(mean)?)?;
-    let ys = centred.broadcast_div(&(column(var)? + eps)?.sqrt()?)?;
+    let centered = xs.reshape((n, c, inner))?.broadcast_sub(&column(mean)?)?;
+    let ys = centered.broadcast_div(&(column(var)? + eps)?.sqrt()?)?;
     finish(&ys, xs, weight, bias, residual, act)
 }
 
@@ -60,9 +60,9 @@ pub fn layer_norm(xs: &Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>, e
     check::vector(OP, xs, "weight", weight, d)?;
     check::vector(OP, xs, "bias", bias, d)?;
     check::positive(OP, "eps", eps)?;
-    let centred = xs.broadcast_sub(&xs.mean_keepdim(D::Minus1)?)?;
-    let var = centred.sqr()?.mean_keepdim(D::Minus1)?;
-    scale_shift(&centred.broadcast_div(&(var + eps)?.sqrt()?)?, weight, bias)
+    let centered = xs.broadcast_sub(&xs.mean_keepdim(D::Minus1)?)?;
+    let var = centered.sqr()?.mean_keepdim(D::Minus1)?;
+    scale_shift(&centered.broadcast_div(&(var + eps)?.sqrt()?)?, weight, bias)
 }
 
 /// `x / sqrt(mean(x^2) + eps) * weight` over the last dimension (arXiv:1910.07467).

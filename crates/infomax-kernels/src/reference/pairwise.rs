@@ -1,6 +1,6 @@
 //! Pairwise scores of Candle's operations, with the whole matrix.
 
-use super::columns::{centre, matrix};
+use super::columns::{center, matrix};
 use crate::Result;
 use crate::types::{Exclude, Score};
 use candle_core::{Device, Tensor};
@@ -24,13 +24,13 @@ pub fn row_log_sum_exp(x: &Tensor, score: Score, exclude: Exclude) -> Result<Ten
     Ok((sums.log()? + max.squeeze(1)?)?)
 }
 
-/// `|x_i - x_j|^2` `(n, n)`: centred first, never negative, exactly 0 on the diagonal.
+/// `|x_i - x_j|^2` `(n, n)`: centered first, never negative, exactly 0 on the diagonal.
 ///
 /// # Errors
 /// Anything but a matrix with elements.
 pub fn squared_distances(x: &Tensor) -> Result<Tensor> {
     let (n, _) = matrix("squared_distances", x)?;
-    let x = centre(x)?;
+    let x = center(x)?;
     let squares = x.sqr()?.sum_keepdim(1)?;
     let r2 = (x.matmul(&x.t()?)? * -2.0)?.broadcast_add(&squares)?.broadcast_add(&squares.t()?)?;
     let off = (Tensor::ones((n, n), x.dtype(), x.device())? - Tensor::eye(n, x.dtype(), x.device())?)?;

@@ -8,7 +8,7 @@ use crate::tensor::storage::contiguous;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 
 /// A tensor as a custom operation gets it.
-pub(crate) type Stored<'a> = (&'a CpuStorage, &'a Layout);
+pub(crate) type Argument<'a> = (&'a CpuStorage, &'a Layout);
 
 /// Forward and backward of such an operation.
 pub(crate) trait Optional: Send + Sync + 'static {
@@ -16,9 +16,9 @@ pub(crate) trait Optional: Send + Sync + 'static {
 
     fn run(
         &self,
-        a: Stored<'_>,
-        b: Stored<'_>,
-        c: Option<Stored<'_>>,
+        a: Argument<'_>,
+        b: Argument<'_>,
+        c: Option<Argument<'_>>,
     ) -> candle_core::Result<(CpuStorage, Shape)>;
 
     /// The gradients of the arguments from `grad`, the contiguous one of the result `ys`; that of a missing

@@ -9,7 +9,7 @@
 
 use crate::Result;
 use crate::tensor::backward::hand;
-use crate::tensor::storage::{contiguous, tensor};
+use crate::tensor::storage::{contiguous, from_storage, owned};
 use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor, bail};
 use infomax_simd::Float;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,8 +22,8 @@ pub(crate) struct Parameters {
     grads: Grads,
 }
 
-/// Gradients between the two operations; a backward pass runs on one thread.
-type Grads = Arc<Mutex<Vec<(ThreadId, [Tensor; 3])>>>;
+/// Gradients between the two operations; a backward pass runs on one thread. An empty one is left out.
+type Grads = Arc<Mutex<Vec<(ThreadId, [CpuStorage; 3])>>>;
 
 impl Parameters {
     /// The parameters, and the token that stands for them.
@@ -35,20 +35,23 @@ impl Parameters {
         Ok((Self { tensors: [a, b, c], grads }, token))
     }
 
-    /// Leaves the gradients for Candle to find, and returns that of the token. They must be there if the token
-    /// is part of a graph.
-    pub(crate) fn give<T: Float>(
-        &self,
-        token: &Tensor,
-        values: Option<[Vec<T>; 3]>,
-    ) -> candle_core::Result<Option<Tensor>> {
-        let Some(values) = values else { return Ok(None) };
-        let ([a, b, c], [x, y, z]) = (&self.tensors, values);
-        let grads = [tensor(x, a.shape())?, tensor(y, b.shape())?, tensor(z, c.shape())?];
+    /// Leaves the gradients for Candle to find; an empty one stands for none. They must be there before Candle
+    /// comes to the token, if that is part of a graph.
+    pub(crate) fn leave<T: Float>(&self, grads: [Vec<T>; 3]) {
         let mut all = self.grads.lock().unwrap_or_else(PoisonError::into_inner);
         let own = thread::current().id();
         all.retain(|(thread, _)| *thread != own);
-        all.push((own, grads));
+        all.push((own, grads.map(owned)));
+    }
+
+    /// [`Parameters::leave`], and the gradient of the token, where there are gradients.
+    pub(crate) fn give<T: Float>(
+        &self,
+        token: &Tensor,
+        grads: Option<[Vec<T>; 3]>,
+    ) -> candle_core::Result<Option<Tensor>> {
+        let Some(grads) = grads else { return Ok(None) };
+        self.leave(grads);
         Ok(Some(token.zeros_like()?))
     }
 }
@@ -91,7 +94,20 @@ impl CustomOp3 for Attach {
         };
         let (_, [da, db, dc]) = all.swap_remove(at);
         drop(all);
-        let give = |arg: &Tensor, grad| if arg.track_op() { hand(arg, grad) } else { None };
-        Ok((give(a, da), give(b, db), give(c, dc)))
+        let give = |arg: &Tensor, grad: CpuStorage| -> candle_core::Result<Option<Tensor>> {
+            match arg.track_op() && elements_in(&grad) > 0 {
+                true => Ok(hand(arg, from_storage(grad, arg.shape())?)),
+                false => Ok(None),
+            }
+        };
+        Ok((give(a, da)?, give(b, db)?, give(c, dc)?))
+    }
+}
+
+fn elements_in(storage: &CpuStorage) -> usize {
+    match storage {
+        CpuStorage::F32(values) => values.len(),
+        CpuStorage::F64(values) => values.len(),
+        _ => 0,
     }
 }

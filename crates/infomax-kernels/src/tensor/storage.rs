@@ -3,7 +3,7 @@
 use crate::Result;
 use candle_core::backend::BackendStorage as _;
 use candle_core::{CpuStorage, DType, Device, Layout, Shape, Storage, Tensor, bail};
-use infomax_simd::Stored;
+use infomax_simd::{Stored, Values};
 use std::any::Any;
 
 /// The tensor itself, or a copy in order; differentiable.
@@ -36,7 +36,11 @@ pub(crate) fn result<T: Stored, R>(xs: &[&Tensor], f: impl FnOnce(&[&[T]]) -> R)
 
 /// A CPU tensor that owns `values`.
 pub(crate) fn tensor<T: Stored>(values: Vec<T>, shape: &Shape) -> candle_core::Result<Tensor> {
-    let storage = owned(values);
+    from_storage(owned(values), shape)
+}
+
+/// A CPU tensor of values that are stored already.
+pub(crate) fn from_storage(storage: CpuStorage, shape: &Shape) -> candle_core::Result<Tensor> {
     match storage {
         CpuStorage::F32(values) => Tensor::from_vec(values, shape, &Device::Cpu),
         CpuStorage::F64(values) => Tensor::from_vec(values, shape, &Device::Cpu),
@@ -59,17 +63,13 @@ pub(crate) fn elements<T: Stored>(storage: &CpuStorage) -> candle_core::Result<&
     }
 }
 
-/// Candle's storage of values; those of a [`Stored`] type are f32, f64 or bf16.
+/// Candle's storage of values.
 pub(crate) fn owned<T: Stored>(values: Vec<T>) -> CpuStorage {
-    let mut values = Some(values);
-    let any: &mut dyn Any = &mut values;
-    if let Some(values) = any.downcast_mut::<Option<Vec<f32>>>() {
-        return CpuStorage::F32(values.take().unwrap_or_default());
+    match T::typed(values) {
+        Values::F32(values) => CpuStorage::F32(values),
+        Values::F64(values) => CpuStorage::F64(values),
+        Values::Bf16(values) => CpuStorage::BF16(values),
     }
-    if let Some(values) = any.downcast_mut::<Option<Vec<f64>>>() {
-        return CpuStorage::F64(values.take().unwrap_or_default());
-    }
-    CpuStorage::BF16(any.downcast_mut::<Option<Vec<half::bf16>>>().and_then(Option::take).unwrap_or_default())
 }
 
 /// The name that Candle has for a type of values.

@@ -25,7 +25,7 @@ proptest! {
     #[test]
     fn rows(n in 1usize..6, d in 1usize..36, k in 1usize..5) {
         let (x, v): (&[usize], &[usize]) = (&[n, d], &[d]);
-        // With one element a row normalises to nothing: only rounding is left to compare.
+        // With one element a row normalizes to nothing: only rounding is left to compare.
         if d > 1 {
             check("layer_norm", &[x, v, v], |t| layer_norm(&t[0], Some(&t[1]), Some(&t[2]), 1e-2));
         }

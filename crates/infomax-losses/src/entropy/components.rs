@@ -2,7 +2,7 @@
 
 use crate::{
     Entropy, Error, Estimate, Result,
-    entropy::{Divergence, centred, entropy_part, gathered, mixture::positive},
+    entropy::{Divergence, centered, entropy_part, gathered, mixture::positive},
     moments, op,
 };
 use candle_core::{DType, Device, Tensor};
@@ -90,7 +90,7 @@ impl Entropy for PairDistFull {
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {
         let z = moments::matrix("pairdist-full", z, 1)?.to_dtype(DType::F64)?;
         let (n, d) = z.dims2()?;
-        let zc = centred(&z)?;
+        let zc = centered(&z)?;
         let eye = (Tensor::eye(d, z.dtype(), z.device())? * self.eps)?;
         let shared = ((zc.t()?.matmul(&zc)? * (self.variance / n as f64))? + eye)?;
         let covariances = shared.unsqueeze(0)?.broadcast_as((n, d, d))?.contiguous()?;

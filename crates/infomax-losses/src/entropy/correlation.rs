@@ -12,7 +12,7 @@ use infomax_core::{Bound, Context, Embeddings, Key, Part, Role, Term};
 /// The total correlation of the Gaussian with the covariance of the rows,
 /// `T = sum_j H_j - H = -1/2 ln det Corr >= 0`: [`Hadamard`] minus [`Gaussian`], both with `eps`.
 ///
-/// As a loss it is minimised: it decorrelates and leaves the scale alone, so that it needs a part that keeps
+/// As a loss it is minimized: it decorrelates and leaves the scale alone, so that it needs a part that keeps
 /// the variances up. As a monitor it is reported as `-T`, which grows with the entropy. Cost as [`Gaussian`].
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -1,9 +1,9 @@
 //! Second-moment entropies: the Gaussian bound, its diagonal, and log-determinants.
 
-use crate::{Error, Path, Result, entropy::per_view, invariance::normalize_rows, moments, op, special};
+use crate::{Error, MomentForm, Result, entropy::per_view, invariance::normalize_rows, moments, op, special};
 use candle_core::{DType, Tensor};
 use infomax_core::Bound;
-use infomax_kernels::{Normalise, columns::second_moment, half_log_det_gram, linalg};
+use infomax_kernels::{Normalize, columns::second_moment, half_log_det_gram, linalg};
 use std::f64::consts::{E, PI};
 
 /// `H(Z) <= d/2 ln(2 pi e) + 1/2 ln det(S + eps I)` with the unbiased covariance `S`: no distribution of
@@ -48,11 +48,11 @@ impl Gaussian {
         }
         let constant = 0.5 * dim * (2.0 * PI * E).ln();
         let value = if self.eps > 0.0 {
-            let rows = Path::Auto.is_gram(n, d);
-            let value = half_log_det_gram(&z, 1.0 / (dof * self.eps), Normalise::Centre, rows)?;
+            let rows = MomentForm::Auto.is_gram(n, d);
+            let value = half_log_det_gram(&z, 1.0 / (dof * self.eps), Normalize::Center, rows)?;
             (value + (constant + 0.5 * dim * self.eps.ln()))?
         } else {
-            let s = (second_moment(&centred(&z)?)? / dof)?;
+            let s = (second_moment(&centered(&z)?)? / dof)?;
             linalg::log_det_spd(&s)?.affine(0.5, constant)?
         };
         if !self.corrected {
@@ -96,7 +96,7 @@ impl Hadamard {
     pub fn entropy(&self, z: &Tensor) -> Result<Tensor> {
         let z = moments::matrix("hadamard", z, 2)?;
         let (n, d) = z.dims2()?;
-        let variances = (centred(&z)?.sqr()?.sum(0)? / (n - 1) as f64)?;
+        let variances = (centered(&z)?.sqr()?.sum(0)? / (n - 1) as f64)?;
         let logs = (variances + self.eps)?.log()?.sum_all()?;
         Ok(logs.affine(0.5, 0.5 * d as f64 * (2.0 * PI * E).ln())?)
     }
@@ -134,12 +134,18 @@ pub struct LogDet {
     /// Covariance or correlation.
     pub moment: Moment,
     /// The form of the determinant.
-    pub path: Path,
+    pub path: MomentForm,
 }
 
 impl Default for LogDet {
     fn default() -> Self {
-        Self { weight: 1.0, beta: 1.0, beta_per_dim: false, moment: Moment::Covariance, path: Path::Auto }
+        Self {
+            weight: 1.0,
+            beta: 1.0,
+            beta_per_dim: false,
+            moment: Moment::Covariance,
+            path: MomentForm::Auto,
+        }
     }
 }
 
@@ -171,18 +177,18 @@ impl LogDet {
     fn with_beta(&self, z: &Tensor, beta: f64) -> Result<Tensor> {
         let z = moments::matrix("logdet", z, 2)?;
         let (n, d) = z.dims2()?;
-        let normalise = match self.moment {
-            Moment::Covariance => Normalise::Centre,
-            Moment::Pearson => Normalise::Standardise(1e-8),
+        let normalize = match self.moment {
+            Moment::Covariance => Normalize::Center,
+            Moment::Pearson => Normalize::Standardize(1e-8),
         };
-        Ok(half_log_det_gram(&z, beta / n as f64, normalise, self.path.is_gram(n, d))?)
+        Ok(half_log_det_gram(&z, beta / n as f64, normalize, self.path.is_gram(n, d))?)
     }
 }
 
 per_view!(LogDet, "logdet", |_: &LogDet| Bound::Surrogate);
 
 /// The coding rate `R = 1/2 ln det(I + d / (n eps) Z^T Z)` (Yu et al., arXiv 2006.08558; EMP-SSL,
-/// arXiv 2304.03977). Not centred. A collapsed batch has a smaller rate, and so a larger loss.
+/// arXiv 2304.03977). Not centered. A collapsed batch has a smaller rate, and so a larger loss.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -194,12 +200,12 @@ pub struct CodingRate {
     /// Whether rows are scaled to unit length first.
     pub normalize: bool,
     /// The form of the determinant.
-    pub path: Path,
+    pub path: MomentForm,
 }
 
 impl Default for CodingRate {
     fn default() -> Self {
-        Self { weight: 1.0, eps: 0.2, normalize: true, path: Path::Auto }
+        Self { weight: 1.0, eps: 0.2, normalize: true, path: MomentForm::Auto }
     }
 }
 
@@ -214,7 +220,7 @@ impl CodingRate {
         half_log_det(&z, d as f64 / (n as f64 * self.eps), self.path)
     }
 
-    /// The rate within classes, `sum_k n_k / n R(Z_k)`; MCR2 maximises [`CodingRate::entropy`] minus it.
+    /// The rate within classes, `sum_k n_k / n R(Z_k)`; MCR2 maximizes [`CodingRate::entropy`] minus it.
     ///
     /// # Errors
     /// As [`CodingRate::entropy`], and a number of labels other than `n`.
@@ -251,8 +257,8 @@ impl CodingRate {
 per_view!(CodingRate, "coding-rate", |_: &CodingRate| Bound::Surrogate);
 
 /// `Z - mean`, differentiable; the mean is taken in f64.
-pub(crate) fn centred(z: &Tensor) -> Result<Tensor> {
-    Ok(infomax_kernels::columns::centre(z)?)
+pub(crate) fn centered(z: &Tensor) -> Result<Tensor> {
+    Ok(infomax_kernels::columns::center(z)?)
 }
 
 /// `1/2 ln det(I + s Z^T Z) = 1/2 ln det(I + s Z Z^T)`, by the smaller of the two, in f64 inside.
@@ -261,8 +267,8 @@ pub(crate) fn centred(z: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// A matrix that is not finite; an `s` that is not above 0.
-pub fn half_log_det(z: &Tensor, s: f64, path: Path) -> Result<Tensor> {
+pub fn half_log_det(z: &Tensor, s: f64, path: MomentForm) -> Result<Tensor> {
     let z = moments::matrix("half-log-det", z, 1)?;
     let (n, d) = z.dims2()?;
-    Ok(half_log_det_gram(&z, s, Normalise::Not, path.is_gram(n, d))?)
+    Ok(half_log_det_gram(&z, s, Normalize::Not, path.is_gram(n, d))?)
 }

@@ -54,7 +54,7 @@ impl MSpacing {
         if self.covariance == 0.0 {
             return Ok(entropy);
         }
-        let parts = crate::entropy::variance_covariance(&x, 1.0, 1e-4, crate::Path::Auto)?;
+        let parts = crate::entropy::variance_covariance(&x, 1.0, 1e-4, crate::MomentForm::Auto)?;
         Ok((entropy - (parts.get(1)? * self.covariance)?)?)
     }
 

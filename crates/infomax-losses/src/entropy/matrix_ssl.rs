@@ -2,7 +2,7 @@
 
 use crate::{
     Entropy, Error, Estimate, Result,
-    entropy::{centred, entropy_part, gathered, mixture::positive},
+    entropy::{centered, entropy_part, gathered, mixture::positive},
     invariance::normalize_rows,
     moments, op,
 };
@@ -138,7 +138,7 @@ impl Entropy for MatrixSsl {
 }
 
 fn unit(z: &Tensor) -> Result<Tensor> {
-    centred(&normalize_rows(&moments::matrix("matrix-ssl", z, 2)?, 1e-12)?)
+    centered(&normalize_rows(&moments::matrix("matrix-ssl", z, 2)?, 1e-12)?)
 }
 
 fn same(a: &Tensor, b: &Tensor) -> Result<()> {

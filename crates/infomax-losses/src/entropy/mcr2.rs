@@ -1,7 +1,7 @@
 //! Maximal coding rate reduction: the rate of all rows minus the rate within classes.
 
 use crate::{
-    Entropy, Error, Estimate, Path, Result,
+    Entropy, Error, Estimate, MomentForm, Result,
     entropy::{CodingRate, entropy_part, gathered, mixture::positive},
 };
 use candle_core::{Device, Tensor};
@@ -36,7 +36,7 @@ impl Default for Mcr2 {
 
 impl Mcr2 {
     fn rate(&self) -> CodingRate {
-        CodingRate { weight: 1.0, eps: self.eps, normalize: self.normalize, path: Path::Auto }
+        CodingRate { weight: 1.0, eps: self.eps, normalize: self.normalize, path: MomentForm::Auto }
     }
 
     /// `[R, R_c]` of views `(n, d)` each: shape `(2)`, differentiable. Without labels, one class a sample.

@@ -40,7 +40,7 @@ pub enum Divergence {
 ///
 /// # Numerics
 /// Streaming log-sum-exp: memory `O(n x block)`. Gradients vanish when `s2` is far below the squared
-/// distances of neighbours; `adaptive` ties `s2` to their median (without gradient).
+/// distances of neighbors; `adaptive` ties `s2` to their median (without gradient).
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -53,7 +53,7 @@ pub struct PairDist {
     pub alpha: f64,
     /// The variance of the components, `s2`; with `adaptive`, a factor of it.
     pub variance: f64,
-    /// Whether `s2` is `variance` times the median squared nearest-neighbour distance.
+    /// Whether `s2` is `variance` times the median squared nearest-neighbor distance.
     pub adaptive: bool,
     /// Whether rows are scaled to unit length first.
     pub normalize: bool,

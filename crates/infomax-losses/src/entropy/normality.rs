@@ -27,7 +27,7 @@ pub enum Statistic {
     AndersonDarling,
     /// The first four moments, as Neyman's smooth test: `n sum_{k=1}^{4} (mean_i He_k(y_i))^2 / k!` with the
     /// Hermite polynomials `He_k`. A polynomial of degree 8: strong far from the origin, so that a batch must be
-    /// roughly centred: far out, a collapsed one scores better than a spread one. Cost `n`.
+    /// roughly centered: far out, a collapsed one scores better than a spread one. Cost `n`.
     Moments,
 }
 

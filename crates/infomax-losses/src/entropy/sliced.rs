@@ -2,7 +2,7 @@
 
 use crate::{
     Entropy, Estimate, Result,
-    entropy::{centred, entropy_part, mixture::positive},
+    entropy::{centered, entropy_part, mixture::positive},
     moments, op,
 };
 use candle_core::{DType, Device, Tensor};
@@ -146,7 +146,7 @@ pub(crate) fn directions(z: &Tensor, slices: usize, key: Key) -> Result<Tensor> 
 }
 
 /// VISReg (Wu et al., arXiv 2606.02572): squared mean, squared deviation of the standard deviations from 1,
-/// and the sliced 2-Wasserstein distance of the standardised batch to `N(0, I)`.
+/// and the sliced 2-Wasserstein distance of the standardized batch to `N(0, I)`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -155,8 +155,8 @@ pub struct VisReg {
     pub scale: f64,
     /// The weight of the shape part (0.9).
     pub shape: f64,
-    /// The weight of the centre part (0.9).
-    pub centre: f64,
+    /// The weight of the center part (0.9).
+    pub center: f64,
     /// The number of directions (4096).
     pub slices: usize,
     /// Added to the standard deviations (1e-4).
@@ -165,12 +165,12 @@ pub struct VisReg {
 
 impl Default for VisReg {
     fn default() -> Self {
-        Self { scale: 0.9, shape: 0.9, centre: 0.9, slices: 4096, eps: 1e-4 }
+        Self { scale: 0.9, shape: 0.9, center: 0.9, slices: 4096, eps: 1e-4 }
     }
 }
 
 impl VisReg {
-    /// `[scale, shape, centre]` of one view `(n, d)`: shape `(3)`, differentiable. The standard deviations
+    /// `[scale, shape, center]` of one view `(n, d)`: shape `(3)`, differentiable. The standard deviations
     /// that the shape part divides by get no gradient.
     ///
     /// # Errors
@@ -178,11 +178,11 @@ impl VisReg {
     pub fn parts(&self, z: &Tensor, key: Key) -> Result<Tensor> {
         let z = moments::matrix("visreg", z, 2)?;
         let n = z.dim(0)?;
-        let zc = centred(&z)?;
+        let zc = centered(&z)?;
         // The floor keeps the gradient of the root finite for a constant column.
         let std = zc.sqr()?.mean_keepdim(0)?.maximum(1e-24)?.sqrt()?;
         let scale = std.affine(-1.0, 1.0)?.sqr()?.mean_all()?;
-        let centre = z.mean(0)?.sqr()?.mean_all()?;
+        let center = z.mean(0)?.sqr()?.mean_all()?;
         let standard = zc.broadcast_div(&(std.detach() + self.eps)?)?;
         let y = project(&standard, &directions(&z, self.slices, key)?)?;
         let quantiles: Vec<f64> = (1..=n).map(|i| normal_quantile(i as f64 / (n as f64 + 1.0))).collect();
@@ -202,7 +202,7 @@ impl VisReg {
         let grad =
             Tensor::from_vec(residual, (n, m), &Device::Cpu)?.to_dtype(z.dtype())?.to_device(z.device())?;
         let shape = op::attach(&y, op::scalar(sum / (n * m) as f64, &z)?, move |g| grad.broadcast_mul(g))?;
-        Ok(Tensor::stack(&[scale, shape, centre], 0)?)
+        Ok(Tensor::stack(&[scale, shape, center], 0)?)
     }
 }
 
@@ -229,7 +229,7 @@ impl Term for VisReg {
         Ok(vec![
             entropy_part("scale", self.scale, parts.get(0)?),
             entropy_part("shape", self.shape, parts.get(1)?),
-            entropy_part("centre", self.centre, parts.get(2)?),
+            entropy_part("center", self.center, parts.get(2)?),
         ])
     }
 }
@@ -241,7 +241,7 @@ impl Entropy for VisReg {
 
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {
         let parts = op::host(&self.parts(z, Key::new(0).fold_named("visreg"))?)?;
-        let nats = -(self.scale * parts[0] + self.shape * parts[1] + self.centre * parts[2]);
+        let nats = -(self.scale * parts[0] + self.shape * parts[1] + self.center * parts[2]);
         Ok(Estimate { nats, bound: Bound::Surrogate })
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::pairwise::squared_distances;
 use crate::{
-    Entropy, Error, Estimate, Path, Result,
-    entropy::{centred, entropy_part, mixture::positive, per_view},
+    Entropy, Error, Estimate, MomentForm, Result,
+    entropy::{centered, entropy_part, mixture::positive, per_view},
     invariance::normalize_rows,
     moments, op,
 };
@@ -13,7 +13,7 @@ use infomax_kernels::columns::{Columns, Finishing, column_moments, inner_product
 use infomax_kernels::linalg;
 
 /// Barlow Twins (Zbontar et al., arXiv 2103.03230): `on = sum_j (C_jj - 1)^2` and `off = sum_{i != j} C_ij^2`
-/// of the cross-correlation `C = Z1^T Z2 / n` of standardised columns (biased variance plus `eps`).
+/// of the cross-correlation `C = Z1^T Z2 / n` of standardized columns (biased variance plus `eps`).
 ///
 /// Through `||Z1^T Z2||_F^2 = sum(K1 o K2)` when `n < d`. For more than two views: the mean over pairs.
 /// `on` is the invariance part, `off` the entropy part.
@@ -28,12 +28,12 @@ pub struct Barlow {
     /// Added to the variances (1e-5).
     pub eps: f64,
     /// The form of the off-diagonal part.
-    pub path: Path,
+    pub path: MomentForm,
 }
 
 impl Default for Barlow {
     fn default() -> Self {
-        Self { scale: 1.0, lambda: 0.0051, eps: 1e-5, path: Path::Auto }
+        Self { scale: 1.0, lambda: 0.0051, eps: 1e-5, path: MomentForm::Auto }
     }
 }
 
@@ -76,7 +76,7 @@ impl Entropy for Barlow {
 ///
 /// # Errors
 /// Views of unequal shape, or of fewer than two rows.
-pub fn barlow(z1: &Tensor, z2: &Tensor, eps: f64, path: Path) -> Result<Tensor> {
+pub fn barlow(z1: &Tensor, z2: &Tensor, eps: f64, path: MomentForm) -> Result<Tensor> {
     let (z1, z2) = (moments::matrix("barlow", z1, 2)?, moments::matrix("barlow", z2, 2)?);
     if z1.dims() != z2.dims() {
         return Err(Error::Shape {
@@ -90,7 +90,7 @@ pub fn barlow(z1: &Tensor, z2: &Tensor, eps: f64, path: Path) -> Result<Tensor> 
         return barlow_gram(&z1, &z2, eps);
     }
     let standard = |z: &Tensor| -> Result<Tensor> {
-        let zc = centred(z)?;
+        let zc = centered(z)?;
         let variances = (zc.sqr()?.mean_keepdim(0)? + eps)?;
         Ok(zc.broadcast_div(&variances.sqrt()?)?)
     };
@@ -104,7 +104,7 @@ pub fn barlow(z1: &Tensor, z2: &Tensor, eps: f64, path: Path) -> Result<Tensor> 
 }
 
 /// [`barlow`] through `sum(K1 o K2) = ||X1^T X2||_F^2`, with the gradient in closed form:
-/// `dX1 = 2/n^2 d_off K2 X1 + X2 diag(2 d_on (c - 1) - 2 d_off c) / n`, then through the standardisation.
+/// `dX1 = 2/n^2 d_off K2 X1 + X2 diag(2 d_on (c - 1) - 2 d_off c) / n`, then through the standardization.
 fn barlow_gram(z1: &Tensor, z2: &Tensor, eps: f64) -> Result<Tensor> {
     let (n, d) = z1.dims2()?;
     let count = n as f64;
@@ -145,17 +145,17 @@ fn barlow_gram(z1: &Tensor, z2: &Tensor, eps: f64) -> Result<Tensor> {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Frossl {
-    /// The factor of the regularisation (1).
+    /// The factor of the regularization (1).
     pub weight: f64,
     /// The factor of the invariance part (1).
     pub invariance: f64,
     /// The form of the norm.
-    pub path: Path,
+    pub path: MomentForm,
 }
 
 impl Default for Frossl {
     fn default() -> Self {
-        Self { weight: 1.0, invariance: 1.0, path: Path::Auto }
+        Self { weight: 1.0, invariance: 1.0, path: MomentForm::Auto }
     }
 }
 
@@ -198,7 +198,7 @@ impl Frossl {
                 return Ok(x.left(&product, &Finishing { alpha, add: None, project, post })?);
             }
             let g = x.right(&product, &Finishing { alpha, ..Default::default() })?;
-            Ok(x.through_normalisation(&g, &project, &scale)?)
+            Ok(x.through_normalization(&g, &project, &scale)?)
         };
         Ok(op::attach(&z, value, grad)?)
     }
@@ -222,7 +222,7 @@ impl Term for Frossl {
             z.projections.iter().map(|v| ctx.collective.all_gather(v)).collect::<Result<Vec<_>, _>>()?;
         let count = views.len() as f64;
         let entropies = views.iter().map(|v| self.entropy(v)).collect::<Result<Vec<_>>>()?;
-        let regularisation = Tensor::stack(&entropies, 0)?.sum_all()?.neg()?;
+        let regularization = Tensor::stack(&entropies, 0)?.sum_all()?.neg()?;
         let unit = views.iter().map(|v| unit_columns(&op::widen(v)?)).collect::<Result<Vec<_>>>()?;
         let stacked = Tensor::stack(&unit, 0)?;
         let error = stacked.broadcast_sub(&stacked.mean_keepdim(0)?)?.sqr()?.mean_all()?;
@@ -230,7 +230,7 @@ impl Term for Frossl {
         let value = (error * (count * count * views[0].dim(1)? as f64))?;
         Ok(vec![
             Part { name: "invariance".into(), role: Role::Invariance, weight: self.invariance, value },
-            entropy_part("frossl", self.weight, regularisation),
+            entropy_part("frossl", self.weight, regularization),
         ])
     }
 }
@@ -241,7 +241,7 @@ impl Entropy for Frossl {
     }
 }
 
-/// The matrix-based Renyi entropy `1/(1 - alpha) ln tr A^alpha` of the normalised kernel matrix
+/// The matrix-based Renyi entropy `1/(1 - alpha) ln tr A^alpha` of the normalized kernel matrix
 /// `A_ij = exp(-|z_i - z_j|^2 / (2 sigma^2)) / n` (Sanchez Giraldo et al., arXiv 1211.2459); at `alpha = 1` the
 /// von Neumann entropy `-tr A ln A`; at `alpha = 2`, `-ln ||A||_F^2` without an eigenvalue. In `[0, ln n]`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]

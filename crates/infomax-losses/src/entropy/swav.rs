@@ -24,7 +24,7 @@ use infomax_core::{Bound, Context, Embeddings, Key, Part, Role, Term, TermState}
 ///
 /// # State
 /// The prototypes `(K, d)` are a part of the objective and not of the model: drawn from `seed` at the first use,
-/// moved after each optimiser step by gradient descent with momentum, scaled to unit length, and saved with a
+/// moved after each optimizer step by gradient descent with momentum, scaled to unit length, and saved with a
 /// checkpoint. They rest during the first `freeze_steps` steps.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -1,18 +1,18 @@
 //! VIbCReg: VICReg with correlations in place of covariances.
 
 use crate::{
-    Entropy, Estimate, Path, Reduce, Result,
-    entropy::{centred, entropy_part, gathered, variance_covariance},
+    Entropy, Estimate, MomentForm, Reduce, Result,
+    entropy::{centered, entropy_part, gathered, variance_covariance},
     moments, op,
 };
 use candle_core::Tensor;
 use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
 
-/// Variance and normalised covariance of VIbCReg (Lee and Aune, arXiv 2109.00783), as in solo-learn: the hinge of
+/// Variance and normalized covariance of VIbCReg (Lee and Aune, arXiv 2109.00783), as in solo-learn: the hinge of
 /// [`crate::entropy::Vicreg`] and `1/d^2 sum_{i != j} r_ij^2` of the correlations `r` of the columns.
 ///
 /// Correlations do not change with the scale of a column, so that the second part cannot be lowered by
-/// shrinking, and its size does not depend on `d`. Cost `n d min(n, d)`. The iterative normalisation of the
+/// shrinking, and its size does not depend on `d`. Cost `n d min(n, d)`. The iterative normalization of the
 /// paper is a layer of its projector and no part of the loss.
 ///
 /// # Gradient
@@ -32,7 +32,7 @@ pub struct Vibcreg {
     /// How the views' parts are joined (the sum).
     pub views: Reduce,
     /// The form of the covariance part.
-    pub path: Path,
+    pub path: MomentForm,
 }
 
 impl Default for Vibcreg {
@@ -43,7 +43,7 @@ impl Default for Vibcreg {
             gamma: 1.0,
             eps: 1e-4,
             views: Reduce::Sum,
-            path: Path::Auto,
+            path: MomentForm::Auto,
         }
     }
 }
@@ -56,7 +56,7 @@ impl Vibcreg {
     pub fn parts(&self, z: &Tensor) -> Result<Tensor> {
         let z = moments::matrix("vibcreg", z, 2)?;
         let (n, d) = z.dims2()?;
-        let zc = centred(&z)?;
+        let zc = centered(&z)?;
         let stds = ((zc.sqr()?.sum(0)? / (n - 1) as f64)? + self.eps)?.sqrt()?;
         let variance = (stds.neg()? + self.gamma)?.relu()?.mean_all()?;
         let norms = zc.sqr()?.sum_keepdim(0)?.maximum(1e-24)?.sqrt()?;

@@ -1,13 +1,13 @@
 //! The second-moment surrogate of VICReg: hinge on the standard deviations, squared covariances.
 
-use crate::{Entropy, Estimate, Path, Reduce, Result, entropy::entropy_part, moments, op};
+use crate::{Entropy, Estimate, MomentForm, Reduce, Result, entropy::entropy_part, moments, op};
 use candle_core::Tensor;
 use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
 use infomax_kernels::columns::{Columns, Finishing, inner_product};
 
-/// Variance and covariance regularisation of VICReg (Bardes, Ponce, LeCun; arXiv 2105.04906).
+/// Variance and covariance regularization of VICReg (Bardes, Ponce, LeCun; arXiv 2105.04906).
 ///
-/// Per view `Z` `(n, d)` with centred `Zc` and the unbiased `S = Zc^T Zc / (n - 1)`:
+/// Per view `Z` `(n, d)` with centered `Zc` and the unbiased `S = Zc^T Zc / (n - 1)`:
 ///
 /// ```text
 /// variance   = 1/d sum_j max(0, gamma - sqrt(S_jj + eps))
@@ -42,7 +42,7 @@ pub struct Vicreg {
     /// How the views' covariance parts are joined (the sum everywhere).
     pub covariance_views: Reduce,
     /// The form of the covariance part.
-    pub path: Path,
+    pub path: MomentForm,
 }
 
 impl Default for Vicreg {
@@ -54,7 +54,7 @@ impl Default for Vicreg {
             eps: 1e-4,
             variance_views: Reduce::Mean,
             covariance_views: Reduce::Sum,
-            path: Path::Auto,
+            path: MomentForm::Auto,
         }
     }
 }
@@ -103,14 +103,14 @@ impl Entropy for Vicreg {
 ///
 /// # Errors
 /// Anything but a matrix of at least two rows.
-pub fn variance_covariance(z: &Tensor, gamma: f64, eps: f64, path: Path) -> Result<Tensor> {
+pub fn variance_covariance(z: &Tensor, gamma: f64, eps: f64, path: MomentForm) -> Result<Tensor> {
     let z = moments::matrix("vicreg", z, 2)?;
     if !z.device().is_cpu() {
         return variance_covariance_composed(&z, gamma, eps);
     }
     let (n, d) = z.dims2()?;
     let (dof, dim) = ((n - 1) as f64, d as f64);
-    let (x, moments) = Columns::centred(&z)?;
+    let (x, moments) = Columns::centered(&z)?;
     let stds: Vec<f64> = moments.squares.iter().map(|s| (s / dof + eps).sqrt()).collect();
     let variance = stds.iter().map(|s| (gamma - s).max(0.0)).sum::<f64>() / dim;
     let hinge: Vec<f64> =

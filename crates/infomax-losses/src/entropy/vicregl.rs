@@ -1,7 +1,7 @@
 //! VICRegL: VICReg of the pooled embeddings and of matched local ones.
 
 use crate::{
-    Entropy, Error, Estimate, Path, Result,
+    Entropy, Error, Estimate, MomentForm, Result,
     entropy::{Vicreg, entropy_part, variance_covariance},
     invariance::mse,
     op,
@@ -9,7 +9,7 @@ use crate::{
 use candle_core::Tensor;
 use infomax_core::{Bound, Context, Embeddings, LocalMap, Part, Role, Term};
 
-/// The regularisation of VICRegL (Bardes, Ponce, LeCun; arXiv 2210.01571): `alpha` times the variance and
+/// The regularization of VICRegL (Bardes, Ponce, LeCun; arXiv 2210.01571): `alpha` times the variance and
 /// covariance of the embeddings, and `1 - alpha` times VICReg of local embeddings.
 ///
 /// Local embeddings come with the projections ([`infomax_core::Views::with_local`]): maps `(B, P, D)`, and the
@@ -60,8 +60,8 @@ impl Default for Vicregl {
 }
 
 impl Vicregl {
-    fn regularisation(&self, z: &Tensor) -> Result<Tensor> {
-        variance_covariance(z, self.gamma, self.eps, Path::Auto)
+    fn regularization(&self, z: &Tensor) -> Result<Tensor> {
+        variance_covariance(z, self.gamma, self.eps, MomentForm::Auto)
     }
 
     /// `[invariance, variance, covariance]` of the local embeddings: shape `(3)`, differentiable.
@@ -105,7 +105,7 @@ impl Vicregl {
         let mut parts = Vec::new();
         for m in 0..count {
             for side in [x, y] {
-                parts.push(self.regularisation(&side.narrow(0, m * batch, batch)?)?);
+                parts.push(self.regularization(&side.narrow(0, m * batch, batch)?)?);
             }
         }
         let parts = Tensor::stack(&parts, 0)?.mean(0)?;
@@ -129,7 +129,7 @@ impl Term for Vicregl {
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
         let mut global = Vec::new();
         for view in z.projections.iter() {
-            global.push(self.regularisation(&ctx.collective.all_gather(view)?)?);
+            global.push(self.regularization(&ctx.collective.all_gather(view)?)?);
         }
         let global = Tensor::stack(&global, 0)?.mean(0)?;
         let share = 1.0 - self.alpha;

@@ -7,7 +7,7 @@ pub use infomax_testing::assert_close;
 use infomax_testing::{Tolerance, read_npy};
 use std::path::PathBuf;
 
-pub mod catalogue;
+pub mod catalog;
 
 pub fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)

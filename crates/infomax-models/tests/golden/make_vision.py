@@ -2,7 +2,7 @@
 
 Run: python make_vision.py  (torch 2.15.0, torchvision 0.29.2).
 Weights follow a formula, so that none are stored: element i of the parameter number p in sorted order of our
-names is 0.3 sin(0.37 i + 1.3 p + 0.2), plus 1 for the scale of a normalisation; see ../vision.rs.
+names is 0.3 sin(0.37 i + 1.3 p + 0.2), plus 1 for the scale of a normalization; see ../vision.rs.
 torchvision's names of the vision transformer are turned into timm's, which are ours.
 """
 import json

@@ -1,8 +1,8 @@
-"""Writes optimisers.json: trajectories of PyTorch's optimisers, in float64.
+"""Writes optimizers.json: trajectories of PyTorch's optimizers, in float64.
 
 Run with `python generate.py` in this folder (PyTorch 2.x). The problem is
     loss(w, b, s) = 1/2 sum_i a_i (w_i - c_i)^2 + 1/4 sum_i w_i^4 + 1/2 sum_j (b_j - 0.3)^2 + sum_k cos(s_k)
-with the numbers below, so any framework can repeat it. `w` is a weight, `b` a bias, `s` a normalisation.
+with the numbers below, so any framework can repeat it. `w` is a weight, `b` a bias, `s` a normalization.
 SGD and AdamW are PyTorch's own; LARS is written out here from its published formulas.
 """
 
@@ -113,6 +113,6 @@ if __name__ == "__main__":
         "lr": [lr_at(step) for step in range(STEPS)],
         "cases": [{"config": config, "trajectory": run(make)} for config, make in CASES],
     }
-    with open("optimisers.json", "w") as file:
+    with open("optimizers.json", "w") as file:
         json.dump(document, file)
         file.write("\n")

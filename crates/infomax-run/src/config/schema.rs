@@ -56,10 +56,9 @@ impl<'a> Node<'a> {
     }
 
     fn collect(&mut self, schema: &'a Value) {
-        if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
-            if let Some(target) = target.strip_prefix('#').and_then(|pointer| root().pointer(pointer)) {
-                self.collect(target);
-            }
+        let target = schema.get("$ref").and_then(Value::as_str).and_then(|target| target.strip_prefix('#'));
+        if let Some(target) = target.and_then(|pointer| root().pointer(pointer)) {
+            self.collect(target);
         }
         for (key, value) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
             self.keys.insert(key.clone(), value);

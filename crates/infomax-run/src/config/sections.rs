@@ -158,7 +158,7 @@ impl RunConfig {
 pub struct DataConfig {
     /// The embedded data set or a folder; a `path` alone means the latter.
     pub source: Source,
-    /// The folder or file: whatever `infomax data info` recognises.
+    /// The folder or file: whatever `infomax data info` recognizes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// How many training images, the same number of each class (0: all of the folder).

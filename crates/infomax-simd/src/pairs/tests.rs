@@ -74,9 +74,9 @@ fn each_product_is_added_with_one_rounding() {
         run(Isa::EmulatedBf16, &pair(x0, x1), &pair(y0, y1), &[c; 16])[0][0]
     };
     let tiny = 2f32.powi(-24);
-    // The upper product comes first: half of a step, to the even neighbour, twice.
+    // The upper product comes first: half of a step, to the even neighbor, twice.
     assert_eq!(one(tiny, 1.0, tiny, 1.0, 1.0), 1.0);
-    // A whole step, then a half of one, to the even neighbour above.
+    // A whole step, then a half of one, to the even neighbor above.
     assert_eq!(one(2.0 * tiny, 1.0, tiny, 1.0, 1.0), 1.0 + 4.0 * tiny);
     // The other way round: a half is lost, then a whole step.
     assert_eq!(one(tiny, 1.0, 2.0 * tiny, 1.0, 1.0), 1.0 + 2.0 * tiny);

@@ -70,18 +70,18 @@ impl Encoder for Mlp {
     }
 }
 
-/// Invariance, spread around a running centre, and noise from the key of the step. At `nan_at` the spread
+/// Invariance, spread around a running center, and noise from the key of the step. At `nan_at` the spread
 /// is NaN.
 #[derive(Debug)]
 pub struct Toy {
-    pub centre: Tensor,
+    pub center: Tensor,
     pub nan_at: Option<u64>,
     pub collapse: bool,
 }
 
 impl Toy {
     pub fn new() -> Self {
-        Self { centre: Tensor::zeros(4, DType::F32, &Device::Cpu).unwrap(), nan_at: None, collapse: false }
+        Self { center: Tensor::zeros(4, DType::F32, &Device::Cpu).unwrap(), nan_at: None, collapse: false }
     }
 }
 
@@ -96,7 +96,7 @@ impl Objective for Toy {
         let (a, b) = (ctx.collective.all_gather(&z[0])?, ctx.collective.all_gather(&z[1])?);
         let noise = ctx.key.normal(0.0, 0.01, a.dims(), DType::F32, &Device::Cpu)?;
         let invariance = ((&a - &b)? + noise)?.sqr()?.mean_all()?;
-        let distance = a.broadcast_sub(&self.centre)?.sqr()?.mean_all()?;
+        let distance = a.broadcast_sub(&self.center)?.sqr()?.mean_all()?;
         let spread = match self.collapse {
             true => distance,
             false => (distance + 0.1)?.log()?.neg()?,
@@ -111,16 +111,16 @@ impl Objective for Toy {
 
     fn update(&mut self, z: &Embeddings, ctx: &Context<'_>) -> Result<()> {
         let all = ctx.collective.all_gather(&z.projections[0])?;
-        self.centre = ((&self.centre * 0.9)? + (all.mean(0)? * 0.1)?)?;
+        self.center = ((&self.center * 0.9)? + (all.mean(0)? * 0.1)?)?;
         Ok(())
     }
 
     fn state(&self) -> TermState {
-        [("centre".to_owned(), self.centre.clone())].into()
+        [("center".to_owned(), self.center.clone())].into()
     }
 
     fn load_state(&mut self, state: &TermState) -> Result<()> {
-        self.centre = state["centre"].clone();
+        self.center = state["center"].clone();
         Ok(())
     }
 }

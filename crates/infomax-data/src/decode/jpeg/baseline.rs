@@ -1,6 +1,6 @@
 //! The common kind of file, decoded where it is wanted.
 
-use super::colour::{self, Row};
+use super::color::{self, Row};
 use super::header::Header;
 use super::scan::{self, Plane};
 use crate::dataset::Part;
@@ -81,7 +81,7 @@ fn pixels<S: Simd>(
         let bright = &luma.row(y)[from(luma)..][..x.len()];
         if factors.0 == 1 {
             let (blue, red) = (&blue.row(y)[from(blue)..], &red.row(y)[from(red)..]);
-            colour::append_rgb(simd, bright, blue, red, &mut out);
+            color::append_rgb(simd, bright, blue, red, &mut out);
             continue;
         }
         for (plane, row) in [blue, red].into_iter().zip(&mut rows) {
@@ -97,7 +97,7 @@ fn pixels<S: Simd>(
         }
         let [blue, red] = &rows;
         let odd = x.start % 2;
-        colour::append_rgb(simd, bright, &blue.out[odd..], &red.out[odd..], &mut out);
+        color::append_rgb(simd, bright, &blue.out[odd..], &red.out[odd..], &mut out);
     }
     out
 }

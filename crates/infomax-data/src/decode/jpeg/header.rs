@@ -22,7 +22,7 @@ pub(super) struct Component {
 pub(super) struct Header {
     pub(super) width: usize,
     pub(super) height: usize,
-    /// One (grey) or three (YCbCr).
+    /// One (gray) or three (YCbCr).
     pub(super) components: Vec<Component>,
     quants: [Option<[u16; 64]>; 4],
     pub(super) dc: [Option<Table>; 4],
@@ -59,7 +59,7 @@ impl Header {
             match code {
                 0xc0 | 0xc1 => header.frame(segment)?,
                 0xc4 => header.huffman(segment)?,
-                0xdb => header.quantisation(segment)?,
+                0xdb => header.quantization(segment)?,
                 0xdd if segment.len() == 2 => header.restart = word(segment, 0)?,
                 0xda => {
                     header.scan(segment)?;
@@ -97,14 +97,14 @@ impl Header {
         }
         let sampling: Vec<_> = self.components.iter().map(|c| (c.h, c.v)).collect();
         let known = match sampling[..] {
-            [grey] => grey == (1, 1),
+            [gray] => gray == (1, 1),
             [(1 | 2, 1) | (2, 2), (1, 1), (1, 1)] => true,
             _ => false,
         };
         known.then_some(())
     }
 
-    fn quantisation(&mut self, mut segment: &[u8]) -> Option<()> {
+    fn quantization(&mut self, mut segment: &[u8]) -> Option<()> {
         while let [info, rest @ ..] = segment {
             let wide = match info >> 4 {
                 0 => 1,
@@ -160,7 +160,7 @@ impl Header {
         Some(())
     }
 
-    /// The steps of quantisation of a component, in the order of the scan.
+    /// The steps of quantization of a component, in the order of the scan.
     pub(super) fn steps(&self, component: &Component) -> Option<[i32; 64]> {
         let table = self.quants[component.quant].as_ref()?;
         let mut steps = [0; 64];

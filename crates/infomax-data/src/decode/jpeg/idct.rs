@@ -5,7 +5,7 @@
 //! blocks that could are looked at closely, and refused if they do. No encoder writes such blocks.
 
 #[cfg(target_arch = "x86_64")]
-use super::colour::v3;
+use super::color::v3;
 use infomax_simd::bytes::Simd;
 
 /// Coefficients of a block. Pairs of rows (0 and 2, 4 and 6, 1 and 3, 5 and 7) lie together, column by

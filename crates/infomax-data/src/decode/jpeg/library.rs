@@ -24,8 +24,8 @@ pub(super) fn decode(
     let most = sampling.map(|c| c.horizontal_sampling.max(c.vertical_sampling)).max().unwrap_or(1);
     let ink = frame.components.len() == 4;
     // RGB is asked for where the decoder has a conversion to it.
-    let grey = decoder.jpeg_color_space() == ColorSpace::Grayscale;
-    decoder.set_output_format(if grey { PixelFormat::Grayscale } else { PixelFormat::Rgb });
+    let gray = decoder.jpeg_color_space() == ColorSpace::Grayscale;
+    decoder.set_output_format(if gray { PixelFormat::Grayscale } else { PixelFormat::Rgb });
     // Chroma is interpolated across the borders of blocks, and otherwise in very narrow images: one block more
     // on each side makes what is inside independent of where the part ends.
     let block = 8 * usize::from(most);

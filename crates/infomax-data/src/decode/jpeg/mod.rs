@@ -1,13 +1,13 @@
 //! JPEG files: the common kind by a decoder made for crops, every other one by a port of libjpeg-turbo.
 //!
 //! Both give the pixels of libjpeg-turbo, bit for bit. Ours (`baseline`) takes what nearly all files are:
-//! one interleaved scan of 8-bit Huffman codes, grey or YCbCr with whole or half chroma. It computes
+//! one interleaved scan of 8-bit Huffman codes, gray or YCbCr with whole or half chroma. It computes
 //! nothing but the wanted box, and gives up at the first sign of anything else, damage included; the
 //! verdict on such a file is always the library's (`library`).
 
 mod baseline;
 mod bits;
-mod colour;
+mod color;
 mod header;
 mod huffman;
 mod idct;

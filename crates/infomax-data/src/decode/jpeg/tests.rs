@@ -35,7 +35,7 @@ fn picture(width: usize, height: usize, channels: usize, seed: u64) -> Vec<u8> {
 struct Kind {
     sampling: Option<Subsampling>,
     quality: u8,
-    optimise: bool,
+    optimize: bool,
     restart: u16,
 }
 
@@ -46,17 +46,17 @@ fn encode(width: usize, height: usize, kind: Kind, seed: u64) -> Vec<u8> {
     };
     let pixels = picture(width, height, channels, seed);
     let encoder = Encoder::new(&pixels, width, height, format).quality(kind.quality);
-    let encoder = encoder.optimize_huffman(kind.optimise).restart_blocks(kind.restart);
+    let encoder = encoder.optimize_huffman(kind.optimize).restart_blocks(kind.restart);
     encoder.subsampling(kind.sampling.unwrap_or(Subsampling::S444)).encode().unwrap()
 }
 
 fn kinds() -> impl Strategy<Value = Kind> {
     let samplings = [None, Some(Subsampling::S444), Some(Subsampling::S422), Some(Subsampling::S420)];
     let parts = (0..4usize, 1..=100u8, any::<bool>(), prop_oneof![Just(0u16), 1..40u16]);
-    parts.prop_map(move |(sampling, quality, optimise, restart)| Kind {
+    parts.prop_map(move |(sampling, quality, optimize, restart)| Kind {
         sampling: samplings[sampling],
         quality,
-        optimise,
+        optimize,
         restart,
     })
 }
@@ -133,7 +133,7 @@ proptest! {
 
 #[test]
 fn large_images_and_crops() {
-    let kind = Kind { sampling: Some(Subsampling::S420), quality: 90, optimise: false, restart: 0 };
+    let kind = Kind { sampling: Some(Subsampling::S420), quality: 90, optimize: false, restart: 0 };
     for sampling in [None, Some(Subsampling::S444), Some(Subsampling::S422), Some(Subsampling::S420)] {
         let bytes = encode(500, 375, Kind { sampling, ..kind }, 4);
         let all = CropBox { x: 0, y: 0, width: 500, height: 375 };
@@ -167,7 +167,7 @@ fn other_kinds_are_left_to_the_library() {
 #[test]
 fn damage_is_noticed_outside_of_the_crop() {
     for restart in [0, 3] {
-        let kind = Kind { sampling: Some(Subsampling::S420), quality: 80, optimise: false, restart };
+        let kind = Kind { sampling: Some(Subsampling::S420), quality: 80, optimize: false, restart };
         let bytes = encode(96, 96, kind, 5);
         for wanted in
             [CropBox { x: 0, y: 0, width: 9, height: 9 }, CropBox { x: 90, y: 90, width: 6, height: 6 }]

@@ -129,12 +129,12 @@ fn wide(simd: V3, bytes: &Bytes) -> [__m256i; 2] {
     [simd.avx2._mm256_cvtepu8_epi16(low), simd.avx2._mm256_cvtepu8_epi16(high)]
 }
 
-/// The order in which bytes of one colour go into the three thirds of 16 interleaved pixels.
-const fn spread(colour: usize) -> [[u8; 16]; 3] {
+/// The order in which bytes of one color go into the three thirds of 16 interleaved pixels.
+const fn spread(color: usize) -> [[u8; 16]; 3] {
     let mut out = [[0x80; 16]; 3];
     let mut pixel = 0;
     while pixel < 16 {
-        let at = 3 * pixel + colour;
+        let at = 3 * pixel + color;
         out[at / 16][at % 16] = pixel as u8;
         pixel += 1;
     }
@@ -150,13 +150,13 @@ pub(super) fn to_rgb(simd: V3, y: &Bytes, cb: &Bytes, cr: &Bytes) -> [[u8; 32]; 
     let ([y0, y1], [cb0, cb1], [cr0, cr1]) = (wide(simd, y), wide(simd, cb), wide(simd, cr));
     let (first, second) = (convert(simd, y0, cb0, cr0), convert(simd, y1, cb1, cr1));
     let mut thirds = [y0; 3];
-    for colour in 0..3 {
+    for color in 0..3 {
         // Each half of the lanes holds eight pixels of the first and of the second sixteen.
-        let bytes = avx2._mm256_packus_epi16(first[colour], second[colour]);
+        let bytes = avx2._mm256_packus_epi16(first[color], second[color]);
         let bytes = avx2._mm256_permute4x64_epi64::<0b11_01_10_00>(bytes);
-        for (third, order) in thirds.iter_mut().zip(SPREAD[colour]) {
+        for (third, order) in thirds.iter_mut().zip(SPREAD[color]) {
             let placed = avx2._mm256_shuffle_epi8(bytes, infomax_simd::bytes::cast([order; 2]));
-            *third = if colour == 0 { placed } else { avx2._mm256_or_si256(*third, placed) };
+            *third = if color == 0 { placed } else { avx2._mm256_or_si256(*third, placed) };
         }
     }
     let [a, b, c] = thirds;

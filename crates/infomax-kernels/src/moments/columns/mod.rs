@@ -1,7 +1,7 @@
 //! Second moments of a batch without a copy of it: [`Columns`] is `X = (Z - shift) diag(scale)` of a matrix
 //! `Z` `(n, d)`, formed on the way into the products with it.
 //!
-//! [`centre`], [`gram`] and [`second_moment`] are differentiable. The methods of [`Columns`] are the pieces
+//! [`center`], [`gram`] and [`second_moment`] are differentiable. The methods of [`Columns`] are the pieces
 //! of closed-form gradients and carry none themselves.
 
 pub(crate) mod moments;
@@ -60,7 +60,7 @@ pub struct Finishing<'a> {
     pub alpha: f64,
     /// `y_ij += factor_j w_ij` for other columns `W` of the shape of the product.
     pub add: Option<(&'a Columns, Vec<f64>)>,
-    /// `y_ij -= project_j x_ij sum_k x_kj y_kj`: the gradient through a normalisation of the columns.
+    /// `y_ij -= project_j x_ij sum_k x_kj y_kj`: the gradient through a normalization of the columns.
     pub project: Option<Vec<f64>>,
     /// `y_ij *= post_j`.
     pub post: Option<Vec<f64>>,
@@ -99,11 +99,11 @@ impl Columns {
         Self::new(z, vec![0.0; d], vec![1.0; d])
     }
 
-    /// The centred matrix, with the moments that it took.
+    /// The centered matrix, with the moments that it took.
     ///
     /// # Errors
     /// Anything but a matrix with elements.
-    pub fn centred(z: &Tensor) -> Result<(Self, ColumnMoments)> {
+    pub fn centered(z: &Tensor) -> Result<(Self, ColumnMoments)> {
         let moments = column_moments(z)?;
         let d = moments.mean.len();
         Ok((Self::new(z, moments.mean.clone(), vec![1.0; d])?, moments))
@@ -313,13 +313,13 @@ impl Columns {
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn through_normalisation(&self, g: &Tensor, project: &[f64], post: &[f64]) -> Result<Tensor> {
+    pub fn through_normalization(&self, g: &Tensor, project: &[f64], post: &[f64]) -> Result<Tensor> {
         let (_, d) = self.dims();
         let grad = Self::plain(g)?;
         let dots = self.dot_columns(&grad)?;
         if project.len() != d || post.len() != d {
             return Err(Error::Shape {
-                op: "Columns::through_normalisation",
+                op: "Columns::through_normalization",
                 name: "project, post",
                 expected: format!("{d} numbers each"),
                 got: vec![project.len(), post.len()],
@@ -423,25 +423,25 @@ pub fn inner_product(a: &Tensor, b: &Tensor) -> Result<f64> {
 ///
 /// # Errors
 /// Anything but a matrix with elements.
-pub fn centre(z: &Tensor) -> Result<Tensor> {
-    matrix("centre", z)?;
+pub fn center(z: &Tensor) -> Result<Tensor> {
+    matrix("center", z)?;
     let Path::Cpu(_) = Path::of(z) else {
-        return reference::centre(z);
+        return reference::center(z);
     };
-    Ok(contiguous(z)?.apply_op1(Centre)?)
+    Ok(contiguous(z)?.apply_op1(Center)?)
 }
 
-struct Centre;
+struct Center;
 
-impl Centre {
+impl Center {
     fn run(z: &Tensor) -> candle_core::Result<Tensor> {
-        Ok(Columns::centred(z)?.0.to_tensor()?)
+        Ok(Columns::centered(z)?.0.to_tensor()?)
     }
 }
 
-impl CustomOp1 for Centre {
+impl CustomOp1 for Center {
     fn name(&self) -> &'static str {
-        "centre"
+        "center"
     }
 
     fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {

@@ -27,7 +27,7 @@ use std::sync::Arc;
 /// `-2 c (diag(W 1) X - W X)` for distances.
 ///
 /// # Numerics
-/// Distances are taken after centring, are never negative and exactly 0 on the diagonal. Maxima are running,
+/// Distances are taken after centering, are never negative and exactly 0 on the diagonal. Maxima are running,
 /// sums over blocks in f64. In f32, exponentials have a relative error below 1.5e-7; in f64 they are the
 /// library's. A row that leaves out everything gives minus infinity. The same bits for any number of threads.
 ///
@@ -92,7 +92,7 @@ pub fn nearest_squared_distances(x: &Tensor) -> Result<Vec<f64>> {
 
 /// `|x_i - x_j|^2` `(n, n)` over the rows of `x` `(n, d)`, differentiable.
 ///
-/// Centred first, never negative, exactly 0 on the diagonal.
+/// Centered first, never negative, exactly 0 on the diagonal.
 ///
 /// # Gradient
 /// With `H = G + G^T` without its diagonal: `2 (diag(H 1) X - H X)`.
@@ -105,7 +105,7 @@ pub fn squared_distances(x: &Tensor) -> Result<Tensor> {
         return reference::squared_distances(x);
     };
     let x = contiguous(x)?;
-    let columns = Columns::centred(&x)?.0;
+    let columns = Columns::centered(&x)?.0;
     let gram = columns.gram(false)?;
     Ok(x.apply_op1(SquaredDistances { columns, gram })?)
 }

@@ -1,4 +1,4 @@
-//! Depthwise convolution: one kernel for each channel, vectorised over channels.
+//! Depthwise convolution: one kernel for each channel, vectorized over channels.
 //!
 //! A task takes one image and as many channels as a vector has lanes, and copies them into a padded buffer
 //! with the channels innermost. There every tap is one multiplication of whole vectors, whatever the stride,
@@ -8,7 +8,7 @@
 use crate::tensor::check;
 use crate::tensor::check::ConvShape;
 use crate::tensor::half::{half, wide, wide_option};
-use crate::tensor::optional::{self, Optional, Stored};
+use crate::tensor::optional::{self, Argument, Optional};
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
 use crate::{Conv2dConfig, Error, Result, reference};
@@ -163,7 +163,7 @@ unsafe fn stage<S: Simd>(buffer: &mut [S::T], source: &[S::T], plane: Plane, row
                 }
             }
         } else {
-            // Squares of channels and pixels, where all channels are there and neighbours stay neighbours.
+            // Squares of channels and pixels, where all channels are there and neighbors stay neighbors.
             let (skip, room) = cols.first(plane.w);
             if plane.channels == lanes && cols.step == 1 && room >= lanes {
                 for j in (0..room).step_by(lanes) {
@@ -555,15 +555,15 @@ impl Optional for Depthwise {
 
     fn run(
         &self,
-        xs: Stored<'_>,
-        weight: Stored<'_>,
-        bias: Option<Stored<'_>>,
+        xs: Argument<'_>,
+        weight: Argument<'_>,
+        bias: Option<Argument<'_>>,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         fn typed<T: Real>(
             op: &Depthwise,
-            xs: Stored<'_>,
-            weight: Stored<'_>,
-            bias: Option<Stored<'_>>,
+            xs: Argument<'_>,
+            weight: Argument<'_>,
+            bias: Option<Argument<'_>>,
         ) -> candle_core::Result<CpuStorage> {
             let bias = bias.map(|b| slice::<T>(b)).transpose()?;
             Ok(crate::tensor::storage::owned(op.forward(slice::<T>(xs)?, slice::<T>(weight)?, bias)))

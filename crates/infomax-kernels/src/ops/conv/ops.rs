@@ -5,7 +5,7 @@ use super::stage::Windows;
 use super::wgrad::WeightGrad;
 use crate::tensor::check;
 use crate::tensor::check::ConvShape;
-use crate::tensor::optional::{self, Optional, Stored};
+use crate::tensor::optional::{self, Argument, Optional};
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
 use crate::{Conv2dConfig, Result, reference};
@@ -241,15 +241,15 @@ impl Optional for Conv {
 
     fn run(
         &self,
-        xs: Stored<'_>,
-        weight: Stored<'_>,
-        bias: Option<Stored<'_>>,
+        xs: Argument<'_>,
+        weight: Argument<'_>,
+        bias: Option<Argument<'_>>,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         fn typed<T: Float>(
             op: &Conv,
-            xs: Stored<'_>,
-            weight: Stored<'_>,
-            bias: Option<Stored<'_>>,
+            xs: Argument<'_>,
+            weight: Argument<'_>,
+            bias: Option<Argument<'_>>,
         ) -> candle_core::Result<CpuStorage> {
             let bias = bias.map(|b| slice::<T>(b)).transpose()?;
             Ok(crate::tensor::storage::owned(op.forward(slice::<T>(xs)?, slice::<T>(weight)?, bias)))

@@ -1,7 +1,7 @@
 //! A copy of some rows of some images, with its zero padding, in which every window is plain addition.
 //!
 //! For a stride of `m` the columns are split into `m` phases, so that the pixels that one tap of
-//! neighbouring windows reads are neighbours in memory: the pixel `(i, j)` of the window grid and the tap
+//! neighboring windows reads are neighbors in memory: the pixel `(i, j)` of the window grid and the tap
 //! `(r, s)` meet at `base(i, j) + offset(channel, r, s)`.
 
 use infomax_simd::Float;

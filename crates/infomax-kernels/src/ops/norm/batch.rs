@@ -1,9 +1,9 @@
-//! Batch normalisation, with the residual sum and the activation in the same pass.
+//! Batch normalization, with the residual sum and the activation in the same pass.
 
 use super::batch_columns::{self as columns, Block};
 use super::batch_kernel::{Apply, GradApply, GradSums, Moments, Planes};
 use crate::tensor::check;
-use crate::tensor::optional::{self, Optional, Stored};
+use crate::tensor::optional::{self, Argument, Optional};
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
 use crate::{Activation, BatchNormOutput, Result, reference};
@@ -114,7 +114,7 @@ pub fn batch_norm_eval(
         eps,
         relu: act == Activation::Relu,
         train: false,
-        isa: isa,
+        isa,
     };
     op.apply(&contiguous(xs)?, weight, bias, residual)
 }
@@ -131,7 +131,7 @@ impl Channels {
         Planes { n: self.n, inner: self.inner, pitch: self.c * self.inner, first: c * self.inner }
     }
 
-    /// True if planes are so small that neighbouring channels go together.
+    /// True if planes are so small that neighboring channels go together.
     fn small(&self) -> bool {
         self.inner <= columns::SMALL
     }
@@ -305,15 +305,15 @@ impl Optional for BatchNorm {
 
     fn run(
         &self,
-        xs: Stored<'_>,
-        affine: Stored<'_>,
-        residual: Option<Stored<'_>>,
+        xs: Argument<'_>,
+        affine: Argument<'_>,
+        residual: Option<Argument<'_>>,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         fn typed<T: Real>(
             op: &BatchNorm,
-            xs: Stored<'_>,
-            affine: Stored<'_>,
-            residual: Option<Stored<'_>>,
+            xs: Argument<'_>,
+            affine: Argument<'_>,
+            residual: Option<Argument<'_>>,
         ) -> candle_core::Result<CpuStorage> {
             let residual = residual.map(|r| slice::<T>(r)).transpose()?;
             Ok(crate::tensor::storage::owned(op.forward(slice::<T>(xs)?, slice::<T>(affine)?, residual)))

@@ -1,4 +1,4 @@
-//! The passes of batch norm where planes are small (one element in the 1d form): some neighbouring channels
+//! The passes of batch norm where planes are small (one element in the 1d form): some neighboring channels
 //! together, so that the elements of a row lie side by side, whatever the size of a plane.
 //!
 //! A block of channels is one task, its rows are visited in order: the sums have the same bits for any number
@@ -93,7 +93,7 @@ impl<T: Real> Task for Moments<'_, T> {
             }
         });
         let mean: [T; WIDTH] = block.spread(|c| sums[c].0 / m);
-        let centred = block.sums::<T>(|i, sum, square| {
+        let centered = block.sums::<T>(|i, sum, square| {
             let row = sum.iter_mut().zip(square).zip(block.row(xs, i)).zip(&mean);
             for (((s, q), x), mean) in row {
                 let d = *x - *mean;
@@ -101,7 +101,7 @@ impl<T: Real> Task for Moments<'_, T> {
                 *q = A::fma(d, d, *q);
             }
         });
-        let channels = sums.iter().zip(&centred);
+        let channels = sums.iter().zip(&centered);
         // The rounding of the mean is taken back.
         channels
             .map(|((sum, _), (rest, square))| {

@@ -240,8 +240,8 @@ impl<T: Float> Kernel<T> for GradApply<'_, T> {
                     if residual {
                         S::store(dr.add(l), g);
                     }
-                    let centred = S::sub(S::load(x.as_ptr().add(l)), mean);
-                    S::store(dx.add(l), S::fma(g, a, S::fma(centred, b, c)));
+                    let centered = S::sub(S::load(x.as_ptr().add(l)), mean);
+                    S::store(dx.add(l), S::fma(g, a, S::fma(centered, b, c)));
                 }
                 for l in whole..p.inner {
                     let g = if !masked || y[l] > T::default() { dy[l] } else { T::default() };

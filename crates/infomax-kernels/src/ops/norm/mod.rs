@@ -1,4 +1,4 @@
-//! Normalisation layers.
+//! Normalization layers.
 
 mod batch;
 mod batch_columns;

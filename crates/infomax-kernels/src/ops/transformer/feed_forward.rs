@@ -1,10 +1,10 @@
-//! Normalisation, two linear maps with an activation between them, scale and residual sum.
+//! Normalization, two linear maps with an activation between them, scale and residual sum.
 
 use super::{AddRows, Norm, PullNorm, Start, Weights, matrix, ones_unless, part, whole};
 use crate::ops::elementwise::{Function, with_function};
 use crate::tensor::check;
 use crate::tensor::half::{half, wide, wide_option};
-use crate::tensor::optional::{self, Optional, Stored};
+use crate::tensor::optional::{self, Argument, Optional};
 use crate::tensor::parameters::Parameters;
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
@@ -44,11 +44,11 @@ pub struct FeedForward<'a> {
 
 /// `residual + scale (act(norm(xs) in_weight^T + in_bias) out_weight^T + out_bias)` over the last dimension of
 /// `xs` `(.., D)`; without `residual`, `xs` itself is added: the feed-forward half of a transformer layer with
-/// pre-normalisation (arXiv:2010.11929), and the channel half of a ConvNeXt block (arXiv:2201.03545).
+/// pre-normalization (arXiv:2010.11929), and the channel half of a ConvNeXt block (arXiv:2201.03545).
 ///
 /// # Gradient
 /// Of `xs`, `residual` and all parameters. The hidden values before the activation are kept from the forward
-/// pass; the normalised input and the activations are computed again.
+/// pass; the normalized input and the activations are computed again.
 /// The parameters are read again: update them after the backward pass.
 ///
 /// # Numerics
@@ -320,9 +320,9 @@ impl<T: Real> Optional for Dense<T> {
 
     fn run(
         &self,
-        xs: Stored<'_>,
-        _: Stored<'_>,
-        residual: Option<Stored<'_>>,
+        xs: Argument<'_>,
+        _: Argument<'_>,
+        residual: Option<Argument<'_>>,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let residual = residual.map(slice::<T>).transpose()?;
         let x = slice::<T>(xs)?;

@@ -1,4 +1,4 @@
-//! The two halves of a transformer layer, each as one operation: normalisation, products, activation or
+//! The two halves of a transformer layer, each as one operation: normalization, products, activation or
 //! attention, scale and residual sum.
 //!
 //! Candle's backward pass adds the gradient of every intermediate tensor to fresh zeros in a single thread;

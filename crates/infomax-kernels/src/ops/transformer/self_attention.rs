@@ -1,4 +1,4 @@
-//! Normalisation, attention with its projections, scale and residual sum.
+//! Normalization, attention with its projections, scale and residual sum.
 
 use super::{AddRows, Norm, PullNorm, Start, Weights, matrix, ones_unless, part, whole};
 use crate::linalg::mat::{Mat, product};
@@ -41,11 +41,11 @@ pub struct SelfAttention<'a> {
 }
 
 /// `xs + scale (attention(norm(xs) qkv_weight^T + qkv_bias) out_weight^T + out_bias)` for `xs` `(B, N, D)`: the
-/// attention half of a transformer layer with pre-normalisation (arXiv:2010.11929).
+/// attention half of a transformer layer with pre-normalization (arXiv:2010.11929).
 ///
 /// # Gradient
 /// Of `xs` and all parameters. Queries, keys, values, the output of the heads and `ln sum exp` of each row are
-/// kept from the forward pass; the normalised input and the weights of attention are computed again.
+/// kept from the forward pass; the normalized input and the weights of attention are computed again.
 /// The parameters are read again: update them after the backward pass.
 ///
 /// # Numerics

@@ -79,11 +79,11 @@ def solve():
     tight = {"xtol": 1e-15, "ftol": 1e-15, "gtol": 1e-15, "max_nfev": 400}
     while True:
         start = rng.normal(size=N * (D - 1)) * 1.2
-        centred = least_squares(lambda v: residuals(batch(np.append(v, 0.0)), True), start, max_nfev=300)
-        if centred.cost > 1e-14:
+        centered = least_squares(lambda v: residuals(batch(np.append(v, 0.0)), True), start, max_nfev=300)
+        if centered.cost > 1e-14:
             continue
         for _ in range(40):
-            start = (centred.x.reshape(N, D - 1) + rng.normal(size=D - 1) / 2).ravel()
+            start = (centered.x.reshape(N, D - 1) + rng.normal(size=D - 1) / 2).ravel()
             found = least_squares(lambda v: residuals(batch(v), False), np.append(start, rng.normal()), **tight)
             if found.cost < 1e-24:
                 return batch(found.x).numpy()

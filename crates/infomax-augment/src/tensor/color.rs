@@ -40,7 +40,7 @@ pub(crate) fn grayscale<const FUSED: bool>(planes: &mut [u8], plane: usize) {
     }
 }
 
-/// `factor v + (1 - factor) m` with the mean `m` of the luma, cut off pixel by pixel; of grey images and of
+/// `factor v + (1 - factor) m` with the mean `m` of the luma, cut off pixel by pixel; of gray images and of
 /// bands, the mean value. The sum is exact; torchvision's, in single precision, is so below 2^24 (256 x 256).
 #[inline(always)]
 pub(crate) fn contrast<const FUSED: bool>(planes: &mut [u8], plane: usize, factor: f32) {
@@ -82,23 +82,23 @@ pub(crate) fn saturation<const FUSED: bool>(planes: &mut [u8], plane: usize, fac
 mod tests {
     use super::*;
 
-    /// Every colour against torchvision's formulas, written as it computes them, one rounding after the other.
+    /// Every color against torchvision's formulas, written as it computes them, one rounding after the other.
     #[test]
-    fn every_colour_equals_the_reference() {
+    fn every_color_equals_the_reference() {
         let side = 1 << 16;
         let fused = |a: f32, b: f32, c: f32| (f64::from(a) * f64::from(b) + f64::from(c)) as f32;
         for r in 0..=255u8 {
             let factor = f32::from(r) / 127.0;
             let other = (1.0 - f64::from(factor)) as f32;
-            let colours: Vec<u8> = (0..3 * side).map(|i| [r, (i >> 8) as u8, i as u8][i / side]).collect();
-            let mut grey = [colours.clone(), colours.clone()];
-            grayscale::<false>(&mut grey[0], side);
-            grayscale::<true>(&mut grey[1], side);
-            let mut vivid = [colours.clone(), colours.clone()];
+            let colors: Vec<u8> = (0..3 * side).map(|i| [r, (i >> 8) as u8, i as u8][i / side]).collect();
+            let mut gray = [colors.clone(), colors.clone()];
+            grayscale::<false>(&mut gray[0], side);
+            grayscale::<true>(&mut gray[1], side);
+            let mut vivid = [colors.clone(), colors.clone()];
             saturation::<false>(&mut vivid[0], side, factor);
             saturation::<true>(&mut vivid[1], side, factor);
             for i in 0..side {
-                let rgb = [0, 1, 2].map(|c| f32::from(colours[c * side + i]));
+                let rgb = [0, 1, 2].map(|c| f32::from(colors[c * side + i]));
                 let products = [0.2989f32 * rgb[0], 0.587 * rgb[1], 0.114 * rgb[2]];
                 let luma = [
                     ((products[0] + products[1]) + products[2]).trunc(),
@@ -109,7 +109,7 @@ mod tests {
                         let scaled = factor * rgb[c];
                         let mixed = if k == 0 { scaled + other * luma } else { fused(luma, other, scaled) };
                         let at = c * side + i;
-                        assert_eq!(f32::from(grey[k][at]), luma, "{rgb:?} {k}");
+                        assert_eq!(f32::from(gray[k][at]), luma, "{rgb:?} {k}");
                         assert_eq!(vivid[k][at], mixed.clamp(0.0, 255.0) as u8, "{rgb:?} {k} {factor}");
                     }
                 }

@@ -67,7 +67,7 @@ const INVARIANCES: &[&str] = &[
 ];
 
 /// All of them, small enough to be quick.
-pub fn catalogue() -> Vec<Case> {
+pub fn catalog() -> Vec<Case> {
     let none: InvarianceConfig = toml::from_str("kind = \"none\"").unwrap();
     let mut cases = Vec::new();
     for named in names() {

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn all_colours_are_those_of_the_plain_loop() {
+    fn all_colors_are_those_of_the_plain_loop() {
         infomax_simd::bytes::dispatch(All);
     }
 

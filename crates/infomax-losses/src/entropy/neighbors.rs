@@ -1,4 +1,4 @@
-//! Nearest-neighbour entropies.
+//! Nearest-neighbor entropies.
 
 use crate::{Error, Result, entropy::per_view, invariance::normalize_rows, moments, op, special};
 use candle_core::{DType, Device, Tensor};
@@ -17,17 +17,17 @@ pub enum Metric {
     Chebyshev,
 }
 
-/// `H = psi(n) - psi(k) + ln V_d + d/n sum_i ln r_k(i)` with the distance `r_k` to the `k`-th neighbour and
+/// `H = psi(n) - psi(k) + ln V_d + d/n sum_i ln r_k(i)` with the distance `r_k` to the `k`-th neighbor and
 /// the volume `V_d` of the unit ball (Kozachenko and Leonenko 1987; Kraskov et al. 2004).
 ///
-/// Consistent; piecewise smooth, with the gradient through the selected neighbour. Cost `n^2 d`, in f64.
+/// Consistent; piecewise smooth, with the gradient through the selected neighbor. Cost `n^2 d`, in f64.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct KozachenkoLeonenko {
     /// The factor in the total.
     pub weight: f64,
-    /// The number of the neighbour (3).
+    /// The number of the neighbor (3).
     pub k: usize,
     /// The norm.
     pub metric: Metric,
@@ -43,7 +43,7 @@ impl KozachenkoLeonenko {
     /// The entropy of the rows of `z` `(n, d)`: a scalar, differentiable.
     ///
     /// # Errors
-    /// `k` outside of `1..n`; two equal rows among the `k` neighbours (the entropy is minus infinity: add a
+    /// `k` outside of `1..n`; two equal rows among the `k` neighbors (the entropy is minus infinity: add a
     /// seeded jitter far below the resolution of the data).
     pub fn entropy(&self, z: &Tensor) -> Result<Tensor> {
         let z = moments::matrix("kozachenko-leonenko", z, 2)?;
@@ -79,7 +79,7 @@ impl KozachenkoLeonenko {
                     term: "kozachenko-leonenko",
                     key: "k",
                     value: self.k.to_string(),
-                    reason: "rows are equal to their neighbours, so the estimate is minus infinity",
+                    reason: "rows are equal to their neighbors, so the estimate is minus infinity",
                 });
             }
             match self.metric {
@@ -160,8 +160,8 @@ impl KoLeo {
                 best.1 as u32
             })
             .collect();
-        let neighbours = x.index_select(&Tensor::from_vec(nearest, n, z.device())?, 0)?;
-        let r2 = ((x - neighbours)? + self.eps)?.sqr()?.sum(1)?;
+        let neighbors = x.index_select(&Tensor::from_vec(nearest, n, z.device())?, 0)?;
+        let r2 = ((x - neighbors)? + self.eps)?.sqr()?.sum(1)?;
         // In f32 a collapsed pair underflows to 0, where the root has no gradient.
         let r2 = if z.dtype() == DType::F32 { r2.maximum(1e-20)? } else { r2 };
         Ok((r2.sqrt()? + self.eps)?.log()?.mean_all()?)

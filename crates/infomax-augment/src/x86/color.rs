@@ -1,4 +1,4 @@
-//! Changes of colour, 32 pixels at once.
+//! Changes of color, 32 pixels at once.
 
 use super::{Block, V3, all, floats, narrow};
 use core::arch::x86_64::{__m256, __m256i};
@@ -39,21 +39,21 @@ pub(crate) fn saturation(simd: V3, factor: f32, r: &mut Block, g: &mut Block, b:
     let (mut nr, mut ng, mut nb) = ([zero; 4], [zero; 4], [zero; 4]);
     for part in 0..4 {
         let (fr, fg, fb) = (floats(simd, r, part), floats(simd, g, part), floats(simd, b, part));
-        let grey = luma(simd, fr, fg, fb);
-        nr[part] = simd.avx._mm256_cvttps_epi32(blend(simd, grey, fr, factor));
-        ng[part] = simd.avx._mm256_cvttps_epi32(blend(simd, grey, fg, factor));
-        nb[part] = simd.avx._mm256_cvttps_epi32(blend(simd, grey, fb, factor));
+        let gray = luma(simd, fr, fg, fb);
+        nr[part] = simd.avx._mm256_cvttps_epi32(blend(simd, gray, fr, factor));
+        ng[part] = simd.avx._mm256_cvttps_epi32(blend(simd, gray, fg, factor));
+        nb[part] = simd.avx._mm256_cvttps_epi32(blend(simd, gray, fb, factor));
     }
     (*r, *g, *b) = (narrow(simd, nr), narrow(simd, ng), narrow(simd, nb));
 }
 
 /// The luma of every pixel, `(19595 r + 38470 g + 7471 b + 32768) >> 16`, in 16 bits.
 ///
-/// The weights are split into bytes, `256 high + low`, and the colours are taken relative to 128, so that no
+/// The weights are split into bytes, `256 high + low`, and the colors are taken relative to 128, so that no
 /// sum leaves 16 bits: with those of the high bytes at least `-255 * 128` and of the low ones `-256 * 128`.
 /// Half a level is 128 times the constant 1 beside blue.
 #[inline(always)]
-pub(crate) fn grey(simd: V3, r: &Block, g: &Block, b: &Block) -> Block {
+pub(crate) fn gray(simd: V3, r: &Block, g: &Block, b: &Block) -> Block {
     let avx2 = simd.avx2;
     let middle = simd.avx._mm256_set1_epi8(-128);
     let signed = |v: &Block| avx2._mm256_xor_si256(infomax_simd::bytes::cast(*v), middle);

@@ -1,4 +1,4 @@
-//! The optimisers against PyTorch's trajectories, on quadratics, over a save and load, and on bad input.
+//! The optimizers against PyTorch's trajectories, on quadratics, over a save and load, and on bad input.
 
 #![allow(clippy::unwrap_used)] // Helpers outside of the test functions.
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 fn golden() -> Value {
-    serde_json::from_str(include_str!("golden/optimisers.json")).unwrap()
+    serde_json::from_str(include_str!("golden/optimizers.json")).unwrap()
 }
 
 fn tensor(value: &Value, dtype: DType) -> Tensor {
