@@ -478,3 +478,27 @@ fn objectives_are_listed() {
     let list: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert!(list.as_array().unwrap().iter().any(|o| o["name"] == "vicreg"));
 }
+
+/// The trainer's guard sees what a built-in objective makes of weights that are too large, and says from where to go on.
+#[test]
+fn a_divergence_names_the_part_and_the_last_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let more = [
+        "--set",
+        "optim.lr=1e30",
+        "--set",
+        "optim.warmup_epochs=0",
+        "--set",
+        "train.checkpoint_every_steps=1",
+        "--set",
+        "train.max_steps=5",
+        "--run",
+        "run",
+    ];
+    let output = pretrain(dir.path(), &more);
+    assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+    let message = stderr(&output);
+    for part in ["the part `", "is not finite", "at step 1", "step-00000001"] {
+        assert!(message.contains(part), "`{part}` is not in: {message}");
+    }
+}

@@ -30,7 +30,7 @@ pub(super) fn unused(metadata: &Value, root: &str, sources: &[Source]) -> Vec<Fi
             let is_named = |code: &str| names.iter().any(|name| words(code, name).next().is_some());
             let named = files.iter().any(|(path, code, text)| match kind {
                 "build" => *path == "build.rs" && is_named(code),
-                "dev" => is_named(code) || comments(text).any(|line| is_named(line)),
+                "dev" => is_named(code) || comments(text).any(is_named),
                 _ => path.starts_with("src/") && is_named(code),
             });
             if !named {
