@@ -1,0 +1,2 @@
+//! Device check.
+fn main() {}

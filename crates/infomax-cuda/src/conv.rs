@@ -1,0 +1,477 @@
+//! Convolution by cuDNN: forward, and the gradients of the input and of the weight.
+
+use crate::graph::node2;
+use crate::launch::{Arg, Value, contiguous, count32, device, empty, suffix, tensor, with_values};
+use crate::types::ConvShape;
+use crate::{Conv2dConfig, Error, Images, Math, Options, Result, Search};
+use candle_core::cuda::cudarc::cudnn::{CudnnError, result, sys};
+use candle_core::cuda::cudarc::driver::CudaStream;
+use candle_core::cuda::DeviceId;
+use candle_core::{CudaDevice, CudaStorage, DType, Tensor};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Convolution of images `xs` with `weight` `(K, C / groups, R, S)`, f32 or bf16 (with sums in f32).
+///
+/// ```text
+/// ys[n, k, p, q] = bias[k] + sum over (c, r, s) of
+///     weight[k, c, r, s] * xs[n, c, p * stride + r * dilation - padding, q * stride + s * dilation - padding]
+/// P = (H + 2 padding - dilation (R - 1) - 1) / stride + 1, rounded down
+/// ```
+///
+/// A cross-correlation, like `torch.nn.functional.conv2d`. `xs` is `(N, C, H, W)` and the result `(N, K, P, Q)`, or
+/// with [`Images::ChannelsLast`] `(N, H, W, C)` and `(N, P, Q, K)`.
+///
+/// # Gradient
+/// Of `xs`, `weight` and `bias`, by cuDNN too. `xs` gets none (and no time is spent) if nothing it was made of is a
+/// variable.
+///
+/// # Numerics
+/// f32 sums; f32 factors are rounded to TF32 with [`Math::Tf32`]. [`Search::Deterministic`] gives the same bits in
+/// every run on the same card with the same cuDNN.
+///
+/// # Errors
+/// Shapes or types that do not fit; a tensor that is not on a CUDA device; a convolution without an algorithm.
+pub fn conv2d(
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    cfg: Conv2dConfig,
+    options: Options,
+) -> Result<Tensor> {
+    const OP: &str = "conv2d";
+    suffix(OP, xs)?;
+    let device = device(OP, "xs", xs)?;
+    let images = options.images;
+    let sizes = images.sizes(OP, xs)?;
+    let weight_sizes = Images::ChannelsFirst.sizes(OP, weight)?;
+    let shape = ConvShape::new(sizes, weight_sizes, cfg)?;
+    if weight.dtype() != xs.dtype() {
+        let expected = "the type of xs";
+        return Err(Error::DType { op: OP, name: "weight", got: weight.dtype(), expected });
+    }
+    if let Some(bias) = bias
+        && bias.dims() != [shape.k]
+    {
+        let expected = format!("({})", shape.k);
+        return Err(Error::Shape { op: OP, name: "bias", expected, got: bias.dims().to_vec() });
+    }
+    count32(OP, "xs", xs.elem_count())?;
+    count32(OP, "xs", shape.n * shape.k * shape.p * shape.q)?;
+    let xs = contiguous(xs)?;
+    let conv = Conv { device, key: Key { shape, bf16: xs.dtype() == DType::BF16, options } };
+    let stored = conv.store(&weight.detach())?;
+    let ys = conv.run(Direction::Forward, &xs, &stored)?;
+    let out = images.shape([shape.n, shape.k, shape.p, shape.q]);
+    let ys = node2(OP, [&xs, weight], ys, &out[..], move |[x, w], _, g| {
+        let mut dx = None;
+        if x.track_op() {
+            dx = Some(tensor(conv.run(Direction::Input, &stored, g)?, x.shape()));
+        }
+        let mut dw = None;
+        if w.track_op() {
+            dw = Some(conv.load(conv.run(Direction::Weight, x, g)?)?);
+        }
+        Ok([dx, dw])
+    })?;
+    match bias {
+        None => Ok(ys),
+        Some(bias) => {
+            let bias = bias.to_dtype(ys.dtype())?;
+            Ok(ys.broadcast_add(&bias.reshape(&images.shape([1, shape.k, 1, 1])[..])?)?)
+        }
+    }
+}
+
+/// Forgets the algorithms that were chosen on this thread.
+pub fn forget_plans() {
+    PLANS.with_borrow_mut(HashMap::clear);
+}
+
+/// What cuDNN computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Direction {
+    /// Images and weight to images.
+    Forward,
+    /// Weight and gradient to the gradient of the images.
+    Input,
+    /// Images and gradient to the gradient of the weight.
+    Weight,
+}
+
+/// Everything that a choice of algorithm depends on, beside the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    shape: ConvShape,
+    bf16: bool,
+    options: Options,
+}
+
+#[derive(Clone, Debug)]
+struct Conv {
+    device: CudaDevice,
+    key: Key,
+}
+
+impl Conv {
+    /// The weight in the order that cuDNN reads: `(K, R, S, C / groups)` for channels last.
+    fn store(&self, weight: &Tensor) -> candle_core::Result<Tensor> {
+        match self.key.options.images {
+            Images::ChannelsFirst => weight.contiguous(),
+            Images::ChannelsLast => weight.permute((0, 2, 3, 1))?.contiguous(),
+        }
+    }
+
+    /// Its gradient as `(K, C / groups, R, S)`.
+    fn load(&self, storage: CudaStorage) -> candle_core::Result<Tensor> {
+        let ConvShape { k, c, r, s, cfg, .. } = self.key.shape;
+        match self.key.options.images {
+            Images::ChannelsFirst => Ok(tensor(storage, (k, c / cfg.groups, r, s))),
+            Images::ChannelsLast => {
+                tensor(storage, (k, r, s, c / cfg.groups)).permute((0, 3, 1, 2))?.contiguous()
+            }
+        }
+    }
+
+    /// Runs one direction on its two inputs.
+    fn run(&self, direction: Direction, a: &Tensor, b: &Tensor) -> candle_core::Result<CudaStorage> {
+        let ConvShape { n, c, h, w, k, r, s, p, q, cfg } = self.key.shape;
+        let len = match direction {
+            Direction::Forward => n * k * p * q,
+            Direction::Input => n * c * h * w,
+            Direction::Weight => k * (c / cfg.groups) * r * s,
+        };
+        let mut out = empty(&self.device, a.dtype(), len)?;
+        let handle = Handle::of(&self.device)?;
+        let plan = Plan::of(&self.device, &handle, direction, self.key, [a, b], &mut out)?;
+        // An algorithm may turn out not to take the shape: then the next one is tried, and kept.
+        let mut last = None;
+        while let Some(choice) = plan.choices.get(plan.at.get()) {
+            let mut space = empty(&self.device, DType::U8, choice.space)?;
+            let args = vec![Arg::Read(a), Arg::Read(b), Arg::Write(&mut out), Arg::Write(&mut space)];
+            let done = with_values(&self.device, args, |values| Ok(plan.run(&handle, *choice, &addresses(values))))?;
+            match done {
+                Ok(()) => return Ok(out),
+                Err(error) => last = Some(error),
+            }
+            plan.at.set(plan.at.get() + 1);
+        }
+        plan.at.set(0);
+        Err(match last {
+            Some(error) => candle_core::Error::wrap(error).context(format!("conv2d, {direction:?}")),
+            None => {
+                let what = format!("{direction:?} of {:?}", self.key);
+                Error::NoAlgorithm { op: "conv2d", what }.into()
+            }
+        })
+    }
+}
+
+/// The addresses among the arguments.
+fn addresses(values: &[Value]) -> Vec<*mut c_void> {
+    values.iter().map(|v| if let Value::U64(p) = v { *p as *mut c_void } else { std::ptr::null_mut() }).collect()
+}
+
+/// The library on one thread and one device.
+struct Handle {
+    raw: sys::cudnnHandle_t,
+    _stream: Arc<CudaStream>,
+}
+
+thread_local! {
+    /// Handles of cuDNN belong to one thread.
+    static HANDLES: RefCell<HashMap<DeviceId, Rc<Handle>>> = RefCell::default();
+    static PLANS: RefCell<HashMap<(DeviceId, Direction, Key), Rc<Plan>>> = RefCell::default();
+}
+
+/// Shapes that are remembered; a program with more of them starts again.
+const REMEMBERED: usize = 4096;
+
+impl Handle {
+    fn of(device: &CudaDevice) -> candle_core::Result<Rc<Self>> {
+        if let Some(handle) = HANDLES.with_borrow(|all| all.get(&device.id()).cloned()) {
+            return Ok(handle);
+        }
+        let stream = device.cuda_stream();
+        stream.context().bind_to_thread().map_err(candle_core::Error::wrap)?;
+        let raw = result::create_handle().map_err(candle_core::Error::wrap)?;
+        let handle = Rc::new(Self { raw, _stream: Arc::clone(&stream) });
+        // SAFETY: both are alive; the handle keeps the stream.
+        unsafe { result::set_stream(raw, stream.cu_stream().cast()) }.map_err(candle_core::Error::wrap)?;
+        HANDLES.with_borrow_mut(|all| all.insert(device.id(), Rc::clone(&handle)));
+        Ok(handle)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: the handle was made by `create_handle`, and this is its only owner. A failure at the end of a
+        // thread has nobody to be told to.
+        let _ = unsafe { result::destroy_handle(self.raw) };
+    }
+}
+
+/// One algorithm of cuDNN.
+#[derive(Clone, Copy, Debug)]
+struct Choice {
+    algorithm: Algorithm,
+    math: sys::cudnnMathType_t,
+    /// Bytes of workspace.
+    space: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Algorithm {
+    Forward(sys::cudnnConvolutionFwdAlgo_t),
+    Input(sys::cudnnConvolutionBwdDataAlgo_t),
+    Weight(sys::cudnnConvolutionBwdFilterAlgo_t),
+}
+
+/// Descriptors of one direction of one convolution, and its algorithms, the chosen one first.
+struct Plan {
+    images: sys::cudnnTensorDescriptor_t,
+    weight: sys::cudnnFilterDescriptor_t,
+    result: sys::cudnnTensorDescriptor_t,
+    conv: sys::cudnnConvolutionDescriptor_t,
+    choices: Vec<Choice>,
+    /// The choice in use.
+    at: Cell<usize>,
+}
+
+impl Drop for Plan {
+    fn drop(&mut self) {
+        // SAFETY: the descriptors were made in `describe`, and this is their only owner; null ones were not made.
+        unsafe {
+            if !self.images.is_null() {
+                let _ = result::destroy_tensor_descriptor(self.images);
+            }
+            if !self.weight.is_null() {
+                let _ = result::destroy_filter_descriptor(self.weight);
+            }
+            if !self.result.is_null() {
+                let _ = result::destroy_tensor_descriptor(self.result);
+            }
+            if !self.conv.is_null() {
+                let _ = result::destroy_convolution_descriptor(self.conv);
+            }
+        }
+    }
+}
+
+/// Algorithms asked for; there are at most eight.
+const ASKED: usize = 8;
+/// Workspaces above this are not worth it.
+const MOST_SPACE: usize = 4 << 30;
+
+/// Calls one of cuDNN's functions that list algorithms, and keeps what can be used.
+macro_rules! listed {
+    ($perf:ty, $variant:ident, $search:expr, |$count:ident, $list:ident| $call:expr) => {{
+        // SAFETY: a plain structure of numbers, for which zeros are valid: all its enumerations have a 0.
+        let mut list: [$perf; ASKED] = unsafe { std::mem::zeroed() };
+        let mut count = 0;
+        let ($count, $list) = (&raw mut count, list.as_mut_ptr());
+        $call?;
+        let fixed = |p: &$perf| p.determinism == sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC;
+        let found = list.iter().take(count.max(0) as usize);
+        found
+            .filter(|p| p.status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS && p.memory <= MOST_SPACE)
+            .filter(|p| $search != Search::Deterministic || fixed(p))
+            .map(|p| Choice { algorithm: Algorithm::$variant(p.algo), math: p.mathType, space: p.memory })
+            .collect::<Vec<_>>()
+    }};
+}
+
+impl Plan {
+    /// The plan of this thread for one direction; `inputs` and `out` are used if algorithms are measured.
+    fn of(
+        device: &CudaDevice,
+        handle: &Handle,
+        direction: Direction,
+        key: Key,
+        inputs: [&Tensor; 2],
+        out: &mut CudaStorage,
+    ) -> candle_core::Result<Rc<Self>> {
+        let id = (device.id(), direction, key);
+        if let Some(plan) = PLANS.with_borrow(|all| all.get(&id).cloned()) {
+            return Ok(plan);
+        }
+        let mut plan = Self::describe(key).map_err(candle_core::Error::wrap)?;
+        plan.choices = match key.options.search {
+            Search::Measured => plan.measured(device, handle, direction, inputs, out)?,
+            search => plan.listed(handle, direction, search).map_err(candle_core::Error::wrap)?,
+        };
+        if key.options.math == Math::F32 && !key.bf16 {
+            for choice in &mut plan.choices {
+                choice.math = sys::cudnnMathType_t::CUDNN_FMA_MATH;
+            }
+        }
+        let plan = Rc::new(plan);
+        PLANS.with_borrow_mut(|all| {
+            if all.len() >= REMEMBERED {
+                all.clear();
+            }
+            all.insert(id, Rc::clone(&plan));
+        });
+        Ok(plan)
+    }
+
+    fn describe(key: Key) -> Result<Self, CudnnError> {
+        let ConvShape { n, c, h, w, k, r, s, p, q, cfg } = key.shape;
+        let int = |v: [usize; 4]| v.map(|v| v as i32);
+        let format = match key.options.images {
+            Images::ChannelsFirst => sys::cudnnTensorFormat_t::CUDNN_TENSOR_NCHW,
+            Images::ChannelsLast => sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC,
+        };
+        let (dtype, math) = match (key.bf16, key.options.math) {
+            (true, _) => {
+                (sys::cudnnDataType_t::CUDNN_DATA_BFLOAT16, sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH)
+            }
+            (false, Math::Tf32) => {
+                (sys::cudnnDataType_t::CUDNN_DATA_FLOAT, sys::cudnnMathType_t::CUDNN_DEFAULT_MATH)
+            }
+            (false, Math::F32) => {
+                (sys::cudnnDataType_t::CUDNN_DATA_FLOAT, sys::cudnnMathType_t::CUDNN_FMA_MATH)
+            }
+        };
+        let mut plan = Self {
+            images: std::ptr::null_mut(),
+            weight: std::ptr::null_mut(),
+            result: std::ptr::null_mut(),
+            conv: std::ptr::null_mut(),
+            choices: Vec::new(),
+            at: Cell::new(0),
+        };
+        plan.images = result::create_tensor_descriptor()?;
+        plan.weight = result::create_filter_descriptor()?;
+        plan.result = result::create_tensor_descriptor()?;
+        plan.conv = result::create_convolution_descriptor()?;
+        let (pad, stride, dilation) = (cfg.padding as i32, cfg.stride as i32, cfg.dilation as i32);
+        let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
+        let float = sys::cudnnDataType_t::CUDNN_DATA_FLOAT;
+        // SAFETY: the descriptors were made above; `ConvShape` holds sizes that fit each other, below 2^31.
+        unsafe {
+            result::set_tensor4d_descriptor(plan.images, format, dtype, int([n, c, h, w]))?;
+            result::set_filter4d_descriptor(plan.weight, dtype, format, int([k, c / cfg.groups, r, s]))?;
+            result::set_tensor4d_descriptor(plan.result, format, dtype, int([n, k, p, q]))?;
+            result::set_convolution2d_descriptor(
+                plan.conv, pad, pad, stride, stride, dilation, dilation, mode, float,
+            )?;
+            result::set_convolution_group_count(plan.conv, cfg.groups as i32)?;
+            result::set_convolution_math_type(plan.conv, math)?;
+        }
+        Ok(plan)
+    }
+
+    /// The algorithms in cuDNN's order.
+    fn listed(&self, handle: &Handle, direction: Direction, search: Search) -> Result<Vec<Choice>, CudnnError> {
+        let (h, asked) = (handle.raw, ASKED as i32);
+        // SAFETY of the calls: handle and descriptors are alive, the list has room for the algorithms asked for.
+        Ok(match direction {
+            Direction::Forward => {
+                listed!(sys::cudnnConvolutionFwdAlgoPerf_t, Forward, search, |count, list| unsafe {
+                    result::get_convolution_forward_algorithm(
+                        h, self.images, self.weight, self.conv, self.result, asked, count, list,
+                    )
+                })
+            }
+            Direction::Input => {
+                listed!(sys::cudnnConvolutionBwdDataAlgoPerf_t, Input, search, |count, list| unsafe {
+                    result::get_convolution_backward_data_algorithm(
+                        h, self.weight, self.result, self.conv, self.images, asked, count, list,
+                    )
+                })
+            }
+            Direction::Weight => {
+                listed!(sys::cudnnConvolutionBwdFilterAlgoPerf_t, Weight, search, |count, list| unsafe {
+                    result::get_convolution_backward_filter_algorithm(
+                        h, self.images, self.result, self.conv, self.weight, asked, count, list,
+                    )
+                })
+            }
+        })
+    }
+
+    /// The algorithms in the order of their measured times.
+    fn measured(
+        &self,
+        device: &CudaDevice,
+        handle: &Handle,
+        direction: Direction,
+        [a, b]: [&Tensor; 2],
+        out: &mut CudaStorage,
+    ) -> candle_core::Result<Vec<Choice>> {
+        let listed = self.listed(handle, direction, Search::Heuristic).map_err(candle_core::Error::wrap)?;
+        let bytes = listed.iter().map(|c| c.space).max().unwrap_or(0).max(64 << 20);
+        let mut space = empty(device, DType::U8, bytes)?;
+        let args = vec![Arg::Read(a), Arg::Read(b), Arg::Write(out), Arg::Write(&mut space)];
+        let (h, asked, search) = (handle.raw, ASKED as i32, Search::Measured);
+        let found = with_values(device, args, |values| {
+            let [a, b, out, space] = addresses(values)[..] else { return Ok(Ok(Vec::new())) };
+            // SAFETY of the calls: as in `listed`; the addresses are those of buffers of the described sizes.
+            let find = || -> Result<Vec<Choice>, CudnnError> {
+                Ok(match direction {
+                    Direction::Forward => {
+                        listed!(sys::cudnnConvolutionFwdAlgoPerf_t, Forward, search, |count, list| unsafe {
+                            sys::cudnnFindConvolutionForwardAlgorithmEx(
+                                h, self.images, a, self.weight, b, self.conv, self.result, out, asked, count,
+                                list, space, bytes,
+                            )
+                            .result()
+                        })
+                    }
+                    Direction::Input => {
+                        listed!(sys::cudnnConvolutionBwdDataAlgoPerf_t, Input, search, |count, list| unsafe {
+                            sys::cudnnFindConvolutionBackwardDataAlgorithmEx(
+                                h, self.weight, a, self.result, b, self.conv, self.images, out, asked, count,
+                                list, space, bytes,
+                            )
+                            .result()
+                        })
+                    }
+                    Direction::Weight => {
+                        listed!(sys::cudnnConvolutionBwdFilterAlgoPerf_t, Weight, search, |count, list| unsafe {
+                            sys::cudnnFindConvolutionBackwardFilterAlgorithmEx(
+                                h, self.images, a, self.result, b, self.conv, self.weight, out, asked, count,
+                                list, space, bytes,
+                            )
+                            .result()
+                        })
+                    }
+                })
+            };
+            Ok(find())
+        })?;
+        // A measurement that fails as a whole leaves cuDNN's own order.
+        Ok(match found {
+            Ok(found) if !found.is_empty() => found,
+            _ => listed,
+        })
+    }
+
+    /// Runs one algorithm on `[a, b, out, workspace]`.
+    fn run(&self, handle: &Handle, choice: Choice, addresses: &[*mut c_void]) -> Result<(), CudnnError> {
+        let [a, b, out, space] = *addresses else { return Ok(()) };
+        let (one, zero) = (1f32, 0f32);
+        let (one, zero) = ((&raw const one).cast::<c_void>(), (&raw const zero).cast::<c_void>());
+        let (h, conv, bytes) = (handle.raw, self.conv, choice.space);
+        // SAFETY: handle and descriptors are alive; the addresses are those of buffers of the described sizes, and
+        // of a workspace of the size that the algorithm asked for; the factors are f32 for f32 and bf16 data.
+        unsafe {
+            result::set_convolution_math_type(conv, choice.math)?;
+            match choice.algorithm {
+                Algorithm::Forward(algo) => result::convolution_forward(
+                    h, one, self.images, a, self.weight, b, conv, algo, space, bytes, zero, self.result, out,
+                ),
+                Algorithm::Input(algo) => result::convolution_backward_data(
+                    h, one, self.weight, a, self.result, b, conv, algo, space, bytes, zero, self.images, out,
+                ),
+                Algorithm::Weight(algo) => result::convolution_backward_filter(
+                    h, one, self.images, a, self.result, b, conv, algo, space, bytes, zero, self.weight, out,
+                ),
+            }
+        }
+    }
+}
