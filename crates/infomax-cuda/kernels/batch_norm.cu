@@ -259,3 +259,5 @@ extern "C" __global__ void scales_of(const float* vars, float* scales, u32 chann
 
 ENTRIES(float, f32)
 ENTRIES(bf16, bf16)
+#undef ENTRIES
+#undef APPLY

@@ -68,3 +68,4 @@ ENTRIES(float, f32, 1)
 ENTRIES(float, f32, 4)
 ENTRIES(bf16, bf16, 1)
 ENTRIES(bf16, bf16, 4)
+#undef ENTRIES

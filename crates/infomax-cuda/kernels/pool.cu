@@ -159,3 +159,6 @@ template <class T> __device__ void mean_backward(const T* g, T* dx, u32 count, u
 
 ENTRIES(float, f32)
 ENTRIES(bf16, bf16)
+#undef ENTRIES
+#undef SIZES
+#undef GIVEN

@@ -242,3 +242,4 @@ template <class T> __device__ void mean_forward(const T* x, T* y, u32 rows, u32 
 
 ENTRIES(float, f32)
 ENTRIES(bf16, bf16)
+#undef ENTRIES

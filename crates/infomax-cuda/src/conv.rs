@@ -4,9 +4,9 @@ use crate::graph::node2;
 use crate::launch::{Arg, Value, contiguous, count32, device, empty, suffix, tensor, with_values};
 use crate::types::ConvShape;
 use crate::{Conv2dConfig, Error, Images, Math, Options, Result, Search};
+use candle_core::cuda::DeviceId;
 use candle_core::cuda::cudarc::cudnn::{CudnnError, result, sys};
 use candle_core::cuda::cudarc::driver::CudaStream;
-use candle_core::cuda::DeviceId;
 use candle_core::{CudaDevice, CudaStorage, DType, Tensor};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -152,7 +152,8 @@ impl Conv {
         while let Some(choice) = plan.choices.get(plan.at.get()) {
             let mut space = empty(&self.device, DType::U8, choice.space)?;
             let args = vec![Arg::Read(a), Arg::Read(b), Arg::Write(&mut out), Arg::Write(&mut space)];
-            let done = with_values(&self.device, args, |values| Ok(plan.run(&handle, *choice, &addresses(values))))?;
+            let done =
+                with_values(&self.device, args, |values| Ok(plan.run(&handle, *choice, &addresses(values))))?;
             match done {
                 Ok(()) => return Ok(out),
                 Err(error) => last = Some(error),
@@ -172,7 +173,10 @@ impl Conv {
 
 /// The addresses among the arguments.
 fn addresses(values: &[Value]) -> Vec<*mut c_void> {
-    values.iter().map(|v| if let Value::U64(p) = v { *p as *mut c_void } else { std::ptr::null_mut() }).collect()
+    values
+        .iter()
+        .map(|v| if let Value::U64(p) = v { *p as *mut c_void } else { std::ptr::null_mut() })
+        .collect()
 }
 
 /// The library on one thread and one device.
@@ -366,29 +370,63 @@ impl Plan {
     }
 
     /// The algorithms in cuDNN's order.
-    fn listed(&self, handle: &Handle, direction: Direction, search: Search) -> Result<Vec<Choice>, CudnnError> {
+    fn listed(
+        &self,
+        handle: &Handle,
+        direction: Direction,
+        search: Search,
+    ) -> Result<Vec<Choice>, CudnnError> {
         let (h, asked) = (handle.raw, ASKED as i32);
-        // SAFETY of the calls: handle and descriptors are alive, the list has room for the algorithms asked for.
         Ok(match direction {
             Direction::Forward => {
-                listed!(sys::cudnnConvolutionFwdAlgoPerf_t, Forward, search, |count, list| unsafe {
-                    result::get_convolution_forward_algorithm(
-                        h, self.images, self.weight, self.conv, self.result, asked, count, list,
-                    )
+                listed!(sys::cudnnConvolutionFwdAlgoPerf_t, Forward, search, |count, list| {
+                    // SAFETY: handle, descriptors and buffers are alive; the list has room for what is asked.
+                    unsafe {
+                        result::get_convolution_forward_algorithm(
+                            h,
+                            self.images,
+                            self.weight,
+                            self.conv,
+                            self.result,
+                            asked,
+                            count,
+                            list,
+                        )
+                    }
                 })
             }
             Direction::Input => {
-                listed!(sys::cudnnConvolutionBwdDataAlgoPerf_t, Input, search, |count, list| unsafe {
-                    result::get_convolution_backward_data_algorithm(
-                        h, self.weight, self.result, self.conv, self.images, asked, count, list,
-                    )
+                listed!(sys::cudnnConvolutionBwdDataAlgoPerf_t, Input, search, |count, list| {
+                    // SAFETY: handle, descriptors and buffers are alive; the list has room for what is asked.
+                    unsafe {
+                        result::get_convolution_backward_data_algorithm(
+                            h,
+                            self.weight,
+                            self.result,
+                            self.conv,
+                            self.images,
+                            asked,
+                            count,
+                            list,
+                        )
+                    }
                 })
             }
             Direction::Weight => {
-                listed!(sys::cudnnConvolutionBwdFilterAlgoPerf_t, Weight, search, |count, list| unsafe {
-                    result::get_convolution_backward_filter_algorithm(
-                        h, self.images, self.result, self.conv, self.weight, asked, count, list,
-                    )
+                listed!(sys::cudnnConvolutionBwdFilterAlgoPerf_t, Weight, search, |count, list| {
+                    // SAFETY: handle, descriptors and buffers are alive; the list has room for what is asked.
+                    unsafe {
+                        result::get_convolution_backward_filter_algorithm(
+                            h,
+                            self.images,
+                            self.result,
+                            self.conv,
+                            self.weight,
+                            asked,
+                            count,
+                            list,
+                        )
+                    }
                 })
             }
         })
@@ -410,34 +448,76 @@ impl Plan {
         let (h, asked, search) = (handle.raw, ASKED as i32, Search::Measured);
         let found = with_values(device, args, |values| {
             let [a, b, out, space] = addresses(values)[..] else { return Ok(Ok(Vec::new())) };
-            // SAFETY of the calls: as in `listed`; the addresses are those of buffers of the described sizes.
+            // The addresses are those of buffers of the described sizes.
             let find = || -> Result<Vec<Choice>, CudnnError> {
                 Ok(match direction {
                     Direction::Forward => {
-                        listed!(sys::cudnnConvolutionFwdAlgoPerf_t, Forward, search, |count, list| unsafe {
-                            sys::cudnnFindConvolutionForwardAlgorithmEx(
-                                h, self.images, a, self.weight, b, self.conv, self.result, out, asked, count,
-                                list, space, bytes,
-                            )
-                            .result()
+                        listed!(sys::cudnnConvolutionFwdAlgoPerf_t, Forward, search, |count, list| {
+                            // SAFETY: handle, descriptors and buffers are alive; the list has room for what is asked.
+                            unsafe {
+                                sys::cudnnFindConvolutionForwardAlgorithmEx(
+                                    h,
+                                    self.images,
+                                    a,
+                                    self.weight,
+                                    b,
+                                    self.conv,
+                                    self.result,
+                                    out,
+                                    asked,
+                                    count,
+                                    list,
+                                    space,
+                                    bytes,
+                                )
+                                .result()
+                            }
                         })
                     }
                     Direction::Input => {
-                        listed!(sys::cudnnConvolutionBwdDataAlgoPerf_t, Input, search, |count, list| unsafe {
-                            sys::cudnnFindConvolutionBackwardDataAlgorithmEx(
-                                h, self.weight, a, self.result, b, self.conv, self.images, out, asked, count,
-                                list, space, bytes,
-                            )
-                            .result()
+                        listed!(sys::cudnnConvolutionBwdDataAlgoPerf_t, Input, search, |count, list| {
+                            // SAFETY: handle, descriptors and buffers are alive; the list has room for what is asked.
+                            unsafe {
+                                sys::cudnnFindConvolutionBackwardDataAlgorithmEx(
+                                    h,
+                                    self.weight,
+                                    a,
+                                    self.result,
+                                    b,
+                                    self.conv,
+                                    self.images,
+                                    out,
+                                    asked,
+                                    count,
+                                    list,
+                                    space,
+                                    bytes,
+                                )
+                                .result()
+                            }
                         })
                     }
                     Direction::Weight => {
-                        listed!(sys::cudnnConvolutionBwdFilterAlgoPerf_t, Weight, search, |count, list| unsafe {
-                            sys::cudnnFindConvolutionBackwardFilterAlgorithmEx(
-                                h, self.images, a, self.result, b, self.conv, self.weight, out, asked, count,
-                                list, space, bytes,
-                            )
-                            .result()
+                        listed!(sys::cudnnConvolutionBwdFilterAlgoPerf_t, Weight, search, |count, list| {
+                            // SAFETY: handle, descriptors and buffers are alive; the list has room for what is asked.
+                            unsafe {
+                                sys::cudnnFindConvolutionBackwardFilterAlgorithmEx(
+                                    h,
+                                    self.images,
+                                    a,
+                                    self.result,
+                                    b,
+                                    self.conv,
+                                    self.weight,
+                                    out,
+                                    asked,
+                                    count,
+                                    list,
+                                    space,
+                                    bytes,
+                                )
+                                .result()
+                            }
                         })
                     }
                 })
@@ -463,13 +543,49 @@ impl Plan {
             result::set_convolution_math_type(conv, choice.math)?;
             match choice.algorithm {
                 Algorithm::Forward(algo) => result::convolution_forward(
-                    h, one, self.images, a, self.weight, b, conv, algo, space, bytes, zero, self.result, out,
+                    h,
+                    one,
+                    self.images,
+                    a,
+                    self.weight,
+                    b,
+                    conv,
+                    algo,
+                    space,
+                    bytes,
+                    zero,
+                    self.result,
+                    out,
                 ),
                 Algorithm::Input(algo) => result::convolution_backward_data(
-                    h, one, self.weight, a, self.result, b, conv, algo, space, bytes, zero, self.images, out,
+                    h,
+                    one,
+                    self.weight,
+                    a,
+                    self.result,
+                    b,
+                    conv,
+                    algo,
+                    space,
+                    bytes,
+                    zero,
+                    self.images,
+                    out,
                 ),
                 Algorithm::Weight(algo) => result::convolution_backward_filter(
-                    h, one, self.images, a, self.result, b, conv, algo, space, bytes, zero, self.weight, out,
+                    h,
+                    one,
+                    self.images,
+                    a,
+                    self.result,
+                    b,
+                    conv,
+                    algo,
+                    space,
+                    bytes,
+                    zero,
+                    self.weight,
+                    out,
                 ),
             }
         }

@@ -1,7 +1,9 @@
 //! Results as nodes of Candle's graph: a value that is already computed, and a function for its gradients.
 
 use crate::launch::{empty, tensor};
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Shape, Tensor, bail};
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Shape, Tensor, bail,
+};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 
@@ -205,8 +207,14 @@ type Mail = Arc<Mutex<Vec<(ThreadId, [Tensor; 2])>>>;
 
 impl Affine {
     /// Hangs `weight` and `bias`, f32, on a token. A missing one gets no gradient.
-    pub(crate) fn new(weight: Option<&Tensor>, bias: Option<&Tensor>, like: &Tensor) -> candle_core::Result<Self> {
-        let candle_core::Device::Cuda(device) = like.device() else { bail!("the token must be on a CUDA device") };
+    pub(crate) fn new(
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        like: &Tensor,
+    ) -> candle_core::Result<Self> {
+        let candle_core::Device::Cuda(device) = like.device() else {
+            bail!("the token must be on a CUDA device")
+        };
         let mail = Mail::default();
         let value = empty(device, DType::F32, 1)?;
         let taken = Arc::clone(&mail);

@@ -1,7 +1,9 @@
 //! Between tensors and kernels: buffers, pointers, launches.
 
 use crate::{Error, Result};
-use candle_core::cuda::cudarc::driver::{CudaStream, DevicePtr, LaunchConfig, PushKernelArg, SyncOnDrop, result};
+use candle_core::cuda::cudarc::driver::{
+    CudaStream, DevicePtr, LaunchConfig, PushKernelArg, SyncOnDrop, result,
+};
 use candle_core::cuda::{CudaDType, CudaStorageSlice};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Layout, Shape, Storage, StorageRef, Tensor, bail};

@@ -81,11 +81,23 @@ pub fn global_avg_pool(xs: &Tensor, images: Images) -> Result<Tensor> {
     if last {
         let args = [n, pixels, c].map(|v| Arg::U32(v as u32));
         let grid = Grid { blocks: ((n * c).div_ceil(256) as u32, 1), threads: (256, 1) };
-        launch(&device, Module::Pool, &format!("middle_mean_{suffix}"), grid, io.into_iter().chain(args).collect())?;
+        launch(
+            &device,
+            Module::Pool,
+            &format!("middle_mean_{suffix}"),
+            grid,
+            io.into_iter().chain(args).collect(),
+        )?;
     } else {
         let args = [n * c, pixels].map(|v| Arg::U32(v as u32));
         let grid = Grid::rows(n * c, pixels);
-        launch(&device, Module::Rows, &format!("mean_forward_{suffix}"), grid, io.into_iter().chain(args).collect())?;
+        launch(
+            &device,
+            Module::Rows,
+            &format!("mean_forward_{suffix}"),
+            grid,
+            io.into_iter().chain(args).collect(),
+        )?;
     }
     Ok(node1(OP, &xs, ys, (n, c), move |[x], _, g| {
         let mut dx = empty(&device, x.dtype(), x.elem_count())?;

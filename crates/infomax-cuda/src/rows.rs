@@ -183,12 +183,7 @@ impl Rows {
     }
 
     /// Launches a kernel of rows: tensors, the sizes, more.
-    fn launch<'a>(
-        &self,
-        name: &str,
-        mut args: Vec<Arg<'a>>,
-        more: Vec<Arg<'a>>,
-    ) -> candle_core::Result<()> {
+    fn launch<'a>(&self, name: &str, mut args: Vec<Arg<'a>>, more: Vec<Arg<'a>>) -> candle_core::Result<()> {
         args.extend([Arg::U32(self.count as u32), Arg::U32(self.width as u32)]);
         args.extend(more);
         let name = format!("{name}_{}", self.suffix);
@@ -233,12 +228,10 @@ fn norm(
     let (means, scales) = (tensor(means, rows.count), tensor(scales, rows.count));
     let back = NormBack { rows, means, scales, centre };
     Ok(match (&weight, &bias) {
-        (Some(w), Some(b)) => {
-            node3(op, [&xs, w, b], ys, xs.shape(), move |[x, w, b], _, g| {
-                let [dx, dw, db] = back.run(x, Some(w), w.track_op() || b.track_op(), g)?;
-                Ok([dx, dw, db])
-            })?
-        }
+        (Some(w), Some(b)) => node3(op, [&xs, w, b], ys, xs.shape(), move |[x, w, b], _, g| {
+            let [dx, dw, db] = back.run(x, Some(w), w.track_op() || b.track_op(), g)?;
+            Ok([dx, dw, db])
+        })?,
         (Some(w), None) => node2(op, [&xs, w], ys, xs.shape(), move |[x, w], _, g| {
             let [dx, dw, _] = back.run(x, Some(w), w.track_op(), g)?;
             Ok([dx, dw])
@@ -311,7 +304,12 @@ impl NormBack {
             Module::Rows,
             "column_sums",
             Grid { blocks: (rows.width.div_ceil(256) as u32, 2), threads: (256, 1) },
-            vec![Arg::Read(&sums), Arg::Write(&mut both), Arg::U32(rows.width as u32), Arg::U32(count as u32)],
+            vec![
+                Arg::Read(&sums),
+                Arg::Write(&mut both),
+                Arg::U32(rows.width as u32),
+                Arg::U32(count as u32),
+            ],
         )?;
         let both = tensor(both, (2, rows.width));
         Ok([dx, Some(both.get(1)?), Some(both.get(0)?)])

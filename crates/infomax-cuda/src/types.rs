@@ -175,8 +175,7 @@ impl ConvShape {
             }
         }
         if cg * cfg.groups != c || k % cfg.groups != 0 {
-            let expected =
-                format!("(K, {c} / {} groups, R, S) with K divisible by the groups", cfg.groups);
+            let expected = format!("(K, {c} / {} groups, R, S) with K divisible by the groups", cfg.groups);
             return Err(Error::Shape { op: OP, name: "weight", expected, got: weight.to_vec() });
         }
         let out = |size: usize, taps: usize| {
@@ -184,7 +183,8 @@ impl ConvShape {
             Some((size + 2 * cfg.padding).checked_sub(reach)? / cfg.stride + 1)
         };
         let (Some(p), Some(q)) = (out(h, r), out(w, s)) else {
-            let expected = format!("at least as large as the kernel {r}x{s} after padding by {}", cfg.padding);
+            let expected =
+                format!("at least as large as the kernel {r}x{s} after padding by {}", cfg.padding);
             return Err(Error::Shape { op: OP, name: "xs", expected, got: images.to_vec() });
         };
         let shape = Self { n, c, h, w, k, r, s, p, q, cfg };

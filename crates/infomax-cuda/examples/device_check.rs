@@ -1,2 +1,0 @@
-//! Device check.
-fn main() {}
