@@ -19,7 +19,7 @@ left() { echo $((limit - ($(date +%s) - began))); }
 xz -dc "$here/infomax-device-check.xz" > "$work/device_check" && chmod +x "$work/device_check" || exit 2
 LD_LIBRARY_PATH=$(python3 -c "import glob,os,nvidia;print(':'.join(sorted(glob.glob(os.path.join(list(nvidia.__path__)[0],'*','lib')))))"):${LD_LIBRARY_PATH:-}
 export LD_LIBRARY_PATH
-export CUDA_CACHE_PATH=$work/cache CUDA_CACHE_MAXSIZE=2147483648
+export RUST_BACKTRACE=0 CUDA_CACHE_PATH=$work/cache CUDA_CACHE_MAXSIZE=2147483648
 ldd "$work/device_check" | grep 'not found' && echo "libraries are missing: $LD_LIBRARY_PATH"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | tee "$out/card.txt"
 

@@ -20,15 +20,24 @@ template <class T> __device__ __forceinline__ float origin(const T* x, u32 c, u3
     return sum / count;
 }
 
-/// `x - origin` and its square.
-template <class T> struct Moments {
+/// `x - origin` and its square, of one channel (`of`) or of `V` neighbors (`across`).
+template <class T, int V> struct Moments {
     const T* x;
-    float shift;
-    template <int V> __device__ __forceinline__ void of(u32 i, float& a, float& b) const {
+    float shift[V];
+    __device__ __forceinline__ void across(u32 i, float (&a)[V], float (&b)[V]) const {
         const Pack<T, V> in = load<T, V>(x, i);
 #pragma unroll
         for (int k = 0; k < V; ++k) {
-            const float d = widen(in.v[k]) - shift;
+            const float d = widen(in.v[k]) - shift[k];
+            a[k] += d;
+            b[k] += d * d;
+        }
+    }
+    __device__ __forceinline__ void of(u32 i, float& a, float& b) const {
+        const Pack<T, V> in = load<T, V>(x, i);
+#pragma unroll
+        for (int k = 0; k < V; ++k) {
+            const float d = widen(in.v[k]) - shift[0];
             a += d;
             b += d * d;
         }
@@ -36,13 +45,14 @@ template <class T> struct Moments {
 };
 
 /// `g` and `g x^`, with `g` the gradient behind the activation, which is kept for the second pass if asked for.
-template <class T> struct Grads {
+template <class T, int V> struct Grads {
     const T* x;
     const T* y;
     const T* dy;
     T* kept;
-    float mean, scale;
-    template <int V> __device__ __forceinline__ void of(u32 i, float& a, float& b) const {
+    float mean[V], scale[V];
+    /// `step` 0: all of one channel; 1: neighbors are channels.
+    template <int step> __device__ __forceinline__ void add(u32 i, float* a, float* b) const {
         const Pack<T, V> in = load<T, V>(x, i), grad = load<T, V>(dy, i);
         Pack<T, V> result, masked;
         if (y) result = load<T, V>(y, i);
@@ -51,11 +61,13 @@ template <class T> struct Grads {
             float g = widen(grad.v[k]);
             if (y && !(widen(result.v[k]) > 0.0f)) g = 0.0f;
             masked.v[k] = narrow<T>(g);
-            a += g;
-            b += g * (widen(in.v[k]) - mean) * scale;
+            a[k * step] += g;
+            b[k * step] += g * (widen(in.v[k]) - mean[k * step]) * scale[k * step];
         }
         if (kept) store<T, V>(kept, i, masked);
     }
+    __device__ __forceinline__ void of(u32 i, float& a, float& b) const { add<0>(i, &a, &b); }
+    __device__ __forceinline__ void across(u32 i, float (&a)[V], float (&b)[V]) const { add<1>(i, a, b); }
 };
 
 /// Channels of planes: block `(c, part)`, 256 threads along the elements of the channel.
@@ -66,7 +78,7 @@ __device__ void plane_sums(const F& f, double* parts, u32 c, u32 m, u32 channels
     float a = 0.0f, b = 0.0f;
 #pragma unroll 2
     for (u32 i = begin + threadIdx.x * V; i < end; i += blockDim.x * V) {
-        f.template of<V>(place(i, c, channels, inner), a, b);
+        f.of(place(i, c, channels, inner), a, b);
     }
     const double first = over_row((double)a, Sum(), 0.0), second = over_row((double)b, Sum(), 0.0);
     if (threadIdx.x == 0) {
@@ -75,53 +87,76 @@ __device__ void plane_sums(const F& f, double* parts, u32 c, u32 m, u32 channels
     }
 }
 
-/// Channels side by side: block `(32 channels, part)`, 16 rows of 32 threads.
-template <class F> __device__ void column_pairs(const F& f, double* parts, u32 c, u32 m, u32 channels, u32 per) {
-    __shared__ double first[16][33], second[16][33];
+/// Channels side by side: a block takes `blockDim.x V` channels of one part, `V` neighbors by thread, `blockDim.y`
+/// rows at a time. `f[k]` sums channel `c + k`. A block has 512 threads.
+template <int V, class F> __device__ void column_pairs(const F& f, double* parts, u32 c, u32 m, u32 channels, u32 per) {
+    __shared__ double sums[2][512 * V];
     const u32 begin = blockIdx.y * per, stop = begin + per, end = stop < m ? stop : m;
-    float a = 0.0f, b = 0.0f;
+    float a[V], b[V];
+#pragma unroll
+    for (int k = 0; k < V; ++k) a[k] = b[k] = 0.0f;
     if (c < channels) {
 #pragma unroll 4
-        for (u32 i = begin + threadIdx.y; i < end; i += 16) f.template of<1>(i * channels + c, a, b);
+        for (u32 i = begin + threadIdx.y; i < end; i += blockDim.y) f.across(i * channels + c, a, b);
     }
-    first[threadIdx.y][threadIdx.x] = a;
-    second[threadIdx.y][threadIdx.x] = b;
+    const u32 tile = blockDim.x * V, own = threadIdx.x * V;
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+        sums[0][threadIdx.y * tile + own + k] = a[k];
+        sums[1][threadIdx.y * tile + own + k] = b[k];
+    }
     __syncthreads();
-    if (threadIdx.y == 0 && c < channels) {
+    const u32 flat = threadIdx.y * blockDim.x + threadIdx.x, first = blockIdx.x * tile;
+    for (u32 i = flat; i < tile; i += 512) {
+        if (first + i >= channels) continue;
         double s = 0.0, t = 0.0;
-        for (u32 i = 0; i < 16; ++i) {
-            s += first[i][threadIdx.x];
-            t += second[i][threadIdx.x];
+        for (u32 row = 0; row < blockDim.y; ++row) {
+            s += sums[0][row * tile + i];
+            t += sums[1][row * tile + i];
         }
-        parts[(u64)blockIdx.y * channels + c] = s;
-        parts[((u64)gridDim.y + blockIdx.y) * channels + c] = t;
+        parts[(u64)blockIdx.y * channels + first + i] = s;
+        parts[((u64)gridDim.y + blockIdx.y) * channels + first + i] = t;
     }
+}
+
+/// The first channel of this thread.
+template <int V> __device__ __forceinline__ u32 own_channel(u32 inner) {
+    return inner == 1 ? (blockIdx.x * blockDim.x + threadIdx.x) * V : blockIdx.x;
 }
 
 template <class T, int V>
 __device__ void moments(const T* x, double* parts, u32 m, u32 channels, u32 inner, u32 per) {
+    const u32 c = own_channel<V>(inner);
+    Moments<T, V> f;
+    f.x = x;
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+        f.shift[k] = c + k < channels && (inner == 1 || k == 0) ? origin(x, c + k, m, channels, inner) : 0.0f;
+    }
     if (inner == 1) {
-        const u32 c = blockIdx.x * 32 + threadIdx.x;
-        Moments<T> f = {x, 0.0f};
-        if (c < channels) f.shift = origin(x, c, m, channels, inner);
-        column_pairs(f, parts, c, m, channels, per);
+        column_pairs<V>(f, parts, c, m, channels, per);
     } else {
-        const Moments<T> f = {x, origin(x, blockIdx.x, m, channels, inner)};
-        plane_sums<V>(f, parts, blockIdx.x, m, channels, inner, per);
+        plane_sums<V>(f, parts, c, m, channels, inner, per);
     }
 }
 
 template <class T, int V>
 __device__ void grad_sums(const T* x, const T* y, const T* dy, T* kept, const float* means, const float* scales, double* parts,
                           u32 m, u32 channels, u32 inner, u32 per) {
-    const u32 c = inner == 1 ? blockIdx.x * 32 + threadIdx.x : blockIdx.x;
-    Grads<T> f = {x, y, dy, kept, 0.0f, 0.0f};
-    if (c < channels) {
-        f.mean = means[c];
-        f.scale = scales[c];
+    const u32 c = own_channel<V>(inner);
+    Grads<T, V> f;
+    f.x = x;
+    f.y = y;
+    f.dy = dy;
+    f.kept = kept;
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+        const bool inside = c + k < channels && (inner == 1 || k == 0);
+        f.mean[k] = inside ? means[c + k] : 0.0f;
+        f.scale[k] = inside ? scales[c + k] : 0.0f;
     }
     if (inner == 1) {
-        column_pairs(f, parts, c, m, channels, per);
+        column_pairs<V>(f, parts, c, m, channels, per);
     } else {
         plane_sums<V>(f, parts, c, m, channels, inner, per);
     }
@@ -174,7 +209,17 @@ extern "C" __global__ void grad_finish(const double* parts, float* dbias, float*
 /// The channel of element `i`.
 __device__ __forceinline__ u32 channel(u32 i, u32 channels, u32 inner) { return i / inner % channels; }
 
-/// `y = act((x - mean) scale w + b + residual)`; `V` neighbours lie in one channel (planes) or in `V` (columns).
+/// The numbers of the channels of `V` neighbors from channel `c` on; `none` without a vector.
+template <int V> __device__ __forceinline__ Pack<float, V> of_channels(const float* v, u32 c, u32 inner, float none) {
+    Pack<float, V> out;
+    if (v && inner == 1) return load<float, V>(v, c);
+    const float all = v ? v[c] : none;
+#pragma unroll
+    for (int k = 0; k < V; ++k) out.v[k] = all;
+    return out;
+}
+
+/// `y = act((x - mean) scale w + b + residual)`; `V` neighbors lie in one channel (planes) or in `V` (columns).
 template <class T, int V>
 __device__ void apply(const T* x, const T* residual, const float* means, const float* scales, const float* w, const float* b,
                       T* y, u32 count, u32 channels, u32 inner, u32 relu) {
@@ -183,16 +228,16 @@ __device__ void apply(const T* x, const T* residual, const float* means, const f
         const Pack<T, V> in = load<T, V>(x, i);
         Pack<T, V> add, out;
         if (residual) add = load<T, V>(residual, i);
-        u32 c = channel(i, channels, inner);
+        const u32 c = channel(i, channels, inner);
+        const Pack<float, V> mean = of_channels<V>(means, c, inner, 0.0f), scale = of_channels<V>(scales, c, inner, 1.0f);
+        const Pack<float, V> weight = of_channels<V>(w, c, inner, 1.0f), bias = of_channels<V>(b, c, inner, 0.0f);
 #pragma unroll
         for (int k = 0; k < V; ++k) {
-            float v = (widen(in.v[k]) - means[c]) * (w ? scales[c] * w[c] : scales[c]);
-            if (b) v += b[c];
+            float v = (widen(in.v[k]) - mean.v[k]) * (scale.v[k] * weight.v[k]) + bias.v[k];
             if (residual) v += widen(add.v[k]);
             // The comparison keeps NaN.
             if (relu && v <= 0.0f) v = 0.0f;
             out.v[k] = narrow<T>(v);
-            if (inner == 1) ++c;
         }
         store<T, V>(y, i, out);
     }
@@ -208,15 +253,21 @@ __device__ void grad_apply(const T* x, const T* y, const T* dy, T* kept, const f
         Pack<T, V> in, out, masked, result;
         if (mean_g) in = load<T, V>(x, i);
         if (y) result = load<T, V>(y, i);
-        u32 c = channel(i, channels, inner);
+        const u32 c = channel(i, channels, inner);
+        const Pack<float, V> mean = of_channels<V>(means, c, inner, 0.0f), scale = of_channels<V>(scales, c, inner, 1.0f);
+        const Pack<float, V> weight = of_channels<V>(w, c, inner, 1.0f);
+        Pack<float, V> first, second;
+        if (mean_g) {
+            first = of_channels<V>(mean_g, c, inner, 0.0f);
+            second = of_channels<V>(mean_gx, c, inner, 0.0f);
+        }
 #pragma unroll
         for (int k = 0; k < V; ++k) {
             float g = widen(grad.v[k]);
             if (y && !(widen(result.v[k]) > 0.0f)) g = 0.0f;
             masked.v[k] = narrow<T>(g);
-            if (mean_g) g -= mean_g[c] + (widen(in.v[k]) - means[c]) * scales[c] * mean_gx[c];
-            out.v[k] = narrow<T>(g * (w ? scales[c] * w[c] : scales[c]));
-            if (inner == 1) ++c;
+            if (mean_g) g -= first.v[k] + (widen(in.v[k]) - mean.v[k]) * scale.v[k] * second.v[k];
+            out.v[k] = narrow<T>(g * (scale.v[k] * weight.v[k]));
         }
         if (kept) store<T, V>(kept, i, masked);
         store<T, V>(dx, i, out);

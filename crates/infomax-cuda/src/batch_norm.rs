@@ -150,9 +150,11 @@ impl Channels {
     fn cut(&self, pack: usize) -> (Grid, usize, usize) {
         // About 1024 blocks, and no part so short that its start costs more than its sum.
         if self.inner == 1 {
-            let across = self.c.div_ceil(32);
+            let lanes = if pack == 4 && self.c <= 64 { 16 } else { 32 };
+            let across = self.c.div_ceil(lanes * pack);
             let (count, per) = parts(self.m(), 64, (1024 / across).max(1));
-            return (Grid { blocks: (across as u32, count as u32), threads: (32, 16) }, count, per);
+            let threads = (lanes as u32, 512 / lanes as u32);
+            return (Grid { blocks: (across as u32, count as u32), threads }, count, per);
         }
         let (count, per) = parts(self.m(), 256 * pack, (1024 / self.c).max(1));
         (Grid { blocks: (self.c as u32, count as u32), threads: (256, 1) }, count, per)
@@ -243,7 +245,8 @@ impl Norm {
         let residual = residual.map(contiguous).transpose()?;
         let affine = Affine::new(weight.as_ref(), bias.as_ref(), xs)?;
         let suffix = suffix(self.op, xs)?;
-        let pack = shape.pack(&[Some(xs), residual.as_ref()]);
+        let pack =
+            shape.pack(&[Some(xs), residual.as_ref(), weight.as_ref(), bias.as_ref(), Some(&self.mean)]);
         let mut ys = empty(&self.device, xs.dtype(), xs.elem_count())?;
         launch(
             &self.device,
@@ -290,7 +293,7 @@ impl Norm {
         let suffix = suffix(self.op, xs)?;
         let (m, c, inner) = (shape.m() as u32, shape.c as u32, shape.inner as u32);
         let result = self.relu.then_some(ys);
-        let pack = shape.pack(&[Some(xs), result, Some(grad)]);
+        let pack = shape.pack(&[Some(xs), result, Some(grad), weight, Some(&self.mean)]);
         let mut kept = None;
         if residual && self.relu {
             kept = Some(empty(&self.device, xs.dtype(), xs.elem_count())?);

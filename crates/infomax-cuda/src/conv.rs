@@ -307,6 +307,8 @@ impl Plan {
             Search::Measured => plan.measured(device, handle, direction, inputs, out)?,
             search => plan.listed(handle, direction, search).map_err(candle_core::Error::wrap)?,
         };
+        let spare = plan.spare(handle, direction);
+        plan.choices.extend(spare);
         if key.options.math == Math::F32 && !key.bf16 {
             for choice in &mut plan.choices {
                 choice.math = sys::cudnnMathType_t::CUDNN_FMA_MATH;
@@ -430,6 +432,56 @@ impl Plan {
                 })
             }
         })
+    }
+
+    /// Algorithms that take nearly everything and add in a fixed order: tried when all listed ones have failed.
+    fn spare(&self, handle: &Handle, direction: Direction) -> Vec<Choice> {
+        use sys::cudnnConvolutionBwdDataAlgo_t as Input;
+        use sys::cudnnConvolutionBwdFilterAlgo_t as Weight;
+        use sys::cudnnConvolutionFwdAlgo_t as Forward;
+        let algorithms = match direction {
+            Direction::Forward => vec![
+                Algorithm::Forward(Forward::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM),
+                Algorithm::Forward(Forward::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM),
+            ],
+            Direction::Input => vec![Algorithm::Input(Input::CUDNN_CONVOLUTION_BWD_DATA_ALGO_1)],
+            Direction::Weight => vec![Algorithm::Weight(Weight::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1)],
+        };
+        let h = handle.raw;
+        let space = |algorithm: &Algorithm| {
+            // SAFETY: handle and descriptors are alive.
+            unsafe {
+                match *algorithm {
+                    Algorithm::Forward(algo) => result::get_convolution_forward_workspace_size(
+                        h,
+                        self.images,
+                        self.weight,
+                        self.conv,
+                        self.result,
+                        algo,
+                    ),
+                    Algorithm::Input(algo) => result::get_convolution_backward_data_workspace_size(
+                        h,
+                        self.weight,
+                        self.result,
+                        self.conv,
+                        self.images,
+                        algo,
+                    ),
+                    Algorithm::Weight(algo) => result::get_convolution_backward_filter_workspace_size(
+                        h,
+                        self.images,
+                        self.result,
+                        self.conv,
+                        self.weight,
+                        algo,
+                    ),
+                }
+            }
+        };
+        let math = sys::cudnnMathType_t::CUDNN_DEFAULT_MATH;
+        let choice = |algorithm| Some(Choice { algorithm, math, space: space(&algorithm).ok()? });
+        algorithms.into_iter().filter_map(choice).filter(|c| c.space <= MOST_SPACE).collect()
     }
 
     /// The algorithms in the order of their measured times.

@@ -2,7 +2,8 @@
 //! on the CPU, every named objective, the memory after many steps, and times.
 //!
 //! `device_check GROUP..` runs some groups (`--list` names them), without arguments all. A row that fails is reported
-//! and the next one runs; the last line is `N passed, N failed`.
+//! and the next one runs; the last line is `N passed, N failed`. `--on-host` tries the check itself on a machine
+//! without a card: the objectives run on the CPU, every row that needs a card must fail and say so.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod compare;
@@ -37,7 +38,8 @@ const GROUPS: [Group; 14] = [
 ];
 
 fn main() -> Result<()> {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let mut wanted: Vec<String> = std::env::args().skip(1).collect();
+    let host = wanted.iter().position(|a| a == "--on-host").map(|i| wanted.remove(i)).is_some();
     if wanted.iter().any(|a| a == "--list") {
         for (name, _) in GROUPS {
             println!("{name}");
@@ -47,8 +49,13 @@ fn main() -> Result<()> {
     if let Some(unknown) = wanted.iter().find(|a| GROUPS.iter().all(|(name, _)| name != a)) {
         anyhow::bail!("no group `{unknown}`; --list names them");
     }
-    let device = Device::new_cuda(0).context("no CUDA device could be opened")?;
-    infomax_cuda::keep_freed_memory(&device)?;
+    let device = if host {
+        Device::Cpu
+    } else {
+        let device = Device::new_cuda(0).context("no CUDA device could be opened")?;
+        infomax_cuda::keep_freed_memory(&device)?;
+        device
+    };
     let mut report = Report::default();
     for (name, run) in GROUPS {
         if !wanted.is_empty() && wanted.iter().all(|a| a != name) {

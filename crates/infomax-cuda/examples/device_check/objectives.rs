@@ -17,6 +17,10 @@ pub(crate) fn all(device: &Device, report: &mut Report) -> Result<()> {
         let views = [views[0].clone(), ((&views[0] * 0.8)? + (&views[1] * 0.4)?)?];
         let views = views.iter().map(|v| Ok(v.to_dtype(DType::F32)?)).collect::<Result<Vec<_>>>()?;
         for named in names() {
+            // Whitening needs more rows than dimensions, and refuses others on every device.
+            if named.name == "w-mse" && n <= d {
+                continue;
+            }
             for convention in named.conventions {
                 let name = format!("objective {} ({convention}) {n}x{d}", named.name);
                 let result = guarded(|| {

@@ -143,33 +143,43 @@ fn modes() -> Vec<(String, Math, DType, Images, Search)> {
     all
 }
 
+/// The time of one step of stochastic gradient descent, images included, optimizer included.
+fn step_time(device: &Device, net: &ResNet, batch: usize, backend: Backend) -> Result<String> {
+    let xs = images(device, [batch, 32, 32], backend)?;
+    let momenta = net.parameters().iter().map(|p| Ok(p.zeros_like()?)).collect::<Result<Vec<_>>>()?;
+    let step = || -> Result<()> {
+        let grads = loss(&net.forward(&xs, backend)?)?.backward()?;
+        let parameters = net.parameters();
+        let mut slots = Vec::with_capacity(parameters.len());
+        for (p, m) in parameters.into_iter().zip(&momenta) {
+            let grad = grads.get(p).ok_or_else(|| anyhow!("a parameter without a gradient"))?;
+            let (decay, scale) = (1e-4, 1.0);
+            slots.push(Slot { param: p, grad, first: m, second: None, decay, scale, step: 1 });
+        }
+        Ok(sgd_step(&slots, Sgd { lr: 1e-3, momentum: 0.9, nesterov: false })?)
+    };
+    reset_peak_memory(device)?;
+    let forward = median(device, || net.forward(&xs, backend))?;
+    let ms = median(device, step)?;
+    let peak = memory_use(device)?.peak as f64 / 1e9;
+    // The host alone: how long it takes to submit a step, without waiting for the device.
+    device.synchronize()?;
+    let began = Instant::now();
+    step()?;
+    let submitted = began.elapsed().as_secs_f64() * 1e3;
+    device.synchronize()?;
+    Ok(format!(
+        "{ms:.1} ms a step ({:.0} images/s), forward {forward:.1} ms, submitted in {submitted:.1} ms, peak {peak:.2} GB",
+        batch as f64 / ms * 1e3
+    ))
+}
+
 pub(crate) fn steps(device: &Device, report: &mut Report) -> Result<()> {
     let batch = 512;
     let net = ResNet::new(device, 64)?;
     for (name, math, dtype, order, search) in modes() {
         row(report, &format!("ResNet-18 step, 32x32, batch {batch}, {name}"), || {
-            let backend = Backend::Cuda(Options { math, search, images: order }, dtype);
-            let xs = images(device, [batch, 32, 32], backend)?;
-            let momenta = net.parameters().iter().map(|p| Ok(p.zeros_like()?)).collect::<Result<Vec<_>>>()?;
-            let step = || -> Result<()> {
-                let grads = loss(&net.forward(&xs, backend)?)?.backward()?;
-                let parameters = net.parameters();
-                let mut slots = Vec::with_capacity(parameters.len());
-                for (p, m) in parameters.into_iter().zip(&momenta) {
-                    let grad = grads.get(p).ok_or_else(|| anyhow!("a parameter without a gradient"))?;
-                    let (decay, scale) = (1e-4, 1.0);
-                    slots.push(Slot { param: p, grad, first: m, second: None, decay, scale, step: 1 });
-                }
-                Ok(sgd_step(&slots, Sgd { lr: 1e-3, momentum: 0.9, nesterov: false })?)
-            };
-            reset_peak_memory(device)?;
-            let forward = median(device, || net.forward(&xs, backend))?;
-            let ms = median(device, step)?;
-            let peak = memory_use(device)?.peak as f64 / 1e9;
-            Ok(format!(
-                "{ms:.1} ms a step ({:.0} images/s), forward {forward:.1} ms, peak {peak:.2} GB",
-                batch as f64 / ms * 1e3
-            ))
+            step_time(device, &net, batch, Backend::Cuda(Options { math, search, images: order }, dtype))
         });
     }
     row(report, "VICReg loss, n 4096, d 8192, forward and backward, f32", || {
@@ -210,5 +220,15 @@ pub(crate) fn steps(device: &Device, report: &mut Report) -> Result<()> {
             Ok(format!("{ms:.2} ms, peak {:.2} GB", memory_use(device)?.peak as f64 / 1e9))
         });
     }
+    row(report, &format!("ResNet-18 step, 32x32, batch {batch}, bf16 last measured, without events"), || {
+        let Device::Cuda(cuda) = device else { return Err(anyhow!("no CUDA device")) };
+        // SAFETY: this program uses one stream from one thread.
+        #[allow(unsafe_code)]
+        unsafe {
+            cuda.disable_event_tracking();
+        }
+        let options = Options { math: Math::Tf32, search: Search::Measured, images: Images::ChannelsLast };
+        step_time(device, &ResNet::new(device, 64)?, batch, Backend::Cuda(options, DType::BF16))
+    });
     Ok(())
 }

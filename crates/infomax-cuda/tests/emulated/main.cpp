@@ -183,7 +183,9 @@ template <int V> static void batch_norm(unsigned n, unsigned c, unsigned inner, 
     const double eps = 1e-5;
     const auto cut = inner == 1 ? parts(m, 64, most) : parts(m, 256 * V, most);
     const unsigned split = cut.first, per = cut.second;
-    const Dim grid{inner == 1 ? (c + 31) / 32 : c, split, 1}, block = inner == 1 ? Dim{32, 16, 1} : Dim{256, 1, 1};
+    const unsigned lanes = V == 4 && c <= 64 ? 16 : 32;
+    const Dim grid{inner == 1 ? (c + lanes * V - 1) / (lanes * V) : c, split, 1};
+    const Dim block = inner == 1 ? Dim{lanes, 512 / lanes, 1} : Dim{256, 1, 1};
     const Dim warps{(c + 7) / 8, 1, 1}, eight{32, 8, 1};
     vector<double> sums(2 * (size_t)split * c, NAN);
     const auto moments = V == 4 ? moments_f32_4 : moments_f32_1;
@@ -483,6 +485,8 @@ int main() {
         for (bool relu : {true, false}) {
             batch_norm<1>(70, 37, 1, all, relu, 3);
             batch_norm<4>(300, 36, 1, all, relu, 2);
+            batch_norm<4>(150, 132, 1, all, relu, 3);
+            batch_norm<4>(65, 68, 1, all, relu, 3);
             batch_norm<1>(9, 3, 1, all, relu, 8);
             batch_norm<1>(5, 3, 35, all, relu, 2);
             batch_norm<4>(40, 5, 64, all, relu, 2);
