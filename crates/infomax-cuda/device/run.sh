@@ -17,7 +17,7 @@ limit=${LIMIT_S:-350}
 left() { echo $((limit - ($(date +%s) - began))); }
 
 xz -dc "$here/infomax-device-check.xz" > "$work/device_check" && chmod +x "$work/device_check" || exit 2
-LD_LIBRARY_PATH=$(python3 -c "import glob,os,nvidia;print(':'.join(sorted(glob.glob(os.path.join(list(nvidia.__path__)[0],'*','lib')))))"):${LD_LIBRARY_PATH:-}
+LD_LIBRARY_PATH=$(python3 -c "import glob,os,nvidia;print(':'.join(sorted(glob.glob(os.path.join(list(nvidia.__path__)[0],'*','lib')))))" 2>/dev/null):${LD_LIBRARY_PATH:-}
 export LD_LIBRARY_PATH
 export RUST_BACKTRACE=0 CUDA_CACHE_PATH=$work/cache CUDA_CACHE_MAXSIZE=2147483648
 ldd "$work/device_check" | grep 'not found' && echo "libraries are missing: $LD_LIBRARY_PATH"
@@ -25,14 +25,22 @@ nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>
 
 log=$out/check.log
 : > "$log"
-run() { # group, seconds
-    local group=$1 most=$2 rest code
+run() { # group, seconds, more arguments
+    local group=$1 most=$2 rest code again
+    shift 2
     rest=$(left)
     [ "$rest" -lt 10 ] && { echo "FAILED group $group: no time was left for it" >> "$log"; return; }
     [ "$most" -gt "$rest" ] && most=$rest
-    timeout -k 5 "$most" "$work/device_check" "$group" > "$out/$group.log" 2>&1
+    timeout -k 5 "$most" "$work/device_check" "$group" "$@" > "$out/$group.log" 2>&1
     code=$?
     grep -vE '^[0-9]+ passed, [0-9]+ failed$' "$out/$group.log" >> "$log"
+    # 3: a row broke the context of the card; the rest runs in a new process.
+    again=$(sed -n 's/^RESUME //p' "$out/$group.log")
+    if [ "$code" = 3 ] && [ -n "$again" ]; then
+        mv "$out/$group.log" "$out/$group.before-$again.log"
+        run "$group" "$most" --skip "$again"
+        return
+    fi
     # 0: all held; 1: some rows failed, and said so; anything else is a failure of the group.
     if [ "$code" -gt 1 ] || ! grep -qE '^[0-9]+ passed, [0-9]+ failed$' "$out/$group.log"; then
         echo "FAILED group $group: exit code $code after at most $most s: $(tail -n 1 "$out/$group.log" | cut -c1-300)" >> "$log"
@@ -58,7 +66,7 @@ else
 fi
 
 echo "== failures"
-grep '^FAILED' "$log" | cut -c1-260 | head -n 40
+grep '^FAILED' "$log" | cut -c1-200 | head -n 25
 echo "== groups"
 for group in $("$work/device_check" --list); do
     [ -f "$out/$group.log" ] && echo "$group: $(grep -c '^ok' "$out/$group.log") ok, $(grep -c '^FAILED' "$out/$group.log") failed, $(grep -oE 'took [0-9.]+ s' "$out/$group.log" | tail -n 1)"

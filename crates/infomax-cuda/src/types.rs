@@ -1,5 +1,8 @@
 //! Settings of the operations, and the arithmetic of their shapes; no CUDA is needed here.
 
+// Without cuDNN nothing calls the arithmetic of convolutions but the tests.
+#![cfg_attr(not(feature = "cudnn"), allow(dead_code))]
+
 use crate::{Error, Result};
 use candle_core::Tensor;
 
@@ -223,7 +226,6 @@ impl Pool2dConfig {
 
 /// How a sum over `len` terms is cut: `(parts, terms of a part)`. At least `least` terms a part, which is also
 /// what the terms of a part are a multiple of, and at most `most` parts; every part has terms.
-#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
 pub(crate) fn parts(len: usize, least: usize, most: usize) -> (usize, usize) {
     let per = len.div_ceil(most.max(1)).next_multiple_of(least.max(1));
     (len.div_ceil(per).max(1), per)

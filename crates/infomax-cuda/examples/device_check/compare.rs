@@ -9,6 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub(crate) struct Report {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
+    /// Objectives that are left out, as they ran before.
+    pub(crate) skip: usize,
 }
 
 impl Report {

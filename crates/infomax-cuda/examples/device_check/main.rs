@@ -40,6 +40,12 @@ const GROUPS: [Group; 14] = [
 fn main() -> Result<()> {
     let mut wanted: Vec<String> = std::env::args().skip(1).collect();
     let host = wanted.iter().position(|a| a == "--on-host").map(|i| wanted.remove(i)).is_some();
+    let mut report = Report::default();
+    if let Some(at) = wanted.iter().position(|a| a == "--skip") {
+        anyhow::ensure!(at + 1 < wanted.len(), "--skip needs a number of objectives");
+        report.skip = wanted.remove(at + 1).parse().context("--skip needs a number of objectives")?;
+        wanted.remove(at);
+    }
     if wanted.iter().any(|a| a == "--list") {
         for (name, _) in GROUPS {
             println!("{name}");
@@ -56,7 +62,6 @@ fn main() -> Result<()> {
         infomax_cuda::keep_freed_memory(&device)?;
         device
     };
-    let mut report = Report::default();
     for (name, run) in GROUPS {
         if !wanted.is_empty() && wanted.iter().all(|a| a != name) {
             continue;
