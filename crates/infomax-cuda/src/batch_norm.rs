@@ -1,10 +1,10 @@
 //! Batch normalization, with the residual sum and the activation in the same pass.
 
-use crate::graph::{Affine, node2, node3};
+use crate::graph::{Parameters, node2, node3};
 use crate::launch::{Arg, Grid, Module, contiguous, count32, device, empty, launch, pack, suffix, tensor};
 use crate::types::parts;
 use crate::{BatchNormOutput, Error, Images, Result};
-use candle_core::{CudaDevice, DType, Tensor};
+use candle_core::{CudaDevice, CudaStorage, DType, Tensor};
 
 /// Batch norm with the statistics of this batch: `ys = act((xs - mean) / sqrt(var + eps) * weight + bias + residual)`,
 /// where `act` is ReLU or nothing.
@@ -85,14 +85,14 @@ pub fn batch_norm_eval(
 
 /// A tensor as `(n, c, inner)`.
 #[derive(Clone, Copy, Debug)]
-struct Channels {
+pub(crate) struct Channels {
     n: usize,
     c: usize,
     inner: usize,
 }
 
 impl Channels {
-    fn of(
+    pub(crate) fn of(
         op: &'static str,
         xs: &Tensor,
         residual: Option<&Tensor>,
@@ -132,7 +132,12 @@ impl Channels {
     }
 
     /// A vector of one number for each channel, as contiguous f32.
-    fn column(&self, op: &'static str, name: &'static str, v: Option<&Tensor>) -> Result<Option<Tensor>> {
+    pub(crate) fn column(
+        &self,
+        op: &'static str,
+        name: &'static str,
+        v: Option<&Tensor>,
+    ) -> Result<Option<Tensor>> {
         let Some(v) = v else { return Ok(None) };
         if v.dims() != [self.c] {
             let expected = format!("({})", self.c);
@@ -172,7 +177,7 @@ impl Channels {
     }
 
     /// Mean, biased variance and `1 / sqrt(var + eps)` of each channel.
-    fn moments(&self, device: &CudaDevice, xs: &Tensor, eps: f64) -> Result<[Tensor; 3]> {
+    pub(crate) fn moments(&self, device: &CudaDevice, xs: &Tensor, eps: f64) -> Result<[Tensor; 3]> {
         let suffix = suffix("batch_norm_train", xs)?;
         let pack = self.pack(&[Some(xs)]);
         let (grid, count, per) = self.cut(pack);
@@ -220,18 +225,30 @@ impl Channels {
 
 /// A normalization with known statistics.
 #[derive(Clone, Debug)]
-struct Norm {
-    op: &'static str,
-    shape: Channels,
-    device: CudaDevice,
-    mean: Tensor,
-    scale: Tensor,
-    relu: bool,
+pub(crate) struct Norm {
+    pub(crate) op: &'static str,
+    pub(crate) shape: Channels,
+    pub(crate) device: CudaDevice,
+    pub(crate) mean: Tensor,
+    /// `1 / sqrt(var + eps)`.
+    pub(crate) scale: Tensor,
+    pub(crate) relu: bool,
     /// The statistics are those of the input.
-    train: bool,
+    pub(crate) train: bool,
+}
+
+/// The gradients of a normalization.
+pub(crate) struct NormGrads {
+    /// That of the input, if it was asked for.
+    pub(crate) input: Option<Tensor>,
+    pub(crate) weight: Tensor,
+    pub(crate) bias: Tensor,
+    /// That of the residual, if it was asked for.
+    pub(crate) residual: Option<Tensor>,
 }
 
 impl Norm {
+    /// As a node of the graph.
     fn apply(
         self,
         xs: &Tensor,
@@ -239,14 +256,48 @@ impl Norm {
         bias: Option<&Tensor>,
         residual: Option<&Tensor>,
     ) -> Result<Tensor> {
-        let shape = self.shape;
-        let weight = shape.column(self.op, "weight", weight)?;
-        let bias = shape.column(self.op, "bias", bias)?;
+        let weight = self.shape.column(self.op, "weight", weight)?;
+        let bias = self.shape.column(self.op, "bias", bias)?;
         let residual = residual.map(contiguous).transpose()?;
-        let affine = Affine::new(weight.as_ref(), bias.as_ref(), xs)?;
+        let all: Vec<&Tensor> = weight.iter().chain(&bias).collect();
+        let parameters = Parameters::new(&all, &self.device)?;
+        let ys = self.forward(xs, weight.as_ref(), bias.as_ref(), residual.as_ref())?;
+        let (op, token) = (self.op, parameters.token.clone());
+        let (scaled, shifted) = (weight.map(|w| w.detach()), bias.is_some());
+        let back = move |x: &Tensor, y: &Tensor, g: &Tensor, r: bool| {
+            let NormGrads { input, weight, bias, residual } =
+                self.backward(x, y, g, scaled.as_ref(), x.track_op(), r)?;
+            let mut all = Vec::with_capacity(2);
+            if scaled.is_some() {
+                all.push(weight);
+            }
+            if shifted {
+                all.push(bias);
+            }
+            Ok::<_, candle_core::Error>([input, parameters.give(all)?, residual])
+        };
+        Ok(match residual {
+            None => node2(op, [xs, &token], ys, xs.shape(), move |[x, _], y, g| {
+                let [dx, dtoken, _] = back(x, y, g, false)?;
+                Ok([dx, dtoken])
+            })?,
+            Some(residual) => node3(op, [xs, &token, &residual], ys, xs.shape(), move |[x, _, r], y, g| {
+                back(x, y, g, r.track_op())
+            })?,
+        })
+    }
+
+    /// The result, for contiguous tensors and f32 parameters.
+    pub(crate) fn forward(
+        &self,
+        xs: &Tensor,
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        residual: Option<&Tensor>,
+    ) -> candle_core::Result<CudaStorage> {
+        let shape = self.shape;
         let suffix = suffix(self.op, xs)?;
-        let pack =
-            shape.pack(&[Some(xs), residual.as_ref(), weight.as_ref(), bias.as_ref(), Some(&self.mean)]);
+        let pack = shape.pack(&[Some(xs), residual, weight, bias, Some(&self.mean)]);
         let mut ys = empty(&self.device, xs.dtype(), xs.elem_count())?;
         launch(
             &self.device,
@@ -255,11 +306,11 @@ impl Norm {
             Grid::over(xs.elem_count() / pack),
             vec![
                 Arg::Read(xs),
-                Arg::Maybe(residual.as_ref()),
+                Arg::Maybe(residual),
                 Arg::Read(&self.mean),
                 Arg::Read(&self.scale),
-                Arg::Maybe(weight.as_ref()),
-                Arg::Maybe(bias.as_ref()),
+                Arg::Maybe(weight),
+                Arg::Maybe(bias),
                 Arg::Write(&mut ys),
                 Arg::U32(xs.elem_count() as u32),
                 Arg::U32(shape.c as u32),
@@ -267,28 +318,19 @@ impl Norm {
                 Arg::U32(u32::from(self.relu)),
             ],
         )?;
-        let (op, weight, token) = (self.op, weight.map(|w| w.detach()), affine.token.clone());
-        Ok(match residual {
-            None => node2(op, [xs, &token], ys, xs.shape(), move |[x, _], y, g| {
-                let [dx, dtoken, _] = self.grads(x, y, g, weight.as_ref(), &affine, false)?;
-                Ok([dx, dtoken])
-            })?,
-            Some(residual) => node3(op, [xs, &token, &residual], ys, xs.shape(), move |[x, _, r], y, g| {
-                self.grads(x, y, g, weight.as_ref(), &affine, r.track_op())
-            })?,
-        })
+        Ok(ys)
     }
 
-    /// The gradients of the input, the token and the residual.
-    fn grads(
+    /// The gradients; of the input and of the residual if asked for.
+    pub(crate) fn backward(
         &self,
         xs: &Tensor,
         ys: &Tensor,
         grad: &Tensor,
         weight: Option<&Tensor>,
-        affine: &Affine,
+        input: bool,
         residual: bool,
-    ) -> candle_core::Result<[Option<Tensor>; 3]> {
+    ) -> candle_core::Result<NormGrads> {
         let shape = self.shape;
         let suffix = suffix(self.op, xs)?;
         let (m, c, inner) = (shape.m() as u32, shape.c as u32, shape.inner as u32);
@@ -350,7 +392,7 @@ impl Norm {
             None => (grad, result),
         };
         let mut dx = None;
-        if xs.track_op() {
+        if input {
             let mut out = empty(&self.device, xs.dtype(), xs.elem_count())?;
             launch(
                 &self.device,
@@ -375,8 +417,11 @@ impl Norm {
             )?;
             dx = Some(tensor(out, xs.shape()));
         }
-        let dtoken = affine.give(vector(dweight), vector(dbias))?;
-        let dresidual = residual.then(|| kept.unwrap_or_else(|| grad.clone()));
-        Ok([dx, dtoken, dresidual])
+        Ok(NormGrads {
+            input: dx,
+            weight: vector(dweight),
+            bias: vector(dbias),
+            residual: residual.then(|| kept.unwrap_or_else(|| grad.clone())),
+        })
     }
 }

@@ -43,12 +43,9 @@ pub fn conv2d(
     options: Options,
 ) -> Result<Tensor> {
     const OP: &str = "conv2d";
-    suffix(OP, xs)?;
-    let device = device(OP, "xs", xs)?;
     let images = options.images;
-    let sizes = images.sizes(OP, xs)?;
-    let weight_sizes = Images::ChannelsFirst.sizes(OP, weight)?;
-    let shape = ConvShape::new(sizes, weight_sizes, cfg)?;
+    let conv = Conv::new(xs, weight, cfg, options)?;
+    let shape = conv.key.shape;
     if weight.dtype() != xs.dtype() {
         let expected = "the type of xs";
         return Err(Error::DType { op: OP, name: "weight", got: weight.dtype(), expected });
@@ -59,13 +56,10 @@ pub fn conv2d(
         let expected = format!("({})", shape.k);
         return Err(Error::Shape { op: OP, name: "bias", expected, got: bias.dims().to_vec() });
     }
-    count32(OP, "xs", xs.elem_count())?;
-    count32(OP, "xs", shape.n * shape.k * shape.p * shape.q)?;
     let xs = contiguous(xs)?;
-    let conv = Conv { device, key: Key { shape, bf16: xs.dtype() == DType::BF16, options } };
     let stored = conv.store(&weight.detach())?;
     let ys = conv.run(Direction::Forward, &xs, &stored)?;
-    let out = images.shape([shape.n, shape.k, shape.p, shape.q]);
+    let out = conv.out();
     let ys = node2(OP, [&xs, weight], ys, &out[..], move |[x, w], _, g| {
         let mut dx = None;
         if x.track_op() {
@@ -93,7 +87,7 @@ pub fn forget_plans() {
 
 /// What cuDNN computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Direction {
+pub(crate) enum Direction {
     /// Images and weight to images.
     Forward,
     /// Weight and gradient to the gradient of the images.
@@ -111,14 +105,32 @@ struct Key {
 }
 
 #[derive(Clone, Debug)]
-struct Conv {
-    device: CudaDevice,
+pub(crate) struct Conv {
+    pub(crate) device: CudaDevice,
     key: Key,
 }
 
 impl Conv {
+    /// The convolution of these images with this weight, whose type does not matter here.
+    pub(crate) fn new(xs: &Tensor, weight: &Tensor, cfg: Conv2dConfig, options: Options) -> Result<Self> {
+        const OP: &str = "conv2d";
+        suffix(OP, xs)?;
+        let device = device(OP, "xs", xs)?;
+        let sizes = options.images.sizes(OP, xs)?;
+        let shape = ConvShape::new(sizes, Images::ChannelsFirst.sizes(OP, weight)?, cfg)?;
+        count32(OP, "xs", xs.elem_count())?;
+        count32(OP, "xs", shape.n * shape.k * shape.p * shape.q)?;
+        Ok(Self { device, key: Key { shape, bf16: xs.dtype() == DType::BF16, options } })
+    }
+
+    /// The shape of the result.
+    pub(crate) fn out(&self) -> [usize; 4] {
+        let ConvShape { n, k, p, q, .. } = self.key.shape;
+        self.key.options.images.shape([n, k, p, q])
+    }
+
     /// The weight in the order that cuDNN reads: `(K, R, S, C / groups)` for channels last.
-    fn store(&self, weight: &Tensor) -> candle_core::Result<Tensor> {
+    pub(crate) fn store(&self, weight: &Tensor) -> candle_core::Result<Tensor> {
         match self.key.options.images {
             Images::ChannelsFirst => weight.contiguous(),
             Images::ChannelsLast => weight.permute((0, 2, 3, 1))?.contiguous(),
@@ -126,7 +138,7 @@ impl Conv {
     }
 
     /// Its gradient as `(K, C / groups, R, S)`.
-    fn load(&self, storage: CudaStorage) -> candle_core::Result<Tensor> {
+    pub(crate) fn load(&self, storage: CudaStorage) -> candle_core::Result<Tensor> {
         let ConvShape { k, c, r, s, cfg, .. } = self.key.shape;
         match self.key.options.images {
             Images::ChannelsFirst => Ok(tensor(storage, (k, c / cfg.groups, r, s))),
@@ -137,7 +149,12 @@ impl Conv {
     }
 
     /// Runs one direction on its two inputs.
-    fn run(&self, direction: Direction, a: &Tensor, b: &Tensor) -> candle_core::Result<CudaStorage> {
+    pub(crate) fn run(
+        &self,
+        direction: Direction,
+        a: &Tensor,
+        b: &Tensor,
+    ) -> candle_core::Result<CudaStorage> {
         let ConvShape { n, c, h, w, k, r, s, p, q, cfg } = self.key.shape;
         let len = match direction {
             Direction::Forward => n * k * p * q,

@@ -2,7 +2,7 @@
 
 use crate::launch::{empty, tensor};
 use candle_core::{
-    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Shape, Tensor, bail,
+    CpuStorage, CudaDevice, CudaStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Shape, Tensor, bail,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, ThreadId};
@@ -192,29 +192,22 @@ where
     }
 }
 
-/// A scale and a shift that hang on an operation of their own, whose result is one element: the token. A custom
-/// operation takes three arguments at most; one with more takes the token in the place of these two, leaves their
-/// gradients here, and Candle, which visits the token afterwards, adds them to the parameters.
+/// Parameters that hang on an operation of their own, whose result is one element: the token. A custom operation takes
+/// three arguments at most; one with more takes the token in the place of its parameters, leaves their gradients here,
+/// and Candle, which visits the token afterwards, adds them to the parameters.
 #[derive(Clone, Debug)]
-pub(crate) struct Affine {
+pub(crate) struct Parameters {
     /// The token; a constant if nothing here needs a gradient.
     pub(crate) token: Tensor,
     mail: Mail,
 }
 
 /// Gradients between the two operations; a backward pass runs on one thread.
-type Mail = Arc<Mutex<Vec<(ThreadId, [Tensor; 2])>>>;
+type Mail = Arc<Mutex<Vec<(ThreadId, Vec<Tensor>)>>>;
 
-impl Affine {
-    /// Hangs `weight` and `bias`, f32, on a token. A missing one gets no gradient.
-    pub(crate) fn new(
-        weight: Option<&Tensor>,
-        bias: Option<&Tensor>,
-        like: &Tensor,
-    ) -> candle_core::Result<Self> {
-        let candle_core::Device::Cuda(device) = like.device() else {
-            bail!("the token must be on a CUDA device")
-        };
+impl Parameters {
+    /// Hangs up to three tensors, f32, on a token on the device.
+    pub(crate) fn new(tensors: &[&Tensor], device: &CudaDevice) -> candle_core::Result<Self> {
         let mail = Mail::default();
         let value = empty(device, DType::F32, 1)?;
         let taken = Arc::clone(&mail);
@@ -223,30 +216,44 @@ impl Affine {
             let own = thread::current().id();
             match all.iter().position(|(thread, _)| *thread == own) {
                 Some(at) => Ok(all.swap_remove(at).1),
-                None => bail!("batch_norm: no gradients were left for its parameters"),
+                None => bail!("parameters: no operation left gradients for them"),
             }
         };
-        let token = match (weight, bias) {
-            (Some(w), Some(b)) => node2("affine", [w, b], value, 1, move |_, _, _| {
-                let [dw, db] = take()?;
-                Ok([Some(dw), Some(db)])
-            })?,
-            (Some(w), None) => node1("affine", w, value, 1, move |_, _, _| Ok([Some(take()?[0].clone())]))?,
-            (None, Some(b)) => node1("affine", b, value, 1, move |_, _, _| Ok([Some(take()?[1].clone())]))?,
-            (None, None) => tensor(value, 1),
+        const NAME: &str = "parameters";
+        let token = match *tensors {
+            [] => tensor(value, 1),
+            [a] => node1(NAME, a, value, 1, move |_, _, _| take()?.some())?,
+            [a, b] => node2(NAME, [a, b], value, 1, move |_, _, _| take()?.some())?,
+            [a, b, c] => node3(NAME, [a, b, c], value, 1, move |_, _, _| take()?.some())?,
+            _ => bail!("parameters: three tensors at most, got {}", tensors.len()),
         };
         Ok(Self { token, mail })
     }
 
-    /// Leaves the gradients, and returns that of the token.
-    pub(crate) fn give(&self, dweight: Tensor, dbias: Tensor) -> candle_core::Result<Option<Tensor>> {
+    /// Leaves the gradients, in the order of the tensors, and returns that of the token.
+    pub(crate) fn give(&self, grads: Vec<Tensor>) -> candle_core::Result<Option<Tensor>> {
         if !self.token.track_op() {
             return Ok(None);
         }
         let mut all = self.mail.lock().unwrap_or_else(PoisonError::into_inner);
         let own = thread::current().id();
         all.retain(|(thread, _)| *thread != own);
-        all.push((own, [dweight, dbias]));
+        all.push((own, grads));
         Ok(Some(Tensor::zeros(1, DType::F32, self.token.device())?))
+    }
+}
+
+/// As many gradients as there are arguments.
+trait AsMany<const N: usize> {
+    fn some(self) -> Grads<N>;
+}
+
+impl<const N: usize> AsMany<N> for Vec<Tensor> {
+    fn some(self) -> Grads<N> {
+        let count = self.len();
+        match <[Tensor; N]>::try_from(self) {
+            Ok(grads) => Ok(grads.map(Some)),
+            Err(_) => bail!("parameters: {count} gradients for {N} tensors"),
+        }
     }
 }

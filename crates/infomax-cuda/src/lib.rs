@@ -11,6 +11,8 @@ mod batch_norm;
 #[cfg(feature = "cudnn")]
 #[allow(unsafe_code)]
 mod conv;
+#[cfg(feature = "cudnn")]
+mod conv_norm;
 #[cfg(feature = "cuda")]
 mod elementwise;
 #[cfg(feature = "cuda")]
@@ -34,6 +36,8 @@ mod rows;
 pub use batch_norm::{batch_norm_eval, batch_norm_train};
 #[cfg(feature = "cudnn")]
 pub use conv::{conv2d, forget_plans};
+#[cfg(feature = "cudnn")]
+pub use conv_norm::conv_norm_train;
 #[cfg(feature = "cuda")]
 pub use elementwise::elementwise;
 pub use error::{Error, Result};

@@ -3,7 +3,9 @@
 use crate::compare::draw;
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
-use infomax_cuda::{Conv2dConfig, Images, Options, batch_norm_train, conv2d, global_avg_pool};
+use infomax_cuda::{
+    Conv2dConfig, Images, Options, batch_norm_train, conv_norm_train, conv2d, global_avg_pool,
+};
 use infomax_kernels::{Activation, reference};
 
 /// What computes.
@@ -11,6 +13,8 @@ use infomax_kernels::{Activation, reference};
 pub(crate) enum Backend {
     /// The operations of this crate, on feature maps of a type.
     Cuda(Options, DType),
+    /// The same with each convolution and its norm as one operation.
+    Fused(Options, DType),
     /// The composed reference; images have their channels first.
     Reference,
 }
@@ -72,6 +76,10 @@ impl Layer {
                 let (scale, shift) = (Some(self.scale.as_tensor()), Some(self.shift.as_tensor()));
                 Ok(batch_norm_train(&ys, scale, shift, residual, 1e-5, relu, options.images)?.ys)
             }
+            Backend::Fused(options, _) => {
+                let (weight, scale, shift) = (&self.weight, &self.scale, &self.shift);
+                Ok(conv_norm_train(xs, weight, scale, shift, residual, cfg, 1e-5, relu, options)?.ys)
+            }
             Backend::Reference => {
                 let cfg =
                     infomax_kernels::Conv2dConfig { stride: self.stride, padding, ..Default::default() };
@@ -117,7 +125,7 @@ impl ResNet {
             ys = second.forward(&inner, Some(&way), true, backend)?;
         }
         Ok(match backend {
-            Backend::Cuda(options, _) => global_avg_pool(&ys, options.images)?,
+            Backend::Cuda(options, _) | Backend::Fused(options, _) => global_avg_pool(&ys, options.images)?,
             Backend::Reference => reference::global_avg_pool(&ys)?,
         })
     }
@@ -133,7 +141,7 @@ impl ResNet {
 pub(crate) fn images(device: &Device, [n, h, w]: [usize; 3], backend: Backend) -> Result<Tensor> {
     let xs = draw(&[n, 3, h, w], 99)?.to_dtype(DType::F32)?;
     Ok(match backend {
-        Backend::Cuda(options, dtype) => {
+        Backend::Cuda(options, dtype) | Backend::Fused(options, dtype) => {
             let xs = xs.to_device(device)?;
             let xs = match options.images {
                 Images::ChannelsFirst => xs,

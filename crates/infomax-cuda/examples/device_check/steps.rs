@@ -112,6 +112,10 @@ pub(crate) fn network(device: &Device, report: &mut Report) -> Result<()> {
         Backend::Cuda(Options { math: Math::Tf32, search: Search::Deterministic, images }, DType::BF16)
     };
     let (first, last, fixed) = (Images::ChannelsFirst, Images::ChannelsLast, Search::Deterministic);
+    let fused = |backend| match backend {
+        Backend::Cuda(options, dtype) => Backend::Fused(options, dtype),
+        other => other,
+    };
     let backends = [
         ("f32 first", f32s(first, Math::F32, fixed), 1e-3),
         ("f32 last", f32s(last, Math::F32, fixed), 1e-3),
@@ -119,6 +123,9 @@ pub(crate) fn network(device: &Device, report: &mut Report) -> Result<()> {
         ("tf32 last", f32s(last, Math::Tf32, fixed), 5e-2),
         ("bf16 first", bf16(first), 0.3),
         ("bf16 last", bf16(last), 0.3),
+        ("f32 first fused", fused(f32s(first, Math::F32, fixed)), 1e-3),
+        ("f32 last fused", fused(f32s(last, Math::F32, fixed)), 1e-3),
+        ("bf16 last fused", fused(bf16(last)), 0.3),
     ];
     for (name, backend, tolerance) in backends {
         let worst = guarded(|| {

@@ -182,6 +182,13 @@ pub(crate) fn steps(device: &Device, report: &mut Report) -> Result<()> {
             step_time(device, &net, batch, Backend::Cuda(Options { math, search, images: order }, dtype))
         });
     }
+    for (name, math, dtype, order, search) in modes() {
+        if order == Images::ChannelsLast || dtype == DType::F32 && math == Math::Tf32 {
+            row(report, &format!("ResNet-18 step, 32x32, batch {batch}, {name}, fused"), || {
+                step_time(device, &net, batch, Backend::Fused(Options { math, search, images: order }, dtype))
+            });
+        }
+    }
     row(report, "VICReg loss, n 4096, d 8192, forward and backward, f32", || {
         let objective = ObjectiveConfig::named("vicreg")?.build()?;
         let make = |_| Ok(Var::from_tensor(&random(device, &[4096, 8192], DType::F32)?)?);
@@ -220,15 +227,20 @@ pub(crate) fn steps(device: &Device, report: &mut Report) -> Result<()> {
             Ok(format!("{ms:.2} ms, peak {:.2} GB", memory_use(device)?.peak as f64 / 1e9))
         });
     }
-    row(report, &format!("ResNet-18 step, 32x32, batch {batch}, bf16 last measured, without events"), || {
-        let Device::Cuda(cuda) = device else { return Err(anyhow!("no CUDA device")) };
-        // SAFETY: this program uses one stream from one thread.
-        #[allow(unsafe_code)]
-        unsafe {
-            cuda.disable_event_tracking();
-        }
-        let options = Options { math: Math::Tf32, search: Search::Measured, images: Images::ChannelsLast };
-        step_time(device, &ResNet::new(device, 64)?, batch, Backend::Cuda(options, DType::BF16))
-    });
+    row(
+        report,
+        &format!("ResNet-18 step, 32x32, batch {batch}, bf16 last measured, fused, without events"),
+        || {
+            let Device::Cuda(cuda) = device else { return Err(anyhow!("no CUDA device")) };
+            // SAFETY: this program uses one stream from one thread.
+            #[allow(unsafe_code)]
+            unsafe {
+                cuda.disable_event_tracking();
+            }
+            let options =
+                Options { math: Math::Tf32, search: Search::Measured, images: Images::ChannelsLast };
+            step_time(device, &ResNet::new(device, 64)?, batch, Backend::Fused(options, DType::BF16))
+        },
+    );
     Ok(())
 }
