@@ -339,7 +339,8 @@ pub(crate) fn pairwise(device: &Device, report: &mut Report) -> Result<()> {
     for (n, d, block) in [(64, 5, 7), (96, 33, 0), (320, 17, 128)] {
         for (score, slow_score) in scores {
             for (exclude, slow_exclude) in excludes {
-                let xs = inputs(DType::F32, &[draw(&[n, d], 23)?]);
+                // Near enough that the row itself does not outweigh all others.
+                let xs = inputs(DType::F32, &[(draw(&[n, d], 23)? * 0.3)?]);
                 let worst = versus(
                     device,
                     &xs,
