@@ -5,7 +5,9 @@
 #! Needed there: python3 with a CUDA 13 PyTorch, whose libraries are used, and xz. Takes at most about six minutes.
 #! Logs go to $OUT, or beside the script. Each group runs in its own process: one that hangs, crashes or breaks the
 #! context of the card is one failure, and the next one runs.
-#! Usage: run.sh [--quick]   (--quick leaves out the compiled rows of PyTorch)
+#! Usage: run.sh [--quick | --sanitize]
+#!   --quick     leaves out the compiled rows of PyTorch
+#!   --sanitize  only runs the own kernels under compute-sanitizer (memcheck, then racecheck), with their checks
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 out=${OUT:-$here/out}
@@ -22,6 +24,23 @@ export LD_LIBRARY_PATH
 export RUST_BACKTRACE=0 CUDA_CACHE_PATH=$work/cache CUDA_CACHE_MAXSIZE=2147483648
 ldd "$work/device_check" | grep 'not found' && echo "libraries are missing: $LD_LIBRARY_PATH"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | tee "$out/card.txt"
+
+if [ "${1:-}" = --sanitize ]; then
+    bad=0
+    for tool in memcheck racecheck; do
+        for group in pool elementwise batch-norm rows pairwise optimizers; do
+            rest=$(left)
+            [ "$rest" -lt 10 ] && { echo "$tool $group: no time was left"; bad=$((bad + 1)); continue; }
+            [ "$rest" -gt 60 ] && rest=60
+            timeout -k 5 "$rest" compute-sanitizer --tool "$tool" --error-exitcode 9 "$work/device_check" "$group" > "$out/$tool-$group.log" 2>&1
+            code=$?
+            [ "$code" = 0 ] || bad=$((bad + 1))
+            echo "$tool $group: exit code $code; $(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$out/$tool-$group.log" | tail -n 1); $(grep -E '^[0-9]+ passed' "$out/$tool-$group.log")"
+        done
+    done
+    echo "$bad of 12 runs under compute-sanitizer were not clean; logs in $out"
+    exit 0
+fi
 
 log=$out/check.log
 : > "$log"

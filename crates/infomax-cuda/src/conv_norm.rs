@@ -1,7 +1,8 @@
 //! A convolution and its batch norm as one operation.
 
 use crate::batch_norm::{Channels, Norm};
-use crate::conv::{Conv, Direction};
+use crate::conv::Conv;
+use crate::cudnn::Direction;
 use crate::graph::{Parameters, node2, node3};
 use crate::launch::{contiguous, tensor};
 use crate::{BatchNormOutput, Conv2dConfig, Error, Options, Result};

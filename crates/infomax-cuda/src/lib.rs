@@ -9,10 +9,12 @@ mod types;
 #[allow(unsafe_code)]
 mod batch_norm;
 #[cfg(feature = "cudnn")]
-#[allow(unsafe_code)]
 mod conv;
 #[cfg(feature = "cudnn")]
 mod conv_norm;
+#[cfg(feature = "cudnn")]
+#[allow(unsafe_code)]
+mod cudnn;
 #[cfg(feature = "cuda")]
 mod elementwise;
 #[cfg(feature = "cuda")]
@@ -35,9 +37,11 @@ mod rows;
 #[cfg(feature = "cuda")]
 pub use batch_norm::{batch_norm_eval, batch_norm_train};
 #[cfg(feature = "cudnn")]
-pub use conv::{conv2d, forget_plans};
+pub use conv::conv2d;
 #[cfg(feature = "cudnn")]
 pub use conv_norm::conv_norm_train;
+#[cfg(feature = "cudnn")]
+pub use cudnn::forget_plans;
 #[cfg(feature = "cuda")]
 pub use elementwise::elementwise;
 pub use error::{Error, Result};
