@@ -202,31 +202,19 @@ pub(crate) fn steps(device: &Device, report: &mut Report) -> Result<()> {
         Ok(format!("{ms:.2} ms, peak {:.2} GB", memory_use(device)?.peak as f64 / 1e9))
     });
     let (n, d, t) = (16384, 128, 0.5);
-    for streamed in [true, false] {
-        let how = if streamed { "streamed" } else { "whole matrix (composed)" };
-        row(report, &format!("NT-Xent, n {n}, d {d}, forward and backward, f32, {how}"), || {
-            let rows = Var::from_tensor(&random(device, &[n, d], DType::F32)?)?;
-            reset_peak_memory(device)?;
-            let ms = median(device, || {
-                let z = infomax_cuda::l2_normalize(&rows, 1e-8)?;
-                let half = n / 2;
-                let (a, b) = (z.narrow(0, 0, half)?, z.narrow(0, half, half)?);
-                let along = ((a * b)?.sum_all()? * (2.0 / (n as f64 * t)))?;
-                let logs = if streamed {
-                    infomax_cuda::row_log_sum_exp(&z, Score::Dot(1.0 / t), Exclude::Own)?
-                } else {
-                    use infomax_kernels::pairwise as cpu;
-                    infomax_kernels::reference::row_log_sum_exp(
-                        &z,
-                        cpu::Score::Dot(1.0 / t),
-                        cpu::Exclude::Own,
-                    )?
-                };
-                Ok((logs.mean_all()? - along)?.backward()?)
-            })?;
-            Ok(format!("{ms:.2} ms, peak {:.2} GB", memory_use(device)?.peak as f64 / 1e9))
-        });
-    }
+    row(report, &format!("NT-Xent, n {n}, d {d}, forward and backward, f32, streamed"), || {
+        let rows = Var::from_tensor(&random(device, &[n, d], DType::F32)?)?;
+        reset_peak_memory(device)?;
+        let ms = median(device, || {
+            let z = infomax_cuda::l2_normalize(&rows, 1e-8)?;
+            let half = n / 2;
+            let (a, b) = (z.narrow(0, 0, half)?, z.narrow(0, half, half)?);
+            let along = ((a * b)?.sum_all()? * (2.0 / (n as f64 * t)))?;
+            let logs = infomax_cuda::row_log_sum_exp(&z, Score::Dot(1.0 / t), Exclude::Own)?;
+            Ok((logs.mean_all()? - along)?.backward()?)
+        })?;
+        Ok(format!("{ms:.2} ms, peak {:.2} GB", memory_use(device)?.peak as f64 / 1e9))
+    });
     row(
         report,
         &format!("ResNet-18 step, 32x32, batch {batch}, bf16 last measured, fused, without events"),
