@@ -3,7 +3,7 @@
 //! on a machine without a card: it checks the launches, their arguments and the backward passes.
 //!
 //! Functions that are not here are made by `driver.sh` and return success. Of Candle's kernels only those are here that
-//! the check needs; a program that asks for another one is told its name.
+//! the check needs (indices contiguous); a program that asks for another one is told its name.
 #include "cuda.hpp"
 
 #include "../../kernels/batch_norm.cu"
@@ -88,13 +88,146 @@ static void fast_sum(size_t n, size_t each, size_t rank, const size_t* info, con
     }
 }
 
+// The same for any type, and more operations, in f64; `number` and `made` are the conversions.
+template <class T> static double number(T x) { return (double)x; }
+template <> double number<bf16>(bf16 x) { return widen(x); }
+template <class T> static T made(double x) { return (T)x; }
+template <> bf16 made<bf16>(double x) { return narrow<bf16>((float)x); }
+
+template <class T, int op> static void more_unary(size_t n, size_t rank, const size_t* info, const T* a, T* out) {
+    if (!once()) return;
+    for (size_t i = 0; i < n; ++i) {
+        const double x = number(a[info ? strided(i, rank, info, info + rank) : i]);
+        const double y[] = {x, x * x, std::sqrt(x), -x, std::exp(x), std::log(x), std::sin(x), std::cos(x), std::fabs(x), 1 / x,
+                            x > 0 ? x : 0, std::erf(x), std::tanh(x), 1 / (1 + std::exp(-x)), std::floor(x), std::ceil(x), std::round(x),
+                            (double)((x > 0) - (x < 0))};
+        out[i] = made<T>(y[op]);
+    }
+}
+template <class T, int op> static void more_binary(size_t n, size_t rank, const size_t* info, const T* a, const T* b, T* out) {
+    if (!once()) return;
+    for (size_t i = 0; i < n; ++i) {
+        const double x = number(a[info ? strided(i, rank, info, info + rank) : i]);
+        const double y = number(b[info ? strided(i, rank, info, info + 2 * rank) : i]);
+        const double z[] = {x + y, x - y, x * y, x / y, std::fmax(x, y), std::fmin(x, y)};
+        out[i] = made<T>(z[op]);
+    }
+}
+template <class T, int op>
+static void compare(size_t n, size_t rank, const size_t* info, const T* a, const T* b, unsigned char* out) {
+    if (!once()) return;
+    for (size_t i = 0; i < n; ++i) {
+        const double x = number(a[info ? strided(i, rank, info, info + rank) : i]);
+        const double y = number(b[info ? strided(i, rank, info, info + 2 * rank) : i]);
+        const bool z[] = {x == y, x != y, x < y, x <= y, x > y, x >= y};
+        out[i] = z[op];
+    }
+}
+template <class T, class U> static void convert(size_t n, size_t rank, const size_t* info, const T* a, U* out) {
+    if (!once()) return;
+    for (size_t i = 0; i < n; ++i) out[i] = made<U>(number(a[info ? strided(i, rank, info, info + rank) : i]));
+}
+template <class T> static void more_affine(size_t n, size_t rank, const size_t* info, const T* a, T* out, T mul, T add) {
+    if (!once()) return;
+    for (size_t i = 0; i < n; ++i) {
+        out[i] = made<T>(number(a[info ? strided(i, rank, info, info + rank) : i]) * number(mul) + number(add));
+    }
+}
+template <class T> static void power(size_t n, size_t rank, const size_t* info, T param, const T* a, T* out) {
+    if (!once()) return;
+    for (size_t i = 0; i < n; ++i) {
+        out[i] = made<T>(std::pow(number(a[info ? strided(i, rank, info, info + rank) : i]), number(param)));
+    }
+}
+template <class T, int op> static void reduce(size_t n, size_t each, size_t rank, const size_t* info, const T* a, T* out) {
+    if (!once()) return;
+    const size_t outs = op == 3 ? n : n / each;
+    for (size_t i = 0; i < outs; ++i) {
+        double sum = op == 1 ? -INFINITY : op == 2 ? INFINITY : 0;
+        for (size_t j = 0; j < each; ++j) {
+            const double x = number(a[info ? strided(i * each + j, rank, info, info + rank) : i * each + j]);
+            sum = op == 1 ? std::fmax(sum, x) : op == 2 ? std::fmin(sum, x) : sum + x;
+        }
+        out[i] = made<T>(sum);
+    }
+}
+template <class T>
+static void choose(size_t n, size_t rank, const size_t* info, const unsigned char* c, const T* t, const T* f, T* out) {
+    if (!once()) return;
+    for (size_t i = 0; i < n; ++i) {
+        auto at = [&](int k) { return info ? strided(i, rank, info, info + k * rank) : i; };
+        out[i] = c[at(1)] ? t[at(2)] : f[at(3)];
+    }
+}
+template <class T>
+static void select(size_t n, size_t, const size_t*, const u32* ids, const T* a, T* out, size_t, size_t from, size_t count, size_t right) {
+    if (!once()) return;
+    for (size_t i = 0; i < n; ++i) {
+        const size_t at = i / (count * right) * (from * right) + ids[i / right % count] * right + i % right;
+        out[i] = a[at];
+    }
+}
+template <class T> static void pick(size_t n, const u32* ids, const T* a, T* out, size_t, size_t from, size_t count, size_t right) {
+    if (!once()) return;
+    for (size_t i = 0; i < n; ++i) out[i] = a[(i / (right * count) * from + ids[i]) * right + i % right];
+}
+template <class T>
+static void index_add(const u32* ids, size_t count, const T* a, T* out, size_t left, size_t, size_t to, size_t right) {
+    if (!once()) return;
+    for (size_t i = 0; i < left * right; ++i)
+        for (size_t j = 0; j < count; ++j) {
+            T& o = out[(i / right * to + ids[j]) * right + i % right];
+            o = made<T>(number(o) + number(a[(i / right * count + j) * right + i % right]));
+        }
+}
+template <class T> static void scatter_add(const u32* ids, const T* a, T* out, size_t left, size_t from, size_t to, size_t right) {
+    if (!once()) return;
+    for (size_t i = 0; i < left * right; ++i)
+        for (size_t j = 0; j < from; ++j) {
+            const size_t at = (i / right * from + j) * right + i % right;
+            T& o = out[(i / right * to + ids[at]) * right + i % right];
+            o = made<T>(number(o) + number(a[at]));
+        }
+}
+
+template <class T, size_t... I> static void add_typed(std::map<string, Kernel>& all, const string& t, std::index_sequence<I...>) {
+    const char* ones[] = {"ucopy", "usqr", "usqrt", "uneg", "uexp", "ulog", "usin", "ucos", "uabs", "urecip", "urelu", "uerf", "utanh",
+                          "usigmoid", "ufloor", "uceil", "uround", "usign"};
+    (all.emplace(string(ones[I]) + "_" + t, of(more_unary<T, (int)I>)), ...);
+    const char* twos[] = {"badd", "bsub", "bmul", "bdiv", "bmaximum", "bminimum"};
+    const char* orders[] = {"eq", "ne", "lt", "le", "gt", "ge"};
+    auto two = [&]<size_t... J>(std::index_sequence<J...>) {
+        (all.emplace(string(twos[J]) + "_" + t, of(more_binary<T, (int)J>)), ...);
+        (all.emplace(string(orders[J]) + "_" + t, of(compare<T, (int)J>)), ...);
+    };
+    two(std::make_index_sequence<6>());
+    all.emplace("affine_" + t, of(more_affine<T>));
+    all.emplace("upowf_" + t, of(power<T>));
+    all.emplace("const_set_" + t, of(const_set<T>));
+    all.emplace("copy2d_" + t, of(copy2d<T>));
+    all.emplace("fast_sum_" + t, of(reduce<T, 0>));
+    all.emplace("fast_max_" + t, of(reduce<T, 1>));
+    all.emplace("fast_min_" + t, of(reduce<T, 2>));
+    all.emplace("fast_sum_small_" + t, of(reduce<T, 3>));
+    all.emplace("where_u8_" + t, of(choose<T>));
+    all.emplace("is_u32_" + t, of(select<T>));
+    all.emplace("gather_u32_" + t, of(pick<T>));
+    all.emplace("ia_u32_" + t, of(index_add<T>));
+    all.emplace("sa_u32_" + t, of(scatter_add<T>));
+    all.emplace("cast_" + t + "_f32", of(convert<T, float>));
+    all.emplace("cast_" + t + "_f64", of(convert<T, double>));
+    all.emplace("cast_" + t + "_u32", of(convert<T, u32>));
+    all.emplace("cast_" + t + "_u8", of(convert<T, unsigned char>));
+    all.emplace("cast_" + t + "_bf16", of(convert<T, bf16>));
+}
+
 #define BOTH(name) {#name "_f32", of(name##_f32)}, {#name "_bf16", of(name##_bf16)}
 #define PACKS(name) {#name "_f32_1", of(name##_f32_1)}, {#name "_f32_4", of(name##_f32_4)}, {#name "_bf16_1", of(name##_bf16_1)}, {#name "_bf16_4", of(name##_bf16_4)}
 #define CANDLE(name, f, op) {name "_f32", of(f<float, op>)}, {name "_bf16", of(f<bf16, op>)}
 #define TYPED(name, f) {name "_f32", of(f<float>)}, {name "_bf16", of(f<bf16>)}
 
 static const std::map<string, Kernel>& kernels() {
-    static const std::map<string, Kernel> all = {
+    static std::map<string, Kernel> all = {
         BOTH(norm_forward), BOTH(norm_backward), BOTH(norm_columns), BOTH(softmax_forward), BOTH(softmax_backward),
         BOTH(lse_forward), BOTH(lse_backward), BOTH(unit_forward), BOTH(unit_backward), BOTH(mean_forward),
         BOTH(max_forward), BOTH(max_backward), BOTH(avg_forward), BOTH(avg_backward), BOTH(middle_mean), BOTH(mean_backward),
@@ -110,6 +243,16 @@ static const std::map<string, Kernel>& kernels() {
         {"cast_f32_bf16", of(cast<float, bf16>)}, {"cast_bf16_f32", of(cast<bf16, float>)},
         {"cast_f32_f32", of(cast<float, float>)}, {"cast_bf16_bf16", of(cast<bf16, bf16>)},
     };
+    static bool filled = false;
+    if (!filled) {
+        filled = true;
+        const auto ones = std::make_index_sequence<18>();
+        add_typed<float>(all, "f32", ones);
+        add_typed<double>(all, "f64", ones);
+        add_typed<u32>(all, "u32", ones);
+        add_typed<unsigned char>(all, "u8", ones);
+        add_typed<bf16>(all, "bf16", ones);
+    }
     return all;
 }
 
@@ -182,7 +325,23 @@ int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned, unsigned 
 }
 int cublasCreate_v2(void** handle) { return *handle = (void*)1, 0; }
 int curandCreateGenerator(void** handle, int) { return *handle = (void*)1, 0; }
-/// f32, columns first, as cuBLAS.
+/// f64, columns first, as cuBLAS.
+int cublasDgemmStridedBatched(void*, int ta, int tb, int m, int n, int k, const double* alpha, const double* a, int lda, long long sa,
+                              const double* b, int ldb, long long sb, const double* beta, double* c, int ldc, long long sc, int batch) {
+    for (int z = 0; z < batch; ++z)
+        for (int j = 0; j < n; ++j)
+            for (int i = 0; i < m; ++i) {
+                double sum = 0;
+                for (int l = 0; l < k; ++l) {
+                    sum += a[z * sa + (ta ? l + (long long)i * lda : i + (long long)l * lda)] *
+                           b[z * sb + (tb ? j + (long long)l * ldb : l + (long long)j * ldb)];
+                }
+                double& out = c[z * sc + i + (long long)j * ldc];
+                out = *alpha * sum + (*beta != 0 ? *beta * out : 0);
+            }
+    return 0;
+}
+/// f32.
 int cublasGemmStridedBatchedEx(void*, int ta, int tb, int m, int n, int k, const float* alpha, const float* a, int, int lda, long long sa,
                                const float* b, int, int ldb, long long sb, const float* beta, float* c, int, int ldc, long long sc,
                                int batch, int, int) {

@@ -7,10 +7,10 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 program=$1 stubs=$2
 shift 2
-[ $# -gt 0 ] || set -- elementwise rows pool batch-norm pairwise optimizers conv-f32 conv-tf32 conv-bf16 network
+[ $# -gt 0 ] || set -- elementwise rows pool batch-norm pairwise optimizers conv-f32 conv-tf32 conv-bf16 network objectives
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-c++ -std=c++17 -O1 -fPIC -c -o "$work/driver.o" "$here/driver.cpp"
+c++ -std=c++20 -O1 -fPIC -c -o "$work/driver.o" "$here/driver.cpp"
 nm --defined-only "$work/driver.o" | awk '{print $3}' > "$work/have"
 library() { # name, soname, value that its functions return, more objects
     local name=$1 so=$2 value=$3
