@@ -7,7 +7,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 program=$1 stubs=$2
 shift 2
-[ $# -gt 0 ] || set -- elementwise rows pool batch-norm pairwise optimizers conv-f32 conv-tf32 conv-bf16 network objectives
+[ $# -gt 0 ] || set -- elementwise rows pool batch-norm pairwise optimizers conv-f32 conv-tf32 conv-bf16 network
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 c++ -std=c++20 -O1 -fPIC -c -o "$work/driver.o" "$here/driver.cpp"
