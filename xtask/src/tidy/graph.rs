@@ -18,6 +18,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("infomax-kernels", &["infomax-simd"]),
     ("infomax-augment", &["infomax-simd"]),
     ("infomax-losses", &["infomax-core", "infomax-kernels"]),
+    // By its device check only, which compares with them.
+    ("infomax-cuda", &["infomax-core", "infomax-kernels", "infomax-losses"]),
     ("infomax-data", &["infomax-core", "infomax-augment", "infomax-simd"]),
     ("infomax-models", &["infomax-core", "infomax-kernels"]),
     ("infomax-optim", &["infomax-core", "infomax-kernels"]),
@@ -65,8 +67,8 @@ const TESTING: &str = "infomax-testing";
 /// Features that switch on a backend of Candle: forwarded by name, nothing else.
 const BACKENDS: &[&str] = &["cuda", "cudnn", "metal"];
 
-/// Crates that are never built for another backend.
-const HOST_ONLY: &[&str] = &["infomax-testing", "infomax-benches", "xtask"];
+/// Crates that are never built for another backend, and the one that is a backend: its features are its own.
+const EXEMPT: &[&str] = &["infomax-testing", "infomax-benches", "infomax-cuda", "xtask"];
 
 /// Dependencies between our crates that the table does not allow.
 pub(super) fn edges(metadata: &Value) -> Vec<Finding> {
@@ -107,7 +109,7 @@ pub(super) fn features(metadata: &Value) -> Vec<Finding> {
         let Some(name) = package["name"].as_str() else { continue };
         let deps: Vec<&str> =
             dependencies(package).filter(|(_, kind)| *kind == "normal").map(|(to, _)| to).collect();
-        if HOST_ONLY.contains(&name) || !deps.iter().any(|d| is_candle(d)) {
+        if EXEMPT.contains(&name) || !deps.iter().any(|d| is_candle(d)) {
             continue;
         }
         for &feature in BACKENDS {

@@ -1,0 +1,40 @@
+//! Compiles the kernels to PTX when the feature `cuda` is on; does nothing otherwise.
+//!
+//! `NVCC` names the compiler (default: `nvcc` of the path), `INFOMAX_CUDA_ARCH` the virtual architecture
+//! (default: `compute_80`). PTX of 8.0 is compiled by the driver for the card at hand, so one build serves all
+//! cards from 8.0 on.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Names of the files `kernels/NAME.cu`.
+const MODULES: [&str; 6] = ["batch_norm", "rows", "elementwise", "pool", "pairwise", "optim"];
+
+fn main() -> Result<(), String> {
+    println!("cargo:rerun-if-changed=build.rs");
+    if std::env::var_os("CARGO_FEATURE_CUDA").is_none() {
+        return Ok(());
+    }
+    for name in ["NVCC", "INFOMAX_CUDA_ARCH"] {
+        println!("cargo:rerun-if-env-changed={name}");
+    }
+    println!("cargo:rerun-if-changed=kernels");
+    let nvcc = std::env::var("NVCC").unwrap_or_else(|_| "nvcc".into());
+    let arch = std::env::var("INFOMAX_CUDA_ARCH").unwrap_or_else(|_| "compute_80".into());
+    let out = PathBuf::from(std::env::var("OUT_DIR").map_err(|e| format!("OUT_DIR: {e}"))?);
+    for module in MODULES {
+        let result = Command::new(&nvcc)
+            .args(["-ptx", "-O3", "-std=c++17"])
+            .arg(format!("-arch={arch}"))
+            .arg("-o")
+            .arg(out.join(format!("{module}.ptx")))
+            .arg(format!("kernels/{module}.cu"))
+            .output()
+            .map_err(|e| format!("cannot run {nvcc} ({e}); set NVCC to the compiler of the CUDA toolkit"))?;
+        if !result.status.success() {
+            let text = String::from_utf8_lossy(&result.stderr).into_owned();
+            return Err(format!("{nvcc} failed on kernels/{module}.cu:\n{text}"));
+        }
+    }
+    Ok(())
+}

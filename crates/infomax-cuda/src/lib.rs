@@ -1,0 +1,62 @@
+//! Differentiable operations for Candle tensors on a CUDA device: plain functions, each with its exact gradient.
+//!
+#![doc = include_str!("../README.md")]
+
+mod error;
+mod types;
+
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)]
+mod batch_norm;
+#[cfg(feature = "cudnn")]
+mod conv;
+#[cfg(feature = "cudnn")]
+mod conv_norm;
+#[cfg(feature = "cudnn")]
+#[allow(unsafe_code)]
+mod cudnn;
+#[cfg(feature = "cuda")]
+mod elementwise;
+#[cfg(feature = "cuda")]
+mod graph;
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)]
+mod launch;
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)]
+mod memory;
+#[cfg(feature = "cuda")]
+mod optim;
+#[cfg(feature = "cuda")]
+mod pairwise;
+#[cfg(feature = "cuda")]
+mod pool;
+#[cfg(feature = "cuda")]
+mod rows;
+
+#[cfg(feature = "cuda")]
+pub use batch_norm::{batch_norm_eval, batch_norm_train};
+#[cfg(feature = "cudnn")]
+pub use conv::conv2d;
+#[cfg(feature = "cudnn")]
+pub use conv_norm::conv_norm_train;
+#[cfg(feature = "cudnn")]
+pub use cudnn::forget_plans;
+#[cfg(feature = "cuda")]
+pub use elementwise::elementwise;
+pub use error::{Error, Result};
+#[cfg(feature = "cuda")]
+pub use launch::{poison_new_buffers, supports};
+#[cfg(feature = "cuda")]
+pub use memory::{MemoryUse, keep_freed_memory, memory_use, reset_peak_memory};
+#[cfg(feature = "cuda")]
+pub use optim::{AdamW, Sgd, Slot, adamw_step, sgd_step, squared_norms};
+#[cfg(feature = "cuda")]
+pub use pairwise::{row_log_sum_exp, row_log_sum_exp_blocked};
+#[cfg(feature = "cuda")]
+pub use pool::{avg_pool2d, global_avg_pool, max_pool2d};
+#[cfg(feature = "cuda")]
+pub use rows::{group_norm, l2_normalize, layer_norm, log_softmax, log_sum_exp, rms_norm, softmax};
+pub use types::{
+    BatchNormOutput, Conv2dConfig, Exclude, Function, Images, Math, Options, Pool2dConfig, Score, Search,
+};
