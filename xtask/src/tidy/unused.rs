@@ -7,7 +7,7 @@ use super::graph::dependencies;
 use super::lexer::{code_only, words};
 use crate::workspace::packages;
 
-/// A Rust file: its path relative to the root, and its text.
+/// A Rust file, or a README whose examples the documentation runs: its path relative to the root, and its text.
 pub(super) type Source = (String, String);
 
 /// What each package lists and does not use. A dependency of the library has to be named under `src/`, one of the
@@ -30,6 +30,7 @@ pub(super) fn unused(metadata: &Value, root: &str, sources: &[Source]) -> Vec<Fi
             let is_named = |code: &str| names.iter().any(|name| words(code, name).next().is_some());
             let named = files.iter().any(|(path, code, text)| match kind {
                 "build" => *path == "build.rs" && is_named(code),
+                "dev" if path.ends_with(".md") => text.lines().any(is_named),
                 "dev" => is_named(code) || comments(text).any(is_named),
                 _ => path.starts_with("src/") && is_named(code),
             });
@@ -77,6 +78,7 @@ mod tests {
         assert_eq!(found(Some("dev"), "crates/a/tests/it.rs", "use serde_json::Value;"), 0);
         assert_eq!(found(Some("build"), "crates/a/build.rs", "fn main() { serde_json::f() }"), 0);
         assert_eq!(found(Some("dev"), "crates/a/src/lib.rs", "//! use serde_json::Value;\n"), 0);
+        assert_eq!(found(Some("dev"), "crates/a/README.md", "use serde_json::Value;\n"), 0);
     }
 
     #[test]
