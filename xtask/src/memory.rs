@@ -12,15 +12,18 @@ use anyhow::{Result, bail};
 use crate::run::Runner;
 use crate::workspace::{Workspace, cargo};
 
-/// The crate that holds the unsafe code.
+/// The crate whose unsafe code works on tensors.
 const CRATE: &str = "infomax-kernels";
+
+/// The crate that holds the vectors.
+const VECTORS: &str = "infomax-simd";
 
 /// Tests that Miri can run in minutes: raw pointers of the rows, of pooling and of depthwise convolution,
 /// without the matrix products.
 const MIRI: &[&str] = &["--lib", "memory_small"];
 
 /// Those with AVX-512: the vectors themselves.
-const MIRI_WIDE: &[&str] = &["--lib", "--", "pairs::tests", "stored::tests::squares"];
+const MIRI_WIDE: &[&str] = &["--lib", "--", "pairs::tests", "element::tests::squares"];
 
 /// The features of a processor with AVX-512 and its dot products of bf16: Miri takes what is compiled for as present,
 /// and runs most vector instructions as plain arithmetic, on any machine. Where it does not know one (the dot
@@ -38,9 +41,9 @@ pub(crate) fn run(ws: &Workspace) -> Result<()> {
     let target = target_triple(ws)?;
     let mut ran = Vec::new();
     if nightly(&["cargo", "miri", "--version"]) {
-        miri(ws, "target/miri", MIRI, None)?;
+        miri(ws, CRATE, "target/miri", MIRI, None)?;
         if target.starts_with("x86_64") {
-            miri(ws, "target/miri-avx512", MIRI_WIDE, Some(WIDE))?;
+            miri(ws, VECTORS, "target/miri-avx512", MIRI_WIDE, Some(WIDE))?;
         }
         ran.push("Miri");
     } else {
@@ -48,7 +51,18 @@ pub(crate) fn run(ws: &Workspace) -> Result<()> {
     }
     if target.contains("linux") && nightly(&["rustc", "--version"]) {
         let args = [
-            &["run", "nightly", "cargo", "test", "--package", CRATE, "--lib", "--tests"][..],
+            &[
+                "run",
+                "nightly",
+                "cargo",
+                "test",
+                "--package",
+                CRATE,
+                "--package",
+                VECTORS,
+                "--lib",
+                "--tests",
+            ][..],
             &["--target-dir", "target/asan", "--target", &target],
             // Its own allocator stands in the place of the one that this test speaks to.
             &["--", "--skip", "large_blocks_still_come_and_go"],
@@ -77,8 +91,8 @@ pub(crate) fn run(ws: &Workspace) -> Result<()> {
 }
 
 /// Some tests, for the processor that every machine has or one with these features.
-fn miri(ws: &Workspace, folder: &str, tests: &[&str], features: Option<&str>) -> Result<()> {
-    let mut args = vec!["run", "nightly", "cargo", "miri", "test", "--package", CRATE];
+fn miri(ws: &Workspace, package: &str, folder: &str, tests: &[&str], features: Option<&str>) -> Result<()> {
+    let mut args = vec!["run", "nightly", "cargo", "miri", "test", "--package", package];
     args.extend(["--target-dir", folder]);
     args.extend(tests);
     // Files (proptest's seeds), clocks and `available_parallelism` are outside of Miri's machine. The queues of

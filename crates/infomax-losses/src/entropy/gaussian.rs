@@ -155,8 +155,8 @@ impl LogDet {
     /// # Errors
     /// Fewer than two rows; a `beta` that is not above 0.
     pub fn entropy(&self, z: &Tensor) -> Result<Tensor> {
-        let beta = if self.beta_per_dim { self.beta * z.dims()[z.rank() - 1] as f64 } else { self.beta };
-        self.with_beta(z, beta)
+        let d = moments::matrix("logdet", z, 2)?.dim(1)?;
+        self.with_beta(z, if self.beta_per_dim { self.beta * d as f64 } else { self.beta })
     }
 
     /// `I(X; Y) = H(X) + H(Y) - H(X, Y)` of paired rows, with one `beta` for all three.

@@ -253,9 +253,9 @@ impl Entropy for Running<Swav> {
 /// columns of about equal weight; no gradient.
 ///
 /// # Errors
-/// Anything but a matrix.
+/// Anything but a matrix with elements.
 pub fn sinkhorn(scores: &Tensor, epsilon: f64, iterations: usize) -> Result<Tensor> {
-    let (n, k) = scores.dims2()?;
+    let (n, k) = crate::moments::matrix("sinkhorn", scores, 1)?.dims2()?;
     let values = op::host(scores)?;
     let max = values.iter().fold(f64::NEG_INFINITY, |m, v| m.max(*v));
     // A floor instead of 0 keeps a column that no sample is near to from dividing 0 by 0.
