@@ -43,10 +43,21 @@ fn main() -> ExitCode {
         Ok(Status::Collapsed) => ExitCode::from(3),
         Ok(Status::Interrupted) => ExitCode::from(130),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", said(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes, each once: many messages hold that of their cause already.
+fn said(error: &anyhow::Error) -> String {
+    let mut message = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !message.contains(&cause) {
+            message = if message.is_empty() { cause } else { format!("{message}: {cause}") };
+        }
+    }
+    message
 }
 
 /// Prints to standard output; a closed pipe (`| head`) is no error.

@@ -502,3 +502,48 @@ fn a_divergence_names_the_part_and_the_last_checkpoint() {
         assert!(message.contains(part), "`{part}` is not in: {message}");
     }
 }
+
+/// What the encoder or the objective refuses leaves no folder in the way of the next try.
+#[test]
+fn a_run_that_never_started_can_be_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let too_small = ["--set", "model.encoder={kind=\"convnext\"}", "--run", "run"];
+    let message = stderr(&infomax(
+        dir.path(),
+        &["pretrain", "--quiet", "--set", "augment.size=16"]
+            .iter()
+            .chain(&too_small)
+            .copied()
+            .collect::<Vec<_>>(),
+    ));
+    assert!(message.contains("augment.size = 16") && message.contains("at least 32x32"), "{message}");
+    assert!(!dir.path().join("run").exists());
+    // BYOL without a teacher is refused at the first step, when the folder is there.
+    let output = pretrain(dir.path(), &["--set", "objective.name=byol", "--run", "run"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(dir.path().join("run").exists());
+    ok(&pretrain(dir.path(), &["--set", "train.max_steps=2", "--no-eval", "--run", "run"]));
+    let again = pretrain(dir.path(), &["--set", "train.max_steps=2", "--no-eval", "--run", "run"]);
+    assert!(stderr(&again).contains("already holds a run"), "{}", stderr(&again));
+}
+
+#[test]
+fn contradictions_are_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    for (settings, wanted) in [
+        ("augment.size=0", "augment.size = 0"),
+        ("data.part=foo", "data.part = \"foo\""),
+        ("data.train_images=0", "data.train_images = 0"),
+        ("data.shapes.scale=[0.9,0.1]", "data.shapes.scale"),
+        ("augment.preset=foo", "augment.preset = \"foo\""),
+        ("model.arch=resnet18", "[model.encoder]"),
+        ("eval.knn.k=0", "error: eval.knn.k = 0"),
+    ] {
+        fails(dir.path(), &["pretrain", "--set", settings], &[wanted]);
+    }
+    fails(
+        dir.path(),
+        &["pretrain", "--set", "data.source=shapes", "--set", "data.path=pictures"],
+        &["data.source", "data.path", "leave one of them out"],
+    );
+}

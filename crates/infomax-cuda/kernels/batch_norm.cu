@@ -71,7 +71,7 @@ template <class T, int V> struct Grads {
 };
 
 /// Channels of planes: block `(c, part)`, 256 threads along the elements of the channel.
-/// The neighbours of a pack lie in one plane: `V` divides `inner` and `per`.
+/// The neighbors of a pack lie in one plane: `V` divides `inner` and `per`.
 template <int V, class F>
 __device__ void plane_sums(const F& f, double* parts, u32 c, u32 m, u32 channels, u32 inner, u32 per) {
     const u32 begin = blockIdx.y * per, stop = begin + per, end = stop < m ? stop : m;

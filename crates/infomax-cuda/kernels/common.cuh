@@ -29,7 +29,7 @@ template <> __device__ __forceinline__ bf16 narrow<bf16>(float x) {
     return y;
 }
 
-/// `V` neighbouring elements, read and written at once.
+/// `V` neighboring elements, read and written at once.
 template <class T, int V> struct alignas(sizeof(T) * V) Pack {
     T v[V];
 };

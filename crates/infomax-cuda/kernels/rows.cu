@@ -1,4 +1,4 @@
-//! Functions of rows: layer norm, softmax, log-softmax, log-sum-exp, L2 normalisation, means.
+//! Functions of rows: layer norm, softmax, log-softmax, log-sum-exp, L2 normalization, means.
 //!
 //! A row belongs to one warp, or to one block if it is long. Accumulation is in f32, each thread over every
 //! 32nd (or 256th) element.
@@ -6,13 +6,13 @@
 
 template <class T>
 __device__ void norm_forward(const T* x, const float* w, const float* b, T* y, float* means, float* scales, u32 rows, u32 width,
-                             u32 centre, float eps) {
+                             u32 center, float eps) {
     const u64 row = own_row();
     if (row >= rows) return;
     x += row * width;
     y += row * width;
     float mean = 0.0f;
-    if (centre) {
+    if (center) {
         float sum = 0.0f;
         for (u32 i = threadIdx.x; i < width; i += blockDim.x) sum += widen(x[i]);
         mean = over_row(sum, Sum(), 0.0f) / width;
@@ -37,7 +37,7 @@ __device__ void norm_forward(const T* x, const float* w, const float* b, T* y, f
 
 template <class T>
 __device__ void norm_backward(const T* x, const float* w, const float* means, const float* scales, const T* g, T* dx, u32 rows,
-                              u32 width, u32 centre) {
+                              u32 width, u32 center) {
     const u64 row = own_row();
     if (row >= rows) return;
     x += row * width;
@@ -50,7 +50,7 @@ __device__ void norm_backward(const T* x, const float* w, const float* means, co
         first += h;
         second += h * (widen(x[i]) - mean) * scale;
     }
-    first = centre ? over_row(first, Sum(), 0.0f) / width : 0.0f;
+    first = center ? over_row(first, Sum(), 0.0f) / width : 0.0f;
     second = over_row(second, Sum(), 0.0f) / width;
     for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
         const float h = widen(g[i]) * (w ? w[i] : 1.0f);
@@ -211,12 +211,12 @@ template <class T> __device__ void mean_forward(const T* x, T* y, u32 rows, u32 
 
 #define ENTRIES(T, S)                                                                                                        \
     extern "C" __global__ void norm_forward_##S(const T* x, const float* w, const float* b, T* y, float* means,              \
-                                                float* scales, u32 rows, u32 width, u32 centre, float eps) {                 \
-        norm_forward(x, w, b, y, means, scales, rows, width, centre, eps);                                                   \
+                                                float* scales, u32 rows, u32 width, u32 center, float eps) {                 \
+        norm_forward(x, w, b, y, means, scales, rows, width, center, eps);                                                   \
     }                                                                                                                        \
     extern "C" __global__ void norm_backward_##S(const T* x, const float* w, const float* means, const float* scales,        \
-                                                 const T* g, T* dx, u32 rows, u32 width, u32 centre) {                       \
-        norm_backward(x, w, means, scales, g, dx, rows, width, centre);                                                      \
+                                                 const T* g, T* dx, u32 rows, u32 width, u32 center) {                       \
+        norm_backward(x, w, means, scales, g, dx, rows, width, center);                                                      \
     }                                                                                                                        \
     extern "C" __global__ void norm_columns_##S(const T* x, const float* means, const float* scales, const T* g,             \
                                                 float* parts, u32 rows, u32 width, u32 per) {                                \

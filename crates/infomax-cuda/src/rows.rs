@@ -197,7 +197,7 @@ fn norm(
     weight: Option<&Tensor>,
     bias: Option<&Tensor>,
     eps: f64,
-    centre: bool,
+    center: bool,
 ) -> Result<Tensor> {
     positive(op, eps)?;
     let (rows, xs) = Rows::new(op, xs)?;
@@ -223,10 +223,10 @@ fn norm(
             Arg::Write(&mut means),
             Arg::Write(&mut scales),
         ],
-        vec![Arg::U32(u32::from(centre)), Arg::F32(eps as f32)],
+        vec![Arg::U32(u32::from(center)), Arg::F32(eps as f32)],
     )?;
     let (means, scales) = (tensor(means, rows.count), tensor(scales, rows.count));
-    let back = NormBack { rows, means, scales, centre };
+    let back = NormBack { rows, means, scales, center };
     Ok(match (&weight, &bias) {
         (Some(w), Some(b)) => node3(op, [&xs, w, b], ys, xs.shape(), move |[x, w, b], _, g| {
             let [dx, dw, db] = back.run(x, Some(w), w.track_op() || b.track_op(), g)?;
@@ -251,7 +251,7 @@ struct NormBack {
     rows: Rows,
     means: Tensor,
     scales: Tensor,
-    centre: bool,
+    center: bool,
 }
 
 impl NormBack {
@@ -271,7 +271,7 @@ impl NormBack {
                     Arg::Read(g),
                     Arg::Write(&mut out),
                 ],
-                vec![Arg::U32(u32::from(self.centre))],
+                vec![Arg::U32(u32::from(self.center))],
             )?;
             dx = Some(tensor(out, xs.shape()));
         }

@@ -63,7 +63,7 @@ pub enum Error {
         row: usize,
     },
     /// A configured value is outside of its range.
-    #[error("eval.{key} = {value}: {reason}")]
+    #[error("{key} = {value}: {reason}")]
     Config {
         /// The setting.
         key: &'static str,

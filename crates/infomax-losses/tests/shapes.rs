@@ -8,7 +8,7 @@ use common::catalog::catalog;
 use infomax_core::{Context, Embeddings, Key};
 use infomax_losses::entropy::{self, Moment};
 use infomax_losses::pairwise::{self, Exclude, Score};
-use infomax_losses::{Entropy as _, MomentForm, bounds, invariance, whiten};
+use infomax_losses::{MomentForm, bounds, invariance, whiten};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const SHAPES: [&[usize]; 17] = [

@@ -3,9 +3,9 @@
 use crate::error::of;
 use crate::images::damaged;
 use crate::{Error, Images, Result, RunConfig, device};
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use infomax_augment::Augmenter;
-use infomax_core::{BatchSource as _, Key, Objective, Params};
+use infomax_core::{BatchSource as _, Key, Learner as _, Objective, Params};
 use infomax_data::{DamagedSamples, Loader, LoaderConfig};
 use infomax_models::JointEmbedding;
 use infomax_optim::{Optimizer, Schedule};
@@ -57,9 +57,19 @@ impl Assembly {
         let objective = config.objective.build().map_err(of("objective"))?;
         let optimizer = infomax_optim::build(&config.optim.optimizer).map_err(of("optim"))?;
         let recipe = config.augment.resolve()?;
+        let augmenter = Augmenter::new(&recipe)?;
+        for view in 0..augmenter.views() {
+            let (c, h, w) = augmenter.output(view);
+            learner.features(&Tensor::zeros((1, c, h, w), DType::F32, &device)?).map_err(|error| {
+                let size = config.augment.size;
+                Error::Config(format!(
+                    "the encoder refuses views of {h}x{w} pixels (augment.size = {size}, [model.encoder]): {error}"
+                ))
+            })?;
+        }
         let loader = Loader::new(
             images.train.clone(),
-            Augmenter::new(&recipe)?,
+            augmenter,
             LoaderConfig {
                 batch: config.train.batch,
                 key: Key::new(config.train.run.seed).fold_named("data"),

@@ -53,9 +53,10 @@ impl Images {
                 self.labeled.name(),
                 classes[0]
             )),
-            (None, _) => {
-                Some("nothing is held out (data.test_fraction = 0 and there is no test/ folder)".into())
-            }
+            (None, _) => Some(
+                "nothing is held out (data.test_images = 0 or data.test_fraction = 0, and no test/ folder)"
+                    .into(),
+            ),
             (Some(test), _) if test.classes() != classes => Some(format!(
                 "the classes of {} ({}) are not those of {} ({})",
                 test.name(),
@@ -92,6 +93,9 @@ fn list(names: &[String]) -> String {
 }
 
 fn shapes(config: &DataConfig) -> Result<Images> {
+    if config.train_images == 0 {
+        return Err(Error::Config("data.train_images = 0: the embedded data set draws at least 1".into()));
+    }
     let s = &config.shapes;
     let part = |split, len: usize| -> Result<Arc<dyn Dataset>> {
         Ok(Arc::new(Shapes::new(ShapesConfig {
@@ -109,7 +113,7 @@ fn shapes(config: &DataConfig) -> Result<Images> {
             cache_bytes: config.cache_mib << 19,
         })?) as _)
     };
-    let train = part(Split::Train, config.train_images).map_err(of("data"))?;
+    let train = part(Split::Train, config.train_images).map_err(of("data.shapes"))?;
     Ok(Images {
         labeled: train.clone(),
         train,

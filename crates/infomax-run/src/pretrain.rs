@@ -104,7 +104,7 @@ pub fn pretrain_with(
                 resumed.warnings.iter().for_each(|warning| observer.on_warning(warning));
                 observer.on_note(&format!("resumed at step {} of {total_steps}", resumed.step));
             }
-            None => observer.on_note("there is no checkpoint yet: starting at step 0"),
+            None => observer.on_warning("there is no checkpoint: starting at step 0"),
         }
     }
     observer.on_start(&Plan {

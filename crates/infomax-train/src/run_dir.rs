@@ -2,7 +2,7 @@
 
 use crate::checkpoint::{self, Checkpoint, State, Tensors};
 use crate::{Error, Result, StepMetrics, files, metrics};
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -39,13 +39,15 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Creates the folder of a new run.
+    /// Creates the folder of a new run. One that a run left before its first logged step and its first checkpoint is
+    /// taken over: there is nothing in it to lose.
     ///
     /// # Errors
-    /// [`Error::RunExists`] if there is a run already; [`Error::Io`] with the path otherwise.
+    /// [`Error::RunExists`] if there is a run already, [`Error::Busy`] if one is starting there; [`Error::Io`] with the
+    /// path otherwise.
     pub fn create(path: impl Into<PathBuf>, config: &str) -> Result<Self> {
         let path = path.into();
-        if path.join(CONFIG).exists() || path.join(METRICS).exists() {
+        if has_results(&path) {
             return Err(Error::RunExists { path });
         }
         files::create_dir(&path)?;
@@ -195,6 +197,19 @@ impl RunDir {
         checkpoint::prune(&folder, keep, every)?;
         Ok(path)
     }
+}
+
+/// Whether a run logged a step or kept a checkpoint here; what cannot be read counts as a result.
+fn has_results(path: &Path) -> bool {
+    let metrics = match fs::metadata(path.join(METRICS)) {
+        Ok(metrics) => metrics.len() > 0,
+        Err(e) => e.kind() != std::io::ErrorKind::NotFound,
+    };
+    let checkpoints = match fs::read_dir(path.join(CHECKPOINTS)) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(e) => e.kind() != std::io::ErrorKind::NotFound,
+    };
+    metrics || checkpoints
 }
 
 fn is_run(path: &Path) -> Result<()> {

@@ -270,13 +270,17 @@ fn folders_are_guarded() {
     assert!(matches!(RunDir::open(&path), Err(Error::NotARun { .. })));
     let run = RunDir::create(&path, "a = 1\n").unwrap();
     assert!(matches!(RunDir::open(&path), Err(Error::Busy { .. })));
-    assert!(matches!(RunDir::create(&path, ""), Err(Error::RunExists { .. })));
+    assert!(matches!(RunDir::create(&path, ""), Err(Error::Busy { .. })));
     assert_eq!(run.config().unwrap(), "a = 1\n");
     run.write_file("eval.json", b"{}").unwrap();
     assert_eq!(fs::read(path.join("eval.json")).unwrap(), b"{}");
     drop(run);
     assert!(RunDir::latest(&path).unwrap().is_none());
     assert!(reopen(&path, Setup::default()).resume().unwrap().is_none());
+    // Nothing was logged or kept: the folder may be taken over. Then something was.
+    assert_eq!(RunDir::create(&path, "a = 2\n").unwrap().config().unwrap(), "a = 2\n");
+    fs::write(path.join("metrics.jsonl"), "{}\n").unwrap();
+    assert!(matches!(RunDir::create(&path, ""), Err(Error::RunExists { .. })));
     fs::write(dir.path().join("file"), "").unwrap();
     let error = RunDir::create(dir.path().join("file/run"), "").unwrap_err();
     assert!(error.to_string().contains("file/run"), "{error}");

@@ -184,7 +184,7 @@ impl Layers {
         let place = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
         let origin = self.origin(&place);
         if let Some((_, now)) = RENAMED.iter().find(|(old, _)| *old == place) {
-            return Error::Config(format!("{place} (from {origin}) has another name now: {now}"));
+            return Error::Config(format!("{place} (from {origin}) is written otherwise now: {now}"));
         }
         let list = valid.clone().collect::<Vec<_>>().join(", ");
         if path.is_empty() {
@@ -217,8 +217,11 @@ impl Layers {
 
 /// Keys that had another name, and what to write now.
 const RENAMED: &[(&str, &str)] = &[
-    ("eval.knn_k", "eval.knn.k"),
-    ("eval.knn_temperature", "eval.knn.temperature"),
+    ("eval.knn_k", "write eval.knn.k"),
+    ("eval.knn_temperature", "write eval.knn.temperature"),
+    ("model.arch", "write [model.encoder] with kind = \"resnet\", \"vit\" or \"convnext\""),
+    ("model.encoder.arch", "write kind = \"resnet\", \"vit\" or \"convnext\""),
+    ("model.resnet", "put the keys into [model.encoder] with kind = \"resnet\""),
     ("model.vit", "put the keys into [model.encoder] with kind = \"vit\""),
     ("model.convnext", "put the keys into [model.encoder] with kind = \"convnext\""),
 ];

@@ -91,7 +91,9 @@ pub(super) fn documentation(schema: &Value) -> String {
     let target = target.and_then(|t| t.strip_prefix('#')).and_then(|pointer| root().pointer(pointer));
     let text = own.or_else(|| target?.get("description")?.as_str()).unwrap_or_default();
     // The first paragraph, on one line.
-    text.split("\n\n").next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+    let line = text.split("\n\n").next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+    // Links of rustdoc lead nowhere here.
+    line.replace("[`", "`").replace("`]", "`")
 }
 
 /// The words that a key may hold, where it holds one of a few.

@@ -124,6 +124,19 @@ impl RunConfig {
         if d.source == Source::Folder && d.path.is_none() {
             return refuse("data.source = \"folder\" needs data.path (or `--data DIR`)".into());
         }
+        if let (Source::Shapes, Some(path)) = (d.source, &d.path) {
+            return refuse(format!(
+                "data.source = \"shapes\" draws its own images, and data.path = \"{}\" names others: leave one of \
+                 them out",
+                path.display()
+            ));
+        }
+        if d.source == Source::Shapes && d.part != "train" {
+            return refuse(format!(
+                "data.part = \"{}\": the embedded data set has the part \"train\" only",
+                d.part
+            ));
+        }
         if !(0.0..1.0).contains(&d.test_fraction) {
             return refuse(format!(
                 "data.test_fraction = {}: it must be at least 0 and below 1",
@@ -270,7 +283,12 @@ impl AugmentConfig {
     pub fn resolve(&self) -> Result<Recipe> {
         let recipe = match (&self.recipe, &self.preset) {
             (Some(recipe), _) => recipe.clone(),
-            (None, Some(preset)) => Recipe::preset(preset).map_err(of("augment"))?.with_size(self.size),
+            (None, Some(_)) if self.size == 0 => {
+                return Err(Error::Config("augment.size = 0: views have at least 1 pixel".into()));
+            }
+            (None, Some(preset)) => Recipe::preset(preset)
+                .map_err(|e| Error::Config(format!("augment.preset = \"{preset}\": {e}")))?
+                .with_size(self.size),
             (None, None) => {
                 return Err(Error::Config("[augment] needs a `preset` or a [augment.recipe]".into()));
             }
