@@ -13,7 +13,7 @@
 //! | [`bytes`] | vectors of bytes and words for pixels, by the crate `pulp` |
 //! | [`MachineLimits`] | what this machine could do at most |
 //!
-//! Unsafe code is allowed here and in `infomax-kernels` only. Everything is deterministic: a sum has one order,
+//! Unsafe code is allowed here, in `infomax-kernels` and in `infomax-cuda` only. Everything is deterministic: a sum has one order,
 //! whatever the number of threads.
 #![allow(unsafe_code)]
 
@@ -39,3 +39,8 @@ pub use lanes::{
 };
 pub use limits::MachineLimits;
 pub use vectors::{Float, Kernel, Portable, Scratch, Shared, Simd, filled, grow};
+
+/// The example of the README runs as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
