@@ -33,7 +33,7 @@ pub unsafe trait Pairs: Simd<T = f32> {
     unsafe fn zip_zero(p: *const bf16) -> Self::P;
     /// A pair in all lanes.
     unsafe fn splat_pair(p: *const bf16) -> Self::P;
-    /// `x0 * y0 + x1 * y1 + c`, as above.
+    /// `x0 * y0 + x1 * y1 + c` of each pair, in the order that the head of this module states.
     unsafe fn dot(x: Self::P, y: Self::P, c: Self::V) -> Self::V;
 }
 
@@ -210,7 +210,7 @@ mod emulated {
             unsafe { p.cast::<Self::V>().read_unaligned() }
         }
         unsafe fn store(p: *mut f32, v: Self::V) {
-            // SAFETY: as above.
+            // SAFETY: the caller may write LANES values through `p`; the store needs no alignment.
             unsafe { p.cast::<Self::V>().write_unaligned(v) }
         }
         unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
@@ -242,7 +242,7 @@ mod emulated {
             unsafe { p.cast::<[bf16; 16]>().read_unaligned().map(bf16::wide) }
         }
         unsafe fn store_bf16(p: *mut bf16, v: Self::V) {
-            // SAFETY: as above.
+            // SAFETY: the caller may write LANES bf16 through `p`; the store needs no alignment.
             unsafe { p.cast::<[bf16; 16]>().write_unaligned(v.map(bf16::narrow)) }
         }
         unsafe fn round_bf16(v: Self::V) -> Self::V {
@@ -250,7 +250,7 @@ mod emulated {
         }
     }
 
-    // SAFETY: as above.
+    // SAFETY: plain arithmetic; every pointer is read for no more elements than its method requires.
     unsafe impl Pairs for Emulated {
         type P = [[bf16; 2]; 16];
         unsafe fn pairs(p: *const bf16) -> Self::P {
@@ -258,17 +258,17 @@ mod emulated {
             unsafe { p.cast::<Self::P>().read_unaligned() }
         }
         unsafe fn zip(p: *const bf16) -> Self::P {
-            // SAFETY: as above, for two lines.
+            // SAFETY: the caller may read two lines of LANES values at `p`, one after the other.
             let lines = unsafe { p.cast::<[[bf16; 16]; 2]>().read_unaligned() };
             std::array::from_fn(|i| [lines[0][i], lines[1][i]])
         }
         unsafe fn zip_zero(p: *const bf16) -> Self::P {
-            // SAFETY: as above, for one line.
+            // SAFETY: the caller may read one line of LANES values at `p`.
             let line = unsafe { p.cast::<[bf16; 16]>().read_unaligned() };
             line.map(|x| [x, bf16::ZERO])
         }
         unsafe fn splat_pair(p: *const bf16) -> Self::P {
-            // SAFETY: as above, for one pair.
+            // SAFETY: the caller may read one pair at `p`.
             [unsafe { p.cast::<[bf16; 2]>().read_unaligned() }; 16]
         }
         unsafe fn dot(x: Self::P, y: Self::P, c: Self::V) -> Self::V {

@@ -74,7 +74,7 @@ pub unsafe trait Simd: Copy + 'static {
     #[inline(always)]
     unsafe fn store_bf16(p: *mut bf16, v: Self::V) {
         let mut values = [Self::T::default(); 16];
-        // SAFETY: as above.
+        // SAFETY: the caller may write LANES elements through `p`; `values` holds 16, and LANES is 16 at most.
         unsafe {
             Self::store(values.as_mut_ptr(), v);
             for (i, value) in values.iter().enumerate().take(Self::LANES) {
@@ -86,7 +86,7 @@ pub unsafe trait Simd: Copy + 'static {
     #[inline(always)]
     unsafe fn round_bf16(v: Self::V) -> Self::V {
         let mut values = [bf16::ZERO; 16];
-        // SAFETY: as above.
+        // SAFETY: `values` holds 16 elements, LANES is 16 at most, and the store has written what the load reads.
         unsafe {
             Self::store_bf16(values.as_mut_ptr(), v);
             Self::load_bf16(values.as_ptr())
@@ -320,7 +320,7 @@ macro_rules! portable {
             #[inline(always)]
             unsafe fn store_bf16(p: *mut bf16, v: Self::V) {
                 for (i, x) in v.into_iter().enumerate() {
-                    // SAFETY: as above.
+                    // SAFETY: the caller may write LANES elements through `p`, and `i` is below LANES.
                     unsafe { *p.add(i) = bf16::narrow(x as f32) };
                 }
             }
@@ -580,7 +580,7 @@ impl<T> Copy for Shared<T> {}
 
 // SAFETY: the tasks that share it write disjoint elements, which each user states at its unsafe block.
 unsafe impl<T: Send> Send for Shared<T> {}
-// SAFETY: as above.
+// SAFETY: a shared reference gives only a copy of the pointer; what holds of `Send` holds of each use of it.
 unsafe impl<T: Send> Sync for Shared<T> {}
 
 impl<T> Shared<T> {

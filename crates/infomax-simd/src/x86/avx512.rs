@@ -26,7 +26,7 @@ macro_rules! comparisons {
         /// AVX-512F.
         #[inline(always)]
         pub(crate) unsafe fn $positive(x: $v) -> $mask {
-            // SAFETY: as above.
+            // SAFETY: AVX-512F is present, as the function requires; an array and a vector of the same lanes have the same bytes.
             unsafe {
                 if cfg!(miri) {
                     let x = std::mem::transmute::<$v, [$t; $lanes]>(x);
@@ -67,7 +67,7 @@ comparisons!(
 /// AVX-512F.
 #[inline(always)]
 pub(crate) unsafe fn nan16(x: __m512) -> __mmask16 {
-    // SAFETY: as above.
+    // SAFETY: AVX-512F is present, as the function requires; an array and a vector of the same lanes have the same bytes.
     unsafe {
         if cfg!(miri) {
             let x = std::mem::transmute::<__m512, [f32; 16]>(x);

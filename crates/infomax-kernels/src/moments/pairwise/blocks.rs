@@ -159,7 +159,7 @@ impl<T: Elementary> Forward<'_, T> {
         };
         let (mut total_i, mut total_j): (&mut [f64], &mut [f64]) = (&mut [], &mut []);
         if sums {
-            // SAFETY: as above.
+            // SAFETY: `total` holds an element for each row, as `max` does, and rows `i` and `j` are this task's alone.
             unsafe {
                 total_i = std::slice::from_raw_parts_mut(self.total.get().add(i0), ni);
                 if !same {
@@ -289,7 +289,7 @@ impl<T: Elementary> Backward<'_, T> {
         }
         if !same {
             for (j, c) in columns[..nj].iter().enumerate() {
-                // SAFETY: as above.
+                // SAFETY: the columns are the rows `j` of the mirrored block, which are this task's alone too.
                 unsafe { *self.weights.get().add(j0 + j) += c.f64() };
             }
         }

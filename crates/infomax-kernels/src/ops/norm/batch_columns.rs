@@ -218,7 +218,7 @@ impl<T: Real> Task for GradApply<'_, T> {
                 dx[j] = A::fma(g, a[j], A::fma(x[j] - mean[j], b[j], c[j]));
             }
             if let Some(residual) = residual {
-                // SAFETY: as above.
+                // SAFETY: the residual has the layout of the input too, and this task alone writes its channels.
                 let dr = unsafe { block.row_mut(residual, i) };
                 for ((r, dy), y) in dr.iter_mut().zip(dy).zip(y) {
                     *r = masked(*dy, *y, relu);
