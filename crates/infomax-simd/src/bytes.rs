@@ -7,12 +7,18 @@ pub use pulp::x86::V3;
 
 use crate::Isa;
 
-/// Runs an operation with the best vectors of this machine that [`Isa`] allows.
+/// Runs an operation with the vectors of this machine that [`Isa`] allows: those of AVX2 where there are any, also on
+/// machines with wider ones. The operations are written for them ([`v3`]), and whether `pulp` knows AVX-512 depends
+/// on what other crates of a program ask of it.
 pub fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
-    match Isa::detect() {
-        Isa::Portable => pulp::Arch::Scalar.dispatch(op),
-        _ => pulp::Arch::new().dispatch(op),
+    if Isa::detect() == Isa::Portable {
+        return pulp::Arch::Scalar.dispatch(op);
     }
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = V3::try_new() {
+        return Simd::vectorize(simd, op);
+    }
+    pulp::Arch::new().dispatch(op)
 }
 
 /// Runs an operation as a function of its own: inlined into a large one, its inner loops would share registers
