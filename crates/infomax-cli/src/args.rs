@@ -10,7 +10,7 @@ use std::path::PathBuf;
     name = "infomax",
     version,
     about = "Self-supervised pretraining as invariance + entropy, and a report of what the representation knows",
-    after_help = "Examples:\n  infomax pretrain                          the embedded data set, VICReg, a few minutes on 2 cores\n  infomax pretrain --data photos/           your own images (class sub-folders, or flat and unlabeled)\n  infomax pretrain --resume runs/001-vicreg-shapes\n  infomax evaluate runs/001-vicreg-shapes   probe a checkpoint again\n  infomax data fetch cifar10                a public data set, into data/cifar10\n  infomax config show --set train.epochs=20"
+    after_help = "Examples:\n  infomax pretrain                          the embedded data set, VICReg, a few minutes on 2 cores\n  infomax pretrain --data photos/           your own images (class sub-folders, or flat and unlabeled)\n  infomax pretrain --resume runs/001-vicreg-shapes\n  infomax evaluate runs/001-vicreg-shapes   probe a checkpoint again\n  infomax embed runs/001-vicreg-shapes -o z.npy   features, with paths and labels\n  infomax data fetch cifar10                a public data set, into data/cifar10\n  infomax config show --set train.epochs=20"
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -21,12 +21,17 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Train a representation without labels, then show what it learned.
     #[command(
-        after_help = "Examples:\n  infomax pretrain\n  infomax pretrain --data photos/ --set train.epochs=50\n  infomax pretrain --config configs/cifar10-vicreg.toml --data cifar10/\n  infomax pretrain --set objective.entropy.covariance=4 --set optim.name=lars --set optim.lr=0.3\n  infomax pretrain --resume runs/001-vicreg-shapes\n\nCtrl-C saves a checkpoint and says how to resume. Exit codes: 0 done, 1 error, 3 collapsed, 130 interrupted."
+        after_help = "Examples:\n  infomax pretrain\n  infomax pretrain --data photos/ --set train.epochs=50\n  infomax pretrain --config configs/cifar10-vicreg.toml --data cifar10/\n  infomax pretrain --set objective.entropy.covariance=4 --set optim.name=lars --set optim.lr=0.3\n  infomax pretrain --resume runs/001-vicreg-shapes\n  infomax pretrain --resume runs/001-vicreg-shapes --epochs 40   extends a finished run\n\nCtrl-C saves a checkpoint and says how to resume. Exit codes: 0 done, 1 error, 3 collapsed, 130 interrupted."
     )]
     Pretrain(PretrainArgs),
     /// Evaluate a run: linear probe, kNN, spectrum, against a random encoder and raw pixels.
     #[command(after_help = "Example:\n  infomax evaluate runs/001-vicreg-shapes --json")]
     Evaluate(EvaluateArgs),
+    /// Embed images with the encoder of a run: one row an image, with its path and label.
+    #[command(
+        after_help = "Examples:\n  infomax embed runs/001-vicreg-shapes -o z.npy\n  infomax embed runs/002-vicreg-photos --data other-photos/ -o z.safetensors --projections\n\nFILE.npy holds the matrix (images, features) in f32; FILE.npz and FILE.safetensors hold it as `z`, with `index` and\n`label` (-1: unknown) beside it. FILE.csv has a line for each row: row, part, index, label, class, place."
+    )]
+    Embed(EmbedArgs),
     /// Data sets: what is in one, the views that training sees, and public ones to download.
     Data(DataArgs),
     /// Show configurations.
@@ -101,8 +106,9 @@ pub(crate) struct PretrainArgs {
     /// The folder of this run [default: runs/NNN-OBJECTIVE-DATA, the next free number].
     #[arg(long, value_name = "DIR")]
     pub(crate) run: Option<PathBuf>,
-    /// Continue an interrupted run from its last checkpoint, bit for bit.
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "data", "set", "epochs", "seed", "device", "run", "strict"])]
+    /// Continue an interrupted run from its last checkpoint, bit for bit. With `--epochs N` a finished run goes on to N
+    /// epochs in all; its learning rate then follows the longer schedule.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "data", "set", "seed", "device", "run", "strict"])]
     pub(crate) resume: Option<PathBuf>,
     /// Only train; do not evaluate at the end.
     #[arg(long)]
@@ -115,9 +121,41 @@ pub(crate) struct PretrainArgs {
 pub(crate) struct EvaluateArgs {
     /// The folder of the run.
     pub(crate) run: PathBuf,
-    /// Evaluate on other images than those of the run.
+    #[command(flatten)]
+    pub(crate) of: UseArgs,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Which weights of a run, and which images.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct UseArgs {
+    /// Other images than those of the run.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// Another checkpoint than the newest: its step, or its folder.
+    #[arg(long, value_name = "STEP")]
+    pub(crate) checkpoint: Option<String>,
+}
+
+impl UseArgs {
+    pub(crate) fn options(&self) -> infomax_run::UseOptions {
+        infomax_run::UseOptions { data: self.data.clone(), checkpoint: self.checkpoint.clone() }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EmbedArgs {
+    /// The folder of the run.
+    pub(crate) run: PathBuf,
+    /// Where the embeddings go: FILE.npy, FILE.npz or FILE.safetensors. What each row is goes into FILE.csv.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// The projections, on which the objective acts, instead of the encoder's features.
+    #[arg(long)]
+    pub(crate) projections: bool,
+    #[command(flatten)]
+    pub(crate) of: UseArgs,
     #[command(flatten)]
     pub(crate) output: Output,
 }

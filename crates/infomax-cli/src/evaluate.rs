@@ -10,7 +10,7 @@ use infomax_run::{Evaluation, evaluate_run};
 /// `infomax evaluate RUN`.
 pub(crate) fn run(args: &EvaluateArgs) -> Result<Status> {
     let mut progress = Progress::new(args.output.quiet);
-    let evaluation = evaluate_run(&args.run, args.data.as_deref(), &mut progress)?;
+    let evaluation = evaluate_run(&args.run, &args.of.options(), &mut progress)?;
     if args.output.json {
         print(&serde_json::to_string_pretty(&evaluation)?)?;
     } else {
@@ -37,12 +37,18 @@ pub(crate) fn text(evaluation: &Evaluation) -> String {
         })
         .collect();
     let header = ["representation", "dim", "linear", "kNN", "effective rank", "participation"];
+    let encoder = match &evaluation.trained_on {
+        Some(on) => {
+            format!("{} steps on {} images of {} without labels", evaluation.step, on.images, on.data)
+        }
+        None => format!("{} steps", evaluation.step),
+    };
     let mut text = match (&evaluation.no_probe, evaluation.test_images) {
         (None, test) => format!(
-            "Held-out accuracy on {test} images of {} classes, after {} steps on {} images without labels:\n",
-            evaluation.classes, evaluation.step, evaluation.train_images
+            "Held-out accuracy on {test} images of {} in {} classes, by probes of {} images. The encoder: {}.\n",
+            evaluation.data, evaluation.classes, evaluation.train_images, encoder
         ),
-        (Some(why), _) => format!("No probe: {why}.\n"),
+        (Some(why), _) => format!("No probe: {why}. The encoder: {encoder}.\n"),
     };
     text += &table(&header, &rows);
     if !evaluation.protocol.is_empty() {

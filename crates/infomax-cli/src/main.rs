@@ -4,6 +4,7 @@
 
 mod args;
 mod data_cmd;
+mod embed;
 mod evaluate;
 mod objective;
 mod pretrain;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Pretrain(args) => threads(&args.output).and_then(|()| pretrain::run(&args)),
         Command::Evaluate(args) => threads(&args.output).and_then(|()| evaluate::run(&args)),
+        Command::Embed(args) => threads(&args.output).and_then(|()| embed::run(&args)),
         Command::Data(args) => data_cmd::run(&args),
         Command::Config(args) => match args.command {
             ConfigCommand::Show { source, json } => show(&source, json),
@@ -80,7 +82,11 @@ fn threads(output: &Output) -> anyhow::Result<()> {
 
 fn show(source: &args::ConfigSource, json: bool) -> anyhow::Result<Status> {
     let layers = config::layers(&source.origins())?;
-    let config = RunConfig::resolve(&layers)?;
+    let mut config = RunConfig::resolve(&layers)?;
+    // What only a run would refuse is refused here too, and what follows from the images is shown.
+    if let Some(reason) = infomax_run::check(&mut config)? {
+        eprintln!("warning: checked without the images, which a run would refuse: {reason}");
+    }
     if json {
         print(&serde_json::to_string_pretty(&config)?)?;
     } else {

@@ -20,6 +20,8 @@ pub(crate) fn run(args: &PretrainArgs) -> Result<Status> {
     let options = Options {
         run: args.resume.clone().or_else(|| args.run.clone()),
         resume: args.resume.is_some(),
+        // Of a new run the epochs are part of its configuration.
+        epochs: args.resume.as_ref().and(args.source.epochs),
         evaluate: !args.no_eval,
         workers: args.output.threads.unwrap_or(0),
         stop: stop_flag()?,

@@ -7,7 +7,7 @@ use infomax_train::{Health, HealthState, Observer, StepMetrics};
 use std::time::Instant;
 
 /// A progress bar on standard error: epoch, step, images/s, time left, loss and its parts; then the images of the
-/// evaluation. Without a terminal, one line is printed for each epoch.
+/// evaluation. One line is kept for each epoch.
 pub(crate) struct Progress {
     bar: ProgressBar,
     quiet: bool,
@@ -119,19 +119,18 @@ impl Observer for Progress {
         self.bar.set_position(metrics.step);
         self.bar.set_prefix(format!("epoch {}/{}", metrics.epoch + 1, self.plan.epochs));
         self.bar.set_message(format!("{rate:.0} images/s  {}", loss(metrics)));
-        if self.plain && metrics.total_steps > 0 {
-            let per_epoch = metrics.total_steps.div_ceil(self.plan.epochs.max(1)).max(1);
-            if metrics.step.is_multiple_of(per_epoch) {
-                eprintln!(
-                    "epoch {}/{}  step {}/{}  {rate:.0} images/s  {:.0} % waiting for data  {}",
-                    metrics.epoch + 1,
-                    self.plan.epochs,
-                    metrics.step,
-                    metrics.total_steps,
-                    self.wait(),
-                    loss(metrics)
-                );
-            }
+        let per_epoch = metrics.total_steps.div_ceil(self.plan.epochs.max(1)).max(1);
+        if metrics.total_steps > 0 && metrics.step.is_multiple_of(per_epoch) {
+            // A terminal keeps these lines above the bar.
+            self.note(&format!(
+                "epoch {}/{}  step {}/{}  {rate:.0} images/s  {:.0} % waiting for data  {}",
+                metrics.epoch + 1,
+                self.plan.epochs,
+                metrics.step,
+                metrics.total_steps,
+                self.wait(),
+                loss(metrics)
+            ));
         }
     }
 

@@ -5,8 +5,14 @@ use candle_core::Tensor;
 use infomax_core::{Error as CoreError, Params};
 use std::collections::BTreeMap;
 
+/// What the names of an encoder begin with in a checkpoint of this project.
+const OWN: &str = "encoder.";
+
 /// Sets the parameters below `prefix` (for example `encoder`) from tensors with the names of torchvision
 /// (ResNet, ConvNeXt) or timm (vision transformers).
+///
+/// A checkpoint of this project is taken as it is: where names begin with `encoder.`, its encoder is meant, and its
+/// heads and its teacher are passed over.
 ///
 /// Classifiers (`fc.*`, `head.*`, `classifier.2.*`) and counters (`*.num_batches_tracked`) are passed over. Every parameter
 /// below the prefix must be given, in its shape; other parameters of the model stay as they are.
@@ -22,6 +28,15 @@ pub fn load_encoder(params: &Params, prefix: &str, tensors: &BTreeMap<String, Te
             wanted.insert(short.to_owned(), param.var);
         }
     }
+    let own: BTreeMap<String, Tensor>;
+    let tensors = if tensors.keys().any(|name| name.starts_with(OWN)) {
+        let inside =
+            tensors.iter().filter_map(|(name, t)| Some((name.strip_prefix(OWN)?.to_owned(), t.clone())));
+        own = inside.collect();
+        &own
+    } else {
+        tensors
+    };
     let mut wrong = Vec::new();
     if wanted.is_empty() {
         wrong.push(format!("the model has no parameter below `{prefix}`"));

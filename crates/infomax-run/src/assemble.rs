@@ -2,10 +2,11 @@
 
 use crate::error::of;
 use crate::images::damaged;
+use crate::rehearse::rehearse;
 use crate::{Error, Images, Result, RunConfig, device};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use infomax_augment::Augmenter;
-use infomax_core::{BatchSource as _, Key, Learner as _, Objective, Params};
+use infomax_core::{BatchSource as _, Key, Objective, Params};
 use infomax_data::{DamagedSamples, Loader, LoaderConfig};
 use infomax_models::JointEmbedding;
 use infomax_optim::{Optimizer, Schedule};
@@ -14,6 +15,10 @@ use infomax_optim::{Optimizer, Schedule};
 /// anything is written.
 #[derive(Debug)]
 pub struct Assembly {
+    /// The configuration, with what follows from the images filled in.
+    pub config: RunConfig,
+    /// What followed from the images, in words.
+    pub notes: Vec<String>,
     /// The images.
     pub images: Images,
     /// Where the run computes.
@@ -45,28 +50,17 @@ impl Assembly {
     /// What any part refuses, with the section of its setting.
     pub fn new(config: &RunConfig, workers: usize) -> Result<Self> {
         let images = Images::open(&config.data)?;
+        let mut settled = config.clone();
+        let notes = settled.settle(&images)?;
+        let config = &settled;
         let device::Chosen { device, warning } = device::open(&config.train.device)?;
         let params = params(config, &device);
-        let learner = JointEmbedding::with_precision(&config.model, config.train.precision, &params)
-            .map_err(|error| match error {
-                infomax_models::Error::Precision { .. } => {
-                    Error::Setting { section: "train", reason: format!("precision: {error}") }
-                }
-                other => of("model")(other),
-            })?;
+        let learner = learner(config, &params)?;
         let objective = config.objective.build().map_err(of("objective"))?;
         let optimizer = infomax_optim::build(&config.optim.optimizer).map_err(of("optim"))?;
         let recipe = config.augment.resolve()?;
         let augmenter = Augmenter::new(&recipe)?;
-        for view in 0..augmenter.views() {
-            let (c, h, w) = augmenter.output(view);
-            learner.features(&Tensor::zeros((1, c, h, w), DType::F32, &device)?).map_err(|error| {
-                let size = config.augment.size;
-                Error::Config(format!(
-                    "the encoder refuses views of {h}x{w} pixels (augment.size = {size}, [model.encoder]): {error}"
-                ))
-            })?;
-        }
+        rehearse(config, &images, &recipe, &learner)?;
         let loader = Loader::new(
             images.train.clone(),
             augmenter,
@@ -83,6 +77,8 @@ impl Assembly {
         let total_steps = config.train.run.total_steps(batches);
         let schedule = config.optim.schedule.schedule(batches, total_steps).map_err(of("optim"))?;
         Ok(Self {
+            config: settled,
+            notes,
             images,
             device,
             device_warning: warning,
@@ -96,6 +92,33 @@ impl Assembly {
             total_steps,
         })
     }
+}
+
+/// Fills in what of a configuration follows from the images, and checks it as far as a run would before its first
+/// step, on the CPU: the model takes the views, the objective gets what it needs. Where the images cannot be opened,
+/// nothing can follow from them: the reason comes back, and the rest is not checked.
+///
+/// # Errors
+/// What any part refuses, with the section of its setting.
+pub fn check(config: &mut RunConfig) -> Result<Option<Error>> {
+    let images = match Images::open(&config.data) {
+        Ok(images) => images,
+        Err(error) => return Ok(Some(error)),
+    };
+    config.settle(&images)?;
+    let params = params(config, &Device::Cpu);
+    let learner = learner(config, &params)?;
+    rehearse(config, &images, &config.augment.resolve()?, &learner).map(|()| None)
+}
+
+fn learner(config: &RunConfig, params: &Params) -> Result<JointEmbedding> {
+    JointEmbedding::with_precision(&config.model, config.train.precision, params).map_err(|error| match error
+    {
+        infomax_models::Error::Precision { .. } => {
+            Error::Setting { section: "train", reason: format!("precision: {error}") }
+        }
+        other => of("model")(other),
+    })
 }
 
 /// The parameters of a run, before anything is built: their start is a function of the seed.

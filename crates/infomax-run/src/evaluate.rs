@@ -2,7 +2,8 @@
 
 use crate::assemble::params;
 use crate::images::damaged;
-use crate::{Error, Images, Result, RunConfig, RunObserver, device};
+use crate::opened::{Opened, UseOptions};
+use crate::{Error, Images, Result, RunConfig, RunObserver};
 use candle_core::{Device, Tensor};
 use infomax_augment::EvalTransform;
 use infomax_core::Learner;
@@ -21,6 +22,11 @@ use std::time::Instant;
 pub struct Evaluation {
     /// The number of finished steps of the evaluated weights.
     pub step: u64,
+    /// What the weights were trained on; `None` for a checkpoint that does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trained_on: Option<TrainedOn>,
+    /// The data that is evaluated on.
+    pub data: String,
     /// The images whose features the probes are trained on.
     pub train_images: usize,
     /// The held-out images.
@@ -36,6 +42,16 @@ pub struct Evaluation {
     pub rows: Vec<Row>,
     /// The seconds that it took.
     pub seconds: f64,
+}
+
+/// What weights were trained on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct TrainedOn {
+    /// The name of the data set.
+    pub data: String,
+    /// The number of its images.
+    pub images: usize,
 }
 
 /// One representation.
@@ -69,41 +85,35 @@ const MAX_PIXELS: usize = 3 * 64 * 64;
 /// Rows that the pairwise uniformity looks at: its cost stays bounded.
 const UNIFORMITY_ROWS: usize = 2048;
 
-/// Evaluates the newest checkpoint of a run, on its own images or on those at a path. An evaluation of its own
-/// images is written into the run's folder.
+/// Evaluates a checkpoint of a run, the newest unless another is named, on its own images or on those at a path. An
+/// evaluation of the newest checkpoint on its own images is written into the run's folder, if that can be written.
 ///
 /// # Errors
 /// A folder that is no run or has no checkpoint; images that cannot be opened.
-pub fn evaluate_run(run: &Path, data: Option<&Path>, observer: &mut dyn RunObserver) -> Result<Evaluation> {
-    let mut config = RunConfig::of_run(run)?;
-    if let Some(data) = data {
-        config.data.source = crate::config::Source::Folder;
-        config.data.path = Some(data.to_owned());
-        (config.data.train_images, config.data.test_images) = (0, 0);
-    }
-    let found = RunDir::latest(run)?.ok_or_else(|| Error::NoCheckpoint { path: run.to_owned() })?;
-    found.warnings.iter().for_each(|warning| observer.on_warning(warning));
-    let images = Images::open(&config.data)?;
-    let chosen = device::open(&config.train.device)?;
-    if let Some(warning) = &chosen.warning {
-        observer.on_warning(warning);
-    }
-    let params = params(&config, &chosen.device);
-    let learner = JointEmbedding::new(&config.model, &params)?;
-    found.checkpoint.load_model(&params)?;
-    let step = found.checkpoint.state().step;
-    let evaluation = evaluate(&config, &images, &learner, step, observer)?;
-    if data.is_none() {
-        write(&RunDir::open(run)?, &evaluation)?;
+pub fn evaluate_run(run: &Path, options: &UseOptions, observer: &mut dyn RunObserver) -> Result<Evaluation> {
+    let Opened { config, images, learner, step, card } = Opened::new(run, options, observer)?;
+    let mut evaluation = evaluate(&config, &images, &learner, step, observer)?;
+    evaluation.trained_on = card.map(|card| TrainedOn { data: card.data, images: card.images });
+    if options.data.is_none() && options.checkpoint.is_none() {
+        let written = RunDir::write_into(run, FILE, &encode(&evaluation)?);
+        if let Err(error) = written {
+            observer.on_warning(&format!("the evaluation is not kept with the run: {error}"));
+        }
     }
     Ok(evaluation)
 }
 
+/// The file of an evaluation in the folder of its run.
+const FILE: &str = "evaluation.json";
+
 /// Writes `evaluation.json`.
 pub(crate) fn write(run: &RunDir, evaluation: &Evaluation) -> Result<()> {
-    let text = serde_json::to_string_pretty(evaluation)
-        .map_err(|e| Error::io("encode", &run.path().join("evaluation.json"), e.into()))?;
-    Ok(run.write_file("evaluation.json", (text + "\n").as_bytes())?)
+    Ok(run.write_file(FILE, &encode(evaluation)?)?)
+}
+
+fn encode(evaluation: &Evaluation) -> Result<Vec<u8>> {
+    let text = serde_json::to_string_pretty(evaluation);
+    Ok((text.map_err(|e| Error::io("encode", Path::new(FILE), e.into()))? + "\n").into_bytes())
 }
 
 /// A representation: its name and its features of a batch.
@@ -179,6 +189,8 @@ pub fn evaluate(
     observer.on_evaluation(total, total, "");
     Ok(Evaluation {
         step,
+        trained_on: None,
+        data: images.name.clone(),
         train_images: images.labeled.len(),
         test_images: images.test.as_ref().map_or(0, |t| t.len()),
         classes: images.labeled.classes().len(),

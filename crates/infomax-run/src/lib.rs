@@ -6,6 +6,8 @@
 //! | [`config::Layers`] | defaults, files and single values laid over each other, with the origin of each |
 //! | [`pretrain`], [`Options`], [`Outcome`] | trains a representation and evaluates it |
 //! | [`evaluate_run`], [`Evaluation`] | probes a checkpoint again |
+//! | [`embed_run`], [`Embedded`] | the features of images by the encoder of a run, with paths and labels |
+//! | [`ModelCard`] | what a checkpoint says of its model |
 //! | [`RunObserver`] | is told what happens: for bars, dashboards, logs |
 //! | [`device::open`] | `auto`, `cpu`, `cuda:N` or `metal` as a device of Candle |
 //!
@@ -26,16 +28,23 @@
 mod assemble;
 pub mod config;
 pub mod device;
+mod embed;
 mod error;
 mod evaluate;
+mod identity;
 mod images;
 mod observer;
+mod opened;
 mod pretrain;
+mod rehearse;
 
-pub use assemble::Assembly;
+pub use assemble::{Assembly, check};
 pub use config::RunConfig;
+pub use embed::{EmbedOptions, Embedded, EmbeddedRow, Space, embed_run};
 pub use error::{Error, Result};
-pub use evaluate::{Evaluation, Row, evaluate, evaluate_run};
+pub use evaluate::{Evaluation, Row, TrainedOn, evaluate, evaluate_run};
+pub use identity::ModelCard;
 pub use images::Images;
 pub use observer::{Plan, RunObserver, Silent};
+pub use opened::UseOptions;
 pub use pretrain::{Options, Outcome, pretrain, pretrain_with};

@@ -1,6 +1,7 @@
 //! The main job: train without labels, then measure what was learned.
 
-use crate::evaluate::{Evaluation, evaluate, write};
+use crate::evaluate::{Evaluation, TrainedOn, evaluate, write};
+use crate::identity::identity;
 use crate::{Assembly, Error, Images, Plan, Result, RunConfig, RunObserver};
 use infomax_core::{BatchSource as _, Learner as _, Local};
 use infomax_models::Precision;
@@ -17,6 +18,8 @@ pub struct Options {
     pub run: Option<PathBuf>,
     /// Whether the folder holds a run that is continued.
     pub resume: bool,
+    /// Of a run that is continued: so many epochs in all, instead of those of its configuration.
+    pub epochs: Option<u64>,
     /// Whether the representation is evaluated at the end.
     pub evaluate: bool,
     /// The threads of the loader; 0 for one a core.
@@ -27,7 +30,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { run: None, resume: false, evaluate: true, workers: 0, stop: Arc::default() }
+        Self { run: None, resume: false, epochs: None, evaluate: true, workers: 0, stop: Arc::default() }
     }
 }
 
@@ -69,7 +72,15 @@ pub fn pretrain_with(
 ) -> Result<Outcome> {
     let start = Instant::now();
     // Everything that can be refused is refused before the folder of the run is made.
-    let assembly = Assembly::new(config, options.workers)?;
+    let mut config = config.clone();
+    match options.epochs {
+        Some(0) => return Err(Error::Config("0 epochs: a run has at least 1".into())),
+        // The steps of an epoch are counted in epochs again: a limit in steps would cut them off.
+        Some(epochs) => (config.train.run.epochs, config.train.run.max_steps) = (epochs, None),
+        None => {}
+    }
+    let assembly = Assembly::new(&config, options.workers)?;
+    let config = &assembly.config;
     announce(config, &assembly, observer);
     let images = assembly.images.clone();
     let (damaged, total_steps, device) =
@@ -85,6 +96,7 @@ pub fn pretrain_with(
         }
     };
     observer.on_note(&format!("run: {}", path.display()));
+    let identity = identity(config, &images, assembly.learner.feature_dim())?;
     log_images(&mut dir, &images, observer)?;
 
     let mut trainer = Trainer::new(Parts {
@@ -95,6 +107,7 @@ pub fn pretrain_with(
         source: Box::new(assembly.loader),
         config: config.train.run.clone(),
         run_dir: dir,
+        identity,
         collective: Arc::new(Local),
         device,
     })?;
@@ -103,6 +116,11 @@ pub fn pretrain_with(
             Some(resumed) => {
                 resumed.warnings.iter().for_each(|warning| observer.on_warning(warning));
                 observer.on_note(&format!("resumed at step {} of {total_steps}", resumed.step));
+                if resumed.step == total_steps {
+                    observer.on_note("all of its steps are made; `--epochs N` with a larger N goes on");
+                }
+                // Now that it is known to fit.
+                trainer.run_dir().replace_config(&config.to_toml()?)?;
             }
             None => observer.on_warning("there is no checkpoint: starting at step 0"),
         }
@@ -124,7 +142,8 @@ pub fn pretrain_with(
 
     let finished = matches!(training, infomax_train::Outcome::Finished { .. });
     let evaluation = if finished && options.evaluate {
-        let evaluation = evaluate(config, &images, trainer.learner(), total_steps, observer)?;
+        let mut evaluation = evaluate(config, &images, trainer.learner(), total_steps, observer)?;
+        evaluation.trained_on = Some(TrainedOn { data: images.name.clone(), images: images.train.len() });
         write(trainer.run_dir(), &evaluation)?;
         Some(evaluation)
     } else {
@@ -136,7 +155,7 @@ pub fn pretrain_with(
 
 /// Says what is trained on what.
 fn announce(config: &RunConfig, assembly: &Assembly, observer: &mut dyn RunObserver) {
-    assembly.images.describe().iter().for_each(|line| observer.on_note(line));
+    assembly.images.describe().iter().chain(&assembly.notes).for_each(|line| observer.on_note(line));
     if let Some(why) = assembly.images.no_probe() {
         observer.on_note(&format!("note: {why}; training does not need labels"));
     }

@@ -15,10 +15,21 @@ pub const FORMAT_VERSION: u64 = 1;
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const OBJECTIVE: &str = "objective.safetensors";
+/// The name of the metadatum of `model.safetensors` that says what the model is, as JSON.
+pub const METADATA: &str = "infomax";
 const STATE: &str = "state.json";
 const PREFIX: &str = "step-";
 /// Names in `checkpoints/` that never are checkpoints, and that nobody misses.
 const TEMPORARY: &str = ".tmp-";
+
+/// What a checkpoint is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// To continue the run: every file.
+    All,
+    /// To use the model: its tensors alone.
+    Model,
+}
 
 /// The length and the CRC-32 of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -60,6 +71,12 @@ pub struct State {
     pub health: Health,
     /// The measurements that the next verdict still depends on.
     pub monitor: Vec<(HealthState, String)>,
+    /// What the run depends on, by name: a run that continues with other values is refused.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fixed: BTreeMap<String, String>,
+    /// The settings of the run, by key: a run that continues with other values says so.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, String>,
     /// The other files of the checkpoint.
     pub files: BTreeMap<String, FileCheck>,
     /// CRC-32 of this file's content as compact JSON with a 0 here.
@@ -80,6 +97,8 @@ pub(crate) struct Tensors {
     pub(crate) model: BTreeMap<String, Tensor>,
     pub(crate) optimizer: BTreeMap<String, Tensor>,
     pub(crate) objective: BTreeMap<String, Tensor>,
+    /// What the model is, for its file.
+    pub(crate) description: String,
 }
 
 /// A checkpoint whose state was read and whose files were found whole.
@@ -95,6 +114,14 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Damaged`], [`Error::FormatVersion`], or [`Error::Io`] if the folder cannot be read.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
+        Self::open_for(path, Needs::All)
+    }
+
+    /// [`Checkpoint::open`] with those files alone that are needed: what else is damaged does not matter then.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn open_for(path: impl Into<PathBuf>, needs: Needs) -> Result<Self> {
         let path = path.into();
         if !path.is_dir() {
             let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such folder");
@@ -115,7 +142,7 @@ impl Checkpoint {
             return Err(Error::damaged(&file, "its content does not match its checksum"));
         }
         let checkpoint = Self { path, state };
-        for name in checkpoint.state.files.keys() {
+        for name in checkpoint.state.files.keys().filter(|name| needs == Needs::All || *name == MODEL) {
             checkpoint.bytes(name)?;
         }
         Ok(checkpoint)
@@ -163,6 +190,17 @@ impl Checkpoint {
         if self.state.files.contains_key(OBJECTIVE) { self.tensors(OBJECTIVE) } else { Ok(BTreeMap::new()) }
     }
 
+    /// What `model.safetensors` says of itself, as JSON; `None` for a file without it.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::model`].
+    pub fn description(&self) -> Result<Option<String>> {
+        let bytes = self.bytes(MODEL)?;
+        let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes)
+            .map_err(|e| Error::damaged(&self.path.join(MODEL), e.to_string()))?;
+        Ok(metadata.metadata().as_ref().and_then(|all| all.get(METADATA)).cloned())
+    }
+
     pub(crate) fn other_run(&self, problem: impl Into<String>) -> Error {
         Error::OtherRun { path: self.path.clone(), problem: problem.into() }
     }
@@ -198,6 +236,7 @@ impl Checkpoint {
         remove(&temporary)?;
         let written = (|| {
             files::create_dir(&temporary)?;
+            let description = &tensors.description;
             let mut parts = vec![(MODEL, &tensors.model), (OPTIMIZER, &tensors.optimizer)];
             if !tensors.objective.is_empty() {
                 parts.push((OBJECTIVE, &tensors.objective));
@@ -205,8 +244,9 @@ impl Checkpoint {
             state.files.clear();
             for (name, tensors) in parts {
                 let file = temporary.join(name);
-                let bytes =
-                    encode(tensors).map_err(|e| Error::io("encode", &file, std::io::Error::other(e)))?;
+                let description = (name == MODEL && !description.is_empty()).then_some(description.as_str());
+                let bytes = encode(tensors, description)
+                    .map_err(|e| Error::io("encode", &file, std::io::Error::other(e)))?;
                 files::write_synced(&file, &bytes)?;
                 state.files.insert(name.to_owned(), FileCheck::of(&bytes));
             }
@@ -229,13 +269,17 @@ impl Checkpoint {
     }
 }
 
+/// Tensors as a safetensors file. A description is its metadatum `infomax`: one, since the file format leaves the
+/// order of several open, and equal runs write equal bytes.
 fn encode(
     tensors: &BTreeMap<String, Tensor>,
+    description: Option<&str>,
 ) -> std::result::Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
     // The conversion to bytes inside safetensors cannot report an error, so reading from a device comes first.
     let host = tensors.iter().map(|(name, tensor)| Ok((name, tensor.to_device(&Device::Cpu)?.contiguous()?)));
     let host = host.collect::<candle_core::Result<Vec<_>>>()?;
-    Ok(safetensors::serialize(host, None)?)
+    let metadata = description.map(|text| [(METADATA.to_owned(), text.to_owned())].into());
+    Ok(safetensors::serialize(host, metadata)?)
 }
 
 /// A file that should be there: its absence is damage.

@@ -9,7 +9,8 @@ use crate::{Error, Result};
 pub struct TrainConfig {
     /// Passes over the data.
     pub epochs: u64,
-    /// The seed of all randomness of the objective in training.
+    /// The seed of the run: initial weights, the order of the samples, views, and what the model and the objective
+    /// draw. The embedded images have a seed of their own.
     pub seed: u64,
     /// Stops after so many steps, in the midst of an epoch if need be.
     pub max_steps: Option<u64>,
@@ -109,6 +110,7 @@ impl TrainConfig {
             return refuse("log_every", &0, "must be at least 1");
         }
         for (key, every) in [
+            ("max_steps", self.max_steps),
             ("checkpoint_every_steps", self.checkpoint_every_steps),
             ("keep_every_steps", self.keep_every_steps),
         ] {
@@ -124,6 +126,36 @@ impl TrainConfig {
                 && !(value.is_finite() && value > 0.0)
             {
                 return refuse(key, &value, "must be above 0; leave it out for none");
+            }
+        }
+        self.monitor.check()
+    }
+}
+
+impl MonitorConfig {
+    fn check(&self) -> Result<()> {
+        if self.patience == 0 {
+            let reason = "a verdict needs at least 1 measurement";
+            return Err(Error::Config { key: "monitor.patience", value: "0".into(), reason });
+        }
+        for (key, value) in [
+            ("monitor.collapsed_std", self.collapsed_std),
+            ("monitor.warning_std", self.warning_std),
+            ("monitor.collapsed_rank", self.collapsed_rank),
+            ("monitor.warning_rank", self.warning_rank),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                let reason = "must be finite and at least 0";
+                return Err(Error::Config { key, value: value.to_string(), reason });
+            }
+        }
+        for (key, collapsed, warning) in [
+            ("monitor.warning_std", self.collapsed_std, self.warning_std),
+            ("monitor.warning_rank", self.collapsed_rank, self.warning_rank),
+        ] {
+            if warning < collapsed {
+                let reason = "a warning comes before the collapse: it must be at least that threshold";
+                return Err(Error::Config { key, value: warning.to_string(), reason });
             }
         }
         Ok(())

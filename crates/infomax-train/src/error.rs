@@ -37,7 +37,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A checkpoint is damaged: truncated, changed, or a file of it is missing.
-    #[error("the checkpoint {} is damaged: {problem}; use an older checkpoint of the same run", path.display())]
+    #[error("{} is damaged: {problem}", path.display())]
     Damaged {
         /// The file or folder.
         path: PathBuf,
@@ -45,7 +45,7 @@ pub enum Error {
         problem: String,
     },
     /// None of the checkpoints of a run can be loaded.
-    #[error("no checkpoint of {} can be loaded: {}; start the run again in another folder", path.display(), problems.join("; "))]
+    #[error("none of the checkpoints of {} can be loaded; start the run again in another folder. What is wrong, the newest first:\n  {}", path.display(), problems.join("\n  "))]
     NoGoodCheckpoint {
         /// The folder of the run.
         path: PathBuf,

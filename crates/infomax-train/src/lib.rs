@@ -23,11 +23,11 @@ mod observer;
 mod run_dir;
 mod trainer;
 
-pub use checkpoint::{Checkpoint, FORMAT_VERSION, FileCheck, State};
+pub use checkpoint::{Checkpoint, FORMAT_VERSION, FileCheck, METADATA, Needs, State};
 pub use config::{MonitorConfig, TrainConfig};
 pub use error::{Error, Result};
 pub use metrics::{PartValue, StepMetrics, StepTime};
 pub use monitor::{EmbeddingStats, Health, HealthState};
 pub use observer::{EpochSummary, Observer, Silent};
 pub use run_dir::{Found, RunDir};
-pub use trainer::{Outcome, Parts, Resumed, Trainer};
+pub use trainer::{Identity, Outcome, Parts, Resumed, Trainer};

@@ -105,6 +105,11 @@ impl Monitor {
         &self.health
     }
 
+    /// Whether there were enough measurements for a verdict.
+    pub(crate) fn has_judged(&self) -> bool {
+        self.recent.len() >= self.config.patience.max(1)
+    }
+
     /// The verdicts that still count, for a checkpoint.
     pub(crate) fn memory(&self) -> (&[(HealthState, String)], &Health) {
         (&self.recent, &self.health)

@@ -1,6 +1,6 @@
 //! The folder of a run.
 
-use crate::checkpoint::{self, Checkpoint, State, Tensors};
+use crate::checkpoint::{self, Checkpoint, Needs, State, Tensors};
 use crate::{Error, Result, StepMetrics, files, metrics};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write as _;
@@ -119,22 +119,43 @@ impl RunDir {
         files::replace(&self.path.join(name), bytes)
     }
 
-    /// Appends a line to the log, with the seconds since 1970.
+    /// Writes a file into the folder of a run that is not held: an evaluation may go on beside the training.
+    ///
+    /// # Errors
+    /// [`Error::NotARun`]; [`Error::Io`] with the path, for example of a folder that may only be read.
+    pub fn write_into(path: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+        is_run(path)?;
+        files::replace(&path.join(name), bytes)
+    }
+
+    /// Appends a line to the log, with the time in UTC.
     ///
     /// # Errors
     /// [`Error::Io`] with the path.
     pub fn log(&mut self, message: &str) -> Result<()> {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let line = format!("{:.3} {message}\n", now.as_secs_f64());
+        let line = format!("{:.3} {message}\n", jiff::Timestamp::now());
         self.log.write_all(line.as_bytes()).map_err(|e| Error::io("write", &self.path.join(LOG), e))
     }
 
-    /// The newest checkpoint that can be loaded, `None` if there is none at all. The run need not be held.
+    /// The newest checkpoint that can be continued, `None` if there is none at all. The run need not be held.
     ///
     /// # Errors
     /// [`Error::NoGoodCheckpoint`] if there are checkpoints and all are damaged; [`Error::FormatVersion`] if
     /// the newest was written by another version, since an older one would silently lose work.
     pub fn latest(path: &Path) -> Result<Option<Found>> {
+        Self::newest(path, Needs::All)
+    }
+
+    /// The newest checkpoint whose model can be loaded: what is asked of an evaluation or an export, which needs
+    /// no state of an optimizer.
+    ///
+    /// # Errors
+    /// As [`RunDir::latest`].
+    pub fn latest_model(path: &Path) -> Result<Option<Found>> {
+        Self::newest(path, Needs::Model)
+    }
+
+    fn newest(path: &Path, needs: Needs) -> Result<Option<Found>> {
         is_run(path)?;
         let folder = path.join(CHECKPOINTS);
         if !folder.is_dir() {
@@ -142,7 +163,7 @@ impl RunDir {
         }
         let (mut warnings, mut damaged) = (Vec::new(), Vec::new());
         for (_, path) in checkpoint::list(&folder)?.into_iter().rev() {
-            match Checkpoint::open(&path) {
+            match Checkpoint::open_for(&path, needs) {
                 Ok(checkpoint) => return Ok(Some(Found { checkpoint, warnings, damaged })),
                 Err(error @ Error::Damaged { .. }) => {
                     warnings.push(error.to_string());
@@ -159,6 +180,14 @@ impl RunDir {
 
     fn checkpoints(&self) -> PathBuf {
         self.path.join(CHECKPOINTS)
+    }
+
+    /// Replaces the configuration: a run that is extended has another one.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    pub fn replace_config(&self, config: &str) -> Result<()> {
+        files::replace(&self.path.join(CONFIG), config.as_bytes())
     }
 
     /// Goes back to a checkpoint: sets damaged ones aside and cuts the metrics off after its step.

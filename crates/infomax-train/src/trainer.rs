@@ -41,7 +41,7 @@ pub struct Resumed {
     pub checkpoint: PathBuf,
     /// The number of steps that were finished.
     pub step: u64,
-    /// What the user should know: damaged checkpoints that were passed over, a changed schedule.
+    /// What the user should know: damaged checkpoints that were passed over, changed settings.
     pub warnings: Vec<String>,
 }
 
@@ -62,10 +62,23 @@ pub struct Parts {
     pub config: TrainConfig,
     /// The folder of the run.
     pub run_dir: RunDir,
+    /// What the parts are, for the checkpoints.
+    pub identity: Identity,
     /// The processes that share each batch; [`Local`] for one.
     pub collective: Arc<dyn Collective>,
     /// Where the parameters live, and where batches are brought to.
     pub device: Device,
+}
+
+/// What a run is made of, in words: it goes into each checkpoint, and a run that continues is held against it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// What must not change, by name, for example the number of samples: another value is refused.
+    pub fixed: BTreeMap<String, String>,
+    /// Settings by key: another value is said, and the run continues with it.
+    pub settings: BTreeMap<String, String>,
+    /// What the model is (architecture, input, versions), as JSON: metadata of `model.safetensors`.
+    pub model: String,
 }
 
 impl Parts {
@@ -81,7 +94,19 @@ impl Parts {
     ) -> Self {
         let device = learner.params().device().clone();
         let collective = Arc::new(Local);
-        Self { learner, objective, optimizer, schedule, source, config, run_dir, collective, device }
+        let identity = Identity::default();
+        Self {
+            learner,
+            objective,
+            optimizer,
+            schedule,
+            source,
+            config,
+            run_dir,
+            identity,
+            collective,
+            device,
+        }
     }
 }
 
@@ -144,6 +169,17 @@ impl Trainer {
                 return Err(checkpoint.other_run(format!("{what} was `{saved}`, now it is `{now}`")));
             }
         }
+        let identity = &self.parts.identity;
+        if let Some((name, saved, now)) = changes(&state.fixed, &identity.fixed).next() {
+            return Err(checkpoint.other_run(format!("{name}: it was {saved}, now it is {now}")));
+        }
+        if state.step > self.total_steps {
+            let total = self.total_steps;
+            return Err(checkpoint.other_run(format!(
+                "it has made {} steps already, and the run is to have {total}",
+                state.step
+            )));
+        }
         // Everything is read before anything is changed.
         let (model, optimizer, objective) =
             (checkpoint.model()?, checkpoint.optimizer()?, checkpoint.objective()?);
@@ -163,6 +199,15 @@ impl Trainer {
                  uninterrupted one would have"
                     .to_owned(),
             );
+        }
+        let changed = changes(&state.settings, &identity.settings);
+        let changed: Vec<_> =
+            changed.map(|(key, saved, now)| format!("{key} was {saved}, now it is {now}")).collect();
+        if !changed.is_empty() {
+            warnings.push(format!(
+                "settings differ from those of the checkpoint, and the run continues with the new ones: {}",
+                changed.join("; ")
+            ));
         }
         self.parts.run_dir.rewind(&found)?;
         let path = checkpoint.path().to_owned();
@@ -275,7 +320,11 @@ impl Trainer {
         }
         let checkpoint = self.save(observer)?;
         let health = self.monitor.health().clone();
-        self.parts.run_dir.log(&format!("finished at step {}, embedding {:?}", self.step, health.state))?;
+        let judged = match self.monitor.has_judged() {
+            true => format!("embedding {:?}", health.state),
+            false => "too few measurements to judge the embedding".to_owned(),
+        };
+        self.parts.run_dir.log(&format!("finished at step {}, {judged}", self.step))?;
         Ok(Outcome::Finished { checkpoint, step: self.step, health })
     }
 
@@ -439,6 +488,7 @@ impl Trainer {
             model,
             optimizer: self.parts.optimizer.state()?,
             objective: self.parts.objective.state(),
+            description: self.parts.identity.model.clone(),
         };
         let (monitor, health) = self.monitor.memory();
         let state = State {
@@ -453,6 +503,8 @@ impl Trainer {
             optimizer: self.parts.optimizer.name().to_owned(),
             health: health.clone(),
             monitor: monitor.to_vec(),
+            fixed: self.parts.identity.fixed.clone(),
+            settings: self.parts.identity.settings.clone(),
             files: BTreeMap::new(),
             crc32: 0,
         };
@@ -463,6 +515,22 @@ impl Trainer {
         observer.on_checkpoint(&path, self.step);
         Ok(path)
     }
+}
+
+/// What differs between two tables that both have a value for it: name, value before, value now. What only one of
+/// them has is new or gone with its choice, and is said as such.
+fn changes<'a>(
+    saved: &'a BTreeMap<String, String>,
+    now: &'a BTreeMap<String, String>,
+) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {
+    const UNSET: &str = "unset";
+    // A checkpoint of a program that kept no such table says nothing.
+    let names: std::collections::BTreeSet<&String> =
+        if saved.is_empty() { Default::default() } else { saved.keys().chain(now.keys()).collect() };
+    names.into_iter().filter_map(move |name| {
+        let of = |table: &'a BTreeMap<String, String>| table.get(name).map_or(UNSET, String::as_str);
+        (of(saved) != of(now)).then(|| (name.as_str(), of(saved), of(now)))
+    })
 }
 
 fn non_finite(saved: &Option<(u64, PathBuf)>, step: u64, what: String, value: f64) -> Error {

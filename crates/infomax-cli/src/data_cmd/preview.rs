@@ -80,7 +80,9 @@ pub(super) fn run(args: &PreviewArgs) -> Result<Status> {
         seed: args.seed,
         ..ConfigSource::default()
     };
-    let config = RunConfig::resolve(&config::layers(&source.origins())?)?;
+    let mut config = RunConfig::resolve(&config::layers(&source.origins())?)?;
+    let images = Images::open(&config.data)?;
+    config.settle(&images)?;
     let recipe = match &args.preset {
         Some(name) => {
             let recipe = Recipe::preset(name).context("--preset (--list shows all)")?;
@@ -89,7 +91,6 @@ pub(super) fn run(args: &PreviewArgs) -> Result<Status> {
         None => config.augment.resolve()?,
     };
     let augmenter = Augmenter::new(&recipe)?;
-    let images = Images::open(&config.data)?;
     let (train, seed) = (&images.train, config.train.run.seed);
     // The key of the loader of a run: `infomax pretrain` draws the same views.
     let key = Key::new(seed).fold_named("data").fold_named("augment").fold_in(args.epoch);

@@ -1,6 +1,7 @@
 //! Layered configuration: defaults, then a file, then the command line; with the origin of each value.
 
 use super::schema::{Node, root};
+use super::{RunConfig, values};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -55,7 +56,9 @@ impl Layers {
             return refuse(": the key needs a section");
         }
         let mut table = Table::new();
-        table.insert((*last).to_owned(), parse_value(value.trim()));
+        let value = values::parse(value.trim())
+            .map_err(|problem| Error::Config(format!("`--set {assignment}`: {problem}")))?;
+        table.insert((*last).to_owned(), value);
         for key in parents.iter().rev() {
             table = Table::from_iter([((*key).to_owned(), Value::Table(table))]);
         }
@@ -83,6 +86,11 @@ impl Layers {
     /// The merged table.
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// Whether a layer has a value at a dotted path.
+    pub fn has(&self, path: &str) -> bool {
+        values::at(&self.table, path).is_some()
     }
 
     /// Where the value at a dotted path came from; for a table, the first origin that is no default.
@@ -117,19 +125,10 @@ impl Layers {
             }
         };
         serde_path_to_error::deserialize(Value::Table(table.clone())).map_err(|e| {
-            let path = match e.path().to_string().as_str() {
-                // Tables that are joined lose the place: it is the key without which the section can be read.
-                "." => {
-                    let culprit = table.keys().find(|key| {
-                        let without = table.iter().filter(|(other, _)| other != key);
-                        let without = without.map(|(key, value)| (key.clone(), value.clone())).collect();
-                        T::deserialize(Value::Table(without)).is_ok()
-                    });
-                    culprit.map_or(name.to_owned(), |key| format!("{name}.{key}"))
-                }
-                inner => format!("{name}.{inner}"),
-            };
-            self.explain(&path, e.inner().message())
+            let (path, message) = (e.path().to_string(), e.inner().message());
+            let path = values::culprit::<T>(&table, if path == "." { "" } else { &path }, message);
+            let path = if path.is_empty() { name.to_owned() } else { format!("{name}.{path}") };
+            self.explain(&path, message)
         })
     }
 
@@ -211,7 +210,12 @@ impl Layers {
                 valid.join(", ")
             ));
         }
-        Error::Config(format!("{path} (from {origin}): {}", message.trim()))
+        let defaults = Table::try_from(RunConfig::default()).unwrap_or_default();
+        let example = match (message.starts_with("invalid"), values::at(&defaults, path)) {
+            (true, Some(value)) if !value.is_table() => format!("; for example {path} = {value}"),
+            _ => String::new(),
+        };
+        Error::Config(format!("{path} (from {origin}): {}{example}", values::plain(message.trim())))
     }
 }
 
@@ -234,14 +238,6 @@ pub fn suggestion<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>)
         .min()
         .filter(|(d, c)| *d <= 1 + c.len().max(word.len()) / 3)
         .map_or(String::new(), |(_, c)| format!(" - did you mean `{c}`?"))
-}
-
-fn parse_value(text: &str) -> Value {
-    let wrapped = format!("v = {text}");
-    match wrapped.parse::<Table>() {
-        Ok(mut table) if table.len() == 1 => table.remove("v").unwrap_or(Value::String(text.to_owned())),
-        _ => Value::String(text.to_owned()),
-    }
 }
 
 fn merge(
@@ -325,14 +321,6 @@ mod tests {
         l.over_assignment("optim.name=lars", "--set").unwrap();
         let message = l.check().unwrap_err().to_string();
         assert!(message.contains("`beta1`") && message.contains("file.toml"), "{message}");
-    }
-
-    #[test]
-    fn values_are_toml_or_words() {
-        assert_eq!(parse_value("3"), Value::Integer(3));
-        assert_eq!(parse_value("[1, 2]"), Value::Array(vec![Value::Integer(1), Value::Integer(2)]));
-        assert_eq!(parse_value("lars"), Value::String("lars".into()));
-        assert_eq!(parse_value("a/b c"), Value::String("a/b c".into()));
     }
 
     #[test]

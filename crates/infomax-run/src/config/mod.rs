@@ -4,7 +4,9 @@ mod layers;
 mod reference;
 mod schema;
 mod sections;
+mod settle;
 mod show;
+mod values;
 
 pub use layers::{Layers, suggestion};
 pub use reference::reference;
@@ -70,6 +72,24 @@ pub fn layers(origins: &Origins) -> Result<Layers> {
     // Of the objective the name alone: its terms follow from it and from the convention that is asked for.
     let name = ("name".to_owned(), Value::String(defaults.objective.name.clone()));
     lowest.insert("objective".to_owned(), Value::Table(Table::from_iter([name])));
+    let views = upper.table().get("augment").and_then(Value::as_table);
+    let (preset, recipe) =
+        ["preset", "recipe"].map(|key| views.is_some_and(|views| views.contains_key(key))).into();
+    if preset && recipe {
+        let (one, other) = (upper.origin("augment.preset"), upper.origin("augment.recipe"));
+        return Err(Error::Config(format!(
+            "augment.preset (from {one}) and [augment.recipe] (from {other}) both say what the views are: leave one \
+             of them out"
+        )));
+    }
+    if let Some(Value::Table(augment)) = lowest.get_mut("augment")
+        && (preset || recipe || folder)
+    {
+        // The default size is that of the default recipe: another one has its own, and that of a folder follows from
+        // the images.
+        augment.remove("size");
+        augment.remove("preset");
+    }
     layers.over(lowest, "default");
     if folder {
         let changed = difference(&table(&defaults)?, table(&defaults.for_folder())?);
@@ -151,6 +171,33 @@ mod tests {
         let config = resolve(&["data.path=photos"]).unwrap();
         assert_eq!(config.data.source, Source::Folder);
         assert_eq!(config.augment, RunConfig::default().for_folder().augment);
+        assert!(!config.is_settled());
+    }
+
+    #[test]
+    fn the_size_of_the_views_is_that_of_the_chosen_recipe() {
+        let size = |assignments: &[&str]| {
+            let recipe = resolve(assignments).unwrap().augment.resolve().unwrap();
+            recipe.views.iter().map(|view| view.size).max().unwrap()
+        };
+        assert_eq!(size(&[]), 24);
+        assert_eq!(size(&["augment.preset=vicreg-imagenet"]), 224);
+        assert_eq!(size(&["data.path=photos", "augment.preset=vicreg-imagenet"]), 224);
+        assert_eq!(size(&["data.path=photos", "augment.preset=vicreg-cifar"]), 32);
+        assert_eq!(size(&["augment.preset=vicreg-imagenet", "augment.size=64"]), 64);
+        assert_eq!(size(&["augment.preset=simclr-cifar@96"]), 96);
+        let recipe = "augment.recipe={mean=[0.5,0.5,0.5],std=[0.2,0.2,0.2],views=[{count=2,size=48}]}";
+        assert_eq!(size(&[recipe]), 48);
+        let refused = |assignments: &[&str], part: &str| {
+            let message = resolve(assignments).unwrap_err().to_string();
+            assert!(message.contains("augment.size = 32") && message.contains(part), "{message}");
+        };
+        refused(&[recipe, "augment.size=32"], "[augment.recipe]");
+        refused(&["augment.preset=simclr-cifar@96", "augment.size=32"], "simclr-cifar@96");
+        let message = resolve(&[recipe, "augment.preset=vicreg-cifar"]).unwrap_err().to_string();
+        assert!(message.contains("augment.preset") && message.contains("[augment.recipe]"), "{message}");
+        let message = resolve(&["augment.size=100000"]).unwrap_err().to_string();
+        assert!(message.contains("augment.size = 100000"), "{message}");
     }
 
     #[test]
@@ -191,6 +238,15 @@ mod tests {
         refused("data.cache_mib=-1", &["data.cache_mib"]);
         refused("eval.linear.l2=3", &["eval.linear.l2"]);
         refused("optim.lr=-1", &["optim.lr = -1"]);
+        refused("data.shapes.scale=3", &["data.shapes.scale", "a list of length 2", "for example", "["]);
+        refused("model.encoder.stem=foo", &["model.encoder.stem", "foo", "cifar"]);
+        refused("model.encoder.kind=foo", &["model.encoder.kind", "foo", "resnet"]);
+        refused("optim.name=lion", &["optim.name = \"lion\"", "lars"]);
+        refused("model.projector=[64, 64", &["model.projector=[64, 64", "not a TOML value"]);
+        refused("train.seed=9223372036854775808", &["train.seed", "2^63 - 1"]);
+        refused("train.max_steps=0", &["train.max_steps = 0"]);
+        refused("train.monitor.patience=0", &["train.monitor.patience = 0"]);
+        refused("eval.linear.max_steps=0", &["eval.linear.max_steps"]);
         refused("train.log_every=0", &["train.log_every = 0"]);
         refused("augment.preset=nope", &["augment.", "nope"]);
         refused("objective.name=vicregg", &["objective.name", "`vicreg`"]);

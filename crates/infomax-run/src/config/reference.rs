@@ -19,7 +19,28 @@ pub fn reference() -> String {
         let table = defaults.get(section).and_then(toml::Value::as_table).cloned().unwrap_or_default();
         rows(&mut out, section, &Node::of(schema), &table);
     }
+    let _ = writeln!(out, "### Defaults for folders\n\n{FOLDERS}\n\n| key | default |\n|---|---|");
+    let changed =
+        super::difference(&defaults, Table::try_from(RunConfig::default().for_folder()).unwrap_or_default());
+    changed_rows(&mut out, "", &changed);
     out.trim_end().to_owned() + "\n"
+}
+
+/// What the list of other defaults says before it.
+const FOLDERS: &str = "With `--data`, `data.path` or `data.source = \"folder\"` these defaults differ. \
+    `augment.preset` and `augment.size` are unset then: they follow from the images, `vicreg-cifar` at 32 pixels where the \
+    shorter side has at most 48 pixels, else `vicreg-imagenet` at 64 pixels.";
+
+fn changed_rows(out: &mut String, prefix: &str, table: &Table) {
+    for (key, value) in table {
+        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        match value {
+            toml::Value::Table(inner) => changed_rows(out, &path, inner),
+            value => {
+                let _ = writeln!(out, "| `{path}` | `{value}` |");
+            }
+        }
+    }
 }
 
 fn rows(out: &mut String, path: &str, node: &Node<'_>, defaults: &Table) {

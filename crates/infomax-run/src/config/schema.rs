@@ -101,6 +101,10 @@ pub(super) fn words(schema: &Value) -> Vec<String> {
     let target = schema.get("$ref").and_then(Value::as_str);
     let target = target.and_then(|t| t.strip_prefix('#')).and_then(|pointer| root().pointer(pointer));
     let schema = target.unwrap_or(schema);
+    // `Option<T>` is an alternative of `T` and null.
+    if let Some(alternatives) = schema.get("anyOf").and_then(Value::as_array) {
+        return alternatives.iter().flat_map(words).collect();
+    }
     let listed = schema.get("enum").and_then(Value::as_array).into_iter().flatten();
     let single =
         schema.get("oneOf").and_then(Value::as_array).into_iter().flatten().flat_map(|alternative| {

@@ -68,11 +68,12 @@ fn vicreg() -> ObjectiveConfig {
 }
 
 impl RunConfig {
-    /// What differs when a folder of images is given: a recipe for photographs, a deeper network.
+    /// What differs when a folder of images is given: a recipe that follows from the images, a deeper network.
     #[must_use]
     pub fn for_folder(mut self) -> Self {
         (self.data.train_images, self.data.test_images) = (0, 0);
-        (self.augment.preset, self.augment.size) = (Some("vicreg-cifar".to_owned()), 32);
+        // The recipe follows from the images: see `settle`.
+        (self.augment.preset, self.augment.size) = (None, None);
         self.model.encoder = EncoderConfig::ResNet(ResNetConfig { width: 16, ..ResNetConfig::default() });
         self.model.projector = vec![512, 512, 512];
         self.optim.schedule.lr = 1e-3;
@@ -158,10 +159,12 @@ impl RunConfig {
         infomax_optim::build(&self.optim.optimizer).map_err(of("optim"))?;
         self.objective.build().map_err(of("objective"))?;
         self.eval.knn.check().and(self.eval.linear.check()).map_err(of("eval"))?;
-        if self.eval.batch == 0 {
-            return refuse("eval.batch = 0: it must be at least 1".into());
+        for (key, value) in [("batch", self.eval.batch), ("linear.max_steps", self.eval.linear.max_steps)] {
+            if value == 0 {
+                return refuse(format!("eval.{key} = 0: it must be at least 1"));
+            }
         }
-        self.augment.resolve().map(drop)
+        if self.is_settled() { self.augment.resolve().map(drop) } else { self.augment.check_size() }
     }
 }
 
@@ -256,22 +259,24 @@ impl Default for ShapesSection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AugmentConfig {
-    /// The name of a preset (`infomax data preview --list`).
+    /// The name of a preset (`infomax data preview --list`). Where none is named, a folder of images gets one that
+    /// fits their size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preset: Option<String>,
-    /// The side of the largest view, in pixels.
-    pub size: usize,
+    /// The side of the largest view, in pixels, where it is not that of the preset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<usize>,
     /// Whose arithmetic the operations follow, instead of what the preset or the recipe says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub semantics: Option<Semantics>,
-    /// Views written out, instead of a preset.
+    /// Views written out, each with its size, instead of a preset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipe: Option<Recipe>,
 }
 
 impl Default for AugmentConfig {
     fn default() -> Self {
-        Self { preset: Some("vicreg-shapes".to_owned()), size: 24, semantics: None, recipe: None }
+        Self { preset: Some("vicreg-shapes".to_owned()), size: Some(24), semantics: None, recipe: None }
     }
 }
 
@@ -281,21 +286,41 @@ impl AugmentConfig {
     /// # Errors
     /// An unknown preset, a recipe with a setting out of its range, or neither of them.
     pub fn resolve(&self) -> Result<Recipe> {
+        self.check_size()?;
         let recipe = match (&self.recipe, &self.preset) {
             (Some(recipe), _) => recipe.clone(),
-            (None, Some(_)) if self.size == 0 => {
-                return Err(Error::Config("augment.size = 0: views have at least 1 pixel".into()));
+            (None, Some(preset)) => {
+                let recipe = Recipe::preset(preset)
+                    .map_err(|e| Error::Config(format!("augment.preset = \"{preset}\": {e}")))?;
+                self.size.map_or(recipe.clone(), |size| recipe.with_size(size))
             }
-            (None, Some(preset)) => Recipe::preset(preset)
-                .map_err(|e| Error::Config(format!("augment.preset = \"{preset}\": {e}")))?
-                .with_size(self.size),
             (None, None) => {
                 return Err(Error::Config("[augment] needs a `preset` or a [augment.recipe]".into()));
             }
         };
         let recipe = self.with_semantics(recipe);
-        recipe.check().map_err(of("augment.recipe"))?;
+        match (&self.recipe, self.size) {
+            // Of a preset only its size can be out of range.
+            (None, Some(size)) => {
+                recipe.check().map_err(|e| Error::Config(format!("augment.size = {size}: {e}")))?;
+            }
+            _ => recipe.check().map_err(of("augment.recipe"))?,
+        }
         Ok(recipe)
+    }
+
+    /// Refuses a size that is none, and one beside views that have their own.
+    pub(crate) fn check_size(&self) -> Result<()> {
+        let Some(size) = self.size else { return Ok(()) };
+        let problem = match (&self.recipe, &self.preset) {
+            _ if size == 0 => "views have at least 1 pixel".to_owned(),
+            (Some(_), _) => "each view of [augment.recipe] has its own size; leave this one out".to_owned(),
+            (None, Some(preset)) if preset.contains('@') => {
+                format!("augment.preset = \"{preset}\" has a size already; leave one of the two out")
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::Config(format!("augment.size = {size}: {problem}")))
     }
 
     /// A recipe with the semantics that are set, if any are.

@@ -33,6 +33,10 @@ pub fn show(config: &RunConfig, layers: &Layers) -> Result<String> {
     Ok(text.collect::<Vec<_>>().join("\n"))
 }
 
+/// What [`RunConfig::settle`] fills in.
+const FILLED_IN: [(&str, &str); 2] =
+    [("augment.preset", "follows from the images"), ("augment.size", "follows from the images")];
+
 /// Dotted keys keep every value on a line of its own, so that each can carry its origin.
 fn leaves(
     table: &Table,
@@ -50,10 +54,15 @@ fn leaves(
             (Value::Table(inner), Some(schema)) if !inner.is_empty() => {
                 leaves(inner, schema, section, &dotted, layers, lines);
             }
-            (value, _) => lines.push((
-                format!("{dotted} = {value}"),
-                layers.origin(&format!("{section}.{dotted}")).to_owned(),
-            )),
+            (value, _) => {
+                let path = format!("{section}.{dotted}");
+                // What no layer has was filled in.
+                let origin = match layers.has(&path) {
+                    true => layers.origin(&path),
+                    false => FILLED_IN.iter().find(|(key, _)| *key == path).map_or("default", |(_, why)| why),
+                };
+                lines.push((format!("{dotted} = {value}"), origin.to_owned()));
+            }
         }
     }
     for key in valid.keys().filter(|key| !table.contains_key(*key)) {

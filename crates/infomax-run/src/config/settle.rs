@@ -1,0 +1,85 @@
+//! What of a configuration follows from the images.
+
+use super::{RunConfig, Source};
+use crate::{Images, Result};
+use infomax_data::Dataset;
+
+/// Images with a shorter side of at most so many pixels are small: CIFAR, Fashion-MNIST, icons.
+const SMALL: usize = 48;
+
+/// The views of photographs where nobody chose a size: what two cores train on in reasonable time.
+const PHOTOGRAPHS: usize = 64;
+
+impl RunConfig {
+    /// Whether nothing is left to follow from the images.
+    pub fn is_settled(&self) -> bool {
+        let augment = &self.augment;
+        self.data.source != Source::Folder || augment.preset.is_some() || augment.recipe.is_some()
+    }
+
+    /// Fills in what follows from the images, and says what and why: the recipe of a folder for which none was
+    /// chosen. The published recipe for CIFAR at 32 pixels where the images are small, that for ImageNet at 64
+    /// pixels where they are larger.
+    ///
+    /// # Errors
+    /// A recipe that cannot be at the size that was asked for.
+    pub fn settle(&mut self, images: &Images) -> Result<Vec<String>> {
+        let mut notes = Vec::new();
+        if !self.is_settled() {
+            let shorter = shorter_side(&*images.train);
+            let (preset, size) = match shorter {
+                Some(side) if side > SMALL => ("vicreg-imagenet", PHOTOGRAPHS),
+                _ => ("vicreg-cifar", 32),
+            };
+            let seen = shorter.map_or_else(
+                || "images of unknown size".to_owned(),
+                |side| format!("images whose shorter side has {side} pixels"),
+            );
+            self.augment.preset = Some(preset.to_owned());
+            self.augment.size = Some(self.augment.size.unwrap_or(size));
+            notes.push(format!(
+                "augment.preset = \"{preset}\" follows from {seen}; choose with `--set augment.preset=NAME` and \
+                 `--set augment.size=PIXELS`"
+            ));
+        }
+        let recipe = self.augment.resolve()?;
+        let views: Vec<String> = recipe
+            .views
+            .iter()
+            .map(|view| {
+                let kind = if view.local { "local " } else { "" };
+                format!("{} {kind}of {}x{} pixels", view.count, view.size, view.size)
+            })
+            .collect();
+        let of = match (&self.augment.recipe, &self.augment.preset) {
+            (None, Some(preset)) => preset.as_str(),
+            _ => "[augment.recipe]",
+        };
+        notes.push(format!("views: {} ({of})", views.join(", ")));
+        Ok(notes)
+    }
+}
+
+/// The median of the shorter sides of a few images, spread over the data set; only headers are read where a
+/// format has them.
+fn shorter_side(data: &dyn Dataset) -> Option<usize> {
+    const LOOK_AT: usize = 15;
+    let step = (data.len() / LOOK_AT).max(1);
+    let mut sides: Vec<usize> = (0..data.len())
+        .step_by(step)
+        .take(LOOK_AT)
+        .filter_map(|index| {
+            let mut side = None;
+            // The size is asked for and the pixels are not: the error ends the reading.
+            let _ = data.image_part(index, &mut |width, height| {
+                side = Some(width.min(height));
+                let (key, value, reason) =
+                    ("part".into(), index.to_string(), "only the size is wanted".into());
+                Err(infomax_data::Error::Config { key, value, reason })
+            });
+            side
+        })
+        .collect();
+    sides.sort_unstable();
+    sides.get(sides.len() / 2).copied()
+}
