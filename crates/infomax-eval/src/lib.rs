@@ -1,17 +1,23 @@
-//! Evaluation of frozen representations: nearest neighbors, a linear probe, and the spectrum.
+//! Evaluation of frozen representations: what they know, how surely, and which rows to look at.
+//!
+//! One room a question, each a function on plain tensors: [`probe`], [`spectrum`](mod@spectrum), [`geometry`],
+//! [`normality`], [`information`], [`bound`]. Estimates come as an [`Estimate`]: the value, an [`Interval`] with
+//! its method and level, the rows that took part, and the [`Doubt`]s about it. Entropies and informations are
+//! in nats. All is computed on the host in f64 unless stated; the same seed gives the same bits whatever the
+//! number of threads.
 
 mod bank;
 mod error;
-mod knn;
-mod lbfgs;
+mod estimate;
+pub mod geometry;
 mod matrix;
-mod probe;
-mod spectrum;
-mod uniformity;
+pub mod probe;
+mod special;
+pub mod spectrum;
 
 pub use bank::FeatureBank;
 pub use error::{Error, Result};
-pub use knn::{KnnConfig, KnnReport, knn};
-pub use probe::{LinearProbeConfig, ProbeReport, linear_probe};
+pub use estimate::{Bracket, Doubt, Estimate, Interval, Resampling};
+pub use geometry::uniformity;
+pub use probe::{KnnConfig, KnnReport, LinearProbeConfig, ProbeReport, knn, linear_probe};
 pub use spectrum::{Spectrum, spectrum};
-pub use uniformity::uniformity;

@@ -1,6 +1,8 @@
 //! The linear probe: multinomial logistic regression on frozen features.
 
-use crate::{Error, Result, lbfgs, matrix};
+use super::lbfgs;
+use crate::matrix::Rows;
+use crate::{Error, Result, matrix};
 use candle_core::{D, Device, Tensor};
 use infomax_core::Key;
 use rayon::prelude::*;
@@ -52,7 +54,8 @@ pub struct ProbeReport {
     pub accuracy: f64,
     /// The same on the training set.
     pub train_accuracy: f64,
-    /// The share of test samples whose class is among the five most probable, for more than 10 classes.
+    /// The share of test samples whose class is among the five most probable, for more than 10 classes; where
+    /// classes are equally probable, its expectation over their order.
     pub top5_accuracy: Option<f64>,
     /// The accuracy on each class; `None` for a class without test samples.
     pub per_class: Vec<Option<f64>>,
@@ -71,7 +74,8 @@ pub struct ProbeReport {
 /// Features are standardized by the statistics of the training set. The loss is the mean cross-entropy plus
 /// `l2 / 2 |W|^2`, convex, minimized by full-batch L-BFGS from 0; `l2` is the one with the best accuracy on a
 /// held-out part of the *training* set (the larger one of equals), and the last fit uses all of it. The test
-/// set is looked at once. Nothing is random but the fixed choice of the held-out rows.
+/// set is looked at once. Nothing is random but the fixed choice of the held-out rows. Of equally probable
+/// classes the one of the smallest number is predicted.
 ///
 /// # Errors
 /// Shapes and labels that do not fit, values that are not finite, a single training class, or settings out
@@ -131,14 +135,30 @@ pub(crate) fn accuracy(predicted: &[u32], labels: &[u32], classes: usize) -> (f6
     (total, right.iter().zip(&all).map(share).collect())
 }
 
-fn standardize(train: &Tensor, test: &Tensor) -> Result<(Tensor, Tensor)> {
-    let mean = train.mean_keepdim(0)?;
-    let centered = train.broadcast_sub(&mean)?;
-    let std = centered.sqr()?.mean_keepdim(0)?.sqrt()?;
+/// Columns of mean 0 and deviation 1 by the statistics of the training rows, which are taken in f64: the squares
+/// of features at 1e20 overflow f32.
+pub(super) fn standardize(train: &Rows, test: &Rows) -> Result<(Tensor, Tensor)> {
+    /// Beyond this a test feature only has a sign: products of it stay finite in f32.
+    const LIMIT: f64 = 1e15;
+    let mean = train.mean();
+    let mut variance = vec![0f64; train.d];
+    for row in train.iter() {
+        for ((s, v), m) in variance.iter_mut().zip(row).zip(&mean) {
+            *s += (v - m) * (v - m) / train.n as f64;
+        }
+    }
     // A constant feature stays 0; one that only rounding moves is not blown up.
-    let floor = (mean.abs()? * 1e-6)?.maximum(1e-12f32)?;
-    let std = std.gt(&floor)?.where_cond(&std, &std.ones_like()?)?;
-    Ok((centered.broadcast_div(&std)?, test.broadcast_sub(&mean)?.broadcast_div(&std)?))
+    let scale = |(v, m): (&f64, &f64)| if v.sqrt() > m.abs() * 1e-6 { v.sqrt() } else { f64::INFINITY };
+    let scales: Vec<f64> = variance.iter().zip(&mean).map(scale).collect();
+    let apply = |x: &Rows| {
+        let standard = |row: &[f64]| -> Vec<f32> {
+            let each = row.iter().zip(mean.iter().zip(&scales));
+            each.map(|(v, (m, s))| ((v - m) / s).clamp(-LIMIT, LIMIT) as f32).collect()
+        };
+        let values: Vec<f32> = x.iter().flat_map(standard).collect();
+        Tensor::from_vec(values, (x.n, x.d), &Device::Cpu)
+    };
+    Ok((apply(train)?, apply(test)?))
 }
 
 fn choose(x: &Tensor, labels: &[u32], classes: usize, grid: &[f64], cfg: &LinearProbeConfig) -> Result<f64> {
@@ -248,11 +268,15 @@ fn predict(x: &Tensor, weights: &[f64], classes: usize) -> Result<Vec<u32>> {
     argmax(&logits(x, weights, classes)?)
 }
 
+/// The share of rows whose own class is among the five largest logits, by expectation over the order of equal
+/// ones: of a class that ties with others for the last places, the share of those places.
 fn top5(logits: &Tensor, labels: &[u32]) -> Result<f64> {
     let rows = logits.to_vec2::<f32>()?;
-    let hits = rows.iter().zip(labels).filter(|(row, label)| {
-        let own = row[**label as usize];
-        row.iter().filter(|v| **v > own).count() < 5
-    });
-    Ok(hits.count() as f64 / labels.len() as f64)
+    let chance = |(row, label): (&Vec<f32>, &u32)| {
+        let own = row[*label as usize];
+        let larger = row.iter().filter(|v| **v > own).count();
+        let equal = row.iter().filter(|v| **v == own).count();
+        (5usize.saturating_sub(larger) as f64 / equal as f64).min(1.0)
+    };
+    Ok(rows.iter().zip(labels).map(chance).sum::<f64>() / labels.len() as f64)
 }
