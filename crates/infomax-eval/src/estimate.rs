@@ -81,7 +81,8 @@ impl std::fmt::Display for Doubt {
 /// An estimate between a lower and an upper bound.
 ///
 /// `lower <= estimate.value <= upper` holds for what is reported; where the three numbers came out in another
-/// order, the estimate is moved to the nearer bound and `doubts` says so with the number as it was found.
+/// order, the estimate is moved to the nearer bound. Where its interval does not reach that bound, so that chance
+/// does not explain it, `doubts` says so with the number as it was found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Bracket {
     /// The lower bound.
@@ -117,9 +118,12 @@ impl Bracket {
         if found < low || found > high {
             let (side, bound) =
                 if found < low { ("below the lower", low) } else { ("above the upper", high) };
-            let message =
-                format!("the estimate {found:.4} came out {side} bound {bound:.4} and was moved to it");
-            estimate.doubts.push(Doubt::new("outside-bounds", message));
+            let by_chance = estimate.interval.as_ref().is_some_and(|i| i.lower <= bound && bound <= i.upper);
+            if !by_chance {
+                let message =
+                    format!("the estimate {found:.4} came out {side} bound {bound:.4} and was moved to it");
+                estimate.doubts.push(Doubt::new("outside-bounds", message));
+            }
             estimate.value = bound;
         }
         Self { lower: low, lower_method: lower.1.into(), estimate, upper: high, upper_method: upper.1.into() }
