@@ -11,6 +11,7 @@ mod error;
 mod estimate;
 pub mod geometry;
 mod matrix;
+pub mod normality;
 pub mod probe;
 mod special;
 pub mod spectrum;
