@@ -1,6 +1,7 @@
 //! The linear probe: multinomial logistic regression on frozen features.
 
 use super::lbfgs;
+use super::scores::{Calibration, calibration, ln_probabilities};
 use crate::matrix::Rows;
 use crate::{Error, Result, matrix};
 use candle_core::{D, Device, Tensor};
@@ -61,6 +62,8 @@ pub struct ProbeReport {
     pub per_class: Vec<Option<f64>>,
     /// `confusion[t][p]`: test samples of class `t` that were predicted as `p`.
     pub confusion: Vec<Vec<u32>>,
+    /// The quality of the predicted probabilities on the test samples.
+    pub calibration: Calibration,
     /// The penalty that was chosen on the held-out part of the training set.
     pub l2: f64,
     /// The L-BFGS steps of the last fit.
@@ -87,21 +90,10 @@ pub fn linear_probe(
     test_labels: &[u32],
     cfg: &LinearProbeConfig,
 ) -> Result<ProbeReport> {
-    const OP: &str = "linear_probe";
-    cfg.check()?;
-    let mut grid = cfg.l2.clone();
-    grid.sort_by(|a, b| b.total_cmp(a));
-    let train = matrix::labeled(OP, "train", train, train_labels)?;
-    let test = matrix::labeled(OP, "test", test, test_labels)?;
-    matrix::same_width(OP, &train, &test)?;
-    let classes = matrix::classes(OP, train_labels, test_labels)?;
-    let (train, test) = standardize(&train, &test)?;
-
-    let l2 = choose(&train, train_labels, classes, &grid, cfg)?;
-    let (weights, steps) = fit(&train, train_labels, classes, l2, None, cfg)?;
-    let train_predicted = predict(&train, &weights, classes)?;
-    let logits = logits(&test, &weights, classes)?;
-    let predicted = argmax(&logits)?;
+    let fitted = fitted("linear_probe", train, train_labels, test, test_labels, cfg, Choice::Accuracy)?;
+    let classes = fitted.classes;
+    let train_predicted = predict(&fitted.train, &fitted.weights, classes)?;
+    let predicted = argmax(&fitted.logits)?;
     let mut confusion = vec![vec![0u32; classes]; classes];
     for (p, t) in predicted.iter().zip(test_labels) {
         confusion[*t as usize][*p as usize] += 1;
@@ -110,17 +102,78 @@ pub fn linear_probe(
     Ok(ProbeReport {
         accuracy,
         train_accuracy: self::accuracy(&train_predicted, train_labels, classes).0,
-        top5_accuracy: if classes > 10 { Some(top5(&logits, test_labels)?) } else { None },
+        top5_accuracy: if classes > 10 { Some(top5(&fitted.logits, test_labels)?) } else { None },
         per_class,
         confusion,
-        l2,
-        steps,
+        calibration: calibration(&ln_probabilities(&fitted.logits)?, test_labels),
+        l2: fitted.l2,
+        steps: fitted.steps,
         protocol: format!(
             "multinomial logistic regression on frozen standardized features, full-batch L-BFGS, \
-             l2 from {grid:?} on {:.0} % of the training set held out",
+             l2 from {:?} on {:.0} % of the training set held out",
+            fitted.grid,
             100.0 * cfg.holdout
         ),
     })
+}
+
+/// `ln q(y_i | z_i)` of each test row, in nats, by the probe of [`linear_probe`], but with the penalty of the best
+/// likelihood on the held-out rows: accuracy does not ask for sure probabilities.
+///
+/// # Errors
+/// As [`linear_probe`].
+pub fn linear_probe_likelihood(
+    train: &Tensor,
+    train_labels: &[u32],
+    test: &Tensor,
+    test_labels: &[u32],
+    cfg: &LinearProbeConfig,
+) -> Result<Vec<f64>> {
+    const OP: &str = "linear_probe_likelihood";
+    let fitted = fitted(OP, train, train_labels, test, test_labels, cfg, Choice::Likelihood)?;
+    let ln_q = ln_probabilities(&fitted.logits)?;
+    Ok(ln_q.iter().zip(test_labels).map(|(row, label)| row[*label as usize]).collect())
+}
+
+/// By what the penalty is chosen on the held-out rows.
+#[derive(Clone, Copy, PartialEq)]
+enum Choice {
+    Accuracy,
+    Likelihood,
+}
+
+/// A probe and its outputs on the test rows.
+struct Fitted {
+    train: Tensor,
+    classes: usize,
+    grid: Vec<f64>,
+    l2: f64,
+    steps: usize,
+    weights: Vec<f64>,
+    logits: Tensor,
+}
+
+fn fitted(
+    op: &'static str,
+    train: &Tensor,
+    train_labels: &[u32],
+    test: &Tensor,
+    test_labels: &[u32],
+    cfg: &LinearProbeConfig,
+    choice: Choice,
+) -> Result<Fitted> {
+    cfg.check()?;
+    let mut grid = cfg.l2.clone();
+    grid.sort_by(|a, b| b.total_cmp(a));
+    let train = matrix::labeled(op, "train", train, train_labels)?;
+    let test = matrix::labeled(op, "test", test, test_labels)?;
+    matrix::same_width(op, &train, &test)?;
+    let classes = matrix::classes(op, train_labels, test_labels)?;
+    let (train, test) = standardize(&train, &test)?;
+    let l2 = choose(&train, train_labels, classes, &grid, cfg, choice)?;
+    let (weights, steps) = fit(&train, train_labels, classes, l2, None, cfg)?;
+    let logits = logits(&test, &weights, classes)?;
+    Ok(Fitted { train, classes, grid, l2, steps, weights, logits })
 }
 
 /// The share of right predictions, over all and for each class.
@@ -161,7 +214,14 @@ pub(super) fn standardize(train: &Rows, test: &Rows) -> Result<(Tensor, Tensor)>
     Ok((apply(train)?, apply(test)?))
 }
 
-fn choose(x: &Tensor, labels: &[u32], classes: usize, grid: &[f64], cfg: &LinearProbeConfig) -> Result<f64> {
+fn choose(
+    x: &Tensor,
+    labels: &[u32],
+    classes: usize,
+    grid: &[f64],
+    cfg: &LinearProbeConfig,
+    choice: Choice,
+) -> Result<f64> {
     let n = labels.len();
     // Random rows, as labels are often periodic in the index; the key is fixed.
     let draws =
@@ -181,13 +241,17 @@ fn choose(x: &Tensor, labels: &[u32], classes: usize, grid: &[f64], cfg: &Linear
         Ok(x.index_select(&Tensor::from_vec(rows, count, &Device::Cpu)?, 0)?)
     };
     let (held, kept) = (select(held)?, select(kept)?);
-    let (mut best, mut best_accuracy) = (grid[0], -1.0);
+    let (mut best, mut best_score) = (grid[0], f64::NEG_INFINITY);
     let mut start = None;
     for &l2 in grid {
         let (weights, _) = fit(&kept, &kept_labels, classes, l2, start, cfg)?;
-        let (accuracy, _) = accuracy(&predict(&held, &weights, classes)?, &held_labels, classes);
-        if accuracy > best_accuracy {
-            (best, best_accuracy) = (l2, accuracy);
+        let logits = logits(&held, &weights, classes)?;
+        let score = match choice {
+            Choice::Accuracy => accuracy(&argmax(&logits)?, &held_labels, classes).0,
+            Choice::Likelihood => -calibration(&ln_probabilities(&logits)?, &held_labels).cross_entropy,
+        };
+        if score > best_score {
+            (best, best_score) = (l2, score);
         }
         start = Some(weights);
     }
