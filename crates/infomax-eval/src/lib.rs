@@ -10,6 +10,7 @@ mod bank;
 mod error;
 mod estimate;
 pub mod geometry;
+pub mod information;
 mod matrix;
 pub mod normality;
 pub mod probe;
