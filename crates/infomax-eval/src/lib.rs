@@ -7,6 +7,7 @@
 //! number of threads.
 
 mod bank;
+pub mod bound;
 mod error;
 mod estimate;
 pub mod geometry;
