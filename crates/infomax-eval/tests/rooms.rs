@@ -288,7 +288,7 @@ fn silhouette_equals_its_definition_and_is_zero_without_classes() {
 #[test]
 fn alignment_and_uniformity_have_their_known_values() {
     let x = normal(1, 800, 64);
-    assert_eq!(alignment(&x, &(&x * 5.0).unwrap(), 2.0, &few()).unwrap().value.abs() < 1e-15, true);
+    assert!(alignment(&x, &(&x * 5.0).unwrap(), 2.0, &few()).unwrap().value.abs() < 1e-15);
     // Unrelated directions are at the squared distance 2 in the mean.
     let apart = alignment(&x, &normal(2, 800, 64), 2.0, &few()).unwrap();
     let i = apart.interval.unwrap();

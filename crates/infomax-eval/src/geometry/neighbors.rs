@@ -2,7 +2,7 @@
 
 use crate::matrix::Rows;
 use crate::{Error, Result};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Tensor, WithDType};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -55,7 +55,7 @@ impl Neighbors {
 /// one: it is searched again with products in f64 (`c = (D + 8) 2^-53`), and if that cannot tell either, by
 /// differences to all rows.
 ///
-/// Of equal distances the earlier row is the nearer. Cost `N^2 D` multiplications and `512 N` floats of memory.
+/// Of equal distances the earlier row is the nearer. Cost `N^2 D / 2` multiplications and `512 N` floats of memory.
 /// The result does not depend on the number of threads.
 ///
 /// # Errors
@@ -110,84 +110,147 @@ type Found = Vec<(f64, u32)>;
 
 /// Fills in the neighbors of the `open` rows, and returns those that the products could not decide.
 fn search(rows: &Rows, open: &[usize], k: usize, dtype: DType, found: &mut [Found]) -> Result<Vec<usize>> {
-    const BLOCK: usize = 512;
     if open.is_empty() {
         return Ok(Vec::new());
     }
-    let (n, d) = (rows.n, rows.d);
-    let wanted = (k + 8).min(n - 1);
+    let wanted = (k + 8).min(rows.n - 1);
     let unit = if dtype == DType::F32 { 2f64.powi(-24) } else { 2f64.powi(-53) };
-    let c = (d as f64 + 8.0) * unit;
-    let squares = rows.squares();
-    let base = rows.tensor()?.to_dtype(dtype)?;
-    let transposed = base.t()?.contiguous()?;
-    let mut undecided = Vec::new();
-    for block in open.chunks(BLOCK) {
-        let queries = rows.select(block).tensor()?.to_dtype(dtype)?;
-        let products = queries.matmul(&transposed)?.flatten_all()?;
-        let results: Vec<(Found, bool)> = match dtype {
-            DType::F32 => {
-                let lengths: Vec<f32> = squares.iter().map(|s| ((1.0 - c) * s) as f32).collect();
-                let products = products.to_vec1::<f32>()?;
-                let each = products.par_chunks(n).zip(block);
-                each.map(|(row, &i)| {
-                    let bound = |j: usize| lengths[j] - 2.0 * row[j];
-                    refine(rows, i, k, &smallest(n, i, wanted, bound), (1.0 - c) * squares[i])
-                })
-                .collect()
-            }
-            _ => {
-                let products = products.to_vec1::<f64>()?;
-                let each = products.par_chunks(n).zip(block);
-                each.map(|(row, &i)| {
-                    let bound = |j: usize| (1.0 - c) * squares[j] - 2.0 * row[j];
-                    refine(rows, i, k, &smallest(n, i, wanted, bound), (1.0 - c) * squares[i])
-                })
-                .collect()
-            }
-        };
-        for (&i, (neighbors, certain)) in block.iter().zip(results) {
-            if !certain {
-                undecided.push(i);
-            }
-            found[i] = neighbors;
+    let share = 1.0 - (rows.d as f64 + 8.0) * unit;
+    let lengths: Vec<f64> = rows.squares().iter().map(|s| share * s).collect();
+    let candidates: Vec<Found> = match dtype {
+        DType::F32 => {
+            let rounded: Vec<f32> = lengths.iter().map(|l| *l as f32).collect();
+            candidates(rows, open, wanted, &rounded, |length, product| length - 2.0 * product)?
         }
+        _ => candidates(rows, open, wanted, &lengths, |length, product| length - 2.0 * product)?,
+    };
+    let refined: Vec<(Found, bool)> = open
+        .par_iter()
+        .zip(&candidates)
+        .map(|(&i, candidates)| refine(rows, i, k, candidates, lengths[i]))
+        .collect();
+    let mut undecided = Vec::new();
+    for (&i, (neighbors, certain)) in open.iter().zip(refined) {
+        if !certain {
+            undecided.push(i);
+        }
+        found[i] = neighbors;
     }
     Ok(undecided)
 }
 
-/// The `wanted` rows of the smallest bound, without the row itself, ascending.
-pub(crate) fn smallest<T: Copy + PartialOrd + Into<f64>>(
-    n: usize,
-    own: usize,
+/// For each `open` row the `wanted` rows of the smallest bound `score(length, product)`, with it.
+///
+/// Where all rows are open, a block of rows is multiplied with the rows from its own first one on only: a product
+/// serves both of its rows.
+fn candidates<T: WithDType + PartialOrd>(
+    rows: &Rows,
+    open: &[usize],
     wanted: usize,
-    bound: impl Fn(usize) -> T,
-) -> Vec<(f64, u32)> {
-    /// So many are passed over at once where none of them is small enough: that test vectorizes.
-    const STRIDE: usize = 16;
-    let mut best: Vec<(T, u32)> = Vec::with_capacity(wanted + 1);
-    let mut limit: Option<T> = None;
-    for start in (0..n).step_by(STRIDE) {
-        let end = (start + STRIDE).min(n);
-        if let Some(limit) = limit
-            && !(start..end).fold(false, |any, j| any | (bound(j) < limit))
-        {
+    lengths: &[T],
+    score: impl Fn(T, T) -> T + Sync,
+) -> Result<Vec<Found>> {
+    const BLOCK: usize = 512;
+    /// Columns of a product that are searched together: they are neighbors in memory.
+    const STRIPE: usize = 64;
+    let n = rows.n;
+    let all = open.len() == n;
+    let base = rows.tensor()?.to_dtype(T::DTYPE)?;
+    let mut best: Vec<Best<T>> = open.iter().map(|_| Best::new(wanted)).collect();
+    for start in (0..open.len()).step_by(BLOCK) {
+        let count = BLOCK.min(open.len() - start);
+        let first = if all { start } else { 0 };
+        let queries = match all {
+            true => base.narrow(0, start, count)?,
+            false => rows.select(&open[start..start + count]).tensor()?.to_dtype(T::DTYPE)?,
+        };
+        let width = n - first;
+        let others = base.narrow(0, first, width)?.t()?;
+        let products = queries.matmul(&others)?.flatten_all()?.to_vec1::<T>()?;
+        best[start..start + count].par_iter_mut().zip(products.par_chunks(width)).enumerate().for_each(
+            |(i, (best, row))| best.scan(first..n, open[start + i], |j| score(lengths[j], row[j - first])),
+        );
+        if !all {
             continue;
         }
-        for j in start..end {
-            let value = bound(j);
-            if j == own || limit.is_some_and(|limit| value >= limit) {
+        let skip = start + count;
+        best[skip..].par_chunks_mut(STRIPE).enumerate().for_each(|(stripe, best)| {
+            let from = skip - first + stripe * STRIPE;
+            let mut limits: Vec<T> = best.iter().map(Best::limit).collect();
+            for (i, row) in products.chunks_exact(width).enumerate() {
+                let (row, length) = (&row[from..from + best.len()], lengths[start + i]);
+                let small = |any: bool, (product, limit): (&T, &T)| any | (score(length, *product) < *limit);
+                if !row.iter().zip(&limits).fold(false, small) {
+                    continue;
+                }
+                for ((product, limit), best) in row.iter().zip(&mut limits).zip(best.iter_mut()) {
+                    let value = score(length, *product);
+                    if value < *limit {
+                        best.offer(value, start + i);
+                        *limit = best.limit();
+                    }
+                }
+            }
+        });
+    }
+    Ok(best.into_iter().map(Best::into_found).collect())
+}
+
+/// The rows of the smallest values so far, ascending; of equal values the earlier offer stays first.
+struct Best<T> {
+    wanted: usize,
+    kept: Vec<(T, u32)>,
+}
+
+impl<T: WithDType + PartialOrd> Best<T> {
+    fn new(wanted: usize) -> Self {
+        Self { wanted, kept: Vec::with_capacity(wanted + 1) }
+    }
+
+    /// Only what is below this is taken.
+    fn limit(&self) -> T {
+        match self.kept.last() {
+            Some((largest, _)) if self.kept.len() == self.wanted => *largest,
+            _ => T::from_f64(f64::INFINITY),
+        }
+    }
+
+    fn offer(&mut self, value: T, row: usize) {
+        let at = self.kept.partition_point(|(kept, _)| *kept <= value);
+        self.kept.insert(at, (value, row as u32));
+        self.kept.truncate(self.wanted);
+    }
+
+    /// Offers the rows of a range but `own`.
+    fn scan(&mut self, range: std::ops::Range<usize>, own: usize, value: impl Fn(usize) -> T) {
+        /// So many are passed over at once where none of them is small enough: that test vectorizes.
+        const STRIDE: usize = 16;
+        let mut limit = self.limit();
+        for start in range.clone().step_by(STRIDE) {
+            let end = (start + STRIDE).min(range.end);
+            if !(start..end).fold(false, |any, j| any | (value(j) < limit)) {
                 continue;
             }
-            let at = best.partition_point(|(b, _)| *b <= value);
-            best.insert(at, (value, j as u32));
-            best.truncate(wanted);
-            if best.len() == wanted {
-                limit = best.last().map(|(b, _)| *b);
+            for j in start..end {
+                let value = value(j);
+                if j != own && value < limit {
+                    self.offer(value, j);
+                    limit = self.limit();
+                }
             }
         }
     }
-    best.into_iter().map(|(b, j)| (b.into(), j)).collect()
+
+    fn into_found(self) -> Found {
+        self.kept.into_iter().map(|(value, row)| (value.to_f64(), row)).collect()
+    }
+}
+
+/// The `wanted` rows of the smallest value, without the row itself, ascending.
+pub(crate) fn smallest(n: usize, own: usize, wanted: usize, value: impl Fn(usize) -> f64) -> Vec<(f64, u32)> {
+    let mut best = Best::new(wanted);
+    best.scan(0..n, own, value);
+    best.into_found()
 }
 
 /// The `k` nearest of the candidates by differences in f64, and whether no other row can be nearer.
