@@ -5,6 +5,27 @@
 //! its method and level, the rows that took part, and the [`Doubt`]s about it. Entropies and informations are
 //! in nats. All is computed on the host in f64 unless stated; the same seed gives the same bits whatever the
 //! number of threads.
+//!
+//! ```
+//! use candle_core::{DType, Device};
+//! use infomax_core::Key;
+//! use infomax_eval::{Resampling, geometry, information, spectrum};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let z = Key::new(0).normal(0.0, 1.0, (500, 4), DType::F32, &Device::Cpu)?;
+//! let ranks = spectrum(&z)?;
+//! assert!(ranks.effective_rank > 3.9);
+//!
+//! let neighbors = geometry::nearest_neighbors(&z, 20, geometry::Metric::Euclidean)?;
+//! let d = geometry::intrinsic_dimension(&neighbors, &Default::default(), &Resampling::default())?;
+//! assert!((d.two_nn.value - 4.0).abs() < 0.8);
+//!
+//! let entropy = information::kozachenko_leonenko(&z, 3, information::Norm::Euclidean, &Resampling::default())?;
+//! let truth = 2.0 * (2.0 * std::f64::consts::PI * std::f64::consts::E).ln();
+//! assert!((entropy.value - truth).abs() < 0.3 && entropy.interval.is_some());
+//! # Ok(())
+//! # }
+//! ```
 
 mod bank;
 pub mod bound;

@@ -285,3 +285,36 @@ fn mixtures_have_their_limits() {
     let error = mixture_entropy(&copies, &MixtureConfig::default()).unwrap_err().to_string();
     assert!(error.contains("mixture.variance") && error.contains("duplicates"), "{error}");
 }
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    use infomax_eval::geometry::*;
+    let (z, y) = (normal(1, 700, 12), normal(2, 700, 2));
+    let labels: Vec<u32> = (0..700).map(|i| i % 3).collect();
+    let all = || {
+        let graph = nearest_neighbors(&z, 5, Metric::Euclidean).unwrap();
+        let dimension = intrinsic_dimension(&graph, &DimensionConfig::default(), &few()).unwrap();
+        let entropy = kozachenko_leonenko(&z, 3, Norm::Euclidean, &few()).unwrap();
+        let pair =
+            mutual_information(&y, &z.narrow(1, 0, 2).unwrap(), &KsgConfig::default(), &few()).unwrap();
+        let mixed = mixed_mutual_information(&z, &labels, 3, &few()).unwrap();
+        let blurred = mixture_entropy(&z, &MixtureConfig { draws: 900, ..MixtureConfig::default() }).unwrap();
+        let cka = linear_cka(&z, &y, &few()).unwrap();
+        let gauss = gaussian_entropy(&z, &few()).unwrap();
+        (graph, dimension, entropy, pair, mixed, blurred, cka, gauss)
+    };
+    let with =
+        |threads: usize| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(all);
+    assert_eq!(with(1), with(3));
+}
+
+#[test]
+fn fewer_draws_than_rows_still_visit_all_parts_of_the_data() {
+    // Half of the rows are far away: a prefix of the rows would see one half only.
+    let far = (normal(1, 300, 2) + 1e3).unwrap();
+    let z = Tensor::cat(&[&(normal(2, 300, 2) * 1e-3).unwrap(), &(far * 5.0).unwrap()], 0).unwrap();
+    let cfg = |draws| MixtureConfig { variance: Some(0.5), draws, ..MixtureConfig::default() };
+    let (some, all) = (mixture_entropy(&z, &cfg(200)).unwrap(), mixture_entropy(&z, &cfg(6_000)).unwrap());
+    assert!((some.estimate.value - all.estimate.value).abs() < 0.5, "{some:?} {all:?}");
+    assert_eq!(some.estimate.doubts[0].code, "few-draws");
+}

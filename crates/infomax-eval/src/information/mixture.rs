@@ -15,7 +15,7 @@ pub struct MixtureConfig {
     /// The variance of the noise in each direction; `None` for the median squared distance to the nearest other
     /// row divided by `D`, so that the noise is about as long as that distance.
     pub variance: Option<f64>,
-    /// Draws of the Monte Carlo estimate.
+    /// Draws of the Monte Carlo estimate; where they are more than the rows, rounded up to a multiple of them.
     pub draws: usize,
     /// The level of its interval.
     pub level: f64,
@@ -74,7 +74,8 @@ pub fn mixture_entropy(z: &Tensor, cfg: &MixtureConfig) -> Result<Bracket> {
     let bhattacharyya = own - mean(2);
 
     // Components take turns, from the first one on: less variance than drawing them.
-    let draws = cfg.draws;
+    // Whole turns, so that each counts alike; with fewer draws than components a stride through all of them.
+    let draws = if cfg.draws < n { cfg.draws } else { cfg.draws.div_ceil(n) * n };
     let noise = Key::new(cfg.seed)
         .fold_named("mixture")
         .normal(0.0, variance.sqrt(), (draws, rows.d), DType::F64, &Device::Cpu)?
@@ -82,8 +83,7 @@ pub fn mixture_entropy(z: &Tensor, cfg: &MixtureConfig) -> Result<Bracket> {
         .to_vec1::<f64>()?;
     let mut values = noise;
     for (t, point) in values.chunks_exact_mut(rows.d).enumerate() {
-        // A stride through all components, whatever the order of the rows.
-        let center = rows.row((t as u128 * n as u128 / draws.max(n) as u128) as usize % n);
+        let center = rows.row((t as u128 * n as u128 / draws as u128) as usize);
         point.iter_mut().zip(center).for_each(|(p, c)| *p += c);
     }
     let points = Rows { n: draws, d: rows.d, values };
