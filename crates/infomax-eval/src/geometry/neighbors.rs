@@ -19,6 +19,7 @@ pub enum Metric {
 
 /// The `k` nearest other rows of each row.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Neighbors {
     /// The number of rows.
     pub n: usize,

@@ -72,17 +72,14 @@ pub fn spectrum(z: &Tensor) -> Result<Spectrum> {
 pub fn spectrum_per_class(z: &Tensor, labels: &[u32]) -> Result<Vec<Option<Spectrum>>> {
     const OP: &str = "spectrum_per_class";
     let rows = matrix::labeled(OP, "z", z, labels)?;
-    let classes = labels.iter().copied().max().unwrap_or(0);
-    if classes as usize > rows.n + 1_000_000 {
+    let largest = labels.iter().copied().max().unwrap_or(0);
+    if largest >= 1_000_000 {
         let reason = "classes are numbered from 0 without gaps";
-        return Err(Error::Config { key: "labels", value: classes.to_string(), reason });
+        return Err(Error::Config { key: "labels", value: largest.to_string(), reason });
     }
-    (0..=classes)
-        .map(|class| {
-            let own: Vec<usize> = (0..rows.n).filter(|&i| labels[i] == class).collect();
-            (own.len() >= 2).then(|| of_rows(&rows.select(&own))).transpose()
-        })
-        .collect()
+    let mut members = vec![Vec::new(); largest as usize + 1];
+    labels.iter().enumerate().for_each(|(i, l)| members[*l as usize].push(i));
+    members.iter().map(|own| (own.len() >= 2).then(|| of_rows(&rows.select(own))).transpose()).collect()
 }
 
 /// The ranks of [`spectrum`] with their intervals.
