@@ -73,7 +73,7 @@ fn bad_input_is_refused_with_what_to_do() {
     assert!(matches!(probe(&x, &[0, 1, 0]), Err(Error::Labels { .. })));
     let nan = (&x * f64::NAN).unwrap();
     assert!(matches!(probe(&nan, &[0, 1, 0, 1]), Err(Error::NonFinite { .. })));
-    assert!(matches!(spectrum(&x.narrow(0, 0, 1).unwrap()), Err(Error::Shape { .. })));
+    assert!(matches!(spectrum(&x.narrow(0, 0, 1).unwrap()), Err(Error::TooFew { rows: 1, .. })));
     let bank =
         FeatureBank::collect([Ok::<_, Error>((x, vec![Some(1), None, Some(0), None]))], |x| Ok(x.clone()));
     let message = bank.unwrap().known_labels().unwrap_err().to_string();
@@ -125,4 +125,37 @@ fn uniformity_has_its_known_values() {
     let collapsed = Tensor::ones((500, 16), DType::F32, &Device::Cpu).unwrap();
     assert!(uniformity(&collapsed).unwrap().abs() < 1e-9);
     assert!(uniformity(&normal(1, 500, 16)).unwrap() < -3.0);
+}
+
+#[test]
+fn the_scale_of_features_changes_no_probe() {
+    let (train, labels) = clusters(1, 240, 8, 4, 6.0);
+    let (test, test_labels) = clusters(2, 120, 8, 4, 6.0);
+    let near = |s: f64| {
+        let (a, b) = ((&train * s).unwrap(), (&test * s).unwrap());
+        let cfg = KnnConfig { k: 15, temperature: 0.1 };
+        knn(&a, &labels, &b, &test_labels, &cfg).unwrap().accuracy
+    };
+    let probe = |s: f64| {
+        let (a, b) = ((&train * s).unwrap(), (&test * s).unwrap());
+        linear_probe(&a, &labels, &b, &test_labels, &LinearProbeConfig::default()).unwrap().accuracy
+    };
+    let (right_near, right_probe) = (near(1.0), probe(1.0));
+    assert!((0.4..0.99).contains(&right_near) && (0.4..0.99).contains(&right_probe));
+    for scale in [1e-30, 1e-13, 1e-3, 1e20, 1e35] {
+        // Rounding of the scaled features may move a test row that lies at a boundary.
+        assert!((near(scale) - right_near).abs() < 0.02, "kNN at {scale}");
+        assert!((probe(scale) - right_probe).abs() < 0.02, "probe at {scale}");
+        let spread = (uniformity(&(&train * scale).unwrap()).unwrap() - uniformity(&train).unwrap()).abs();
+        assert!(spread < 1e-5, "uniformity at {scale}: {spread}");
+    }
+}
+
+#[test]
+fn constant_features_hold_chance_and_no_more() {
+    let x = Tensor::ones((400, 8), DType::F32, &Device::Cpu).unwrap();
+    let labels: Vec<u32> = (0..400).map(|i| i % 20).collect();
+    let report = linear_probe(&x, &labels, &x, &labels, &LinearProbeConfig::default()).unwrap();
+    assert_eq!(report.top5_accuracy, Some(0.25));
+    assert_eq!(report.accuracy, 0.05);
 }

@@ -1,7 +1,7 @@
 //! The weighted k-nearest-neighbor classifier.
 
 use crate::{Error, Result, matrix};
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -60,7 +60,7 @@ pub struct KnnReport {
 /// Classifies each test row by the `k` training rows of the largest cosine similarity, each voting for its
 /// class with the weight `exp(cos / T)` (Wu et al., arXiv:1805.01978).
 ///
-/// Rows of zero norm have cosine 0 to everything. Exact, and deterministic: of equal similarities the earlier
+/// Rows of zero norm have cosine 0 to everything; the scale of the features does not matter. Exact, and deterministic: of equal similarities the earlier
 /// training row is the nearer, and of equal votes the smaller class wins. Cost: one matrix product of
 /// `N_test N_train D`, in blocks.
 ///
@@ -77,13 +77,15 @@ pub fn knn(
     const OP: &str = "knn";
     const BLOCK: usize = 512;
     cfg.check()?;
-    let train = unit(&matrix::labeled(OP, "train", train, train_labels)?)?;
-    let test = unit(&matrix::labeled(OP, "test", test, test_labels)?)?;
+    let train = matrix::labeled(OP, "train", train, train_labels)?;
+    let test = matrix::labeled(OP, "test", test, test_labels)?;
     matrix::same_width(OP, &train, &test)?;
     let classes = matrix::classes(OP, train_labels, test_labels)?;
     let n = train_labels.len();
     let k = cfg.k.min(n);
 
+    // Lengths in f64: the squares of features at 1e20 overflow f32, and those at 1e-13 vanish beside any floor.
+    let (train, test) = (train.unit().tensor_f32()?, test.unit().tensor_f32()?);
     let transposed = train.t()?.contiguous()?;
     let mut predicted = Vec::with_capacity(test_labels.len());
     for start in (0..test_labels.len()).step_by(BLOCK) {
@@ -95,13 +97,8 @@ pub fn knn(
             .collect();
         predicted.extend(block);
     }
-    let (accuracy, per_class) = crate::probe::accuracy(&predicted, test_labels, classes);
+    let (accuracy, per_class) = super::linear::accuracy(&predicted, test_labels, classes);
     Ok(KnnReport { accuracy, k, temperature: cfg.temperature, per_class })
-}
-
-fn unit(x: &Tensor) -> Result<Tensor> {
-    let norm = x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?;
-    Ok(x.broadcast_div(&norm.maximum(1e-12f32)?)?)
 }
 
 fn vote(similarity: &[f32], labels: &[u32], k: usize, temperature: f64, classes: usize) -> u32 {

@@ -1,6 +1,9 @@
 //! The linear probe: multinomial logistic regression on frozen features.
 
-use crate::{Error, Result, lbfgs, matrix};
+use super::lbfgs;
+use super::scores::{Calibration, calibration, ln_probabilities};
+use crate::matrix::Rows;
+use crate::{Error, Result, matrix};
 use candle_core::{D, Device, Tensor};
 use infomax_core::Key;
 use rayon::prelude::*;
@@ -52,12 +55,15 @@ pub struct ProbeReport {
     pub accuracy: f64,
     /// The same on the training set.
     pub train_accuracy: f64,
-    /// The share of test samples whose class is among the five most probable, for more than 10 classes.
+    /// The share of test samples whose class is among the five most probable, for more than 10 classes; where
+    /// classes are equally probable, its expectation over their order.
     pub top5_accuracy: Option<f64>,
     /// The accuracy on each class; `None` for a class without test samples.
     pub per_class: Vec<Option<f64>>,
     /// `confusion[t][p]`: test samples of class `t` that were predicted as `p`.
     pub confusion: Vec<Vec<u32>>,
+    /// The quality of the predicted probabilities on the test samples.
+    pub calibration: Calibration,
     /// The penalty that was chosen on the held-out part of the training set.
     pub l2: f64,
     /// The L-BFGS steps of the last fit.
@@ -71,7 +77,8 @@ pub struct ProbeReport {
 /// Features are standardized by the statistics of the training set. The loss is the mean cross-entropy plus
 /// `l2 / 2 |W|^2`, convex, minimized by full-batch L-BFGS from 0; `l2` is the one with the best accuracy on a
 /// held-out part of the *training* set (the larger one of equals), and the last fit uses all of it. The test
-/// set is looked at once. Nothing is random but the fixed choice of the held-out rows.
+/// set is looked at once. Nothing is random but the fixed choice of the held-out rows. Of equally probable
+/// classes the one of the smallest number is predicted.
 ///
 /// # Errors
 /// Shapes and labels that do not fit, values that are not finite, a single training class, or settings out
@@ -83,21 +90,10 @@ pub fn linear_probe(
     test_labels: &[u32],
     cfg: &LinearProbeConfig,
 ) -> Result<ProbeReport> {
-    const OP: &str = "linear_probe";
-    cfg.check()?;
-    let mut grid = cfg.l2.clone();
-    grid.sort_by(|a, b| b.total_cmp(a));
-    let train = matrix::labeled(OP, "train", train, train_labels)?;
-    let test = matrix::labeled(OP, "test", test, test_labels)?;
-    matrix::same_width(OP, &train, &test)?;
-    let classes = matrix::classes(OP, train_labels, test_labels)?;
-    let (train, test) = standardize(&train, &test)?;
-
-    let l2 = choose(&train, train_labels, classes, &grid, cfg)?;
-    let (weights, steps) = fit(&train, train_labels, classes, l2, None, cfg)?;
-    let train_predicted = predict(&train, &weights, classes)?;
-    let logits = logits(&test, &weights, classes)?;
-    let predicted = argmax(&logits)?;
+    let fitted = fitted("linear_probe", train, train_labels, test, test_labels, cfg, Choice::Accuracy)?;
+    let classes = fitted.classes;
+    let train_predicted = predict(&fitted.train, &fitted.weights, classes)?;
+    let predicted = argmax(&fitted.logits)?;
     let mut confusion = vec![vec![0u32; classes]; classes];
     for (p, t) in predicted.iter().zip(test_labels) {
         confusion[*t as usize][*p as usize] += 1;
@@ -106,17 +102,78 @@ pub fn linear_probe(
     Ok(ProbeReport {
         accuracy,
         train_accuracy: self::accuracy(&train_predicted, train_labels, classes).0,
-        top5_accuracy: if classes > 10 { Some(top5(&logits, test_labels)?) } else { None },
+        top5_accuracy: if classes > 10 { Some(top5(&fitted.logits, test_labels)?) } else { None },
         per_class,
         confusion,
-        l2,
-        steps,
+        calibration: calibration(&ln_probabilities(&fitted.logits)?, test_labels),
+        l2: fitted.l2,
+        steps: fitted.steps,
         protocol: format!(
             "multinomial logistic regression on frozen standardized features, full-batch L-BFGS, \
-             l2 from {grid:?} on {:.0} % of the training set held out",
+             l2 from {:?} on {:.0} % of the training set held out",
+            fitted.grid,
             100.0 * cfg.holdout
         ),
     })
+}
+
+/// `ln q(y_i | z_i)` of each test row, in nats, by the probe of [`linear_probe`], but with the penalty of the best
+/// likelihood on the held-out rows: accuracy does not ask for sure probabilities.
+///
+/// # Errors
+/// As [`linear_probe`].
+pub fn linear_probe_likelihood(
+    train: &Tensor,
+    train_labels: &[u32],
+    test: &Tensor,
+    test_labels: &[u32],
+    cfg: &LinearProbeConfig,
+) -> Result<Vec<f64>> {
+    const OP: &str = "linear_probe_likelihood";
+    let fitted = fitted(OP, train, train_labels, test, test_labels, cfg, Choice::Likelihood)?;
+    let ln_q = ln_probabilities(&fitted.logits)?;
+    Ok(ln_q.iter().zip(test_labels).map(|(row, label)| row[*label as usize]).collect())
+}
+
+/// By what the penalty is chosen on the held-out rows.
+#[derive(Clone, Copy, PartialEq)]
+enum Choice {
+    Accuracy,
+    Likelihood,
+}
+
+/// A probe and its outputs on the test rows.
+struct Fitted {
+    train: Tensor,
+    classes: usize,
+    grid: Vec<f64>,
+    l2: f64,
+    steps: usize,
+    weights: Vec<f64>,
+    logits: Tensor,
+}
+
+fn fitted(
+    op: &'static str,
+    train: &Tensor,
+    train_labels: &[u32],
+    test: &Tensor,
+    test_labels: &[u32],
+    cfg: &LinearProbeConfig,
+    choice: Choice,
+) -> Result<Fitted> {
+    cfg.check()?;
+    let mut grid = cfg.l2.clone();
+    grid.sort_by(|a, b| b.total_cmp(a));
+    let train = matrix::labeled(op, "train", train, train_labels)?;
+    let test = matrix::labeled(op, "test", test, test_labels)?;
+    matrix::same_width(op, &train, &test)?;
+    let classes = matrix::classes(op, train_labels, test_labels)?;
+    let (train, test) = standardize(&train, &test)?;
+    let l2 = choose(&train, train_labels, classes, &grid, cfg, choice)?;
+    let (weights, steps) = fit(&train, train_labels, classes, l2, None, cfg)?;
+    let logits = logits(&test, &weights, classes)?;
+    Ok(Fitted { train, classes, grid, l2, steps, weights, logits })
 }
 
 /// The share of right predictions, over all and for each class.
@@ -131,17 +188,40 @@ pub(crate) fn accuracy(predicted: &[u32], labels: &[u32], classes: usize) -> (f6
     (total, right.iter().zip(&all).map(share).collect())
 }
 
-fn standardize(train: &Tensor, test: &Tensor) -> Result<(Tensor, Tensor)> {
-    let mean = train.mean_keepdim(0)?;
-    let centered = train.broadcast_sub(&mean)?;
-    let std = centered.sqr()?.mean_keepdim(0)?.sqrt()?;
+/// Columns of mean 0 and deviation 1 by the statistics of the training rows, which are taken in f64: the squares
+/// of features at 1e20 overflow f32.
+pub(super) fn standardize(train: &Rows, test: &Rows) -> Result<(Tensor, Tensor)> {
+    /// Beyond this a test feature only has a sign: products of it stay finite in f32.
+    const LIMIT: f64 = 1e15;
+    let mean = train.mean();
+    let mut variance = vec![0f64; train.d];
+    for row in train.iter() {
+        for ((s, v), m) in variance.iter_mut().zip(row).zip(&mean) {
+            *s += (v - m) * (v - m) / train.n as f64;
+        }
+    }
     // A constant feature stays 0; one that only rounding moves is not blown up.
-    let floor = (mean.abs()? * 1e-6)?.maximum(1e-12f32)?;
-    let std = std.gt(&floor)?.where_cond(&std, &std.ones_like()?)?;
-    Ok((centered.broadcast_div(&std)?, test.broadcast_sub(&mean)?.broadcast_div(&std)?))
+    let scale = |(v, m): (&f64, &f64)| if v.sqrt() > m.abs() * 1e-6 { v.sqrt() } else { f64::INFINITY };
+    let scales: Vec<f64> = variance.iter().zip(&mean).map(scale).collect();
+    let apply = |x: &Rows| {
+        let standard = |row: &[f64]| -> Vec<f32> {
+            let each = row.iter().zip(mean.iter().zip(&scales));
+            each.map(|(v, (m, s))| ((v - m) / s).clamp(-LIMIT, LIMIT) as f32).collect()
+        };
+        let values: Vec<f32> = x.iter().flat_map(standard).collect();
+        Tensor::from_vec(values, (x.n, x.d), &Device::Cpu)
+    };
+    Ok((apply(train)?, apply(test)?))
 }
 
-fn choose(x: &Tensor, labels: &[u32], classes: usize, grid: &[f64], cfg: &LinearProbeConfig) -> Result<f64> {
+fn choose(
+    x: &Tensor,
+    labels: &[u32],
+    classes: usize,
+    grid: &[f64],
+    cfg: &LinearProbeConfig,
+    choice: Choice,
+) -> Result<f64> {
     let n = labels.len();
     // Random rows, as labels are often periodic in the index; the key is fixed.
     let draws =
@@ -161,13 +241,17 @@ fn choose(x: &Tensor, labels: &[u32], classes: usize, grid: &[f64], cfg: &Linear
         Ok(x.index_select(&Tensor::from_vec(rows, count, &Device::Cpu)?, 0)?)
     };
     let (held, kept) = (select(held)?, select(kept)?);
-    let (mut best, mut best_accuracy) = (grid[0], -1.0);
+    let (mut best, mut best_score) = (grid[0], f64::NEG_INFINITY);
     let mut start = None;
     for &l2 in grid {
         let (weights, _) = fit(&kept, &kept_labels, classes, l2, start, cfg)?;
-        let (accuracy, _) = accuracy(&predict(&held, &weights, classes)?, &held_labels, classes);
-        if accuracy > best_accuracy {
-            (best, best_accuracy) = (l2, accuracy);
+        let logits = logits(&held, &weights, classes)?;
+        let score = match choice {
+            Choice::Accuracy => accuracy(&argmax(&logits)?, &held_labels, classes).0,
+            Choice::Likelihood => -calibration(&ln_probabilities(&logits)?, &held_labels).cross_entropy,
+        };
+        if score > best_score {
+            (best, best_score) = (l2, score);
         }
         start = Some(weights);
     }
@@ -248,11 +332,15 @@ fn predict(x: &Tensor, weights: &[f64], classes: usize) -> Result<Vec<u32>> {
     argmax(&logits(x, weights, classes)?)
 }
 
+/// The share of rows whose own class is among the five largest logits, by expectation over the order of equal
+/// ones: of a class that ties with others for the last places, the share of those places.
 fn top5(logits: &Tensor, labels: &[u32]) -> Result<f64> {
     let rows = logits.to_vec2::<f32>()?;
-    let hits = rows.iter().zip(labels).filter(|(row, label)| {
-        let own = row[**label as usize];
-        row.iter().filter(|v| **v > own).count() < 5
-    });
-    Ok(hits.count() as f64 / labels.len() as f64)
+    let chance = |(row, label): (&Vec<f32>, &u32)| {
+        let own = row[*label as usize];
+        let larger = row.iter().filter(|v| **v > own).count();
+        let equal = row.iter().filter(|v| **v == own).count();
+        (5usize.saturating_sub(larger) as f64 / equal as f64).min(1.0)
+    };
+    Ok(rows.iter().zip(labels).map(chance).sum::<f64>() / labels.len() as f64)
 }

@@ -1,0 +1,14 @@
+//! What a simple classifier reads from frozen features. Each report states its protocol.
+
+mod few_shot;
+mod knn;
+mod lbfgs;
+mod linear;
+mod ridge;
+mod scores;
+
+pub use few_shot::{FewShotConfig, FewShotReport, few_shot};
+pub use knn::{KnnConfig, KnnReport, knn};
+pub use linear::{LinearProbeConfig, ProbeReport, linear_probe, linear_probe_likelihood};
+pub use ridge::{RidgeConfig, RidgeReport, ridge_probe};
+pub use scores::Calibration;
