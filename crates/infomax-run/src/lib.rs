@@ -7,6 +7,7 @@
 //! | [`pretrain`], [`Options`], [`Outcome`] | trains a representation and evaluates it |
 //! | [`evaluate_run`], [`Evaluation`] | probes a checkpoint again |
 //! | [`embed_run`], [`Embedded`] | the features of images by the encoder of a run, with paths and labels |
+//! | [`inspect`] | a report of what embeddings know: health, rank, entropy, normality, geometry, labels |
 //! | [`ModelCard`] | what a checkpoint says of its model |
 //! | [`RunObserver`] | is told what happens: for bars, dashboards, logs |
 //! | [`device::open`] | `auto`, `cpu`, `cuda:N` or `metal` as a device of Candle |
@@ -33,6 +34,7 @@ mod error;
 mod evaluate;
 mod identity;
 mod images;
+pub mod inspect;
 mod observer;
 mod opened;
 mod pretrain;

@@ -1,0 +1,198 @@
+//! What embeddings know, and what is wrong with them: a report from plain tensors.
+
+mod compare;
+mod condition;
+mod content;
+mod figure;
+mod health;
+mod labels;
+mod rank;
+mod shape;
+
+pub use compare::compare;
+pub use condition::Condition;
+pub use figure::{Figure, Section};
+
+use crate::{Error, Result};
+use candle_core::{Device, Tensor};
+use infomax_core::Key;
+use infomax_eval::Resampling;
+use rand::RngExt as _;
+use serde::Serialize;
+
+/// Embeddings, and what is known of them.
+#[derive(Clone, Debug)]
+pub struct InspectInput {
+    /// The embeddings `(N, D)`.
+    pub z: Tensor,
+    /// The embeddings of other views of the same samples, row by row.
+    pub views: Option<Tensor>,
+    /// The class of each row, where it is known.
+    pub labels: Option<Vec<Option<u32>>>,
+}
+
+impl InspectInput {
+    /// Embeddings alone.
+    pub fn new(z: Tensor) -> Self {
+        Self { z, views: None, labels: None }
+    }
+}
+
+/// How much is looked at, and how surely.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct InspectConfig {
+    /// How intervals are made.
+    pub resampling: Resampling,
+    /// What compares all pairs of rows looks at so many of them at most, drawn by the seed.
+    pub max_rows: usize,
+    /// Neighbors of each row.
+    pub neighbors: usize,
+    /// The part of the labeled rows that the probes are tested on.
+    pub holdout: f64,
+    /// The seed of what is drawn.
+    pub seed: u64,
+}
+
+impl Default for InspectConfig {
+    /// 40 draws a interval, 4,000 rows for what compares pairs, 10 neighbors, 0.3 held out.
+    fn default() -> Self {
+        let resampling = Resampling { draws: 40, max_rows: 1_000, ..Resampling::default() };
+        Self { resampling, max_rows: 4_000, neighbors: 10, holdout: 0.3, seed: 0 }
+    }
+}
+
+/// The report.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Inspection {
+    /// The rows that were given.
+    pub n: usize,
+    /// The columns.
+    pub d: usize,
+    /// The rows without a value that is not finite: all but the first section look at these.
+    pub finite_rows: usize,
+    /// One section a question.
+    pub sections: Vec<Section>,
+    /// Rows to look at, the most urgent first of each kind.
+    pub rows: Vec<RowNote>,
+    /// What is known of each row, for a table: a name and a value for each row, where there is one.
+    #[serde(skip)]
+    pub columns: Vec<(String, Vec<Option<f64>>)>,
+}
+
+impl Inspection {
+    /// The value of a figure, or of `n` or `d`.
+    pub fn value(&self, key: &str) -> Option<f64> {
+        match key {
+            "n" => Some(self.n as f64),
+            "d" => Some(self.d as f64),
+            key => self.sections.iter().flat_map(|s| &s.figures).find(|f| f.key == key).map(|f| f.value),
+        }
+    }
+
+    /// The names that [`Inspection::value`] knows.
+    pub fn names(&self) -> Vec<&str> {
+        let figures = self.sections.iter().flat_map(|section| &section.figures).map(|f| f.key);
+        ["n", "d"].into_iter().chain(figures).collect()
+    }
+}
+
+/// A row to look at.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct RowNote {
+    /// The row, from 0.
+    pub row: usize,
+    /// Why: `not-finite`, `duplicate`, `outlier`, `hub`, `label`.
+    pub why: &'static str,
+    /// The reason with its numbers.
+    pub detail: String,
+}
+
+/// Rows of a kind that are listed one by one.
+const LISTED: usize = 10;
+
+/// Inspects embeddings: their health, rank, entropy, information, normality and geometry, and with labels what probes
+/// read. A section that cannot be computed says why, and the others go on.
+///
+/// # Errors
+/// Not a matrix, or no row without values that are not finite; views or labels of another number of rows.
+pub fn inspect(input: &InspectInput, cfg: &InspectConfig) -> Result<Inspection> {
+    let (n, d) = input.z.dims2().map_err(|_| {
+        Error::Config(format!("embeddings are a matrix (samples, features), not {:?}", input.z.dims()))
+    })?;
+    for (what, rows) in [
+        ("views", input.views.as_ref().map(|views| views.dims().first().copied().unwrap_or(0))),
+        ("labels", input.labels.as_ref().map(Vec::len)),
+    ] {
+        if let Some(rows) = rows.filter(|rows| *rows != n) {
+            let text = format!("{n} embeddings and {rows} {what}: row i of both is the same sample");
+            return Err(Error::Config(text));
+        }
+    }
+    let (health, finite, mut rows, mut columns) = health::health(&input.z)?;
+    let mut sections = vec![health];
+    if finite.len() < 2 {
+        return Err(Error::Config(format!(
+            "{} of {n} rows have finite values only; at least 2 are needed",
+            finite.len()
+        )));
+    }
+    let kept = |tensor: &Tensor| -> Result<Tensor> {
+        Ok(if finite.len() == n { tensor.clone() } else { select(tensor, &finite)? })
+    };
+    let z = kept(&input.z)?;
+    let some = subset(finite.len(), cfg.max_rows, cfg.seed);
+    let sample = select(&z, &some)?;
+    let original = |row: usize| finite[some[row]];
+    let note = (some.len() < finite.len())
+        .then(|| format!("of {} of {} rows, drawn with the seed {}", some.len(), finite.len(), cfg.seed));
+
+    sections.push(rank::rank(&z, cfg));
+    sections.push(content::entropy(&sample, cfg).noted(note.clone()));
+    let views = match &input.views {
+        Some(views) => Some(select(&kept(views)?, &some)?),
+        None => None,
+    };
+    if let Some(views) = &views {
+        sections.push(content::views(&sample, views, cfg).noted(note.clone()));
+    }
+    sections.push(shape::normality(&z, &sample).noted(note.clone()));
+    let (geometry, found, about) = shape::geometry(&sample, cfg);
+    sections.push(geometry.noted(note.clone()));
+    rows.extend(found.into_iter().map(|note| RowNote { row: original(note.row), ..note }));
+    columns.extend(about.into_iter().map(|(name, values)| {
+        let mut all = vec![None; n];
+        values.into_iter().enumerate().for_each(|(i, value)| all[original(i)] = value);
+        (name, all)
+    }));
+    if let Some(labels) = &input.labels {
+        let labels: Vec<Option<u32>> = finite.iter().map(|&i| labels[i]).collect();
+        let (section, found) = labels::labels(&z, &labels, cfg);
+        sections.push(section);
+        rows.extend(found.into_iter().map(|note| RowNote { row: finite[note.row], ..note }));
+    }
+    Ok(Inspection { n, d, finite_rows: finite.len(), sections, rows, columns })
+}
+
+/// Rows of a matrix by their numbers.
+fn select(tensor: &Tensor, rows: &[usize]) -> Result<Tensor> {
+    let index: Vec<u32> = rows.iter().map(|&i| i as u32).collect();
+    let index = Tensor::from_vec(index, rows.len(), &Device::Cpu)?;
+    Ok(tensor.to_device(&Device::Cpu)?.contiguous()?.index_select(&index, 0)?)
+}
+
+/// At most `most` of the numbers below `n`, ascending, drawn by the seed.
+fn subset(n: usize, most: usize, seed: u64) -> Vec<usize> {
+    if n <= most {
+        return (0..n).collect();
+    }
+    let mut rng = Key::new(seed).fold_named("inspect").rng();
+    let mut all: Vec<usize> = (0..n).collect();
+    for i in 0..most {
+        all.swap(i, rng.random_range(i..n));
+    }
+    all.truncate(most);
+    all.sort_unstable();
+    all
+}
