@@ -226,6 +226,30 @@ impl Resampling {
         values: &[f64],
         statistic: impl Fn(&[f64]) -> f64 + Sync,
     ) -> Result<Option<Interval>> {
+        let tail = 0.5 - 0.5 * self.level;
+        Ok(self.bootstrap_draws(values, statistic)?.map(|drawn| Interval {
+            lower: quantile(&drawn, tail),
+            upper: quantile(&drawn, 1.0 - tail),
+            level: self.level,
+            method: format!("percentile bootstrap, {} draws over {} rows", self.draws, values.len()),
+        }))
+    }
+
+    /// The deviation of the draws of [`Resampling::bootstrap`].
+    pub(crate) fn bootstrap_deviation(
+        &self,
+        values: &[f64],
+        statistic: impl Fn(&[f64]) -> f64 + Sync,
+    ) -> Result<Option<f64>> {
+        Ok(self.bootstrap_draws(values, statistic)?.map(|drawn| variance(&drawn).sqrt()))
+    }
+
+    /// The statistic of each draw, ascending; `None` without draws or where one is not finite.
+    fn bootstrap_draws(
+        &self,
+        values: &[f64],
+        statistic: impl Fn(&[f64]) -> f64 + Sync,
+    ) -> Result<Option<Vec<f64>>> {
         self.check()?;
         if self.draws == 0 || values.len() < 2 {
             return Ok(None);
@@ -245,13 +269,7 @@ impl Resampling {
             return Ok(None);
         }
         drawn.sort_by(f64::total_cmp);
-        let tail = 0.5 - 0.5 * self.level;
-        Ok(Some(Interval {
-            lower: quantile(&drawn, tail),
-            upper: quantile(&drawn, 1.0 - tail),
-            level: self.level,
-            method: format!("percentile bootstrap, {} draws over {} rows", self.draws, values.len()),
-        }))
+        Ok(Some(drawn))
     }
 
     /// A mean of values of independent rows, with its normal interval.

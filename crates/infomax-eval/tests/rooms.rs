@@ -299,3 +299,19 @@ fn alignment_and_uniformity_have_their_known_values() {
     assert_eq!(u.value, uniformity(&x).unwrap());
     assert!(alignment(&x, &normal(2, 800, 63), 2.0, &few()).is_err());
 }
+
+#[test]
+fn intervals_of_the_dimension_hold_it_as_often_as_they_say() {
+    let mut inside = [0; 3];
+    for seed in 0..100 {
+        let sphere = nearest_neighbors(&normal(seed, 300, 3), 10, Metric::Cosine).unwrap();
+        let d = intrinsic_dimension(&sphere, &DimensionConfig::default(), &few()).unwrap();
+        let all = [&d.two_nn, &d.two_nn_likelihood, d.levina_bickel.as_ref().unwrap()];
+        for (count, e) in inside.iter_mut().zip(all) {
+            let i = e.interval.as_ref().unwrap();
+            *count += usize::from(i.lower <= 2.0 && 2.0 <= i.upper);
+        }
+    }
+    // 90 of 100, by four deviations.
+    assert!(inside.iter().all(|c| (78..=99).contains(c)), "{inside:?}");
+}

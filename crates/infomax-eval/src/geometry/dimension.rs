@@ -38,8 +38,8 @@ pub struct IntrinsicDimension {
 /// The intrinsic dimension from nearest neighbors, of which `k = 20` is usual.
 ///
 /// Rows with duplicates among their neighbors have no ratio and are left out, counted in the doubts. The
-/// intervals are bootstraps over rows with the neighbors kept, and for the likelihood its own standard error
-/// `d / sqrt(N)`; both take rows for independent, which neighborhoods that overlap are not.
+/// intervals are normal, with the standard error of a mean whose terms depend on each other where rows are neighbors;
+/// that of TwoNN by least squares is its bootstrap, wider by the same factor as the mean of `ln mu`.
 ///
 /// # Errors
 /// Fewer than two neighbors a row, or fewer than eight rows without a duplicate.
@@ -58,43 +58,79 @@ pub fn intrinsic_dimension(
         let (value, reason) = (neighbors.k.to_string(), "TwoNN needs two neighbors a row");
         return Err(Error::Config { key: "dimension.k", value, reason });
     }
-    let rows = || (0..neighbors.n).map(|i| neighbors.distances_of(i)).filter(|r| r[0] > 0.0);
-    let mut logs: Vec<f64> = rows().map(|r| (r[1] / r[0]).ln()).collect();
-    logs.sort_by(f64::total_cmp);
+    let used: Vec<usize> = (0..neighbors.n).filter(|&i| neighbors.distances_of(i)[0] > 0.0).collect();
+    let log = |&i: &usize| (neighbors.distances_of(i)[1] / neighbors.distances_of(i)[0]).ln();
+    let logs: Vec<f64> = used.iter().map(log).collect();
+    let mut sorted = logs.clone();
+    sorted.sort_by(f64::total_cmp);
     let needed = 8;
-    let farthest = logs.last().copied().unwrap_or(0.0);
+    let farthest = sorted.last().copied().unwrap_or(0.0);
     if logs.len() < needed || farthest <= 0.0 {
         return Err(Error::TooFew { op: OP, name: "rows with distinct neighbors", rows: logs.len(), needed });
     }
     let n = logs.len();
-    let value = least_squares(&logs, cfg.discard);
-    let interval = resampling.bootstrap(&logs, |again| {
+    let of_logs = mean_variance(neighbors, &used, &logs, 2);
+    let around = |value: f64, se: f64| {
+        Interval::normal(
+            value,
+            se,
+            resampling.level,
+            "standard error with the dependence of neighbors, normal",
+        )
+    };
+    let value = least_squares(&sorted, cfg.discard);
+    // The bootstrap takes rows for independent: wider by as much as the mean of the logarithms is.
+    let spread = resampling.bootstrap_deviation(&sorted, |again| {
         let mut again = again.to_vec();
         again.sort_by(f64::total_cmp);
         least_squares(&again, cfg.discard)
     })?;
+    let wider = (of_logs * n as f64 / crate::estimate::variance(&logs)).sqrt();
+    let interval = spread.map(|deviation| around(value, deviation * wider));
     let two_nn = Estimate::new(value, n).with(interval).doubting(doubts(neighbors, value, n));
-    let value = (n as f64 - 1.0) / logs.iter().sum::<f64>();
-    let method = "standard error d / sqrt(N) of the likelihood, normal";
-    let interval = Interval::normal(value, value / (n as f64).sqrt(), resampling.level, method);
+    let mean = logs.iter().sum::<f64>() / n as f64;
+    let value = (n as f64 - 1.0) / (n as f64 * mean);
+    let interval = around(value, value / mean * of_logs.sqrt());
     let two_nn_likelihood =
         Estimate::new(value, n).with(Some(interval)).doubting(doubts(neighbors, value, n));
 
     let k = neighbors.k;
-    let levina_bickel = if k < 3 {
-        None
-    } else {
-        let inverse = |r: &[f64]| {
+    let levina_bickel = (k >= 3).then(|| {
+        let inverse = |&i: &usize| {
+            let r = neighbors.distances_of(i);
             let sum: f64 = r[..k - 1].iter().map(|near| (r[k - 1] / near).ln()).sum();
             sum / (k as f64 - 1.0)
         };
-        let inverses: Vec<f64> = rows().map(inverse).collect();
-        let harmonic = |v: &[f64]| v.len() as f64 / v.iter().sum::<f64>();
-        let value = harmonic(&inverses);
-        let interval = resampling.bootstrap(&inverses, harmonic)?;
-        Some(Estimate::new(value, n).with(interval).doubting(doubts(neighbors, value, n)))
-    };
+        let inverses: Vec<f64> = used.iter().map(inverse).collect();
+        let mean = inverses.iter().sum::<f64>() / n as f64;
+        let value = 1.0 / mean;
+        let se = value / mean * mean_variance(neighbors, &used, &inverses, k).sqrt();
+        Estimate::new(value, n).with(Some(around(value, se))).doubting(doubts(neighbors, value, n))
+    });
     Ok(IntrinsicDimension { two_nn, two_nn_likelihood, levina_bickel, k })
+}
+
+/// The variance of the mean of one value a row, where rows that are among each other's first `k` neighbors depend on
+/// each other and others do not: `1 / N^2` times the sum of the products of deviations over such pairs, and at least
+/// that of independent rows.
+fn mean_variance(neighbors: &Neighbors, used: &[usize], values: &[f64], k: usize) -> f64 {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let mut deviations = vec![0.0; neighbors.n];
+    used.iter().zip(values).for_each(|(&i, v)| deviations[i] = v - mean);
+    let near = |i: usize| &neighbors.of(i)[..k];
+    let mut pairs = 0.0;
+    for &i in used {
+        for &j in near(i) {
+            // A pair that is mutual is met twice.
+            let j = j as usize;
+            if i < j || !near(j).contains(&(i as u32)) {
+                pairs += 2.0 * deviations[i] * deviations[j];
+            }
+        }
+    }
+    let alone: f64 = deviations.iter().map(|d| d * d).sum();
+    (alone + pairs.max(0.0)) / (n * n)
 }
 
 /// The slope through the origin over the smallest ratios.
