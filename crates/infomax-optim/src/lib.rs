@@ -1,15 +1,8 @@
 //! Optimizers, schedules and weight averages for the parameters of `infomax` models.
 //!
-//! | item | what it is |
-//! |---|---|
-//! | [`Sgd`] | stochastic gradient descent with (Nesterov) momentum, as `torch.optim.SGD` |
-//! | [`AdamW`] | Adam with decoupled weight decay, as `torch.optim.AdamW` |
-//! | [`Lars`] | layer-wise adaptive rates, in the forms of the official VICReg code and of solo-learn |
-//! | [`Schedule`] | the learning rate of a step: linear warm-up, then a cosine or a constant |
-//! | [`Gradients`] | the gradients by name, with their norm: clipped, accumulated, averaged over ranks; a NaN names its parameter |
+#![doc = include_str!("../README.md")]
 //!
-//! All state is keyed by parameter name and is plain tensors, so that a run can be saved and continued
-//! with the same bits. Elementwise passes run over threads; no sum depends on their number.
+//! # Parameters of one's own
 //!
 //! ```
 //! use infomax_core::candle_core::{DType, Device};
@@ -36,6 +29,7 @@ mod lars;
 mod schedule;
 mod sgd;
 mod slots;
+mod vars;
 
 pub use {candle_core, infomax_core};
 
@@ -46,3 +40,4 @@ pub use grads::Gradients;
 pub use lars::{Lars, LarsConfig, LarsForm};
 pub use schedule::{Schedule, ScheduleConfig, ScheduleKind};
 pub use sgd::{Sgd, SgdConfig};
+pub use vars::{NamedVars, kind_of, params};
