@@ -1,4 +1,4 @@
-//! Optimizers, schedules and weight averages for the parameters of `infomax` models.
+//! Optimizers, schedules and gradients by name.
 //!
 #![doc = include_str!("../README.md")]
 //!
@@ -25,7 +25,11 @@ mod adamw;
 mod config;
 mod error;
 mod grads;
+mod groups;
+mod lamb;
 mod lars;
+mod moments;
+mod muon;
 mod schedule;
 mod sgd;
 mod slots;
@@ -37,7 +41,10 @@ pub use adamw::{AdamW, AdamWConfig};
 pub use config::{OptimConfig, Optimizer, build};
 pub use error::{Error, Result};
 pub use grads::Gradients;
+pub use groups::ParamGroup;
+pub use lamb::{Lamb, LambConfig};
 pub use lars::{Lars, LarsConfig, LarsForm};
+pub use muon::{Muon, MuonConfig, MuonScale, orthogonalize};
 pub use schedule::{Schedule, ScheduleConfig, ScheduleKind};
 pub use sgd::{Sgd, SgdConfig};
 pub use vars::{NamedVars, kind_of, params};
