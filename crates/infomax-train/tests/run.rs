@@ -269,7 +269,7 @@ fn other_models_settings_and_versions_are_refused() {
 fn a_group_that_matches_nothing_is_refused_before_the_first_step() {
     let dir = tempfile::tempdir().unwrap();
     let optimizer = r#"{"name":"lars","groups":[{"match":"nowhere.*","lr_factor":0.5}]}"#;
-    let run = infomax_train::RunDir::create(&dir.path().join("run"), "seed = 0\n").unwrap();
+    let run = infomax_train::RunDir::create(dir.path().join("run"), "seed = 0\n").unwrap();
     let setup = Setup { optimizer, ..Setup::default() };
     let error = common::try_replica(run, setup, std::sync::Arc::new(infomax_core::Local)).unwrap_err();
     assert!(error.to_string().contains("nowhere.*"), "{error}");
