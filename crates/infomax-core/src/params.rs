@@ -70,6 +70,20 @@ impl Params {
         ParamBuilder { params: self.clone(), prefix: String::new() }
     }
 
+    /// Takes in a variable that was made elsewhere; it stays shared with its maker, so that training moves both.
+    ///
+    /// # Errors
+    /// A name that is taken already.
+    pub fn adopt(&self, name: impl Into<String>, var: &Var, kind: ParamKind) -> Result<()> {
+        let name = name.into();
+        let mut entries = self.lock();
+        if entries.contains_key(&name) {
+            return Err(Error::config("parameter", name, "the name is taken already"));
+        }
+        entries.insert(name, Param { var: var.clone(), kind });
+        Ok(())
+    }
+
     /// The dtype of parameters.
     pub fn dtype(&self) -> DType {
         self.dtype
@@ -139,7 +153,7 @@ impl Params {
         }
         for (name, param) in entries.iter() {
             if let Some(tensor) = tensors.get(name) {
-                param.var.set(&tensor.to_dtype(param.var.dtype())?.to_device(&self.device)?)?;
+                param.var.set(&tensor.to_dtype(param.var.dtype())?.to_device(param.var.device())?)?;
             }
         }
         Ok(())
@@ -179,11 +193,7 @@ impl ParamBuilder {
             Init::Uniform { bound } => key.uniform(-bound, bound, shape, dtype, device)?,
         };
         let var = Var::from_tensor(&start)?;
-        let mut entries = self.params.lock();
-        if entries.contains_key(&path) {
-            return Err(Error::config("parameter", path, "the name is taken already"));
-        }
-        entries.insert(path, Param { var: var.clone(), kind });
+        self.params.adopt(path, &var, kind)?;
         Ok(var)
     }
 
@@ -230,6 +240,19 @@ mod tests {
         assert!(message.contains("`net.y`") && message.contains("`net.z`"), "{message}");
         let twice = a.root().pp("net").get("x", 1, ParamKind::Bias, Init::Const(0.));
         assert!(twice.is_err());
+    }
+
+    #[test]
+    fn an_adopted_variable_is_shared() {
+        let a = build(&["x"]);
+        let var = Var::zeros(2, DType::F32, &Device::Cpu).unwrap();
+        a.adopt("own", &var, ParamKind::Weight).unwrap();
+        assert!(a.adopt("own", &var, ParamKind::Weight).is_err());
+        let mut values: BTreeMap<_, _> =
+            a.tensors().into_iter().map(|(name, value)| (name, value.copy().unwrap())).collect();
+        values.insert("own".into(), Tensor::ones(2, DType::F32, &Device::Cpu).unwrap());
+        a.load(&values).unwrap();
+        assert_eq!(var.to_vec1::<f32>().unwrap(), [1.0, 1.0]);
     }
 
     #[test]

@@ -106,7 +106,8 @@ fn cases() -> Vec<Case> {
     for (count, width, size, batch) in [(3, 96, 56, 8), (3, 192, 28, 16), (9, 384, 14, 16), (3, 768, 7, 16)] {
         let build: Build = Box::new(move |p| {
             let (blocks, widths) = (vec![count], vec![width]);
-            let cfg = ConvNextConfig { blocks, widths, patch: 1, in_channels: width };
+            let cfg =
+                ConvNextConfig { blocks, widths, patch: 1, in_channels: width, ..ConvNextConfig::tiny() };
             Ok(Box::new(ConvNext::new(&cfg, p.root())?))
         });
         let name = format!("convnext {count} blocks {width} {size}x{size}");

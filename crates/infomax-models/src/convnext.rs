@@ -1,5 +1,6 @@
 //! ConvNeXt.
 
+use crate::drop::{path, rates, times};
 use crate::transformer::{Affine, EPS, images, patchify};
 use crate::{Error, Result, Scope};
 use candle_core::{Tensor, Var};
@@ -10,7 +11,7 @@ use infomax_kernels::{
 use serde::{Deserialize, Serialize};
 
 /// The shape of a [`ConvNext`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ConvNextConfig {
@@ -22,16 +23,48 @@ pub struct ConvNextConfig {
     pub patch: usize,
     /// The channels of the image.
     pub in_channels: usize,
+    /// The rate of stochastic depth at the last block, in `[0, 1)`; it rises from 0 along a line.
+    pub drop_path: f64,
 }
 
 impl Default for ConvNextConfig {
     /// ConvNeXt-Tiny: 27.8 million parameters without its classifier.
     fn default() -> Self {
-        Self { blocks: vec![3, 3, 9, 3], widths: vec![96, 192, 384, 768], patch: 4, in_channels: 3 }
+        Self::tiny()
     }
 }
 
 impl ConvNextConfig {
+    fn of(blocks: [usize; 4], width: usize) -> Self {
+        let widths = (0..4).map(|stage| width << stage).collect();
+        Self { blocks: blocks.to_vec(), widths, patch: 4, in_channels: 3, drop_path: 0.0 }
+    }
+
+    /// ConvNeXt-Atto of timm: 3.4 million parameters without its classifier.
+    pub fn atto() -> Self {
+        Self::of([2, 2, 6, 2], 40)
+    }
+
+    /// ConvNeXt-Femto of timm: 4.8 million parameters.
+    pub fn femto() -> Self {
+        Self::of([2, 2, 6, 2], 48)
+    }
+
+    /// ConvNeXt-Pico of timm: 8.5 million parameters.
+    pub fn pico() -> Self {
+        Self::of([2, 2, 6, 2], 64)
+    }
+
+    /// ConvNeXt-Nano of timm: 15.0 million parameters.
+    pub fn nano() -> Self {
+        Self::of([2, 2, 8, 2], 80)
+    }
+
+    /// ConvNeXt-Tiny (arXiv:2201.03545): 27.8 million parameters.
+    pub fn tiny() -> Self {
+        Self::of([3, 3, 9, 3], 96)
+    }
+
     fn check(&self) -> Result<()> {
         let stages = self.blocks.len();
         if stages == 0 || stages != self.widths.len() || self.blocks.contains(&0) || self.widths.contains(&0)
@@ -42,6 +75,7 @@ impl ConvNextConfig {
                 "must name as many stages as convnext.widths, each with at least one block and one channel",
             ));
         }
+        crate::drop::check("drop_path", self.drop_path)?;
         for (key, value) in [("patch", self.patch), ("in_channels", self.in_channels)] {
             if value == 0 {
                 return Err(Error::config(key, value, "must be at least 1"));
@@ -54,7 +88,8 @@ impl ConvNextConfig {
 /// A ConvNeXt without its classifier (Liu et al., arXiv:2201.03545): images `(B, C, H, W)` to features
 /// `(B, D)`, the normalized mean over the last feature map.
 ///
-/// Feature maps are kept with the channels last. Without stochastic depth. Parameters carry torchvision's names
+/// Feature maps are kept with the channels last; stochastic depth draws from the key of the [`Pass`]. Parameters
+/// carry torchvision's names
 /// (`features.0.0.weight`, `features.1.0.block.0.weight`, `features.1.0.layer_scale`, `classifier.0.weight`);
 /// [`load_encoder`](crate::load_encoder) takes such weights. Maps start from `N(0, 0.02^2)`, biases at 0, the
 /// scale of each block at 1e-6.
@@ -76,6 +111,9 @@ struct Stage {
 
 #[derive(Clone, Debug)]
 struct Block {
+    name: String,
+    /// The rate of stochastic depth.
+    drop_path: f64,
     conv: Affine,
     norm: Affine,
     fc1: Affine,
@@ -98,6 +136,7 @@ impl ConvNext {
             Affine::norm(cfg.widths[0], features.pp(0).pp(1))?,
         );
         let mut stages = Vec::with_capacity(cfg.widths.len());
+        let mut rates = rates(cfg.drop_path, cfg.blocks.iter().sum()).into_iter();
         for (i, (&count, &width)) in cfg.blocks.iter().zip(&cfg.widths).enumerate() {
             let down = match i {
                 0 => None,
@@ -108,7 +147,9 @@ impl ConvNext {
                 }
             };
             let scope = features.pp(2 * i + 1);
-            let blocks = (0..count).map(|j| Block::new(width, &scope.pp(j))).collect::<Result<_>>()?;
+            let rates = rates.by_ref().take(count).enumerate();
+            let blocks =
+                rates.map(|(j, rate)| Block::new(width, rate, &scope.pp(j))).collect::<Result<_>>()?;
             stages.push(Stage { down, blocks });
         }
         let last = cfg.widths[cfg.widths.len() - 1];
@@ -121,7 +162,7 @@ impl ConvNext {
     /// # Errors
     /// A tensor that is not `(B, C, H, W)` with the configured channels, or images that a stage would make
     /// smaller than one pixel.
-    pub fn feature_map(&self, xs: &Tensor) -> Result<Tensor> {
+    pub fn feature_map(&self, xs: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
         let least = self.cfg.patch << (self.stages.len() - 1);
         images(&self.name, xs, self.cfg.in_channels, least)?;
         let ys = patchify(xs, self.cfg.patch, &self.stem.0, &self.name)?;
@@ -131,7 +172,9 @@ impl ConvNext {
                 ys = halve(&norm.layer_norm(&ys, &self.name)?, map).map_err(Error::kernel(&self.name))?;
             }
             for block in &stage.blocks {
-                ys = block.forward(&ys).map_err(Error::kernel(&self.name))?;
+                ys = path(&ys, (block.drop_path, &block.name), pass, |xs, scale| {
+                    block.forward(xs, scale).map_err(Error::kernel(&block.name))
+                })?;
             }
         }
         Ok(ys)
@@ -139,8 +182,8 @@ impl ConvNext {
 }
 
 impl Encoder for ConvNext {
-    fn forward(&self, xs: &Tensor, _: &Pass<'_>) -> infomax_core::Result<Tensor> {
-        let map = self.feature_map(xs)?.flatten(1, 2)?;
+    fn forward(&self, xs: &Tensor, pass: &Pass<'_>) -> infomax_core::Result<Tensor> {
+        let map = self.feature_map(xs, pass)?.flatten(1, 2)?;
         Ok(self.norm.layer_norm(&map.mean(1)?, &self.name)?)
     }
 
@@ -155,9 +198,11 @@ fn halve(xs: &Tensor, map: &Affine) -> infomax_kernels::Result<Tensor> {
 }
 
 impl Block {
-    fn new(width: usize, scope: &Scope) -> Result<Self> {
+    fn new(width: usize, drop_path: f64, scope: &Scope) -> Result<Self> {
         let block = scope.pp("block");
         Ok(Self {
+            name: scope.name(),
+            drop_path,
             conv: Affine::map(&[width, 1, 7, 7], 0.02, block.pp(0))?,
             norm: Affine::norm(width, block.pp(2))?,
             fc1: Affine::map(&[4 * width, width], 0.02, block.pp(3))?,
@@ -166,11 +211,12 @@ impl Block {
         })
     }
 
-    fn forward(&self, xs: &Tensor) -> infomax_kernels::Result<Tensor> {
+    /// `xs + scale f(xs)`.
+    fn forward(&self, xs: &Tensor, scale: Option<f64>) -> infomax_kernels::Result<Tensor> {
         let groups = xs.dim(3)?;
         let cfg = Conv2dConfig { padding: 3, groups, ..Conv2dConfig::default() };
         let ys = depthwise_conv2d_last(xs, &self.conv.weight, Some(&self.conv.bias), cfg)?;
-        let scale = self.layer_scale.flatten_all()?;
+        let scale = times(&self.layer_scale.flatten_all()?, scale)?;
         let dense = FeedForward {
             norm_weight: &self.norm.weight,
             norm_bias: &self.norm.bias,

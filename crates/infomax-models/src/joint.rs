@@ -1,8 +1,8 @@
 //! The joint-embedding model: an encoder and its heads, with a momentum teacher where the method has one.
 
 use crate::{
-    ConvNext, ConvNextConfig, Error, Precision, Predictor, Projector, ProjectorConfig, ResNet, ResNetConfig,
-    Result, Scope, Vit, VitConfig,
+    ConvNext, ConvNextConfig, Error, Precision, Predictor, Projector, ProjectorConfig, ResNet, ResNet9,
+    ResNet9Config, ResNetConfig, Result, Scope, Vit, VitConfig,
 };
 use candle_core::{Tensor, Var};
 use infomax_core::{Context, Embeddings, Encoder, Learner, Params, Pass, View, Views};
@@ -41,16 +41,19 @@ pub enum EncoderConfig {
     Vit(VitConfig),
     /// A ConvNeXt.
     ConvNext(ConvNextConfig),
+    /// The small residual network of nine layers that trains fast on 32 pixels.
+    ResNet9(ResNet9Config),
 }
 
 impl EncoderConfig {
     /// The kinds, as written in a configuration.
-    pub const KINDS: &'static [&'static str] = &["resnet", "vit", "convnext"];
+    pub const KINDS: &'static [&'static str] = &["resnet", "vit", "convnext", "resnet9"];
 
     /// The kind, as written in a configuration.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::ResNet(_) => "resnet",
+            Self::ResNet9(_) => "resnet9",
             Self::Vit(_) => "vit",
             Self::ConvNext(_) => "convnext",
         }
@@ -62,7 +65,7 @@ impl EncoderConfig {
     /// A configuration out of range, names that are taken, a precision that the kind has not.
     pub fn build(&self, precision: Precision, scope: impl Into<Scope>) -> Result<Box<dyn Encoder>> {
         let scope = scope.into();
-        if precision == Precision::Bf16 && !matches!(self, Self::ResNet(_)) {
+        if precision == Precision::Bf16 && !matches!(self, Self::ResNet(_) | Self::ResNet9(_)) {
             return Err(Error::Precision {
                 precision: "bf16",
                 with: format!("with an encoder of kind `{}`", self.kind()),
@@ -71,9 +74,22 @@ impl EncoderConfig {
         }
         Ok(match self {
             Self::ResNet(cfg) => Box::new(ResNet::with_precision(cfg, precision, scope)?),
+            Self::ResNet9(cfg) => Box::new(ResNet9::with_precision(cfg, precision, scope)?),
             Self::Vit(cfg) => Box::new(Vit::new(cfg, scope)?),
             Self::ConvNext(cfg) => Box::new(ConvNext::new(cfg, scope)?),
         })
+    }
+
+    /// The same network without stochastic depth and dropout: what a teacher is.
+    #[must_use]
+    pub fn without_drops(&self) -> Self {
+        let mut config = self.clone();
+        match &mut config {
+            Self::Vit(cfg) => (cfg.drop_path, cfg.dropout) = (0.0, 0.0),
+            Self::ConvNext(cfg) => cfg.drop_path = 0.0,
+            Self::ResNet(_) | Self::ResNet9(_) => {}
+        }
+        config
     }
 }
 
@@ -102,7 +118,8 @@ impl Default for ModelConfig {
 ///
 /// Parameters are named `encoder.*`, `projector.*`, `predictor.*`; the teacher's `teacher.encoder.*` and
 /// `teacher.projector.*` are buffers. In training each view passes the network on its own, so that batch
-/// statistics are those of one view, as in the official VICReg code.
+/// statistics are those of one view, as in the official VICReg code. A teacher has neither stochastic depth nor
+/// dropout, as in DINO.
 #[derive(Debug)]
 pub struct JointEmbedding {
     params: Params,
@@ -136,7 +153,8 @@ impl JointEmbedding {
         let teacher = match cfg.teacher_momentum {
             None => None,
             Some(momentum) if (0.0..=1.0).contains(&momentum) => {
-                let branch = Branch::new(cfg, precision, &Scope::frozen(params.root().pp("teacher")))?;
+                let cfg = ModelConfig { encoder: cfg.encoder.without_drops(), ..cfg.clone() };
+                let branch = Branch::new(&cfg, precision, &Scope::frozen(params.root().pp("teacher")))?;
                 Some(Teacher { branch, pairs: pairs(params)?, momentum })
             }
             Some(other) => return Err(Error::config("teacher_momentum", other, "must be in 0..=1")),

@@ -1,32 +1,18 @@
-//! Encoders and heads for self-supervised learning: layers, ResNets of any width, vision transformers, ConvNeXts, projectors, and the
-//! joint-embedding model that the trainer drives.
+//! Encoders and heads for self-supervised learning.
 //!
-//! ```
-//! use candle_core::{DType, Device, Tensor};
-//! use infomax_core::{Key, Learner, Params, Pass, View};
-//! use infomax_models::{EncoderConfig, JointEmbedding, ModelConfig, ResNetConfig};
-//!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let encoder = ResNetConfig { blocks: vec![1, 1], width: 4, ..ResNetConfig::default() };
-//! let encoder = EncoderConfig::ResNet(encoder);
-//! let cfg = ModelConfig { encoder, projector: vec![16, 8], ..ModelConfig::default() };
-//! let params = Params::new(DType::F32, &Device::Cpu, Key::new(0));
-//! let model = JointEmbedding::new(&cfg, &params)?;
-//! let view = View::global(Tensor::ones((2, 3, 8, 8), DType::F32, &Device::Cpu)?);
-//! let z = model.embed(&[view.clone(), view], &Pass::train(Key::new(1)))?;
-//! assert_eq!(z.projections.cat()?.dims(), [4, 8]);
-//! assert_eq!(model.feature_dim(), 8);
-//! # Ok(())
-//! # }
-//! ```
+#![doc = include_str!("../README.md")]
 
 mod convnext;
+mod drop;
 mod error;
 mod joint;
 mod layers;
 mod load;
 mod mlp;
+mod positions;
+mod presets;
 mod resnet;
+mod resnet9;
 mod scope;
 mod transformer;
 mod vit;
@@ -38,6 +24,7 @@ pub use layers::{BatchNorm, Conv2d, Linear};
 pub use load::load_encoder;
 pub use mlp::{Predictor, Projector, ProjectorConfig};
 pub use resnet::{Precision, ResNet, ResNetConfig, Stem};
+pub use resnet9::{ResNet9, ResNet9Config};
 pub use scope::Scope;
 pub use vit::{Vit, VitConfig, VitPool};
 pub use {candle_core, infomax_core};

@@ -34,19 +34,37 @@ pub enum Precision {
     Bf16,
 }
 
+impl Precision {
+    /// Refuses bf16 for parameters that it cannot have.
+    pub(crate) fn check(self, weight: &Tensor) -> Result<()> {
+        if self == Self::F32 || Blocked::supports_bf16(weight) {
+            return Ok(());
+        }
+        Err(Error::Precision {
+            precision: "bf16",
+            with: format!("with {:?} parameters on {:?}", weight.dtype(), weight.device().location()),
+            reason: "it needs f32 parameters on the CPU; use the precision f32",
+        })
+    }
+}
+
 /// The shape of a [`ResNet`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ResNetConfig {
-    /// 18, 34 or 50. It sets the number of blocks in each stage, and their kind: two 3x3 convolutions (basic)
-    /// for 18 and 34, a bottleneck of 1x1, 3x3, 1x1 for 50.
+    /// 18, 34, 50, 101 or 152. It sets the number of blocks in each stage, and their kind: two 3x3 convolutions
+    /// (basic) for 18 and 34, a bottleneck of 1x1, 3x3, 1x1 from 50 on.
     pub depth: usize,
     /// The number of blocks of each stage, instead of that of `depth`; empty: that of `depth`. Fewer than
     /// four stages are allowed, for small networks.
     pub blocks: Vec<usize>,
-    /// The channels of the first stage, doubled with each stage; 64 is the standard network.
+    /// The channels of the first stage, doubled with each stage; 64 is the standard network, 128 the "x2" of
+    /// SimCLR and VICReg.
     pub width: usize,
+    /// The factor of the channels inside of bottlenecks; 2 is the wide ResNet of torchvision (`wide_resnet50_2`;
+    /// arXiv:1605.07146).
+    pub inner_multiplier: usize,
     /// What comes before the stages.
     pub stem: Stem,
     /// The channels of the image.
@@ -63,6 +81,7 @@ impl Default for ResNetConfig {
             depth: 18,
             blocks: Vec::new(),
             width: 64,
+            inner_multiplier: 1,
             stem: Stem::Cifar,
             in_channels: 3,
             zero_init_residual: false,
@@ -74,12 +93,14 @@ impl ResNetConfig {
     /// The number of blocks of each stage.
     ///
     /// # Errors
-    /// A depth other than 18, 34 and 50, or explicit blocks with a stage of none or more than six stages.
+    /// A depth other than 18, 34, 50, 101 and 152, or explicit blocks with a stage of none or more than six stages.
     pub fn stages(&self) -> Result<Vec<usize>> {
         let of_depth = match self.depth {
             18 => vec![2, 2, 2, 2],
             34 | 50 => vec![3, 4, 6, 3],
-            other => return Err(Error::config("depth", other, "must be 18, 34 or 50")),
+            101 => vec![3, 4, 23, 3],
+            152 => vec![3, 8, 36, 3],
+            other => return Err(Error::config("depth", other, "must be 18, 34, 50, 101 or 152")),
         };
         if self.blocks.is_empty() {
             return Ok(of_depth);
@@ -97,19 +118,28 @@ impl ResNetConfig {
     /// The width of the features, without building the network.
     ///
     /// # Errors
-    /// As [`ResNetConfig::stages`], or a width or number of image channels of 0.
+    /// As [`ResNetConfig::stages`], a width, multiplier or number of image channels of 0, or a multiplier for
+    /// basic blocks.
     pub fn feature_dim(&self) -> Result<usize> {
-        for (key, value) in [("width", self.width), ("in_channels", self.in_channels)] {
+        for (key, value) in [
+            ("width", self.width),
+            ("inner_multiplier", self.inner_multiplier),
+            ("in_channels", self.in_channels),
+        ] {
             if value == 0 {
                 return Err(Error::config(key, value, "must be at least 1"));
             }
+        }
+        if self.inner_multiplier != 1 && self.expansion() == 1 {
+            let reason = format!("depth = {} has no bottlenecks; widen it with `width`", self.depth);
+            return Err(Error::config("inner_multiplier", self.inner_multiplier, reason));
         }
         let last = self.stages()?.len() - 1;
         Ok((self.width << last) * self.expansion())
     }
 
     fn expansion(&self) -> usize {
-        if self.depth == 50 { 4 } else { 1 }
+        if self.depth >= 50 { 4 } else { 1 }
     }
 }
 
@@ -154,14 +184,7 @@ impl ResNet {
         };
         let geometry = Conv2dConfig { stride, padding, ..Conv2dConfig::default() };
         let conv1 = Conv2d::new(cfg.in_channels, cfg.width, side, geometry, scope.pp("conv1"))?;
-        if precision == Precision::Bf16 && !Blocked::supports_bf16(conv1.weight()) {
-            let weight = conv1.weight();
-            return Err(Error::Precision {
-                precision: "bf16",
-                with: format!("with {:?} parameters on {:?}", weight.dtype(), weight.device().location()),
-                reason: "it needs f32 parameters on the CPU; use the precision f32",
-            });
-        }
+        precision.check(conv1.weight())?;
         let bn1 = BatchNorm::new(cfg.width, scope.pp("bn1"))?;
         let pool = (cfg.stem == Stem::Imagenet).then_some(Pool2dConfig { kernel: 3, stride: 2, padding: 1 });
 
@@ -280,7 +303,8 @@ impl Block {
         let plan = if cfg.expansion() == 1 {
             vec![(inputs, planes, 3, stride), (planes, planes, 3, 1)]
         } else {
-            vec![(inputs, planes, 1, 1), (planes, planes, 3, stride), (planes, outputs, 1, 1)]
+            let inner = planes * cfg.inner_multiplier;
+            vec![(inputs, inner, 1, 1), (inner, inner, 3, stride), (inner, outputs, 1, 1)]
         };
         let count = plan.len();
         let mut branch = Vec::with_capacity(count);
@@ -316,14 +340,14 @@ impl Block {
 }
 
 /// Convolutions with their norms, and whether and how their input is added to them.
-struct Fused<'a> {
-    branch: Vec<(&'a Conv2d, &'a BatchNorm)>,
-    shortcut: Option<(&'a Conv2d, &'a BatchNorm)>,
-    residual: bool,
+pub(crate) struct Fused<'a> {
+    pub(crate) branch: Vec<(&'a Conv2d, &'a BatchNorm)>,
+    pub(crate) shortcut: Option<(&'a Conv2d, &'a BatchNorm)>,
+    pub(crate) residual: bool,
 }
 
 /// A chain of units as one operation. The running statistics follow in training.
-fn run(name: &str, xs: &Blocked, chain: &[Fused<'_>], pass: &Pass<'_>) -> Result<Blocked> {
+pub(crate) fn run(name: &str, xs: &Blocked, chain: &[Fused<'_>], pass: &Pass<'_>) -> Result<Blocked> {
     let layers: Vec<_> = chain.iter().flat_map(|u| u.branch.iter().chain(&u.shortcut)).copied().collect();
     let running: Vec<_> = match pass.is_train() {
         true => vec![None; layers.len()],

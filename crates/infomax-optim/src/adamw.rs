@@ -1,10 +1,11 @@
 //! Adam with decoupled weight decay.
 
-use crate::config::{check_lr, decays};
+use crate::config::check_lr;
 use crate::error::check;
-use crate::slots::{Slots, split};
-use crate::{Error, Gradients, Optimizer, Result};
-use candle_core::{DType, Device, Tensor};
+use crate::groups::Groups;
+use crate::moments::Moments;
+use crate::{Gradients, Optimizer, ParamGroup, Result};
+use candle_core::Tensor;
 use infomax_core::Params;
 use infomax_kernels::update;
 use std::collections::BTreeMap;
@@ -24,12 +25,21 @@ pub struct AdamWConfig {
     pub weight_decay: f64,
     /// Whether biases and normalization parameters are exempt from the decay.
     pub exclude_bias_and_norm: bool,
+    /// Settings of their own for parameters by a pattern of their names: `match`, `lr_factor`, `weight_decay`.
+    pub groups: Vec<ParamGroup>,
 }
 
 impl Default for AdamWConfig {
     /// The defaults of `torch.optim.AdamW`: betas 0.9 and 0.999, eps 1e-8, weight decay 0.01.
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, exclude_bias_and_norm: true }
+        Self {
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.01,
+            exclude_bias_and_norm: true,
+            groups: Vec::new(),
+        }
     }
 }
 
@@ -42,13 +52,9 @@ impl Default for AdamWConfig {
 #[derive(Debug)]
 pub struct AdamW {
     config: AdamWConfig,
-    first: Slots,
-    second: Slots,
-    steps: BTreeMap<String, u64>,
+    groups: Groups,
+    moments: Moments,
 }
-
-const KINDS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
-const STEP: &str = "step.";
 
 impl AdamW {
     /// An optimizer without state yet.
@@ -56,77 +62,64 @@ impl AdamW {
     /// # Errors
     /// A setting that is out of its range.
     pub fn new(config: AdamWConfig) -> Result<Self> {
-        check("beta1", config.beta1, 0.0..1.0, "a beta must be in [0, 1)")?;
-        check("beta2", config.beta2, 0.0..1.0, "a beta must be in [0, 1)")?;
-        check("eps", config.eps, 0.0.., "eps must be at least 0")?;
+        check_moments(config.beta1, config.beta2, config.eps)?;
         check("weight_decay", config.weight_decay, 0.0.., "the weight decay must be at least 0")?;
-        let [first, second] = KINDS.map(Slots::new);
-        Ok(Self { config, first, second, steps: BTreeMap::new() })
+        let groups = Groups::new(&config.groups, false)?;
+        Ok(Self { config, groups, moments: Moments::new() })
     }
+}
+
+/// Refuses settings of Adam's moments that are out of their range.
+pub(crate) fn check_moments(beta1: f64, beta2: f64, eps: f64) -> Result<()> {
+    check("beta1", beta1, 0.0..1.0, "a beta must be in [0, 1)")?;
+    check("beta2", beta2, 0.0..1.0, "a beta must be in [0, 1)")?;
+    check("eps", eps, 0.0.., "eps must be at least 0")
 }
 
 impl Optimizer for AdamW {
     fn step(&mut self, params: &Params, grads: &Gradients, lr: f64) -> Result<()> {
         check_lr(lr)?;
-        let AdamWConfig { beta1, beta2, eps, weight_decay, exclude_bias_and_norm } = self.config;
+        self.check(params)?;
+        let AdamWConfig { beta1, beta2, eps, weight_decay, exclude_bias_and_norm, .. } = self.config;
         for (name, param) in params.trainable() {
             let Some(g) = grads.get(&name) else { continue };
-            let m = self.first.get(&name, &param.var)?;
-            let v = self.second.get(&name, &param.var)?;
-            let t = self.steps.entry(name).or_insert(0);
-            *t += 1;
-            let t = *t as f64;
-            let decay = if decays(param.kind, exclude_bias_and_norm) { weight_decay } else { 0.0 };
-            update::lerp(&m, 1.0 - beta1, g)?;
-            update::axpy_square(&v, beta2, 1.0 - beta2, g)?;
-            let rate = lr / (1.0 - beta1.powf(t));
-            let root = (1.0 - beta2.powf(t)).sqrt();
-            update::adam_step(param.var.as_tensor(), 1.0 - lr * decay, rate, root, eps, &m, &v)?;
+            let at = self.groups.of((&name, &param), lr, weight_decay, exclude_bias_and_norm);
+            let m = self.moments.advance(&name, &param.var, g, (beta1, beta2))?;
+            let p = param.var.as_tensor();
+            let (keep, rate) = (1.0 - at.lr * at.decay, at.lr / m.correction);
+            update::adam_step(p, keep, rate, m.root, eps, &m.first, &m.second)?;
         }
         Ok(())
     }
 
     fn state(&self) -> Result<BTreeMap<String, Tensor>> {
         let mut state = BTreeMap::new();
-        self.first.save(&mut state)?;
-        self.second.save(&mut state)?;
-        for (name, &steps) in &self.steps {
-            // f64 holds every count below 2^53.
-            state.insert(format!("{STEP}{name}"), Tensor::new(steps as f64, &Device::Cpu)?);
-        }
+        self.moments.save(&mut state)?;
         Ok(state)
     }
 
     fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
-        let mut steps = BTreeMap::new();
-        let mut moments = BTreeMap::new();
-        for (key, tensor) in state {
-            match key.strip_prefix(STEP) {
-                Some(name) => {
-                    let count = tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
-                    let [count] = count[..] else {
-                        let problem = format!("`{key}` is not a single number");
-                        return Err(Error::State { optimizer: "adamw", problem });
-                    };
-                    steps.insert(name.to_owned(), count as u64);
-                }
-                None => {
-                    moments.insert(key.clone(), tensor.clone());
-                }
-            }
-        }
-        let slots = split("adamw", &KINDS, &moments)?;
-        if !steps.keys().eq(moments.keys().filter_map(|key| key.strip_prefix("exp_avg."))) {
-            let problem = "steps and moments are not of the same parameters".to_owned();
-            return Err(Error::State { optimizer: "adamw", problem });
-        }
-        if let Ok([first, second]) = <[Slots; 2]>::try_from(slots) {
-            (self.first, self.second, self.steps) = (first, second, steps);
-        }
+        self.moments = Moments::load("adamw", state)?;
         Ok(())
     }
 
     fn name(&self) -> &'static str {
         "adamw"
+    }
+
+    fn check(&self, params: &Params) -> Result<()> {
+        self.groups.check(params)
+    }
+
+    fn set_weight_decay(&mut self, weight_decay: f64) -> Result<()> {
+        check("weight_decay", weight_decay, 0.0.., "the weight decay must be at least 0")?;
+        self.config.weight_decay = weight_decay;
+        Ok(())
+    }
+
+    fn set_momentum(&mut self, momentum: f64) -> Result<()> {
+        check("beta1", momentum, 0.0..1.0, "a beta must be in [0, 1)")?;
+        self.config.beta1 = momentum;
+        Ok(())
     }
 }

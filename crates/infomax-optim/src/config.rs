@@ -1,6 +1,9 @@
 //! What all optimizers have in common, and their configuration as data.
 
-use crate::{AdamW, AdamWConfig, Error, Gradients, Lars, LarsConfig, Result, Sgd, SgdConfig};
+use crate::{
+    AdamW, AdamWConfig, Error, Gradients, Lamb, LambConfig, Lars, LarsConfig, Muon, MuonConfig, Result, Sgd,
+    SgdConfig,
+};
 use candle_core::Tensor;
 use infomax_core::{ParamKind, Params};
 use std::collections::BTreeMap;
@@ -10,7 +13,8 @@ pub trait Optimizer: Send + std::fmt::Debug {
     /// Changes every trainable parameter that has a gradient; the others stay as they are, with their state.
     ///
     /// # Errors
-    /// A learning rate that is negative or not finite; states of another shape than their parameter.
+    /// A learning rate that is negative or not finite; states of another shape than their parameter; what
+    /// [`Optimizer::check`] refuses.
     fn step(&mut self, params: &Params, grads: &Gradients, lr: f64) -> Result<()>;
 
     /// A copy of the state, keyed `KIND.PARAMETER`; empty before the first step.
@@ -23,8 +27,35 @@ pub trait Optimizer: Send + std::fmt::Debug {
     /// [`Error::State`] for the state of another kind of optimizer; nothing is changed then.
     fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()>;
 
-    /// The name in configurations: `sgd`, `adamw`, `lars`.
+    /// The name in configurations: `sgd`, `adamw`, `lars`, `lamb`, `muon`.
     fn name(&self) -> &'static str;
+
+    /// That the settings fit these parameters: what [`Optimizer::step`] would refuse, before the first step.
+    ///
+    /// # Errors
+    /// [`Error::NoMatch`] for a pattern of a group that matches no trainable parameter, with names that there are.
+    fn check(&self, _params: &Params) -> Result<()> {
+        Ok(())
+    }
+
+    /// Another weight decay from the next step on, of a [`Schedule`](crate::Schedule) for example. Groups with a
+    /// weight decay of their own keep it.
+    ///
+    /// # Errors
+    /// A negative value, or an optimizer without weight decay.
+    fn set_weight_decay(&mut self, weight_decay: f64) -> Result<()> {
+        let reason = "this optimizer has no weight decay";
+        Err(Error::Config { key: "weight_decay".into(), value: weight_decay.to_string(), reason })
+    }
+
+    /// Another momentum from the next step on: `momentum` of SGD, LARS and Muon, `beta1` of AdamW and LAMB.
+    ///
+    /// # Errors
+    /// A value outside of `[0, 1)`, or an optimizer without momentum.
+    fn set_momentum(&mut self, momentum: f64) -> Result<()> {
+        let reason = "this optimizer has no momentum";
+        Err(Error::Config { key: "momentum".into(), value: momentum.to_string(), reason })
+    }
 }
 
 /// An optimizer with its settings. In TOML:
@@ -45,6 +76,10 @@ pub enum OptimConfig {
     AdamW(AdamWConfig),
     /// Layer-wise adaptive rate scaling.
     Lars(LarsConfig),
+    /// Layer-wise adaptive moments.
+    Lamb(LambConfig),
+    /// Orthogonalized momentum for matrices, AdamW for the rest.
+    Muon(MuonConfig),
 }
 
 impl Default for OptimConfig {
@@ -62,6 +97,8 @@ pub fn build(config: &OptimConfig) -> Result<Box<dyn Optimizer>> {
         OptimConfig::Sgd(config) => Box::new(Sgd::new(config.clone())?),
         OptimConfig::AdamW(config) => Box::new(AdamW::new(config.clone())?),
         OptimConfig::Lars(config) => Box::new(Lars::new(config.clone())?),
+        OptimConfig::Lamb(config) => Box::new(Lamb::new(config.clone())?),
+        OptimConfig::Muon(config) => Box::new(Muon::new(config.clone())?),
     })
 }
 

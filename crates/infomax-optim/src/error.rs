@@ -57,6 +57,19 @@ pub enum Error {
         /// What is accepted.
         reason: &'static str,
     },
+    /// A pattern of names matches no trainable parameter.
+    #[error("{key} = \"{pattern}\" matches no trainable parameter; there are {names}")]
+    NoMatch {
+        /// The setting that holds the pattern.
+        key: &'static str,
+        /// The pattern.
+        pattern: String,
+        /// Names that there are, as text.
+        names: String,
+    },
+    /// An error of an operation.
+    #[error(transparent)]
+    Kernel(#[from] infomax_kernels::Error),
     /// An error of the processes that share the batch.
     #[error(transparent)]
     Core(#[from] infomax_core::Error),

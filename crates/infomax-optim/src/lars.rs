@@ -1,9 +1,10 @@
 //! Layer-wise adaptive rate scaling.
 
-use crate::config::{check_lr, decays};
+use crate::config::check_lr;
 use crate::error::check;
+use crate::groups::{Groups, Setting};
 use crate::slots::{Slots, split};
-use crate::{Gradients, Optimizer, Result};
+use crate::{Gradients, Optimizer, ParamGroup, Result};
 use candle_core::Tensor;
 use infomax_core::Params;
 use infomax_kernels::update;
@@ -40,6 +41,9 @@ pub struct LarsConfig {
     pub clip_lr: bool,
     /// Whether biases and normalization parameters are exempt from decay and adaptation.
     pub exclude_bias_and_norm: bool,
+    /// Settings of their own for parameters by a pattern of their names: `match`, `lr_factor`, `weight_decay`,
+    /// `trust`.
+    pub groups: Vec<ParamGroup>,
 }
 
 impl Default for LarsConfig {
@@ -52,6 +56,7 @@ impl Default for LarsConfig {
             form: LarsForm::Official,
             clip_lr: false,
             exclude_bias_and_norm: true,
+            groups: Vec::new(),
         }
     }
 }
@@ -66,6 +71,7 @@ impl Default for LarsConfig {
 #[derive(Debug)]
 pub struct Lars {
     config: LarsConfig,
+    groups: Groups,
     momentum: Slots,
 }
 
@@ -78,12 +84,13 @@ impl Lars {
         check("momentum", config.momentum, 0.0..1.0, "the momentum must be in [0, 1)")?;
         check("weight_decay", config.weight_decay, 0.0.., "the weight decay must be at least 0")?;
         check("eta", config.eta, f64::MIN_POSITIVE.., "the trust coefficient must be above 0")?;
-        Ok(Self { config, momentum: Slots::new("momentum") })
+        let groups = Groups::new(&config.groups, true)?;
+        Ok(Self { config, groups, momentum: Slots::new("momentum") })
     }
 
     /// The trust ratio and the weight decay of an adapted parameter.
-    fn trust(&self, p: &Tensor, g: &Tensor, lr: f64) -> Result<(f64, f64)> {
-        let LarsConfig { weight_decay, eta, form, clip_lr, .. } = self.config;
+    fn trust(&self, p: &Tensor, g: &Tensor, lr: f64, weight_decay: f64) -> Result<(f64, f64)> {
+        let LarsConfig { eta, form, clip_lr, .. } = self.config;
         let param_norm = update::sum_squares(p, 0.0, p)?.sqrt();
         let (ratio, decay) = match form {
             LarsForm::Official => {
@@ -110,15 +117,16 @@ impl Lars {
 impl Optimizer for Lars {
     fn step(&mut self, params: &Params, grads: &Gradients, lr: f64) -> Result<()> {
         check_lr(lr)?;
+        self.check(params)?;
+        let LarsConfig { momentum, weight_decay, exclude_bias_and_norm, .. } = self.config;
         for (name, param) in params.trainable() {
             let Some(g) = grads.get(&name) else { continue };
             let p = param.var.as_tensor();
-            let (q, decay) = match decays(param.kind, self.config.exclude_bias_and_norm) {
-                true => self.trust(p, g, lr)?,
-                false => (1.0, 0.0),
-            };
+            let Setting { lr, decay, trust } =
+                self.groups.of((&name, &param), lr, weight_decay, exclude_bias_and_norm);
+            let (q, decay) = if trust { self.trust(p, g, lr, decay)? } else { (1.0, decay) };
             let m = self.momentum.get(&name, &param.var)?;
-            update::momentum(&m, self.config.momentum, q, decay, p, g)?;
+            update::momentum(&m, momentum, q, decay, p, g)?;
             update::axpy(p, 1.0, -lr, &m)?;
         }
         Ok(())
@@ -139,5 +147,21 @@ impl Optimizer for Lars {
 
     fn name(&self) -> &'static str {
         "lars"
+    }
+
+    fn check(&self, params: &Params) -> Result<()> {
+        self.groups.check(params)
+    }
+
+    fn set_weight_decay(&mut self, weight_decay: f64) -> Result<()> {
+        check("weight_decay", weight_decay, 0.0.., "the weight decay must be at least 0")?;
+        self.config.weight_decay = weight_decay;
+        Ok(())
+    }
+
+    fn set_momentum(&mut self, momentum: f64) -> Result<()> {
+        check("momentum", momentum, 0.0..1.0, "the momentum must be in [0, 1)")?;
+        self.config.momentum = momentum;
+        Ok(())
     }
 }

@@ -1,15 +1,8 @@
-//! Optimizers, schedules and weight averages for the parameters of `infomax` models.
+//! Optimizers, schedules and gradients by name.
 //!
-//! | item | what it is |
-//! |---|---|
-//! | [`Sgd`] | stochastic gradient descent with (Nesterov) momentum, as `torch.optim.SGD` |
-//! | [`AdamW`] | Adam with decoupled weight decay, as `torch.optim.AdamW` |
-//! | [`Lars`] | layer-wise adaptive rates, in the forms of the official VICReg code and of solo-learn |
-//! | [`Schedule`] | the learning rate of a step: linear warm-up, then a cosine or a constant |
-//! | [`Gradients`] | the gradients by name, with their norm: clipped, accumulated, averaged over ranks; a NaN names its parameter |
+#![doc = include_str!("../README.md")]
 //!
-//! All state is keyed by parameter name and is plain tensors, so that a run can be saved and continued
-//! with the same bits. Elementwise passes run over threads; no sum depends on their number.
+//! # Parameters of one's own
 //!
 //! ```
 //! use infomax_core::candle_core::{DType, Device};
@@ -32,10 +25,15 @@ mod adamw;
 mod config;
 mod error;
 mod grads;
+mod groups;
+mod lamb;
 mod lars;
+mod moments;
+mod muon;
 mod schedule;
 mod sgd;
 mod slots;
+mod vars;
 
 pub use {candle_core, infomax_core};
 
@@ -43,6 +41,10 @@ pub use adamw::{AdamW, AdamWConfig};
 pub use config::{OptimConfig, Optimizer, build};
 pub use error::{Error, Result};
 pub use grads::Gradients;
+pub use groups::ParamGroup;
+pub use lamb::{Lamb, LambConfig};
 pub use lars::{Lars, LarsConfig, LarsForm};
+pub use muon::{Muon, MuonConfig, MuonScale, orthogonalize};
 pub use schedule::{Schedule, ScheduleConfig, ScheduleKind};
 pub use sgd::{Sgd, SgdConfig};
+pub use vars::{NamedVars, kind_of, params};

@@ -1,9 +1,10 @@
 //! Stochastic gradient descent with momentum.
 
-use crate::config::{check_lr, decays};
+use crate::config::check_lr;
 use crate::error::check;
+use crate::groups::{Groups, Setting};
 use crate::slots::{Slots, split};
-use crate::{Gradients, Optimizer, Result};
+use crate::{Gradients, Optimizer, ParamGroup, Result};
 use candle_core::Tensor;
 use infomax_core::Params;
 use infomax_kernels::update;
@@ -22,12 +23,20 @@ pub struct SgdConfig {
     pub weight_decay: f64,
     /// Whether biases and normalization parameters are exempt from the decay.
     pub exclude_bias_and_norm: bool,
+    /// Settings of their own for parameters by a pattern of their names: `match`, `lr_factor`, `weight_decay`.
+    pub groups: Vec<ParamGroup>,
 }
 
 impl Default for SgdConfig {
     /// Momentum 0.9, no weight decay.
     fn default() -> Self {
-        Self { momentum: 0.9, nesterov: false, weight_decay: 0.0, exclude_bias_and_norm: true }
+        Self {
+            momentum: 0.9,
+            nesterov: false,
+            weight_decay: 0.0,
+            exclude_bias_and_norm: true,
+            groups: Vec::new(),
+        }
     }
 }
 
@@ -40,6 +49,7 @@ impl Default for SgdConfig {
 #[derive(Debug)]
 pub struct Sgd {
     config: SgdConfig,
+    groups: Groups,
     momentum: Slots,
 }
 
@@ -55,20 +65,20 @@ impl Sgd {
             let reason = "Nesterov's step (`nesterov = true`) needs a momentum above 0";
             check("momentum", config.momentum, f64::MIN_POSITIVE.., reason)?;
         }
-        Ok(Self { config, momentum: Slots::new("momentum") })
+        let groups = Groups::new(&config.groups, false)?;
+        Ok(Self { config, groups, momentum: Slots::new("momentum") })
     }
 }
 
 impl Optimizer for Sgd {
     fn step(&mut self, params: &Params, grads: &Gradients, lr: f64) -> Result<()> {
         check_lr(lr)?;
-        let mu = self.config.momentum;
+        self.check(params)?;
+        let SgdConfig { momentum: mu, nesterov, weight_decay, exclude_bias_and_norm, .. } = self.config;
         for (name, param) in params.trainable() {
             let Some(g) = grads.get(&name) else { continue };
-            let decay = match decays(param.kind, self.config.exclude_bias_and_norm) {
-                true => self.config.weight_decay,
-                false => 0.0,
-            };
+            let Setting { lr, decay, .. } =
+                self.groups.of((&name, &param), lr, weight_decay, exclude_bias_and_norm);
             let p = param.var.as_tensor();
             if mu == 0.0 {
                 // p - lr (g + wd p)
@@ -77,7 +87,7 @@ impl Optimizer for Sgd {
             }
             let m = self.momentum.get(&name, &param.var)?;
             update::momentum(&m, mu, 1.0, decay, p, g)?;
-            if self.config.nesterov {
+            if nesterov {
                 update::nesterov(p, lr, mu, 1.0, decay, &m, g)?;
             } else {
                 update::axpy(p, 1.0, -lr, &m)?;
@@ -101,5 +111,24 @@ impl Optimizer for Sgd {
 
     fn name(&self) -> &'static str {
         "sgd"
+    }
+
+    fn check(&self, params: &Params) -> Result<()> {
+        self.groups.check(params)
+    }
+
+    fn set_weight_decay(&mut self, weight_decay: f64) -> Result<()> {
+        check("weight_decay", weight_decay, 0.0.., "the weight decay must be at least 0")?;
+        self.config.weight_decay = weight_decay;
+        Ok(())
+    }
+
+    fn set_momentum(&mut self, momentum: f64) -> Result<()> {
+        check("momentum", momentum, 0.0..1.0, "the momentum must be in [0, 1)")?;
+        if self.config.nesterov {
+            check("momentum", momentum, f64::MIN_POSITIVE.., "Nesterov's step needs a momentum above 0")?;
+        }
+        self.config.momentum = momentum;
+        Ok(())
     }
 }

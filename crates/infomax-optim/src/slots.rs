@@ -43,6 +43,11 @@ impl Slots {
         Ok(tensor)
     }
 
+    /// Whether there is state of a parameter.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
     /// Adds copies of all tensors to `state`.
     pub(crate) fn save(&self, state: &mut BTreeMap<String, Tensor>) -> Result<()> {
         for (name, tensor) in &self.tensors {

@@ -97,7 +97,10 @@ fn trajectories_are_those_of_pytorch() {
 
 fn configs() -> Vec<OptimConfig> {
     let cases = golden()["cases"].as_array().unwrap().clone();
-    cases.into_iter().map(|case| serde_json::from_value(case["config"].clone()).unwrap()).collect()
+    let later = [r#"{"name":"lamb"}"#, r#"{"name":"lamb","max_trust":1.0}"#, r#"{"name":"muon"}"#]
+        .map(|text| serde_json::from_str(text).unwrap());
+    let cases = cases.into_iter().map(|case| serde_json::from_value(case["config"].clone()).unwrap());
+    cases.chain(later).collect()
 }
 
 #[test]
@@ -139,6 +142,8 @@ fn quadratics_are_descended() {
         (r#"{"name":"sgd","nesterov":true}"#, 0.05, 300),
         (r#"{"name":"adamw","weight_decay":0.0}"#, 0.05, 600),
         (r#"{"name":"lars","weight_decay":0.0,"eta":0.05}"#, 1.0, 600),
+        (r#"{"name":"lamb","weight_decay":0.0}"#, 0.05, 600),
+        (r#"{"name":"muon"}"#, 0.05, 600),
     ] {
         let config: OptimConfig = serde_json::from_str(text).unwrap();
         let params = Params::new(DType::F32, &Device::Cpu, Key::new(3));

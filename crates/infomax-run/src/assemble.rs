@@ -58,6 +58,7 @@ impl Assembly {
         let learner = learner(config, &params)?;
         let objective = config.objective.build().map_err(of("objective"))?;
         let optimizer = infomax_optim::build(&config.optim.optimizer).map_err(of("optim"))?;
+        optimizer.check(&params).map_err(of("optim"))?;
         let recipe = config.augment.resolve()?;
         let augmenter = Augmenter::new(&recipe)?;
         rehearse(config, &images, &recipe, &learner)?;

@@ -138,9 +138,10 @@ impl Trainer {
     /// Puts a run together. Call [`Trainer::resume`] to continue one that is in the folder.
     ///
     /// # Errors
-    /// A setting that is out of its range, or a source without batches.
+    /// A setting that is out of its range or does not fit the parameters, or a source without batches.
     pub fn new(parts: Parts) -> Result<Self> {
         parts.config.check()?;
+        parts.optimizer.check(parts.learner.params())?;
         if parts.source.batches_per_epoch() == 0 {
             let reason = "the source has no batch: is the batch larger than the data set?";
             return Err(Error::Config { key: "batches_per_epoch", value: "0".into(), reason });
@@ -185,7 +186,9 @@ impl Trainer {
             (checkpoint.model()?, checkpoint.optimizer()?, checkpoint.objective()?);
         self.parts.learner.params().load(&model).map_err(|e| checkpoint.other_run(e.to_string()))?;
         self.parts.optimizer.load_state(&optimizer).map_err(|e| checkpoint.other_run(e.to_string()))?;
-        let device = self.parts.learner.params().device();
+        let params = self.parts.learner.params();
+        self.parts.optimizer.check(params).map_err(|e| checkpoint.other_run(e.to_string()))?;
+        let device = params.device();
         let objective = objective.into_iter().map(|(name, tensor)| Ok((name, tensor.to_device(device)?)));
         let objective: BTreeMap<_, _> = objective.collect::<candle_core::Result<_>>()?;
         self.parts.objective.load_state(&objective).map_err(|e| checkpoint.other_run(e.to_string()))?;

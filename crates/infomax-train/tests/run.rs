@@ -68,6 +68,8 @@ fn a_resumed_run_has_the_bits_of_the_uninterrupted_one() {
         r#"{"name":"sgd","nesterov":true,"weight_decay":0.01}"#,
         r#"{"name":"adamw","weight_decay":0.05}"#,
         r#"{"name":"lars","eta":0.1,"form":"solo-learn"}"#,
+        r#"{"name":"lamb"}"#,
+        r#"{"name":"muon","groups":[{"match":"net.w?","weight_decay":0.1}]}"#,
     ];
     for optimizer in optimizers {
         let dir = tempfile::tempdir().unwrap();
@@ -261,6 +263,16 @@ fn other_models_settings_and_versions_are_refused() {
     fs::write(&state, text.replace("\"format_version\": 1", "\"format_version\": 7")).unwrap();
     let error = RunDir::latest(&run).unwrap_err();
     assert!(matches!(error, Error::FormatVersion { found: 7, known: 1, .. }), "{error}");
+}
+
+#[test]
+fn a_group_that_matches_nothing_is_refused_before_the_first_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let optimizer = r#"{"name":"lars","groups":[{"match":"nowhere.*","lr_factor":0.5}]}"#;
+    let run = infomax_train::RunDir::create(dir.path().join("run"), "seed = 0\n").unwrap();
+    let setup = Setup { optimizer, ..Setup::default() };
+    let error = common::try_replica(run, setup, std::sync::Arc::new(infomax_core::Local)).unwrap_err();
+    assert!(error.to_string().contains("nowhere.*"), "{error}");
 }
 
 #[test]

@@ -11,7 +11,7 @@
 //! | [`augment`] | `infomax-augment` | seeded views of images on the host |
 //! | [`data`] | `infomax-data` | data sets and the loader |
 //! | [`models`] | `infomax-models` | encoders, projectors, learners |
-//! | [`optim`] | `infomax-optim` | SGD, AdamW, LARS, schedules |
+//! | [`optim`] | `infomax-optim` | SGD, AdamW, LARS, LAMB, Muon, groups of parameters, schedules |
 //! | [`train`] | `infomax-train` | the loop, checkpoints, guards |
 //! | [`eval`] | `infomax-eval` | probes and diagnostics |
 //! | [`run`] | `infomax-run` | whole runs: a configuration to data, model, trainer and evaluation |

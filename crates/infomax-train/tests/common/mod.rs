@@ -197,6 +197,15 @@ pub fn trainer(run: RunDir, setup: Setup) -> Trainer {
 
 /// The trainer of one rank.
 pub fn replica(run: RunDir, setup: Setup, collective: Arc<dyn Collective>) -> Trainer {
+    try_replica(run, setup, collective).unwrap()
+}
+
+/// The trainer of one rank, or why there is none.
+pub fn try_replica(
+    run: RunDir,
+    setup: Setup,
+    collective: Arc<dyn Collective>,
+) -> Result<Trainer, infomax_train::Error> {
     let schedule = Schedule {
         kind: ScheduleKind::Cosine,
         base_lr: 0.02,
@@ -204,6 +213,7 @@ pub fn replica(run: RunDir, setup: Setup, collective: Arc<dyn Collective>) -> Tr
         warmup_steps: 4,
         total_steps: 30,
         final_lr: 0.001,
+        ..Schedule::constant(0.02)
     };
     let learner = Box::new(Mlp::new(setup.hidden));
     let optimizer = build(&serde_json::from_str(setup.optimizer).unwrap()).unwrap();
@@ -211,7 +221,7 @@ pub fn replica(run: RunDir, setup: Setup, collective: Arc<dyn Collective>) -> Tr
     let source = Box::new(Source { position: Position::default(), rank, ranks });
     let objective = Box::new(setup.objective);
     let parts = Parts::local(learner, objective, optimizer, schedule, source, setup.config, run);
-    Trainer::new(Parts { collective, ..parts }).unwrap()
+    Trainer::new(Parts { collective, ..parts })
 }
 
 pub fn start(path: &Path, setup: Setup) -> Trainer {

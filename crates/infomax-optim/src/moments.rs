@@ -1,0 +1,102 @@
+//! Adam's moments, for every optimizer that is made of them.
+
+use crate::slots::{Slots, split};
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor, Var};
+use infomax_kernels::update;
+use std::collections::BTreeMap;
+
+/// The running means of the gradients and of their squares by parameter name, with the number of gradients that
+/// went into each.
+#[derive(Debug)]
+pub(crate) struct Moments {
+    first: Slots,
+    second: Slots,
+    steps: BTreeMap<String, u64>,
+}
+
+/// The moments of one parameter after a gradient.
+pub(crate) struct Advanced {
+    pub(crate) first: Tensor,
+    pub(crate) second: Tensor,
+    /// `1 - beta1^t`: what the first moment is divided by.
+    pub(crate) correction: f64,
+    /// `sqrt(1 - beta2^t)`: what the root of the second moment is divided by.
+    pub(crate) root: f64,
+}
+
+const KINDS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
+const STEP: &str = "step.";
+
+impl Moments {
+    pub(crate) fn new() -> Self {
+        let [first, second] = KINDS.map(Slots::new);
+        Self { first, second, steps: BTreeMap::new() }
+    }
+
+    /// Takes a gradient in: `m <- m + (1 - b1)(g - m)`, `v <- b2 v + (1 - b2) g^2`.
+    pub(crate) fn advance(
+        &mut self,
+        name: &str,
+        var: &Var,
+        g: &Tensor,
+        (beta1, beta2): (f64, f64),
+    ) -> Result<Advanced> {
+        let first = self.first.get(name, var)?;
+        let second = self.second.get(name, var)?;
+        let t = self.steps.entry(name.to_owned()).or_insert(0);
+        *t += 1;
+        let t = *t as f64;
+        update::lerp(&first, 1.0 - beta1, g)?;
+        update::axpy_square(&second, beta2, 1.0 - beta2, g)?;
+        let (correction, root) = (1.0 - beta1.powf(t), (1.0 - beta2.powf(t)).sqrt());
+        Ok(Advanced { first, second, correction, root })
+    }
+
+    /// Whether there is state of a parameter.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.steps.contains_key(name)
+    }
+
+    pub(crate) fn save(&self, state: &mut BTreeMap<String, Tensor>) -> Result<()> {
+        self.first.save(state)?;
+        self.second.save(state)?;
+        for (name, &steps) in &self.steps {
+            // f64 holds every count below 2^53.
+            state.insert(format!("{STEP}{name}"), Tensor::new(steps as f64, &Device::Cpu)?);
+        }
+        Ok(())
+    }
+
+    /// Reads what [`Moments::save`] wrote.
+    ///
+    /// # Errors
+    /// [`Error::State`] for anything else.
+    pub(crate) fn load(optimizer: &'static str, state: &BTreeMap<String, Tensor>) -> Result<Self> {
+        let refuse = |problem: String| Err(Error::State { optimizer, problem });
+        let mut steps = BTreeMap::new();
+        let mut moments = BTreeMap::new();
+        for (key, tensor) in state {
+            match key.strip_prefix(STEP) {
+                Some(name) => {
+                    let count = tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+                    let [count] = count[..] else {
+                        return refuse(format!("`{key}` is not a single number"));
+                    };
+                    steps.insert(name.to_owned(), count as u64);
+                }
+                None => {
+                    moments.insert(key.clone(), tensor.clone());
+                }
+            }
+        }
+        let slots = split(optimizer, &KINDS, &moments)?;
+        if !steps.keys().eq(moments.keys().filter_map(|key| key.strip_prefix("exp_avg."))) {
+            return refuse("steps and moments are not of the same parameters".to_owned());
+        }
+        match <[Slots; 2]>::try_from(slots) {
+            Ok([first, second]) => Ok(Self { first, second, steps }),
+            Err(_) => refuse("it has not two moments".to_owned()),
+        }
+    }
+}

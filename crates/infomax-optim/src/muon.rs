@@ -1,0 +1,332 @@
+//! Orthogonalized momentum.
+
+use crate::adamw::check_moments;
+use crate::config::check_lr;
+use crate::error::check;
+use crate::groups::{Groups, matches, pattern};
+use crate::moments::Moments;
+use crate::slots::{Slots, split};
+use crate::{Error, Gradients, Optimizer, ParamGroup, Result};
+use candle_core::{DType, Tensor};
+use glob::Pattern;
+use infomax_core::{Param, ParamKind, Params};
+use infomax_kernels::{linear, update};
+use std::collections::BTreeMap;
+
+/// How the step of [`Muon`] depends on the shape of a matrix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum MuonScale {
+    /// Keller Jordan's code: `sqrt(max(1, rows / columns))` of the last two dimensions of the parameter, so 1 for a
+    /// square convolution kernel.
+    #[default]
+    Original,
+    /// `0.2 sqrt(max(rows, columns))` of the flattened matrix (arXiv 2502.16982): the size of AdamW's steps, so that
+    /// its learning rates and weight decays can be kept.
+    MatchRms,
+}
+
+/// The settings of [`Muon`].
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct MuonConfig {
+    /// The factor `mu` of the momentum, in `[0, 1)`.
+    pub momentum: f64,
+    /// Whether the direction looks ahead (Nesterov).
+    pub nesterov: bool,
+    /// The number of Newton-Schulz iterations.
+    pub ns_steps: usize,
+    /// How a step depends on the shape of a matrix.
+    pub scale: MuonScale,
+    /// The decoupled weight decay of all parameters: each step multiplies one by `1 - lr weight_decay`.
+    pub weight_decay: f64,
+    /// Patterns of the names of matrices that AdamW changes nevertheless: embeddings, stems of patches, classifiers.
+    pub adamw_match: Vec<String>,
+    /// The learning rate of AdamW as a part of `lr`.
+    pub adamw_lr_factor: f64,
+    /// AdamW's factor of the running mean of the gradient, in `[0, 1)`.
+    pub adamw_beta1: f64,
+    /// AdamW's factor of the running mean of the squared gradient, in `[0, 1)`.
+    pub adamw_beta2: f64,
+    /// Added to the root of AdamW's second moment.
+    pub adamw_eps: f64,
+    /// Whether biases and normalization parameters are exempt from the decay.
+    pub exclude_bias_and_norm: bool,
+    /// Settings of their own for parameters by a pattern of their names: `match`, `lr_factor`, `weight_decay`.
+    pub groups: Vec<ParamGroup>,
+}
+
+/// What AdamW changes though it is a matrix, unless configured otherwise.
+const ADAMW_MATCH: [&str; 5] = ["*embed*", "head.*", "*_head.*", "fc.*", "classifier.*"];
+
+impl Default for MuonConfig {
+    /// Those of Keller Jordan's code: momentum 0.95 with Nesterov's direction, 5 iterations; for the rest AdamW
+    /// with betas 0.9 and 0.95, eps 1e-10 and 3e-4 where Muon has its 0.02.
+    fn default() -> Self {
+        Self {
+            momentum: 0.95,
+            nesterov: true,
+            ns_steps: 5,
+            scale: MuonScale::Original,
+            weight_decay: 0.0,
+            adamw_match: ADAMW_MATCH.map(str::to_owned).to_vec(),
+            adamw_lr_factor: 0.015,
+            adamw_beta1: 0.9,
+            adamw_beta2: 0.95,
+            adamw_eps: 1e-10,
+            exclude_bias_and_norm: true,
+            groups: Vec::new(),
+        }
+    }
+}
+
+/// Orthogonalized momentum for the matrices of a network, AdamW for the rest, as Keller Jordan's
+/// `MuonWithAuxAdam` (<https://github.com/KellerJordan/Muon>, commit 00ba60d):
+///
+/// `m <- m + (1 - mu)(g - m)`, `u = g + mu (m - g)` (Nesterov; else `m`), `p <- (1 - lr wd) p - lr s O(u)`,
+///
+/// with [`orthogonalize`] for `O` and [`MuonScale`] for `s`. A learning rate of 0.02 is usual.
+///
+/// **Which parameter goes where.** Orthogonalized is every parameter of kind `Weight` with at least two dimensions
+/// that none of the patterns `adamw_match` matches, flattened to `(first dimension, rest)`: linear maps and
+/// convolution kernels. AdamW, with the rate `lr adamw_lr_factor`, takes the rest: biases, scales and shifts of
+/// normalizations, class tokens and positions; depthwise kernels `(C, 1, R, S)`, which are `C` filters and not a
+/// map between channels; matrices of one row or column; and what the patterns match. [`Muon::is_orthogonalized`]
+/// answers for one parameter. Patterns other than the default ones must match something.
+///
+/// **Numerics.** Parameters of f32 and below are orthogonalized in f32 (the reference: bf16), of f64 in f64.
+#[derive(Debug)]
+pub struct Muon {
+    config: MuonConfig,
+    groups: Groups,
+    patterns: Vec<Pattern>,
+    momentum: Slots,
+    moments: Moments,
+}
+
+impl Muon {
+    /// An optimizer without state yet.
+    ///
+    /// # Errors
+    /// A setting that is out of its range.
+    pub fn new(config: MuonConfig) -> Result<Self> {
+        check("momentum", config.momentum, 0.0..1.0, "the momentum must be in [0, 1)")?;
+        check("ns_steps", config.ns_steps as f64, 1.0..=100.0, "there are 1 to 100 iterations")?;
+        check("weight_decay", config.weight_decay, 0.0.., "the weight decay must be at least 0")?;
+        let reason = "the factor of the learning rate must be at least 0";
+        check("adamw_lr_factor", config.adamw_lr_factor, 0.0.., reason)?;
+        check_moments(config.adamw_beta1, config.adamw_beta2, config.adamw_eps).map_err(
+            |error| match error {
+                Error::Config { key, value, reason } => {
+                    Error::Config { key: format!("adamw_{key}"), value, reason }
+                }
+                other => other,
+            },
+        )?;
+        let patterns = config.adamw_match.iter().map(|text| pattern("adamw_match", text));
+        let (patterns, groups) = (patterns.collect::<Result<_>>()?, Groups::new(&config.groups, false)?);
+        Ok(Self { config, groups, patterns, momentum: Slots::new("momentum"), moments: Moments::new() })
+    }
+
+    /// Whether a parameter is orthogonalized; AdamW changes it otherwise.
+    pub fn is_orthogonalized(&self, name: &str, param: &Param) -> bool {
+        let dims = param.var.dims();
+        let [rows, rest @ ..] = dims else { return false };
+        let columns: usize = rest.iter().product();
+        let depthwise = dims.len() > 2 && rest.first() == Some(&1);
+        param.kind == ParamKind::Weight
+            && !rest.is_empty()
+            && *rows > 1
+            && columns > 1
+            && !depthwise
+            && !self.patterns.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// The orthogonalized direction of a momentum, in the shape of the parameter, with its scale.
+    fn direction(&self, m: &Tensor, g: &Tensor) -> Result<(Tensor, f64)> {
+        let u = if self.config.nesterov {
+            let u = g.contiguous()?.copy()?;
+            update::lerp(&u, self.config.momentum, m)?;
+            u
+        } else {
+            m.clone()
+        };
+        let flat = u.flatten_from(1)?;
+        let (rows, columns) = flat.dims2()?;
+        let scale = match self.config.scale {
+            MuonScale::Original => match *u.dims() {
+                [.., rows, columns] => (rows as f64 / columns as f64).max(1.0).sqrt(),
+                _ => 1.0,
+            },
+            MuonScale::MatchRms => 0.2 * (rows.max(columns) as f64).sqrt(),
+        };
+        Ok((orthogonalize(&flat, self.config.ns_steps)?.reshape(u.dims())?, scale))
+    }
+}
+
+impl Optimizer for Muon {
+    fn step(&mut self, params: &Params, grads: &Gradients, lr: f64) -> Result<()> {
+        check_lr(lr)?;
+        self.check(params)?;
+        let MuonConfig { momentum, weight_decay, exclude_bias_and_norm, .. } = self.config;
+        let MuonConfig { adamw_lr_factor, adamw_beta1, adamw_beta2, adamw_eps, .. } = self.config;
+        for (name, param) in params.trainable() {
+            let Some(g) = grads.get(&name) else { continue };
+            let at = self.groups.of((&name, &param), lr, weight_decay, exclude_bias_and_norm);
+            let p = param.var.as_tensor();
+            if self.is_orthogonalized(&name, &param) {
+                let m = self.momentum.get(&name, &param.var)?;
+                update::lerp(&m, 1.0 - momentum, g)?;
+                let (o, scale) = self.direction(&m, g)?;
+                update::axpy(p, 1.0 - at.lr * at.decay, -at.lr * scale, &o.to_dtype(p.dtype())?)?;
+            } else {
+                let lr = at.lr * adamw_lr_factor;
+                let m = self.moments.advance(&name, &param.var, g, (adamw_beta1, adamw_beta2))?;
+                let (keep, rate) = (1.0 - lr * at.decay, lr / m.correction);
+                update::adam_step(p, keep, rate, m.root, adamw_eps, &m.first, &m.second)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut state = BTreeMap::new();
+        self.momentum.save(&mut state)?;
+        self.moments.save(&mut state)?;
+        Ok(state)
+    }
+
+    fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
+        let (momentum, moments): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            state.iter().map(|(k, v)| (k.clone(), v.clone())).partition(|(k, _)| k.starts_with("momentum."));
+        // AdamW's part is read first: what is none of its keys is an error that leaves everything as it was.
+        let moments = Moments::load("muon", &moments)?;
+        if let Some(momentum) = split("muon", &["momentum"], &momentum)?.pop() {
+            (self.momentum, self.moments) = (momentum, moments);
+        }
+        Ok(())
+    }
+
+    fn name(&self) -> &'static str {
+        "muon"
+    }
+
+    fn check(&self, params: &Params) -> Result<()> {
+        self.groups.check(params)?;
+        for pattern in self.patterns.iter().filter(|p| !ADAMW_MATCH.contains(&p.as_str())) {
+            matches("adamw_match", pattern, params)?;
+        }
+        for (name, param) in params.trainable() {
+            // The other state would begin anew without a word.
+            let problem = match self.is_orthogonalized(&name, &param) {
+                true if self.moments.has(&name) => "AdamW's moments, but is orthogonalized now",
+                false if self.momentum.has(&name) => "a momentum to orthogonalize, but goes to AdamW now",
+                _ => continue,
+            };
+            let problem = format!("`{name}` has {problem} (adamw_match differs)");
+            return Err(Error::State { optimizer: "muon", problem });
+        }
+        Ok(())
+    }
+
+    fn set_weight_decay(&mut self, weight_decay: f64) -> Result<()> {
+        check("weight_decay", weight_decay, 0.0.., "the weight decay must be at least 0")?;
+        self.config.weight_decay = weight_decay;
+        Ok(())
+    }
+
+    fn set_momentum(&mut self, momentum: f64) -> Result<()> {
+        check("momentum", momentum, 0.0..1.0, "the momentum must be in [0, 1)")?;
+        self.config.momentum = momentum;
+        Ok(())
+    }
+}
+
+/// Approximately `U V^T` of a matrix `G = U S V^T`, by Newton-Schulz iterations of the fifth order
+/// (Jordan et al., 2024, <https://kellerjordan.github.io/posts/muon/>):
+///
+/// `X = G / (||G|| + 1e-7)`, then `X <- a X + (b A + c A^2) X` with `A = X X^T` and
+/// `(a, b, c) = (3.4445, -4.7750, 2.0315)`.
+///
+/// These coefficients lift small singular values fast instead of converging: after 5 iterations the singular values
+/// lie in about 0.7 to 1.2, those below 1e-3 of the norm lower. `G` of shape `(rows, columns)` is f64, or is computed in f32,
+/// and the result has the type of the computation; a matrix of zeros stays one.
+///
+/// # Errors
+/// A tensor that is no matrix, or has no elements.
+pub fn orthogonalize(g: &Tensor, steps: usize) -> Result<Tensor> {
+    const A: f64 = 3.4445;
+    const B: f64 = -4.7750;
+    const C: f64 = 2.0315;
+    let (rows, columns) = g.dims2()?;
+    let wide = if g.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+    let g = g.detach().to_dtype(wide)?;
+    // The products are of the smaller side.
+    let g = if rows > columns { g.t()?.contiguous()? } else { g.contiguous()? };
+    let norm = update::sum_squares(&g, 0.0, &g)?.sqrt();
+    let mut x = (g / (norm + 1e-7))?;
+    for _ in 0..steps {
+        let a = linear(&x, &x, None)?;
+        let b = ((&a * B)? + (linear(&a, &a, None)? * C)?)?;
+        x = ((&x * A)? + linear(&b, &x.t()?.contiguous()?, None)?)?;
+    }
+    Ok(if rows > columns { x.t()?.contiguous()? } else { x })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Var};
+    use infomax_testing::spread;
+
+    #[test]
+    fn singular_values_come_near_to_one_on_every_shape() {
+        for dims in [[4, 9], [9, 4], [6, 6]] {
+            let o = orthogonalize(&spread(&dims, 3, 2.0), 5).unwrap();
+            let o = if dims[0] > dims[1] { o.t().unwrap().contiguous().unwrap() } else { o };
+            let gram = o.matmul(&o.t().unwrap()).unwrap();
+            let n = gram.dims()[0];
+            // The trace is the sum of the squared singular values, and the square's that of their fourth powers.
+            let trace = |t: &Tensor| -> f64 {
+                (0..n).map(|i| t.get(i).unwrap().get(i).unwrap().to_scalar::<f64>().unwrap()).sum::<f64>()
+                    / n as f64
+            };
+            let (second, fourth) = (trace(&gram), trace(&gram.matmul(&gram).unwrap()));
+            assert!((0.5..1.5).contains(&second), "{dims:?}: {second}");
+            assert!(
+                fourth - second * second < 0.2,
+                "{dims:?}: spread of squares {}",
+                fourth - second * second
+            );
+        }
+        let zeros = Tensor::zeros((3, 4), DType::F32, &Device::Cpu).unwrap();
+        assert_eq!(orthogonalize(&zeros, 5).unwrap().to_vec2::<f32>().unwrap(), [[0.0; 4]; 3]);
+    }
+
+    #[test]
+    fn parameters_go_where_the_documentation_says() {
+        let muon = Muon::new(MuonConfig::default()).unwrap();
+        let goes = |name: &str, dims: &[usize], kind| {
+            let var = Var::zeros(dims, DType::F32, &Device::Cpu).unwrap();
+            muon.is_orthogonalized(name, &Param { var, kind })
+        };
+        use ParamKind::{Bias, Norm, Weight};
+        for (name, dims, kind, expected) in [
+            ("encoder.conv1.weight", &[8, 3, 3, 3][..], Weight, true),
+            ("encoder.blocks.0.mlp.fc1.weight", &[32, 8], Weight, true),
+            ("projector.0.weight", &[16, 8], Weight, true),
+            ("encoder.features.1.0.block.0.weight", &[8, 1, 7, 7], Weight, false),
+            ("encoder.patch_embed.proj.weight", &[8, 3, 4, 4], Weight, false),
+            ("fc.weight", &[10, 8], Weight, false),
+            ("lm_head.weight", &[10, 8], Weight, false),
+            ("row.weight", &[1, 8], Weight, false),
+            ("conv1.bias", &[8], Bias, false),
+            ("encoder.cls_token", &[1, 4, 8], Norm, false),
+        ] {
+            assert_eq!(goes(name, dims, kind), expected, "{name}");
+        }
+    }
+}
