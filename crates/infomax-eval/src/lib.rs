@@ -15,3 +15,9 @@ pub use knn::{KnnConfig, KnnReport, knn};
 pub use probe::{LinearProbeConfig, ProbeReport, linear_probe};
 pub use spectrum::{Spectrum, spectrum};
 pub use uniformity::uniformity;
+pub use {candle_core, infomax_core};
+
+/// The examples of the README run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -41,3 +41,8 @@ pub use resnet::{Precision, ResNet, ResNetConfig, Stem};
 pub use scope::Scope;
 pub use vit::{Vit, VitConfig, VitPool};
 pub use {candle_core, infomax_core};
+
+/// The examples of the README run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

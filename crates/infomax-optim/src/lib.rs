@@ -46,3 +46,8 @@ pub use grads::Gradients;
 pub use lars::{Lars, LarsConfig, LarsForm};
 pub use schedule::{Schedule, ScheduleConfig, ScheduleKind};
 pub use sgd::{Sgd, SgdConfig};
+
+/// The examples of the README run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
