@@ -186,11 +186,12 @@ fn write_package(
 }
 
 /// The workspace of these packages. `debug = false` as in ours, so that what both need is built once.
-fn manifest(members: &[String], libraries: &[(String, PathBuf)]) -> String {
-    let members: Vec<String> = members.iter().map(|name| format!("{name:?}")).collect();
+fn manifest(taken: &[String], libraries: &[(String, PathBuf)]) -> String {
+    let members: Vec<String> = taken.iter().map(|name| format!("{name:?}")).collect();
     let mut text = format!("[workspace]\nresolver = \"3\"\nmembers = [{}]\n\n", members.join(", "));
     text += &format!("{PROFILE}debug = false\n\n[patch.crates-io]\n");
-    for (name, folder) in libraries {
+    // Cargo warns of a patch that nothing asks for.
+    for (name, folder) in libraries.iter().filter(|(name, _)| taken.contains(name)) {
         text += &format!("{name} = {{ path = {:?} }}\n", folder.to_string_lossy());
     }
     text
@@ -238,7 +239,8 @@ mod tests {
 
     #[test]
     fn the_project_takes_our_crates_in_place_of_the_registry() {
-        let libraries = [("infomax-x".to_owned(), PathBuf::from("here"))];
+        let library = |name: &str| (name.to_owned(), PathBuf::from("here"));
+        let libraries = [library("infomax-x"), library("infomax-y")];
         let text = manifest(&["infomax-x".to_owned()], &libraries);
         assert!(text.contains("members = [\"infomax-x\"]"));
         assert!(text.ends_with("[patch.crates-io]\ninfomax-x = { path = \"here\" }\n"));
