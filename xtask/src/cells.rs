@@ -25,6 +25,10 @@ pub(crate) enum Step {
     Built(&'static str, Vec<String>),
     /// The unsafe code under the tools of `memory`, inside this process.
     Memory,
+    /// The examples of the READMEs outside of the workspace: `readmes`, inside this process.
+    Readmes,
+    /// The packages as the registry would take them: `package`, inside this process.
+    Package,
 }
 
 /// One cell: a name to ask for, what it shows, and how.
@@ -113,6 +117,18 @@ pub(crate) fn cells(crates: &[String]) -> Vec<Cell> {
             "--target-dir",
             "target/own-term",
         ])],
+    });
+    cells.push(Cell {
+        name: "readmes".to_owned(),
+        what: "the examples of each README build and run in a project outside of the workspace".to_owned(),
+        stage: Stage::Full,
+        steps: vec![Step::Readmes],
+    });
+    cells.push(Cell {
+        name: "package".to_owned(),
+        what: "every crate can be packaged, with its README and its licences".to_owned(),
+        stage: Stage::Full,
+        steps: vec![Step::Package],
     });
     cells.push(Cell {
         name: "memory".to_owned(),

@@ -102,6 +102,8 @@ fn run_step(ws: &Workspace, step: &Step) -> Result<()> {
         Step::Tidy => tidy::run(ws),
         Step::Built(name, args) => run_built(ws, name, args),
         Step::Memory => crate::memory::run(ws),
+        Step::Readmes => crate::readmes::run(ws),
+        Step::Package => crate::package::run(ws),
     }
 }
 

@@ -97,7 +97,8 @@ fn walk(dir: &Path, top: bool, found: &mut Vec<PathBuf>) -> Result<()> {
                 continue;
             }
             walk(&path, false, found)?;
-        } else if entry.file_type()?.is_file() {
+        } else if entry.file_type()?.is_file() && name != ".git" {
+            // `.git` is a file in a work tree beside the repository, with a path of the machine.
             found.push(path);
         }
     }

@@ -66,3 +66,11 @@ pub use recipe::{
 };
 pub use render::Scratch;
 pub use series::{Mask, MaskAxis, MaskStep, Series, SeriesAugmenter, SeriesParams, SeriesRecipe, SeriesView};
+
+// The generators that views are drawn from, in the versions that this crate takes.
+pub use {rand, rand_chacha};
+
+/// The examples of the README run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

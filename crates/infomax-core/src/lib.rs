@@ -23,7 +23,7 @@ mod pass;
 mod source;
 mod views;
 
-pub use candle_core;
+pub use {candle_core, rand, rand_chacha};
 
 pub use collective::{Collective, Local, Replica, replicas};
 pub use error::{Error, Result};
@@ -34,3 +34,8 @@ pub use params::{Init, Param, ParamBuilder, ParamKind, Params};
 pub use pass::{Mode, Pass};
 pub use source::{Batch, BatchSource, Cut, Position, SourceStats, View, ViewKind};
 pub use views::{Embeddings, LocalMap, Views};
+
+/// The examples of the README run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -36,6 +36,7 @@ mod rows;
 
 #[cfg(feature = "cuda")]
 pub use batch_norm::{batch_norm_eval, batch_norm_train};
+pub use candle_core;
 #[cfg(feature = "cudnn")]
 pub use conv::conv2d;
 #[cfg(feature = "cudnn")]

@@ -61,3 +61,9 @@ pub use shapes::{Shape, Shapes, ShapesConfig, Split};
 pub use shards::ParquetShards;
 pub use shards::TarShards;
 pub use zip_member::read_member;
+pub use {candle_core, infomax_augment, infomax_core};
+
+/// The examples of the README run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -45,3 +45,9 @@ pub use estimate::{Bracket, Doubt, Estimate, Interval, Resampling};
 pub use geometry::uniformity;
 pub use probe::{KnnConfig, KnnReport, LinearProbeConfig, ProbeReport, knn, linear_probe};
 pub use spectrum::{Spectrum, spectrum};
+pub use {candle_core, infomax_core};
+
+/// The examples of the README run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -18,6 +18,7 @@ mod tests;
 mod types;
 pub mod update;
 
+pub use candle_core;
 pub use error::{Error, Result};
 pub use images::{BatchStats, Blocked, ConvNorm, ResidualOutput, ResidualUnit, Shortcut};
 pub use infomax_simd::{Isa, MachineLimits};

@@ -28,3 +28,8 @@ pub use resnet9::{ResNet9, ResNet9Config};
 pub use scope::Scope;
 pub use vit::{Vit, VitConfig, VitPool};
 pub use {candle_core, infomax_core};
+
+/// The examples of the README run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

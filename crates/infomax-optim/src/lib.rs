@@ -48,3 +48,8 @@ pub use muon::{Muon, MuonConfig, MuonScale, orthogonalize};
 pub use schedule::{Schedule, ScheduleConfig, ScheduleKind};
 pub use sgd::{Sgd, SgdConfig};
 pub use vars::{NamedVars, kind_of, params};
+
+/// The examples of the README run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

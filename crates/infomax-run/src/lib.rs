@@ -50,3 +50,12 @@ pub use images::Images;
 pub use observer::{Plan, RunObserver, Silent};
 pub use opened::UseOptions;
 pub use pretrain::{Options, Outcome, pretrain, pretrain_with};
+pub use {
+    candle_core, infomax_augment, infomax_core, infomax_data, infomax_eval, infomax_losses, infomax_models,
+    infomax_optim, infomax_train,
+};
+
+/// The examples of the README run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

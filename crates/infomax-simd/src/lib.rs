@@ -33,6 +33,7 @@ mod vectors;
 mod x86;
 
 pub use element::{Stored, Values};
+pub use half;
 pub use isa::Isa;
 pub use lanes::{
     Arith, Fused, Plain, Real, Task, WIDTH, add_rows, chunked, chunked2, max, rows_per_task, run, sum,
@@ -40,7 +41,7 @@ pub use lanes::{
 pub use limits::MachineLimits;
 pub use vectors::{Float, Kernel, Portable, Scratch, Shared, Simd, filled, grow};
 
-/// The example of the README runs as a test.
+/// The examples of the README run as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -5,6 +5,7 @@
 mod close;
 mod gradcheck;
 
+pub use candle_core;
 pub use close::{Tolerance, assert_close, max_error};
 pub use gradcheck::{GradCheck, assert_all_grads, gradcheck};
 
@@ -37,3 +38,8 @@ pub fn read_npy(path: impl AsRef<std::path::Path>) -> candle_core::Result<Tensor
     let path = path.as_ref();
     Tensor::read_npy(path).map_err(|e| e.context(format!("reading {}", path.display())))
 }
+
+/// The examples of the README run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -31,3 +31,9 @@ pub use monitor::{EmbeddingStats, Health, HealthState};
 pub use observer::{EpochSummary, Observer, Silent};
 pub use run_dir::{Found, RunDir};
 pub use trainer::{Identity, Outcome, Parts, Resumed, Trainer};
+pub use {candle_core, infomax_core, infomax_optim};
+
+/// The examples of the README run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

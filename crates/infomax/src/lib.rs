@@ -84,3 +84,8 @@ pub mod prelude {
     };
     pub use infomax_losses::ObjectiveConfig;
 }
+
+/// The examples of the README run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

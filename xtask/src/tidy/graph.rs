@@ -149,7 +149,7 @@ pub(super) fn features(metadata: &Value) -> Vec<Finding> {
 }
 
 /// Two versions of the tensor crate are two types called `Tensor`.
-pub(super) fn one_version(lock: &str, name: &str) -> Vec<Finding> {
+pub(crate) fn one_version(lock: &str, name: &str) -> Vec<Finding> {
     let line = format!("name = \"{name}\"");
     match lock.lines().filter(|l| l.trim() == line).count() {
         1 => vec![],

@@ -15,6 +15,9 @@ use std::fs;
 use anyhow::{Context, Result, bail};
 
 use crate::workspace::Workspace;
+use crate::{package, readmes};
+
+pub(crate) use graph::one_version;
 
 /// One violation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +53,17 @@ pub(crate) fn run(ws: &Workspace) -> Result<()> {
     let lock = fs::read_to_string(ws.root().join("Cargo.lock")).context("could not read Cargo.lock")?;
     let mut findings = graph::edges(&metadata);
     findings.extend(graph::features(&metadata));
-    findings.extend(graph::one_version(&lock, "candle-core"));
+    for name in ["candle-core", "candle-nn"] {
+        findings.extend(graph::one_version(&lock, name));
+    }
+    for (name, fault) in package::check(&metadata, |path| path.exists()) {
+        findings.push(Finding::new(&name, 0, fault));
+    }
+    for (name, folder) in readmes::libraries(&metadata) {
+        // One that is missing is a finding of the line above.
+        let text = fs::read_to_string(folder.join("README.md")).unwrap_or_default();
+        findings.extend(readmes::check(&name, &text).into_iter().map(|f| Finding::new(&name, 0, f)));
+    }
     let (mut sources, mut long) = (Vec::new(), Vec::new());
     for path in ws.files()? {
         let name = ws.relative(&path);
