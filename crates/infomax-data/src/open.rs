@@ -453,7 +453,8 @@ fn names(path: &Path) -> Result<Names> {
     for entry in std::fs::read_dir(path).map_err(|e| open_error(path, e))?.take(MANY) {
         let entry = entry.map_err(|e| open_error(path, e))?;
         if is_clutter(entry.file_name().as_encoded_bytes()) {
-            names.clutter += 1;
+            // What was unpacked beside a compressed shard is ours.
+            names.clutter += usize::from(!entry.file_name().as_encoded_bytes().ends_with(b".unpacked"));
             continue;
         }
         let kind = entry.file_type().map_err(|e| open_error(path, e))?;

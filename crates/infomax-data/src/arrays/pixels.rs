@@ -135,7 +135,7 @@ pub(super) fn judge(
 fn advice(low: f64, high: f64) -> String {
     let hint = if !low.is_finite() || !high.is_finite() {
         "no number is finite"
-    } else if low < 0.0 && low >= -1.01 && high <= 1.01 {
+    } else if (-1.01..0.0).contains(&low) && high <= 1.01 {
         "numbers from -1 to 1 become images by (x + 1) / 2"
     } else if low < 0.0 {
         "normalized images become images again by x * std + mean"
