@@ -51,6 +51,13 @@ pub(crate) fn text(evaluation: &Evaluation) -> String {
         (Some(why), _) => format!("No probe: {why}. The encoder: {encoder}.\n"),
     };
     text += &table(&header, &rows);
+    let (train, test) = (evaluation.unlabeled_train, evaluation.unlabeled_test);
+    if evaluation.no_probe.is_none() && train + test > 0 {
+        text += &format!(
+            "\nleft out of the probes: {train} training images without a label, {test} held-out images without one or of \
+             a class that no training image has"
+        );
+    }
     if !evaluation.protocol.is_empty() {
         text += &format!("\n{}", evaluation.protocol);
     }

@@ -146,7 +146,7 @@ fn pretrain_takes_cifar() {
     let evaluation = &report["evaluation"];
     assert_eq!(
         (&evaluation["train_images"], &evaluation["test_images"], &evaluation["classes"]),
-        (&30.into(), &12.into(), &10.into())
+        (&30.into(), &12.into(), &3.into())
     );
     let run = report["run"].as_str().unwrap();
     let metrics = fs::read_to_string(dir.path().join(run).join("metrics.jsonl")).unwrap();
@@ -236,6 +236,61 @@ fn an_image_found_damaged_in_a_run_is_replaced_and_named() {
     let strict = pretrain(dir.path(), "set", &[&none[..], &["--strict"]].concat());
     assert_eq!(strict.status.code(), Some(1));
     assert!(text(&strict.stderr).contains("24.png"), "{}", text(&strict.stderr));
+}
+
+/// Images without a label are trained on and left out of the probes; numbers of classes with gaps cost nothing; a
+/// class that is missing in the test part, or that is only there, is said before training.
+#[test]
+fn probes_take_what_has_a_label_and_say_what_they_leave_out() {
+    let dir = TempDir::new().unwrap();
+    let folder = dir.path().join("set");
+    let write = |name: &str, i: usize| {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, png(i)).unwrap();
+    };
+    for i in 0..30 {
+        write(&format!("Training/{}/{i}.png", ["5", "200000", "red"][i % 3]), i);
+    }
+    for i in 0..8 {
+        write(&format!("Testing/{}/{i}.png", ["5", "200000"][i % 2]), i + i / 2);
+    }
+    write("Training/none.png", 0);
+    write("Training/none2.png", 1);
+    write("Testing/blue/0.png", 2);
+    write("Testing/loose.png", 2);
+    let output = pretrain(dir.path(), "set", &[]);
+    let evaluation = trained(&output, 4)["evaluation"].clone();
+    let count = |key: &str| evaluation[key].as_u64().unwrap();
+    assert_eq!((count("train_images"), count("test_images"), count("classes")), (32, 8, 3));
+    assert_eq!((count("unlabeled_train"), count("unlabeled_test")), (2, 2));
+    assert!(evaluation["rows"][0]["linear"].is_number(), "{evaluation}");
+    let said = text(&output.stderr);
+    let log = fs::read_to_string(dir.path().join("runs/001-vicreg-set/log.txt")).unwrap();
+    for words in [
+        "2 of 32 training images have no label",
+        "none.png",
+        "1 of 10 held-out images have no label",
+        "1 of 3 classes have no held-out image (red)",
+        "1 held-out images are of classes that no training image has (blue)",
+    ] {
+        assert!(log.contains(words), "{words}: {log}\n{said}");
+    }
+    let info = json(&infomax(dir.path(), &["data", "info", "set", "--json"]));
+    assert_eq!((&info["parts"][0]["unlabeled"], &info["parts"][1]["images"]), (&2.into(), &10.into()));
+    assert!(info["notes"].is_array());
+
+    // No label anywhere in the held-out part: said, and no error behind the training.
+    fs::remove_dir_all(folder.join("Testing/5")).unwrap();
+    fs::remove_dir_all(folder.join("Testing/200000")).unwrap();
+    fs::remove_dir_all(folder.join("Testing/blue")).unwrap();
+    let report = trained(&pretrain(dir.path(), "set", &[]), 4);
+    let why = report["evaluation"]["no_probe"].as_str().unwrap();
+    assert!(why.contains("have no labels"), "{why}");
+
+    let gone = infomax(dir.path(), &["pretrain", "--quiet", "--set", "data.path=/nope/at/all"]);
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(text(&gone.stderr).contains("/nope/at/all: no such file"), "{}", text(&gone.stderr));
 }
 
 #[test]

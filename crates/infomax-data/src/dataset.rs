@@ -66,6 +66,11 @@ pub trait Dataset: Send + Sync + Debug {
         &[]
     }
 
+    /// What the user should know of the source: what was passed over, guessed or is ambiguous; a sentence each.
+    fn notes(&self) -> &[String] {
+        &[]
+    }
+
     /// The least and the largest size of an image, where they are known.
     fn sizes(&self) -> Option<SizeRange> {
         None
@@ -77,6 +82,12 @@ pub trait Dataset: Send + Sync + Debug {
     /// A loader then shuffles the runs, and samples within a few of them, instead of all samples at once.
     fn blocks(&self) -> &[usize] {
         &[]
+    }
+
+    /// How many of the runs of [`Dataset::blocks`] a loader mixes with each other: as many as are kept in memory
+    /// anyway. It follows from the data alone, so that no setting of the machine changes an epoch.
+    fn mixed_blocks(&self) -> usize {
+        8
     }
 
     /// One line on what this is: counts, classes, sizes.
@@ -286,12 +297,20 @@ impl Dataset for Subset {
         self.inner.skipped()
     }
 
+    fn notes(&self) -> &[String] {
+        self.inner.notes()
+    }
+
     fn sizes(&self) -> Option<SizeRange> {
         self.inner.sizes()
     }
 
     fn blocks(&self) -> &[usize] {
         &self.blocks
+    }
+
+    fn mixed_blocks(&self) -> usize {
+        self.inner.mixed_blocks()
     }
 
     fn describe(&self) -> String {

@@ -35,6 +35,11 @@ pub(crate) trait Store: Send + Sync + Debug {
     fn blocks(&self) -> &[usize] {
         &[]
     }
+
+    /// See [`Dataset::mixed_blocks`].
+    fn mixed_blocks(&self) -> usize {
+        8
+    }
 }
 
 /// A data set of encoded images.
@@ -44,6 +49,9 @@ pub(crate) struct Encoded<S> {
     pub(crate) classes: Vec<String>,
     pub(crate) skipped: Vec<Skipped>,
     pub(crate) sizes: Option<SizeRange>,
+    pub(crate) notes: Vec<String>,
+    /// Whether images are turned as their EXIF data ask.
+    upright: bool,
     name: String,
     format: &'static str,
     limits: Limits,
@@ -51,10 +59,12 @@ pub(crate) struct Encoded<S> {
 }
 
 /// What a source found before its images are checked.
+#[derive(Default)]
 pub(crate) struct Found<S> {
     pub(crate) store: S,
     pub(crate) classes: Vec<String>,
     pub(crate) skipped: Vec<Skipped>,
+    pub(crate) notes: Vec<String>,
     /// The number of files that were looked at.
     pub(crate) files: usize,
     pub(crate) format: &'static str,
@@ -63,16 +73,27 @@ pub(crate) struct Found<S> {
 impl<S: Store> Encoded<S> {
     pub(crate) fn new(root: &std::path::Path, found: Found<S>, options: &OpenOptions) -> Result<Self> {
         let limits = options.limits();
-        let checked = verify::verify(found.store, options.verify, limits, options.cache_bytes);
+        let upright = options.exif_orientation;
+        let checked = verify::verify(found.store, options.verify, limits, options.cache_bytes, upright);
         let mut skipped = found.skipped;
         skipped.extend(checked.skipped);
         skipped.sort_by(|a, b| a.path.cmp(&b.path));
         accept(root, checked.store.len(), found.files, &skipped, options.strict)?;
+        let mut notes = found.notes;
+        notes.extend(checked.turned.filter(|_| !upright).map(|(count, first)| {
+            format!(
+                "{count} images have an EXIF orientation that is not applied, as in torchvision (the first: {}); \
+                 data.exif_orientation = true turns them upright",
+                first.display()
+            )
+        }));
         Ok(Self {
             store: checked.store,
             classes: found.classes,
             skipped,
             sizes: checked.sizes,
+            notes,
+            upright,
             name: root.display().to_string(),
             format: found.format,
             limits,
@@ -85,6 +106,14 @@ impl<S: Store> Encoded<S> {
             return Err(Error::Index { index, len: self.store.len(), name: self.name.clone() });
         }
         self.store.read(index).map_err(|source| Error::Io { path: self.store.place(index), source })
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Image, String> {
+        let image = decode::decode(bytes, self.limits)?;
+        match self.upright {
+            true => decode::turn(image, decode::orientation(bytes)),
+            false => Ok(image),
+        }
     }
 
     fn damaged(&self, index: usize, reason: String) -> Error {
@@ -100,7 +129,7 @@ impl<S: Store> Dataset for Encoded<S> {
     fn image(&self, index: usize) -> Result<Image> {
         self.cache.get_or_make(index, || {
             let bytes = self.bytes(index)?;
-            decode::decode(&bytes, self.limits).map_err(|reason| self.damaged(index, reason))
+            self.decode(&bytes).map_err(|reason| self.damaged(index, reason))
         })
     }
 
@@ -114,6 +143,13 @@ impl<S: Store> Dataset for Encoded<S> {
         }
         let bytes = self.bytes(index)?;
         let header = decode::probe(&bytes, self.limits).map_err(|reason| self.damaged(index, reason))?;
+        // What is turned is decoded as a whole.
+        if self.upright && decode::orientation(&bytes) != decode::UPRIGHT {
+            let image = self.decode(&bytes).map_err(|reason| self.damaged(index, reason))?;
+            choose(image.width(), image.height())?;
+            self.cache.keep(index, &image);
+            return Ok(Part { image, x: 0, y: 0 });
+        }
         let (width, height) = (header.width, header.height);
         let wanted = choose(width, height)?;
         if self.cache.has_room(width * height * 3) {
@@ -151,12 +187,20 @@ impl<S: Store> Dataset for Encoded<S> {
         &self.skipped
     }
 
+    fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     fn sizes(&self) -> Option<SizeRange> {
         self.sizes
     }
 
     fn blocks(&self) -> &[usize] {
         self.store.blocks()
+    }
+
+    fn mixed_blocks(&self) -> usize {
+        self.store.mixed_blocks()
     }
 }
 
@@ -195,11 +239,17 @@ macro_rules! delegate_dataset {
             fn skipped(&self) -> &[$crate::Skipped] {
                 self.inner.skipped()
             }
+            fn notes(&self) -> &[String] {
+                self.inner.notes()
+            }
             fn sizes(&self) -> Option<$crate::SizeRange> {
                 self.inner.sizes()
             }
             fn blocks(&self) -> &[usize] {
                 self.inner.blocks()
+            }
+            fn mixed_blocks(&self) -> usize {
+                self.inner.mixed_blocks()
             }
         }
     };

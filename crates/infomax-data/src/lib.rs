@@ -5,7 +5,7 @@
 //! | [`Dataset`] | images by index, with labels where they are known |
 //! | [`open`] | recognizes what lies at a path and opens it, whatever the format |
 //! | [`Shapes`] | a procedural data set that needs no file: shapes under random pose, color, texture, clutter |
-//! | [`ImageFolder`] | JPEG and PNG files below a folder, labeled by sub-folder |
+//! | [`ImageFolder`] | image files below a folder, labeled by sub-folder |
 //! | [`ArrayImages`] | CIFAR, STL-10, MNIST's IDX, NumPy and safetensors arrays, read by position |
 //! | [`TarShards`], `ParquetShards` | WebDataset and Hugging Face shards (feature `parquet`), with random access |
 //! | [`Subset`] | a seeded, class-balanced choice of another data set |
@@ -37,10 +37,14 @@ mod encoded;
 mod error;
 mod eval;
 mod folder;
+mod labels;
 mod loader;
+mod mixing;
 pub mod npy;
 mod open;
 mod options;
+mod passed;
+mod relabeled;
 mod shapes;
 mod shards;
 mod split;
@@ -54,6 +58,7 @@ pub use error::{Error, Result};
 pub use eval::{EvalBatch, EvalLoader, eval_tensors};
 pub use folder::ImageFolder;
 pub use loader::{Damaged, DamagedSamples, Loader, LoaderConfig};
+pub use mixing::Mixing;
 pub use open::{Opened, open};
 pub use options::{FolderOptions, Labels, OpenOptions, Skipped, Verify};
 pub use shapes::{Shape, Shapes, ShapesConfig, Split};

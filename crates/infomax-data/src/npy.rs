@@ -2,6 +2,7 @@
 //!
 //! Format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>
 
+use crate::labels::{NONE, Value, number};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
@@ -15,10 +16,11 @@ pub fn read(path: &Path) -> Result<Tensor> {
     parse(&bytes(path)?).map_err(|reason| damaged(path, reason))
 }
 
-/// Reads a vector of whole numbers that are not negative, of any integer type.
+/// Reads the labels of samples: whole numbers from 0 below `2^32 - 1`, of any type of integers or floating point or
+/// boolean; names, which are numbered in the order of the alphabet; or a one-hot matrix.
 ///
 /// # Errors
-/// As [`read`]; a negative number, one above `2^32 - 1`, or an array that is no vector.
+/// As [`read`]; a sample without a label, and an array that holds no labels.
 pub fn read_labels(path: &Path) -> Result<Vec<u32>> {
     parse_labels(&bytes(path)?).map_err(|reason| damaged(path, format!("it does not hold labels: {reason}")))
 }
@@ -60,6 +62,7 @@ fn damaged(path: &Path, reason: String) -> Error {
 /// The type of the numbers of an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Number {
+    Bool,
     U8,
     I8,
     U16,
@@ -69,36 +72,82 @@ pub(crate) enum Number {
     U64,
     I64,
     F16,
+    /// In safetensors only; NumPy has no such type.
+    Bf16,
     F32,
     F64,
+    /// Bytes, filled up with zeros to this length.
+    Bytes(u32),
+    /// Characters of four bytes each, filled up with zeros to this number.
+    Text(u32),
 }
 
 impl Number {
     pub(crate) fn size(self) -> u64 {
         match self {
-            Self::U8 | Self::I8 => 1,
-            Self::U16 | Self::I16 | Self::F16 => 2,
+            Self::Bool | Self::U8 | Self::I8 => 1,
+            Self::U16 | Self::I16 | Self::F16 | Self::Bf16 => 2,
             Self::U32 | Self::I32 | Self::F32 => 4,
             Self::U64 | Self::I64 | Self::F64 => 8,
+            Self::Bytes(length) => u64::from(length),
+            Self::Text(length) => 4 * u64::from(length),
         }
     }
 
-    /// One number, little-endian, as a label.
-    pub(crate) fn label(self, bytes: &[u8]) -> i64 {
+    /// The bytes of what a byte order applies to.
+    fn word(self) -> usize {
+        match self {
+            Self::Bytes(_) => 1,
+            Self::Text(_) => 4,
+            other => other.size() as usize,
+        }
+    }
+
+    /// One number of floating point, little-endian.
+    pub(crate) fn float(self, bytes: &[u8]) -> f64 {
+        match (self, bytes) {
+            (Self::F16, &[a, b]) => half::f16::from_le_bytes([a, b]).to_f64(),
+            (Self::Bf16, &[a, b]) => half::bf16::from_le_bytes([a, b]).to_f64(),
+            (Self::F32, &[a, b, c, d]) => f64::from(f32::from_le_bytes([a, b, c, d])),
+            (Self::F64, &[a, b, c, d, e, f, g, h]) => f64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            _ => self.whole(bytes) as f64,
+        }
+    }
+
+    /// One element, little-endian, as a label.
+    pub(crate) fn value(self, bytes: &[u8]) -> Value {
+        match self {
+            Self::Bytes(_) => Value::of_text(&String::from_utf8_lossy(bytes)),
+            Self::Text(_) => {
+                let character = |b: &[u8; 4]| char::from_u32(u32::from_le_bytes(*b)).unwrap_or('?');
+                Value::of_text(&bytes.as_chunks::<4>().0.iter().map(character).collect::<String>())
+            }
+            _ if self.is_float() => Value::of_float(self.float(bytes)),
+            _ => Value::of_number(self.whole(bytes)),
+        }
+    }
+
+    /// One whole number, little-endian.
+    pub(crate) fn whole(self, bytes: &[u8]) -> i64 {
         let bits = bytes.iter().rev().fold(0u64, |v, b| v << 8 | u64::from(*b));
         match self {
+            Self::Bool => i64::from(bits != 0),
             Self::U8 | Self::U16 | Self::U32 => bits as i64,
             Self::I8 => i64::from(bits as u8 as i8),
             Self::I16 => i64::from(bits as u16 as i16),
             Self::I32 => i64::from(bits as u32 as i32),
             Self::U64 => i64::try_from(bits).unwrap_or(i64::MAX),
             Self::I64 => bits as i64,
-            Self::F16 | Self::F32 | Self::F64 => i64::MIN,
+            _ => i64::MIN,
         }
     }
 
     pub(crate) fn is_float(self) -> bool {
-        matches!(self, Self::F16 | Self::F32 | Self::F64)
+        matches!(self, Self::F16 | Self::Bf16 | Self::F32 | Self::F64)
+    }
+
+    pub(crate) fn is_text(self) -> bool {
+        matches!(self, Self::Bytes(_) | Self::Text(_))
     }
 }
 
@@ -131,7 +180,7 @@ impl NpyHeader {
         let size = self.number.size() as usize;
         let mut data = data;
         if self.big {
-            data.chunks_exact_mut(size).for_each(<[u8]>::reverse);
+            data.chunks_exact_mut(self.number.word().max(1)).for_each(<[u8]>::reverse);
         }
         if !self.fortran || self.shape.len() < 2 {
             return data;
@@ -144,7 +193,7 @@ impl NpyHeader {
         }
         let mut index = vec![0; dims.len()];
         let mut out = Vec::with_capacity(data.len());
-        for _ in 0..data.len() / size {
+        for _ in 0..data.len() / size.max(1) {
             let at: usize = index.iter().zip(&strides).map(|(i, s)| i * s).sum();
             out.extend_from_slice(&data[at..at + size]);
             for k in (0..index.len()).rev() {
@@ -183,7 +232,8 @@ pub(crate) fn header(bytes: &[u8]) -> Result<NpyHeader, String> {
     // On every machine that this is built for, the native order is the little one.
     let big = descr.starts_with('>');
     let number = match descr.trim_start_matches(['<', '>', '|', '=']) {
-        "u1" | "b1" => Number::U8,
+        "b1" => Number::Bool,
+        "u1" => Number::U8,
         "i1" => Number::I8,
         "u2" => Number::U16,
         "i2" => Number::I16,
@@ -194,10 +244,19 @@ pub(crate) fn header(bytes: &[u8]) -> Result<NpyHeader, String> {
         "f2" => Number::F16,
         "f4" => Number::F32,
         "f8" => Number::F64,
-        _ => {
-            let need = "integers, f2, f4 (float32) and f8 (float64) are read: z.astype(\"float32\")";
-            return Err(format!("a .npy of type `{descr}`; {need}"));
+        "V2" => {
+            let need = "NumPy writes bfloat16 so, without its name; save z.astype(\"float32\")";
+            return Err(format!("a .npy of type `{descr}`: {need}"));
         }
+        other => match (other.split_at_checked(1), other.get(1..).and_then(|n| n.parse().ok())) {
+            (Some(("S" | "a", _)), Some(length @ 1..=4096)) => Number::Bytes(length),
+            (Some(("U", _)), Some(length @ 1..=4096)) => Number::Text(length),
+            _ => {
+                let need = "booleans, integers, text, f2, f4 (float32) and f8 (float64) are read: \
+                            z.astype(\"float32\")";
+                return Err(format!("a .npy of type `{descr}`; {need}"));
+            }
+        },
     };
     let order = entry(text, "fortran_order").ok_or("damaged .npy: no `fortran_order`")?.trim_start();
     let fortran = order.starts_with("True");
@@ -254,14 +313,54 @@ fn parse(bytes: &[u8]) -> Result<Tensor, String> {
 
 fn parse_labels(bytes: &[u8]) -> Result<Vec<u32>, String> {
     let (header, data) = whole(bytes)?;
-    if header.shape.len() != 1 || header.number.is_float() {
-        return Err(format!("a vector of integers is needed, not {:?} of {:?}", header.shape, header.number));
+    let values = label_values(header.number, &header.shape, &data)?;
+    if values.iter().any(|value| matches!(value, Value::Text(_))) {
+        let label = |(i, label): (usize, Result<u32, String>)| match label {
+            Ok(NONE) => Err(format!("sample {i} has no label")),
+            label => label,
+        };
+        return number(&values, &[]).labels.into_iter().enumerate().map(label).collect();
     }
-    let labels = data.chunks_exact(header.number.size() as usize).map(|b| match header.number.label(b) {
-        negative if negative < 0 => Err("a label is negative".to_owned()),
-        label => u32::try_from(label).map_err(|_| "a label is above 2^32 - 1".to_owned()),
-    });
-    labels.collect()
+    let label = |(i, value): (usize, Value)| match value {
+        Value::Number(label) => u32::try_from(label)
+            .ok()
+            .filter(|label| *label != NONE)
+            .ok_or_else(|| format!("the label {label} of sample {i} is above 2^32 - 2")),
+        Value::Wrong(reason) => Err(format!("sample {i}: {reason}")),
+        _ => Err(format!("sample {i} has no label (-1 or NaN; a negative number is none)")),
+    };
+    values.into_iter().enumerate().map(label).collect()
+}
+
+/// The labels of an array whose first axis is that of the samples: one element each, or a one-hot row.
+pub(crate) fn label_values(number: Number, shape: &[u64], data: &[u8]) -> Result<Vec<Value>, String> {
+    let Some((samples, inner)) = shape.split_first() else {
+        return Err("a vector of labels is needed, not a single number".into());
+    };
+    let width = inner.iter().try_fold(1u64, |n, d| n.checked_mul(*d)).unwrap_or(0);
+    let size = number.size() as usize;
+    if width == 1 || (*samples == 1 && inner.len() == 1) {
+        return Ok(data.chunks_exact(size.max(1)).map(|b| number.value(b)).collect());
+    }
+    if width == 0 || inner.len() != 1 || number.is_text() {
+        return Err(format!("a vector, or a one-hot matrix of numbers, is needed, not the shape {shape:?}"));
+    }
+    let row = |(i, row): (usize, &[u8])| {
+        let numbers: Vec<f64> = row.chunks_exact(size).map(|b| number.float(b)).collect();
+        if let Some(other) = numbers.iter().find(|v| **v != 0.0 && **v != 1.0) {
+            return Err(format!("a matrix {shape:?} that is not one-hot: row {i} holds {other}"));
+        }
+        let mut ones = numbers.iter().zip(0i64..).filter(|(v, _)| **v == 1.0).map(|(_, at)| at);
+        match (ones.next(), ones.count()) {
+            (None, _) => Ok(Value::Missing),
+            (Some(at), 0) => Ok(Value::Number(at)),
+            (Some(_), more) => Err(format!(
+                "row {i} of a matrix {shape:?} has {} ones; several labels a sample are not read",
+                more + 1
+            )),
+        }
+    };
+    data.chunks_exact(size * width as usize).enumerate().map(row).collect()
 }
 
 /// The header of version 1.0.
@@ -332,11 +431,25 @@ mod tests {
 
     #[test]
     fn labels_of_every_type() {
-        assert_eq!(Number::U8.label(&[255]), 255);
-        assert_eq!(Number::I8.label(&[255]), -1);
-        assert_eq!(Number::I32.label(&(-7i32).to_le_bytes()), -7);
-        assert_eq!(Number::I64.label(&i64::MIN.to_le_bytes()), i64::MIN);
-        assert_eq!(Number::U64.label(&u64::MAX.to_le_bytes()), i64::MAX);
+        assert_eq!(Number::U8.value(&[255]), Value::Number(255));
+        assert_eq!(Number::I8.value(&[255]), Value::Missing);
+        assert!(matches!(Number::I32.value(&(-7i32).to_le_bytes()), Value::Wrong(_)));
+        assert_eq!(Number::U64.whole(&u64::MAX.to_le_bytes()), i64::MAX);
+        assert_eq!(Number::F16.value(&half::f16::from_f32(3.0).to_le_bytes()), Value::Number(3));
+        assert_eq!(Number::Bf16.value(&half::bf16::from_f32(2.0).to_le_bytes()), Value::Number(2));
+        assert_eq!(Number::F64.value(&f64::NAN.to_le_bytes()), Value::Missing);
+        assert_eq!(Number::Bool.value(&[1]), Value::Number(1));
+        assert_eq!(Number::Bytes(4).value(b"cat\0"), Value::Text("cat".into()));
+        assert_eq!(Number::Text(2).value(&[104, 0, 0, 0, 0xe9, 0, 0, 0]), Value::Text("hé".into()));
+    }
+
+    #[test]
+    fn one_hot_rows_are_labels() {
+        let values = |rows: &[u8], width| label_values(Number::U8, &[rows.len() as u64 / width, width], rows);
+        let (one, two) = (Value::Number(1), Value::Number(2));
+        assert_eq!(values(&[0, 1, 0, 0, 0, 1, 0, 0, 0], 3).unwrap(), [one, two, Value::Missing]);
+        assert!(values(&[0, 1, 1, 1], 2).unwrap_err().contains("2 ones"));
+        assert!(values(&[0, 1, 0, 7], 2).unwrap_err().contains("row 1 holds 7"));
     }
 
     fn file(version: u8, descr: &str, fortran: &str, shape: &str, data: &[u8]) -> Vec<u8> {
@@ -378,7 +491,11 @@ mod tests {
         assert_eq!(parse_labels(&file(1, "|u1", "False", "(2,)", &[200, 1])).unwrap(), [200, 1]);
         let negative = parse_labels(&file(1, "<i8", "False", "(1,)", &bytes(&[-1]))).unwrap_err();
         assert!(negative.contains("negative"));
-        assert!(parse_labels(&file(1, "<f4", "False", "(1,)", &[0; 4])).is_err());
+        assert_eq!(parse_labels(&file(1, "<f4", "False", "(1,)", &[0; 4])).unwrap(), [0]);
+        assert!(parse_labels(&file(1, "<f4", "False", "(1,)", &0.5f32.to_le_bytes())).is_err());
+        assert_eq!(parse_labels(&file(1, "|S3", "False", "(3,)", b"dogcatdog")).unwrap(), [1, 0, 1]);
+        assert_eq!(parse_labels(&file(1, "|b1", "False", "(2, 2)", &[0, 1, 1, 0])).unwrap(), [1, 0]);
+        assert_eq!(parse_labels(&file(1, ">i2", "True", "(2, 1)", &[0, 3, 0, 1])).unwrap(), [3, 1]);
     }
 
     #[test]

@@ -3,8 +3,10 @@
 use crate::arrays::{self, ArrayImages};
 use crate::folder::{ImageFolder, open_error};
 use crate::options::{OpenOptions, Skipped};
+use crate::passed::{Passed, is_clutter, is_image_extension};
+use crate::relabeled::unify;
 use crate::shards::{Packing, TarShards, packing, refused};
-use crate::split::split_of;
+use crate::split::{PARTS, parts_of, split_of};
 use crate::{Dataset, Error, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,6 +20,9 @@ pub struct Opened {
     /// Name and samples of each part: `train`, `test`, `val`, `unlabeled`. There is at least one; a source
     /// without parts is one `train`.
     pub parts: Vec<(&'static str, Arc<dyn Dataset>)>,
+    /// What the user should know of the whole, a sentence each: folders and files beside the parts that are not
+    /// used. Each part has [`Dataset::notes`] of its own.
+    pub notes: Vec<String>,
 }
 
 impl Opened {
@@ -37,13 +42,32 @@ impl Opened {
         test.filter(|data| !data.classes().is_empty()).or_else(|| self.part("val")).or(test)
     }
 
+    /// What the user should know of the whole and of all parts, a sentence each, every sentence once.
+    pub fn notes(&self) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        for (part, note) in self.notes.iter().map(|note| (None, note)).chain(
+            self.parts
+                .iter()
+                .flat_map(|(part, data)| data.notes().iter().map(move |note| (Some(*part), note))),
+        ) {
+            let text = match part {
+                Some(part) if self.parts.len() > 1 => format!("{part}: {note}"),
+                _ => note.clone(),
+            };
+            if !all.contains(&text) {
+                all.push(text);
+            }
+        }
+        all
+    }
+
     /// What was left out of all parts.
     pub fn skipped(&self) -> impl Iterator<Item = &Skipped> {
         self.parts.iter().flat_map(|(_, data)| data.skipped())
     }
 
     fn one(part: &'static str, data: impl Dataset + 'static) -> Self {
-        Self { format: data.format(), parts: vec![(part, Arc::new(data))] }
+        Self { format: data.format(), parts: vec![(part, Arc::new(data))], notes: Vec::new() }
     }
 }
 
@@ -65,11 +89,17 @@ type Parts = Vec<(&'static str, Arc<dyn Dataset>)>;
 /// | a text file | a list of images, see [`ImageFolder::open_list`] |
 /// | another folder | an [`ImageFolder`], or what is in its only sub-folder if that is in this table |
 ///
+/// Names of parts are recognized in any case, and with the words that are used for them: `Training`, `dev`, `eval`.
+/// All parts have the same list of classes: a class has the same number in each of them, also if it is missing in
+/// one.
+///
 /// # Errors
 /// A path that does not exist or holds nothing of this; whatever the source says about its files.
 pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Opened> {
     let path = path.as_ref();
-    open_at(path, options, 0)
+    let mut opened = open_at(path, options, 0)?;
+    unify(&mut opened.parts);
+    Ok(opened)
 }
 
 /// Folders within folders that are looked into; links may lead in a circle.
@@ -82,7 +112,7 @@ fn open_at(path: &Path, options: &OpenOptions, depth: usize) -> Result<Opened> {
     }
     match known_folder(path, options, depth)? {
         Some(opened) => Ok(opened),
-        None => match ImageFolder::open(path, options) {
+        None => match ImageFolder::open_parts(path, options) {
             // Archives beside images are left alone; where there is nothing else, they are what was meant.
             Err(empty @ Error::Empty { damaged: 0, .. }) => {
                 let files = names(path)?.files.into_iter().filter(|file| packing(file).is_some());
@@ -93,7 +123,10 @@ fn open_at(path: &Path, options: &OpenOptions, depth: usize) -> Result<Opened> {
                     None => tar_shards(path, &files, options),
                 }
             }
-            images => Ok(Opened::one("train", images?)),
+            images => {
+                let parts = images?.into_iter().map(|(part, data)| (part, Arc::new(data) as _)).collect();
+                Ok(Opened { format: "image folder", parts, notes: Vec::new() })
+            }
         },
     }
 }
@@ -108,10 +141,14 @@ fn file(path: &Path, options: &OpenOptions) -> Result<Opened> {
         "npy" => arrays_of(path, &with_labels_beside(path), options),
         "npz" | "safetensors" => arrays_of(path, &one, options),
         _ if packing(path) == Some(Packing::Other) => Err(refused(path)),
-        _ if packing(path).is_some() => Ok(Opened::one(part, TarShards::open(path, &one, options)?)),
-        "tar" => Ok(Opened::one(part, TarShards::open(path, &one, options)?)),
+        _ if packing(path).is_some() => tar_shards(path, &one, options),
+        "tar" => tar_shards(path, &one, options),
         "parquet" => parquet(path, vec![(part, one.to_vec())], options),
-        "txt" | "csv" | "tsv" | "lst" => Ok(Opened::one(part, ImageFolder::open_list(path, options)?)),
+        "txt" | "csv" | "tsv" | "lst" => {
+            let parts = ImageFolder::open_list_parts(path, options)?;
+            let parts = parts.into_iter().map(|(told, data)| (told.unwrap_or(part), Arc::new(data) as _));
+            Ok(Opened { format: "image list", parts: parts.collect(), notes: Vec::new() })
+        }
         _ => Err(Error::Decode {
             path: path.to_path_buf(),
             reason:
@@ -125,6 +162,7 @@ fn file(path: &Path, options: &OpenOptions) -> Result<Opened> {
 /// A folder of a known layout.
 fn known_folder(path: &Path, options: &OpenOptions, depth: usize) -> Result<Option<Opened>> {
     let mut parts: Parts = Vec::new();
+    let mut notes = Vec::new();
     let mut add = |part, data: Option<ArrayImages>| {
         if let Some(data) = data {
             parts.push((part, Arc::new(data)));
@@ -152,14 +190,31 @@ fn known_folder(path: &Path, options: &OpenOptions, depth: usize) -> Result<Opti
     let names = names(path)?;
     let idx: Vec<_> = names.files.iter().filter(|f| arrays::is_idx(f)).collect();
     if !idx.is_empty() {
+        let mut used: Vec<(&'static str, &PathBuf)> = Vec::new();
         for file in idx {
             let part = arrays::idx_split(file);
-            // `train-images` may lie there twice, compressed and not.
-            if parts.iter().all(|(p, _)| *p != part) {
-                parts.push((part, Arc::new(arrays::idx(file, options)?)));
+            match used.iter().find(|(p, _)| *p == part) {
+                None => used.push((part, file)),
+                // `train-images` may lie there twice, compressed and not.
+                Some((_, first)) if arrays::idx_stem(first) == arrays::idx_stem(file) => {}
+                Some((_, first)) => {
+                    return Err(Error::Decode {
+                        path: path.to_path_buf(),
+                        reason: format!(
+                            "two sets of images for `{part}`: {} and {}; give the file of the one that is meant, or \
+                             put each set into a folder of its own",
+                            file_name(first),
+                            file_name(file)
+                        ),
+                    });
+                }
             }
         }
-        return finish(path, parts);
+        for (part, file) in used {
+            parts.push((part, Arc::new(arrays::idx(file, options)?)));
+        }
+        notes.extend(names.others(|f| arrays::is_idx(f) || arrays::is_idx_labels(f)));
+        return with_notes(finish(path, parts), notes);
     }
     let by_extension = |extension: &str| -> Vec<PathBuf> {
         let fits = |f: &&PathBuf| f.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
@@ -167,69 +222,120 @@ fn known_folder(path: &Path, options: &OpenOptions, depth: usize) -> Result<Opti
     };
     let shards = by_extension("tar");
     if !shards.is_empty() {
-        return tar_shards(path, &shards, options).map(Some);
+        notes.extend(names.others(|f| shards.contains(f)));
+        return with_notes(tar_shards(path, &shards, options).map(Some), notes);
     }
     let mut shards = by_extension("parquet");
     if shards.is_empty() && path.join("data").is_dir() {
         let inner = self::names(&path.join("data"))?.files;
-        shards = inner.into_iter().filter(|f| f.extension().is_some_and(|e| e == "parquet")).collect();
+        let fits = |f: &PathBuf| f.extension().is_some_and(|e| e.eq_ignore_ascii_case("parquet"));
+        shards = inner.into_iter().filter(fits).collect();
     }
     if !shards.is_empty() {
-        return parquet(path, by_split(&shards), options).map(Some);
+        notes.extend(names.others(|f| shards.contains(f)));
+        return with_notes(parquet(path, by_split(&shards), options).map(Some), notes);
     }
     let arrays: Vec<PathBuf> = names.files.iter().filter(|f| arrays::is_array_file(f)).cloned().collect();
     if !arrays.is_empty() {
-        return arrays_of(path, &arrays, options).map(Some);
+        notes.extend(names.others(|f| arrays::is_array_file(f)));
+        return with_notes(arrays_of(path, &arrays, options).map(Some), notes);
     }
     if depth >= MAX_DEPTH {
         return Ok(None);
     }
     // A class may be called `train`, too.
-    let parts_named = names.folders.iter().filter(|f| PART_FOLDERS.iter().any(|(_, name)| f.ends_with(name)));
-    let parts_named = parts_named.count();
-    let has_train = names.folders.iter().any(|f| f.ends_with("train"));
-    if has_train && (parts_named > 1 || parts_named == names.folders.len()) {
-        return split_folder(path, options, depth).map(Some);
+    let folders: Vec<String> = names.folders.iter().map(|f| file_name(f)).collect();
+    let folder_names: Vec<&str> = folders.iter().map(String::as_str).collect();
+    if let Some(found) = parts_of(&folder_names) {
+        return split_folder(path, &names, &found, options, depth).map(Some);
     }
     // The folder that an archive was unpacked into: one folder inside, and nothing else of interest.
     if let ([only], true) = (&names.folders[..], names.files.iter().all(|f| !looks_like_image(f))) {
-        return known_folder(only, options, depth + 1);
+        notes.extend(names.others(|_| false));
+        return with_notes(known_folder(only, options, depth + 1), notes);
     }
     Ok(None)
 }
 
-fn tar_shards(path: &Path, shards: &[PathBuf], options: &OpenOptions) -> Result<Opened> {
-    let mut parts: Parts = Vec::new();
-    for (part, files) in by_split(shards) {
-        parts.push((part, Arc::new(TarShards::open(path, &files, options)?)));
-    }
-    Ok(Opened { format: "tar shards", parts })
+/// Adds what the user should know of the whole.
+fn with_notes(opened: Result<Option<Opened>>, mut notes: Vec<String>) -> Result<Option<Opened>> {
+    let opened = opened?;
+    Ok(opened.map(|opened| {
+        notes.extend(opened.notes);
+        Opened { notes, ..opened }
+    }))
 }
 
-/// The parts of a data set and the folders that hold them.
-const PART_FOLDERS: [(&str, &str); 6] = [
-    ("train", "train"),
-    ("test", "test"),
-    ("val", "val"),
-    ("val", "validation"),
-    ("val", "valid"),
-    ("unlabeled", "unlabeled"),
-];
-
-fn split_folder(path: &Path, options: &OpenOptions, depth: usize) -> Result<Opened> {
+fn tar_shards(path: &Path, shards: &[PathBuf], options: &OpenOptions) -> Result<Opened> {
     let mut parts: Parts = Vec::new();
-    let mut format = "image folder";
-    for (part, name) in PART_FOLDERS {
-        let inner = path.join(name);
-        if inner.is_dir() && parts.iter().all(|(p, _)| *p != part) {
-            let opened = open_at(&inner, options, depth + 1)?;
-            if part == "train" {
-                format = opened.format;
-            }
-            parts.extend(opened.train().map(|data| (part, Arc::clone(data))));
+    let by_name = by_split(shards);
+    // Names of files tell the parts; where they tell none, the folders inside may.
+    if let [(only, files)] = &by_name[..]
+        && files.iter().all(|f| split_of(&file_name(f)).is_none())
+    {
+        for (part, data) in TarShards::open_parts(path, files, options)? {
+            parts.push((part.unwrap_or(only), Arc::new(data)));
         }
+        return Ok(Opened { format: "tar shards", parts, notes: Vec::new() });
     }
-    Ok(Opened { format, parts })
+    for (part, files) in by_name {
+        parts.push((part, Arc::new(TarShards::open(path, &files, options)?)));
+    }
+    Ok(Opened { format: "tar shards", parts, notes: Vec::new() })
+}
+
+/// The folders of parts, each by the table of [`open`].
+fn split_folder(
+    path: &Path,
+    names: &Names,
+    found: &[Option<&'static str>],
+    options: &OpenOptions,
+    depth: usize,
+) -> Result<Opened> {
+    let mut parts: Parts = Vec::new();
+    let mut notes = Vec::new();
+    let mut format = "image folder";
+    for part in PARTS {
+        let mut mine = names.folders.iter().zip(found).filter(|(_, p)| **p == Some(part)).map(|(f, _)| f);
+        // The plain word first: `val` before `val_old`, `train` before `Train`.
+        let all: Vec<&PathBuf> = mine.clone().collect();
+        let Some(first) = mine.clone().find(|f| f.ends_with(part)).or(mine.next()) else { continue };
+        for other in all.into_iter().filter(|f| *f != first) {
+            notes.push(format!("{} is `{part}` as {} is, and is not used", other.display(), first.display()));
+        }
+        let opened = match open_at(first, options, depth + 1) {
+            Err(Error::Empty { files: 0, damaged: 0, .. }) if names.folders.len() > 1 => {
+                notes.push(format!("{} is empty", first.display()));
+                continue;
+            }
+            opened => opened?,
+        };
+        if part == "train" || parts.is_empty() {
+            format = opened.format;
+        }
+        if opened.parts.len() > 1 {
+            let inner: Vec<_> =
+                opened.parts.iter().map(|(p, d)| format!("{p} ({} images)", d.len())).collect();
+            notes.push(format!(
+                "{} has parts itself, of which one is used: {}",
+                first.display(),
+                inner.join(", ")
+            ));
+        }
+        notes.extend(opened.notes.iter().map(|note| format!("{part}: {note}")));
+        let data = opened.part(part).or_else(|| opened.train());
+        parts.extend(data.map(|data| (part, Arc::clone(data))));
+    }
+    let beside: Vec<String> =
+        names.folders.iter().zip(found).filter(|(_, p)| p.is_none()).map(|(f, _)| file_name(f)).collect();
+    if !beside.is_empty() {
+        notes.push(format!("folders beside the parts that are not used: {}", beside.join(", ")));
+    }
+    notes.extend(names.others(|_| false));
+    match parts.is_empty() {
+        true => Err(Error::Empty { path: path.to_path_buf(), files: 0, damaged: 0, example: String::new() }),
+        false => Ok(Opened { format, parts, notes }),
+    }
 }
 
 fn tiny_imagenet(path: &Path, options: &OpenOptions) -> Result<Opened> {
@@ -252,7 +358,7 @@ fn tiny_imagenet(path: &Path, options: &OpenOptions) -> Result<Opened> {
         val.rename_classes(name);
         parts.push(("val", Arc::new(val)));
     }
-    Ok(Opened { format: "Tiny-ImageNet", parts })
+    Ok(Opened { format: "Tiny-ImageNet", parts, notes: Vec::new() })
 }
 
 fn arrays_of(root: &Path, files: &[PathBuf], options: &OpenOptions) -> Result<Opened> {
@@ -270,7 +376,7 @@ fn arrays_of(root: &Path, files: &[PathBuf], options: &OpenOptions) -> Result<Op
         }
         parts.push((part, Arc::new(data)));
     }
-    Ok(Opened { format, parts })
+    Ok(Opened { format, parts, notes: Vec::new() })
 }
 
 #[cfg(feature = "parquet")]
@@ -279,7 +385,7 @@ fn parquet(path: &Path, files: Vec<(&'static str, Vec<PathBuf>)>, options: &Open
     for (part, files) in files {
         parts.push((part, Arc::new(crate::ParquetShards::open(path, &files, options)?)));
     }
-    Ok(Opened { format: "parquet shards", parts })
+    Ok(Opened { format: "parquet shards", parts, notes: Vec::new() })
 }
 
 #[cfg(not(feature = "parquet"))]
@@ -301,7 +407,7 @@ fn by_split(files: &[PathBuf]) -> Vec<(&'static str, Vec<PathBuf>)> {
             None => parts.push((part, vec![file.clone()])),
         }
     }
-    parts.sort_by_key(|(part, _)| ["train", "test", "val", "unlabeled"].iter().position(|p| p == part));
+    parts.sort_by_key(|(part, _)| PARTS.iter().position(|p| p == part));
     parts
 }
 
@@ -321,6 +427,21 @@ fn with_labels_beside(path: &Path) -> Vec<PathBuf> {
 struct Names {
     files: Vec<PathBuf>,
     folders: Vec<PathBuf>,
+    clutter: usize,
+}
+
+impl Names {
+    /// What is said of the files that are not used.
+    fn others(&self, used: impl Fn(&PathBuf) -> bool) -> Option<String> {
+        let mut passed = Passed::default();
+        self.files.iter().filter(|f| !used(f)).for_each(|f| passed.file(&file_name(f)));
+        (0..self.clutter).for_each(|_| passed.clutter());
+        passed.note("files beside it")
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// More entries than this are those of an image folder, and are not looked at one by one here.
@@ -328,10 +449,12 @@ const MANY: usize = 20_000;
 
 /// The visible entries of a folder, sorted.
 fn names(path: &Path) -> Result<Names> {
-    let mut names = Names { files: Vec::new(), folders: Vec::new() };
+    let mut names = Names { files: Vec::new(), folders: Vec::new(), clutter: 0 };
     for entry in std::fs::read_dir(path).map_err(|e| open_error(path, e))?.take(MANY) {
         let entry = entry.map_err(|e| open_error(path, e))?;
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+        if is_clutter(entry.file_name().as_encoded_bytes()) {
+            // What was unpacked beside a compressed shard is ours.
+            names.clutter += usize::from(!entry.file_name().as_encoded_bytes().ends_with(b".unpacked"));
             continue;
         }
         let kind = entry.file_type().map_err(|e| open_error(path, e))?;
@@ -352,12 +475,12 @@ fn names(path: &Path) -> Result<Names> {
 }
 
 fn looks_like_image(path: &Path) -> bool {
-    path.extension().is_some_and(|e| ["jpg", "jpeg", "png"].iter().any(|known| e.eq_ignore_ascii_case(known)))
+    path.extension().and_then(|e| e.to_str()).is_some_and(is_image_extension)
 }
 
 fn finish(path: &Path, parts: Parts) -> Result<Option<Opened>> {
     match parts.first() {
-        Some((_, data)) => Ok(Some(Opened { format: data.format(), parts })),
+        Some((_, data)) => Ok(Some(Opened { format: data.format(), parts, notes: Vec::new() })),
         None => Err(Error::Empty { path: path.to_path_buf(), files: 0, damaged: 0, example: String::new() }),
     }
 }

@@ -45,6 +45,15 @@ pub struct OpenOptions {
     pub max_pixels: usize,
     /// Bytes of memory in which decoded images may be kept.
     pub cache_bytes: usize,
+    /// Which image of a sample that has several: the field of tar shards (`jpg`, `left.png`), the column of parquet
+    /// files, the name of an array. `None` follows the rule of the format.
+    pub image: Option<String>,
+    /// Where the labels stand where there are several: the field of tar shards (`cls`), the column of parquet files
+    /// and of lists, the name of an array. `None` follows the rule of the format.
+    pub label: Option<String>,
+    /// Whether images are turned upright as their EXIF data ask. Off as in torchvision: the pixels are those that
+    /// are stored.
+    pub exif_orientation: bool,
 }
 
 /// The options of an [`ImageFolder`](crate::ImageFolder): those of every source.
@@ -58,6 +67,9 @@ impl Default for OpenOptions {
             verify: Verify::Auto,
             max_pixels: Limits::default().max_pixels,
             cache_bytes: 1 << 30,
+            image: None,
+            label: None,
+            exif_orientation: false,
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::decode::{self, Header, Limits};
 use crate::encoded::Store;
 use crate::options::{Skipped, Verify};
 use rayon::prelude::*;
+use std::path::PathBuf;
 
 /// The images that passed.
 pub(crate) struct Checked<S> {
@@ -13,6 +14,8 @@ pub(crate) struct Checked<S> {
     pub(crate) skipped: Vec<Skipped>,
     pub(crate) sizes: Option<SizeRange>,
     pub(crate) cache: ImageCache,
+    /// How many images have an EXIF orientation, and the first of them.
+    pub(crate) turned: Option<(usize, PathBuf)>,
 }
 
 /// Above this number of images [`Verify::Auto`] checks nothing, so that opening stays a matter of seconds.
@@ -23,17 +26,26 @@ pub(crate) fn verify<S: Store>(
     level: Verify,
     limits: Limits,
     cache_bytes: usize,
+    upright: bool,
 ) -> Checked<S> {
     let never = level == Verify::Never || (level == Verify::Auto && store.len() > AUTO_LIMIT);
     if never {
         let cache = ImageCache::new(store.len(), cache_bytes);
-        return Checked { store, skipped: Vec::new(), sizes: None, cache };
+        return Checked { store, skipped: Vec::new(), sizes: None, cache, turned: None };
     }
     let mut skipped = Vec::new();
-    let headers: Vec<Result<Header, String>> =
+    let headers: Vec<Result<(Header, u8), String>> =
         (0..store.len()).into_par_iter().map(|i| header(&store, i, limits)).collect();
+    let mut turned =
+        headers.iter().enumerate().filter(|(_, h)| matches!(h, Ok((_, o)) if *o != decode::UPRIGHT));
+    let turned = turned.next().map(|(first, _)| (1 + turned.count(), store.place(first)));
     split(&mut store, &headers, &mut skipped);
-    let mut headers: Vec<Header> = headers.into_iter().flatten().collect();
+    // Turned images show their sides swapped.
+    let shown = |(header, orientation): (Header, u8)| match upright && orientation >= 5 {
+        true => Header { width: header.height, height: header.width, ..header },
+        false => header,
+    };
+    let mut headers: Vec<Header> = headers.into_iter().flatten().map(shown).collect();
 
     let bytes: usize = headers.iter().map(|h| h.width * h.height * 3).sum();
     let mut cache = ImageCache::new(store.len(), cache_bytes);
@@ -42,7 +54,9 @@ pub(crate) fn verify<S: Store>(
             .into_par_iter()
             .map(|i| {
                 let bytes = store.read(i).map_err(|e| e.to_string())?;
-                cache.keep(i, &decode::decode(&bytes, limits)?);
+                let image = decode::decode(&bytes, limits)?;
+                let image = if upright { decode::turn(image, decode::orientation(&bytes))? } else { image };
+                cache.keep(i, &image);
                 Ok(())
             })
             .collect();
@@ -54,7 +68,7 @@ pub(crate) fn verify<S: Store>(
         }
     }
     let sizes = SizeRange::of(headers.iter().map(|h| (h.width, h.height)));
-    Checked { store, skipped, sizes, cache }
+    Checked { store, skipped, sizes, cache, turned }
 }
 
 /// Forgets the images whose result is an error, and lists them.
@@ -71,14 +85,15 @@ fn split<S: Store, T>(store: &mut S, results: &[Result<T, String>], skipped: &mu
     keep
 }
 
-/// Reads as much of an image as is needed to find its size.
-fn header(store: &impl Store, index: usize, limits: Limits) -> Result<Header, String> {
+/// Reads as much of an image as is needed to find its size, and its orientation.
+fn header(store: &impl Store, index: usize, limits: Limits) -> Result<(Header, u8), String> {
     const START: usize = 1 << 14;
     let bytes = store.head(index, START).map_err(|e| e.to_string())?;
     let first = decode::probe(&bytes, limits);
     if first.is_ok() || bytes.len() < START {
-        return first;
+        return first.map(|header| (header, decode::orientation(&bytes)));
     }
-    // Long metadata can push the size behind the first part.
-    decode::probe(&store.read(index).map_err(|e| e.to_string())?, limits)
+    // Long metadata can push the size behind the first part, and some formats need all of it.
+    let bytes = store.read(index).map_err(|e| e.to_string())?;
+    decode::probe(&bytes, limits).map(|header| (header, decode::orientation(&bytes)))
 }

@@ -92,7 +92,7 @@ fn tar_damage_is_counted_and_named() {
     assert_eq!((train.len(), shade(&**train, 0), shade(&**train, 1)), (2, 1, 4));
     let text = format!("{:?}", train.skipped());
     assert!(
-        text.contains("`-4` is not in 0..=999999") && text.contains("2.png") && text.contains("empty"),
+        text.contains("the label -4 is negative") && text.contains("2.png") && text.contains("empty"),
         "{text}"
     );
     let strict = OpenOptions { strict: true, ..OpenOptions::default() };
@@ -270,10 +270,10 @@ fn lists() {
     fs::write(&list, "# images\nx one.png 1\n\nb.png 0\r\nc.png\t4\ngone.png 2\nb.png -3\n").unwrap();
     let data = opened(&list);
     let train = data.train().unwrap();
-    assert_eq!((data.format, train.len(), train.classes().len()), ("image list", 3, 5));
+    assert_eq!((data.format, train.len(), train.classes().len()), ("image list", 3, 3));
     assert_eq!(
         (0..3).map(|i| (shade(&**train, i), train.label(i).unwrap())).collect::<Vec<_>>(),
-        [(1, 1), (2, 0), (3, 4)]
+        [(1, 1), (2, 0), (3, 2)]
     );
     let text = format!("{:?}", train.skipped());
     assert!(
@@ -496,6 +496,105 @@ mod parquet_shards {
             .filter(|i| shade(&data, i * 37 % 200) != (i * 37 % 200) as u8)
             .count();
         assert_eq!(wrong, 0);
+    }
+
+    /// A file with images and one column of labels, written by `labels` as it likes.
+    fn labeled(
+        path: &Path,
+        column: &str,
+        labels: impl Fn(&mut parquet::file::writer::SerializedColumnWriter<'_>),
+    ) {
+        let schema = format!("message schema {{ REQUIRED BINARY image; REQUIRED BINARY caption; {column} }}");
+        let schema = Arc::new(parse_message_type(&schema).unwrap());
+        let mut writer =
+            SerializedFileWriter::new(fs::File::create(path).unwrap(), schema, Arc::default()).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        for text in [false, true] {
+            let bytes = (0..4u8).map(|i| ByteArray::from(if text { vec![b'x'] } else { png(i) }));
+            let mut column = group.next_column().unwrap().unwrap();
+            column.typed::<ByteArrayType>().write_batch(&bytes.collect::<Vec<_>>(), None, None).unwrap();
+            column.close().unwrap();
+        }
+        let mut column = group.next_column().unwrap().unwrap();
+        labels(&mut column);
+        column.close().unwrap();
+        group.close().unwrap();
+        writer.close().unwrap();
+    }
+
+    #[test]
+    fn labels_of_every_type() {
+        use parquet::data_type::{BoolType, DoubleType, Int32Type};
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("a.parquet");
+        let read = || {
+            let data = opened(&path);
+            let train = data.train().unwrap();
+            let class =
+                |i| train.label(i).map_or("-".to_owned(), |l: u32| train.classes()[l as usize].clone());
+            ((0..train.len()).map(class).collect::<Vec<_>>().join(" "), data.notes().join("\n"))
+        };
+        let text = |v: &[&str]| v.iter().map(|t| ByteArray::from(t.as_bytes().to_vec())).collect::<Vec<_>>();
+        labeled(&path, "OPTIONAL BINARY label (UTF8);", |c| {
+            c.typed::<ByteArrayType>()
+                .write_batch(&text(&["dog", "cat", "dog"]), Some(&[1, 1, 0, 1]), None)
+                .unwrap();
+        });
+        let (classes, notes) = read();
+        assert_eq!(classes, "dog cat - dog");
+        assert!(notes.contains("not used: caption"), "{notes}");
+        labeled(&path, "REQUIRED BOOLEAN target;", |c| {
+            c.typed::<BoolType>().write_batch(&[true, false, true, true], None, None).unwrap();
+        });
+        assert_eq!(read().0, "1 0 1 1");
+        labeled(&path, "REQUIRED DOUBLE Label;", |c| {
+            c.typed::<DoubleType>().write_batch(&[5.0, f64::NAN, -1.0, 200_000.0], None, None).unwrap();
+        });
+        assert_eq!(read().0, "5 - - 200000");
+        labeled(&path, "REQUIRED DOUBLE label;", |c| {
+            c.typed::<DoubleType>().write_batch(&[0.5, 0.25, 1.0, 0.75], None, None).unwrap();
+        });
+        let (classes, notes) = read();
+        assert!(
+            classes == "- - - -" && notes.contains("`label` is not read") && notes.contains("whole"),
+            "{notes}"
+        );
+        let one_hot = |values: &[i32], path: &Path| {
+            labeled(
+                path,
+                "OPTIONAL group labels (LIST) { REPEATED group list { REQUIRED INT32 element; } }",
+                |c| {
+                    let levels = [2; 12];
+                    let repeats = [0, 1, 1, 0, 1, 1, 0, 1, 1, 0, 1, 1];
+                    c.typed::<Int32Type>().write_batch(values, Some(&levels), Some(&repeats)).unwrap();
+                },
+            );
+        };
+        one_hot(&[0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0], &path);
+        assert_eq!(read().0, "1 2 - 0");
+        one_hot(&[0, 1, 1, 0, 0, 1, 0, 0, 0, 1, 0, 0], &path);
+        assert!(read().1.contains("several labels a sample"), "{}", read().1);
+        labeled(&path, "REQUIRED INT64 price;", |c| {
+            c.typed::<Int64Type>().write_batch(&[7, 7, 9, 9], None, None).unwrap();
+        });
+        let (classes, notes) = read();
+        assert!(classes == "- - - -" && notes.contains("price; no column is called `label`"), "{notes}");
+        let options = OpenOptions { label: Some("price".into()), ..OpenOptions::default() };
+        assert_eq!(open(&path, &options).unwrap().train().unwrap().classes(), ["7", "9"]);
+    }
+
+    #[test]
+    fn as_many_groups_are_mixed_as_are_kept() {
+        use infomax_data::Mixing;
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("a.parquet");
+        let groups: Vec<_> = (0..40u8).map(|g| rows(g * 5..g * 5 + 5)).collect();
+        write(&path, &groups, Compression::SNAPPY);
+        let data = opened(&path);
+        let train = data.train().unwrap();
+        assert_eq!(train.blocks().len(), 40);
+        assert!(train.mixed_blocks() >= 40, "{}", train.mixed_blocks());
+        assert_eq!(Mixing::of(&**train), None);
     }
 
     #[test]

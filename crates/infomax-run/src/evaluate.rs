@@ -12,6 +12,7 @@ use infomax_eval::{FeatureBank, knn, linear_probe, spectrum, uniformity};
 use infomax_models::JointEmbedding;
 use infomax_train::RunDir;
 use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,10 +30,16 @@ pub struct Evaluation {
     pub data: String,
     /// The images whose features the probes are trained on.
     pub train_images: usize,
-    /// The held-out images.
+    /// The held-out images; where there is a probe, those that it is tested on.
     pub test_images: usize,
-    /// The classes.
+    /// The classes; where there is a probe, those that occur among the images that it is trained on.
     pub classes: usize,
+    /// The images that the probes are not trained on, since they have no label.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unlabeled_train: usize,
+    /// The held-out images that the probes leave out, since they have no label or a class that no training image has.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unlabeled_test: usize,
     /// How the probes were made, in words.
     pub protocol: String,
     /// Why there is no probe, if there is none.
@@ -52,6 +59,10 @@ pub struct TrainedOn {
     pub data: String,
     /// The number of its images.
     pub images: usize,
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 /// One representation.
@@ -151,7 +162,7 @@ pub fn evaluate(
     let per_subject = images.labeled.len() + test.map_or(0, |t| t.len());
     let mut pass =
         Pass { transform, config, done: 0, total: (per_subject * subjects.len()) as u64, observer };
-    let (mut protocol, mut rows) = (String::new(), Vec::new());
+    let (mut protocol, mut rows, mut probed) = (String::new(), Vec::new(), None);
     for (what, f) in &subjects {
         let train = pass.bank(&images.labeled, what, f)?;
         let spectrum = spectrum(&train.features)?;
@@ -167,14 +178,22 @@ pub fn evaluate(
             participation_ratio: spectrum.participation_ratio,
             uniformity: uniformity(&some)?,
         };
-        if let (Some(test), Ok(train_labels)) = (test, train.known_labels()) {
+        // Classes are numbered as they occur: neither gaps nor classes of other parts cost anything.
+        let classes: BTreeSet<u32> = train.labels.iter().flatten().copied().collect();
+        let classes: BTreeMap<u32, u32> = classes.into_iter().zip(0..).collect();
+        if let (Some(test), true) = (test, classes.len() > 1) {
             let held_out = pass.bank(test, what, f)?;
-            let test_labels = held_out.known_labels()?;
+            let (train, train_labels) = labeled_rows(&train, &classes)?;
+            let (held_out, test_labels) = labeled_rows(&held_out, &classes)?;
+            if test_labels.is_empty() {
+                rows.push(row);
+                continue;
+            }
+            probed = Some((train_labels.len(), test_labels.len(), classes.len()));
             pass.observer.on_evaluation(pass.done, pass.total, &format!("{what}: probes"));
             let (knn_config, linear) = (&config.eval.knn, &config.eval.linear);
-            let near = knn(&train.features, &train_labels, &held_out.features, &test_labels, knn_config)?;
-            let probe =
-                linear_probe(&train.features, &train_labels, &held_out.features, &test_labels, linear)?;
+            let near = knn(&train, &train_labels, &held_out, &test_labels, knn_config)?;
+            let probe = linear_probe(&train, &train_labels, &held_out, &test_labels, linear)?;
             row.knn = Some(near.accuracy);
             row.linear = Some(probe.accuracy);
             row.linear_train = Some(probe.train_accuracy);
@@ -187,18 +206,36 @@ pub fn evaluate(
     }
     let total = pass.total;
     observer.on_evaluation(total, total, "");
+    let (all_train, all_test) = (images.labeled.len(), images.test.as_ref().map_or(0, |t| t.len()));
+    let (train_images, test_images, classes) =
+        probed.unwrap_or((all_train, all_test, images.labeled.classes().len()));
     Ok(Evaluation {
         step,
         trained_on: None,
         data: images.name.clone(),
-        train_images: images.labeled.len(),
-        test_images: images.test.as_ref().map_or(0, |t| t.len()),
-        classes: images.labeled.classes().len(),
+        train_images: all_train,
+        test_images,
+        classes,
+        unlabeled_train: all_train.saturating_sub(train_images),
+        unlabeled_test: all_test.saturating_sub(test_images),
         protocol,
         no_probe,
         rows,
         seconds: start.elapsed().as_secs_f64(),
     })
+}
+
+/// The rows whose class is one of these, with its new number.
+fn labeled_rows(bank: &FeatureBank, classes: &BTreeMap<u32, u32>) -> Result<(Tensor, Vec<u32>)> {
+    let number = |label: &Option<u32>| label.and_then(|label| classes.get(&label).copied());
+    let known = bank.labels.iter().zip(0u32..).filter_map(|(label, row)| Some((row, number(label)?)));
+    let (rows, labels): (Vec<u32>, Vec<u32>) = known.unzip();
+    if rows.len() == bank.labels.len() || rows.is_empty() {
+        return Ok((bank.features.clone(), labels));
+    }
+    let count = rows.len();
+    let rows = Tensor::from_vec(rows, count, bank.features.device())?;
+    Ok((bank.features.index_select(&rows, 0)?, labels))
 }
 
 /// Passes over data sets, counted.

@@ -156,6 +156,7 @@ pub fn pretrain_with(
 /// Says what is trained on what.
 fn announce(config: &RunConfig, assembly: &Assembly, observer: &mut dyn RunObserver) {
     assembly.images.describe().iter().chain(&assembly.notes).for_each(|line| observer.on_note(line));
+    assembly.images.notes.iter().for_each(|note| observer.on_note(&format!("note: {note}")));
     if let Some(why) = assembly.images.no_probe() {
         observer.on_note(&format!("note: {why}; training does not need labels"));
     }
@@ -204,6 +205,9 @@ fn next_run(root: &Path, name: &str) -> Result<PathBuf> {
 fn log_images(dir: &mut RunDir, images: &Images, observer: &mut dyn RunObserver) -> Result<()> {
     for line in images.describe() {
         dir.log(&line)?;
+    }
+    for note in &images.notes {
+        dir.log(note)?;
     }
     for (path, reason) in &images.skipped {
         dir.log(&format!("skipped {}: {reason}", path.display()))?;

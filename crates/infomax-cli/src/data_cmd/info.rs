@@ -4,7 +4,7 @@ use super::InfoArgs;
 use crate::table::table;
 use crate::{Status, print};
 use anyhow::Result;
-use infomax_data::{Dataset, OpenOptions, SizeRange};
+use infomax_data::{Dataset, Mixing, OpenOptions, SizeRange};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,8 @@ struct Info {
     path: PathBuf,
     format: &'static str,
     parts: Vec<Part>,
+    /// What was passed over, guessed or is ambiguous.
+    notes: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -29,6 +31,9 @@ struct Part {
     unlabeled: usize,
     classes: Vec<Class>,
     damaged: Vec<DamagedFile>,
+    /// How well an epoch mixes the samples, where it is not perfect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mixing: Option<Mixing>,
 }
 
 #[derive(Debug, Serialize)]
@@ -44,10 +49,20 @@ struct DamagedFile {
 }
 
 pub(super) fn run(args: &InfoArgs) -> Result<Status> {
-    let options = OpenOptions { verify: args.verify, strict: args.strict, ..OpenOptions::default() };
+    let options = OpenOptions {
+        verify: args.verify,
+        strict: args.strict,
+        image: args.image.clone(),
+        label: args.label.clone(),
+        ..OpenOptions::default()
+    };
     let opened = infomax_data::open(&args.path, &options)?;
     let parts = opened.parts.iter().map(|(name, data)| part(name, &**data)).collect();
-    let info = Info { path: args.path.clone(), format: opened.format, parts };
+    let mut notes = opened.notes();
+    notes.extend(
+        opened.parts.iter().filter_map(|(name, data)| Some(format!("{name}: {}", Mixing::of(&**data)?))),
+    );
+    let info = Info { path: args.path.clone(), format: opened.format, parts, notes };
     if args.json {
         print(&serde_json::to_string_pretty(&info)?)?;
     } else {
@@ -79,6 +94,7 @@ fn part(name: &'static str, data: &dyn Dataset) -> Part {
         unlabeled,
         classes: classes.collect(),
         damaged: damaged.collect(),
+        mixing: Mixing::of(data),
     }
 }
 
@@ -87,6 +103,12 @@ fn text(info: &Info, path: &Path, list: usize) -> String {
     let mut rows = Vec::new();
     for part in &info.parts {
         let counts = part.classes.iter().map(|c| c.images);
+        // Classes of other parts, or that a format declares, need not occur in this one.
+        let missing = counts.clone().filter(|n| *n == 0).count();
+        let classes = match missing {
+            0 => part.classes.len().to_string(),
+            n => format!("{} ({n} without images)", part.classes.len()),
+        };
         let range = match (counts.clone().min(), counts.max()) {
             (Some(low), Some(high)) if low == high => low.to_string(),
             (Some(low), Some(high)) => format!("{low} to {high}"),
@@ -98,13 +120,16 @@ fn text(info: &Info, path: &Path, list: usize) -> String {
             part.name.to_owned(),
             part.images.to_string(),
             format!("{sizes}{channels}"),
-            part.classes.len().to_string(),
+            classes,
             range,
             part.unlabeled.to_string(),
             part.damaged.len().to_string(),
         ]);
     }
     let mut out = format!("{}: {}\n{}", path.display(), info.format, table(&header, &rows));
+    for note in &info.notes {
+        out += &format!("\nnote: {note}");
+    }
     for part in info.parts.iter().filter(|p| !p.damaged.is_empty()) {
         out += &format!("\n{} left out of {}:", part.damaged.len(), part.name);
         for file in part.damaged.iter().take(list) {

@@ -49,6 +49,12 @@ pub(crate) struct InfoArgs {
     /// End with an error when anything is damaged.
     #[arg(long)]
     pub(crate) strict: bool,
+    /// Which image of a sample that has several: a field of tar shards (`jpg`, `seg.png`), a column, an array.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) image: Option<String>,
+    /// Where the labels stand, if there are several: a field of tar shards (`cls`), a column, an array.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) label: Option<String>,
     /// How many damaged files are listed.
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub(crate) list: usize,

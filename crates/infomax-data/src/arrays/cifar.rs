@@ -3,7 +3,8 @@
 //! Format: <https://www.cs.toronto.edu/~kriz/cifar.html>. A binary record is one label byte (CIFAR-100: the
 //! coarse, then the fine label) and 3072 bytes, the red, green and blue plane of 32x32 pixels.
 
-use super::{ArrayImages, Arrays, Label, Layout, Order, Place, Scalar, Segment, pickle};
+use super::{ArrayImages, Arrays, Layout, Order, Place, Scalar, Segment, pickle};
+use crate::labels::Value;
 use crate::options::{OpenOptions, Skipped};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -87,7 +88,7 @@ pub(crate) fn cifar(folder: &Path, part: &str, options: &OpenOptions) -> Result<
                 .take(record * stride, take * stride)
                 .map_err(|source| Error::Io { path: path.clone(), source })?;
             let fine = bytes.chunks_exact(stride as usize).map(|r| i64::from(r[ahead as usize - 1]));
-            labels.extend(fine.map(|label| Label::of(label, Some(kind.classes()))));
+            labels.extend(fine.map(|label| Value::below(label, kind.classes())));
             record += take;
         }
         segments.push(Segment { place, offset: ahead, stride, count: count as usize });
@@ -97,7 +98,7 @@ pub(crate) fn cifar(folder: &Path, part: &str, options: &OpenOptions) -> Result<
         Kind::Ten => "CIFAR-10 binary",
         Kind::Hundred => "CIFAR-100 binary",
     };
-    let arrays = Arrays { format, layout: LAYOUT, segments, labels, classes, skipped };
+    let arrays = Arrays { format, layout: LAYOUT, segments, labels, classes, skipped, notes: Vec::new() };
     ArrayImages::new(folder, arrays, options).map(Some)
 }
 
@@ -118,7 +119,7 @@ pub(crate) fn cifar_python(folder: &Path, part: &str, options: &OpenOptions) -> 
                 continue;
             }
         };
-        labels.extend(values.iter().map(|label| Label::of(*label, Some(kind.classes()))));
+        labels.extend(values.iter().map(|label| Value::below(*label, kind.classes())));
         let place = Place::memory(&path, pixels);
         segments.push(Segment { place, offset: 0, stride: PIXELS, count: values.len() });
     }
@@ -129,7 +130,7 @@ pub(crate) fn cifar_python(folder: &Path, part: &str, options: &OpenOptions) -> 
         Kind::Ten => "CIFAR-10 Python",
         Kind::Hundred => "CIFAR-100 Python",
     };
-    let arrays = Arrays { format, layout: LAYOUT, segments, labels, classes, skipped };
+    let arrays = Arrays { format, layout: LAYOUT, segments, labels, classes, skipped, notes: Vec::new() };
     ArrayImages::new(folder, arrays, options).map(Some)
 }
 

@@ -3,24 +3,25 @@
 mod cifar;
 mod idx;
 mod pickle;
+mod pixels;
 mod place;
 mod stl10;
 mod tensors;
 
 pub(crate) use cifar::{cifar, cifar_python, is_cifar, is_cifar_python};
-pub(crate) use idx::{idx, idx_split, is_idx};
+pub(crate) use idx::{idx, idx_split, idx_stem, is_idx, is_idx_labels};
 pub(crate) use place::Place;
 pub(crate) use stl10::{is_stl10, stl10};
 pub(crate) use tensors::{is_array_file, is_label_file, open_arrays};
 
 use crate::dataset::{Dataset, SizeRange, index_error};
+use crate::labels::{NONE, Value, number};
+use crate::npy::Number;
 use crate::options::{OpenOptions, Skipped, accept};
 use crate::{Error, Result};
 use infomax_augment::Image;
+use std::collections::BTreeSet;
 use std::path::Path;
-
-/// The label of a sample without a class.
-pub(crate) const NONE: u32 = u32::MAX;
 
 /// In which order the numbers of an image lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,18 +34,25 @@ pub(crate) enum Order {
     PlanarColumns,
 }
 
-/// How a pixel is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scalar {
-    U8,
-    /// Little-endian, 0 to 1.
-    F32,
-    /// Little-endian, 0 to 1.
-    F64,
+/// How a pixel is stored: a little-endian number, and by what it is multiplied to be a gray level 0 to 255.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Scalar {
+    pub(crate) number: Number,
+    pub(crate) scale: f64,
+}
+
+impl Scalar {
+    pub(crate) const U8: Self = Self { number: Number::U8, scale: 1.0 };
+}
+
+impl Default for Scalar {
+    fn default() -> Self {
+        Self::U8
+    }
 }
 
 /// The shape of all images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Layout {
     pub(crate) width: usize,
     pub(crate) height: usize,
@@ -59,12 +67,7 @@ impl Layout {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        let size = match self.scalar {
-            Scalar::U8 => 1,
-            Scalar::F32 => 4,
-            Scalar::F64 => 8,
-        };
-        self.numbers() * size
+        self.numbers() * self.scalar.number.size() as usize
     }
 }
 
@@ -94,6 +97,7 @@ pub struct ArrayImages {
     labels: Vec<u32>,
     classes: Vec<String>,
     skipped: Vec<Skipped>,
+    notes: Vec<String>,
 }
 
 /// What a format found.
@@ -102,85 +106,82 @@ pub(crate) struct Arrays {
     pub(crate) layout: Layout,
     pub(crate) segments: Vec<Segment>,
     /// One for every record of every segment, or empty.
-    pub(crate) labels: Vec<Label>,
+    pub(crate) labels: Vec<Value>,
+    /// Names that the format declares.
     pub(crate) classes: Vec<String>,
     pub(crate) skipped: Vec<Skipped>,
-}
-
-/// The label of a record as it stands in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Label {
-    Known(u32),
-    Unknown,
-    /// Out of range: the sample is left out.
-    Wrong(i64),
-}
-
-impl Label {
-    /// A label below `classes`; without a number of classes, below a million, and -1 means unknown.
-    pub(crate) fn of(value: i64, classes: Option<usize>) -> Self {
-        let most = classes.unwrap_or(crate::folder::MAX_LABEL as usize + 1);
-        match u32::try_from(value) {
-            Ok(label) if (label as usize) < most => Self::Known(label),
-            _ if value == -1 && classes.is_none() => Self::Unknown,
-            _ => Self::Wrong(value),
-        }
-    }
+    pub(crate) notes: Vec<String>,
 }
 
 impl ArrayImages {
     pub(crate) fn new(root: &Path, arrays: Arrays, options: &OpenOptions) -> Result<Self> {
-        let Arrays { format, layout, segments, labels, mut classes, mut skipped } = arrays;
+        let Arrays { format, mut layout, segments, labels, mut classes, mut skipped, mut notes } = arrays;
+        let refuse = |reason: String| Error::Decode { path: root.to_path_buf(), reason };
         let pixels = layout.width.saturating_mul(layout.height);
         if pixels == 0 || pixels > options.max_pixels {
-            return Err(Error::Decode {
-                path: root.to_path_buf(),
-                reason: format!(
-                    "images of {}x{} pixels; the limit is 1 to {} (max_pixels)",
-                    layout.width, layout.height, options.max_pixels
-                ),
-            });
+            return Err(refuse(format!(
+                "images of {}x{} pixels; the limit is 1 to {} (max_pixels)",
+                layout.width, layout.height, options.max_pixels
+            )));
         }
         let count: usize = segments.iter().map(|s| s.count).sum();
+        if !labels.is_empty() && labels.len() != count {
+            return Err(refuse(format!("{count} images but {} labels", labels.len())));
+        }
+        let mut left_out = BTreeSet::new();
+        if let [only] = &segments[..]
+            && only.count > 0
+        {
+            let name = only.place.path().file_name().unwrap_or_default().to_string_lossy();
+            let judged = pixels::judge(only, &layout, layout.scalar.number, &name)
+                .map_err(|reason| Error::Decode { path: only.place.path().to_path_buf(), reason })?;
+            layout.scalar = judged.scalar;
+            notes.extend(judged.notes);
+            for (record, reason) in judged.wrong {
+                skipped.push(Skipped::new(only.place.path(), reason));
+                left_out.insert(record);
+            }
+        }
+        let mut plain = Vec::with_capacity(labels.len());
         if labels.is_empty() {
             classes.clear();
-        }
-        if !labels.is_empty() && labels.len() != count {
-            return Err(Error::Decode {
-                path: root.to_path_buf(),
-                reason: format!("{count} images but {} labels", labels.len()),
-            });
-        }
-        let mut places =
-            segments.iter().zip(0u32..).flat_map(|(s, i)| (0..s.count as u32).map(move |record| (i, record)));
-        let wrong = labels.iter().any(|l| matches!(l, Label::Wrong(_)));
-        let (mut kept, mut plain) = (Vec::new(), Vec::with_capacity(labels.len()));
-        for label in &labels {
-            let place = places.next().unwrap_or_default();
-            match *label {
-                Label::Known(label) => plain.push(label),
-                Label::Unknown => plain.push(NONE),
-                Label::Wrong(value) => {
-                    let path = segments[place.0 as usize].place.path();
-                    let most = if classes.is_empty() { 1_000_000 } else { classes.len() };
-                    let reason = format!("record {}: the label {value} is not in 0..{most}", place.1);
-                    skipped.push(Skipped::new(path, reason));
-                    continue;
+        } else {
+            let numbered = number(&labels, &classes);
+            classes = numbered.classes;
+            let mut places = segments.iter().flat_map(|s| (0..s.count).map(move |record| (s, record)));
+            for (i, label) in numbered.labels.into_iter().enumerate() {
+                let place = places.next();
+                plain.push(label.as_ref().copied().unwrap_or(NONE));
+                if let (Err(reason), Some((segment, record))) = (label, place)
+                    && left_out.insert(i)
+                {
+                    skipped.push(Skipped::new(segment.place.path(), format!("record {record}: {reason}")));
                 }
             }
-            if wrong {
-                kept.push(place);
-            }
         }
-        if classes.is_empty() {
-            let most = plain.iter().filter(|l| **l != NONE).max();
-            classes = (0..most.map_or(0, |m| m + 1)).map(|label| label.to_string()).collect();
+        let mut kept = None;
+        if !left_out.is_empty() {
+            let places = segments
+                .iter()
+                .zip(0u32..)
+                .flat_map(|(s, i)| (0..s.count as u32).map(move |record| (i, record)));
+            let places = places.enumerate().filter(|(i, _)| !left_out.contains(i)).map(|(_, place)| place);
+            kept = Some(places.collect::<Vec<_>>());
+            let mut index = 0;
+            plain.retain(|_| {
+                index += 1;
+                !left_out.contains(&(index - 1))
+            });
         }
-        let samples = if wrong { kept.len() } else { count };
+        let samples = kept.as_ref().map_or(count, Vec::len);
         accept(root, samples, segments.len(), &skipped, options.strict)?;
         let name = root.display().to_string();
-        let kept = wrong.then_some(kept);
-        Ok(Self { name, format, layout, segments, kept, labels: plain, classes, skipped })
+        Ok(Self { name, format, layout, segments, kept, labels: plain, classes, skipped, notes })
+    }
+
+    /// Adds a sentence to what the user should know.
+    pub(crate) fn note(&mut self, note: String) {
+        self.notes.push(note);
     }
 
     /// Segment and record of a sample.
@@ -250,6 +251,10 @@ impl Dataset for ArrayImages {
         &self.skipped
     }
 
+    fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     fn sizes(&self) -> Option<SizeRange> {
         SizeRange::of([(self.layout.width, self.layout.height)])
     }
@@ -257,21 +262,22 @@ impl Dataset for ArrayImages {
 
 /// Numbers as bytes 0 to 255.
 fn to_u8(bytes: Vec<u8>, scalar: Scalar) -> Result<Vec<u8>, String> {
-    let scale = |v: f64| match (0.0..=1.0).contains(&v) {
-        true => Ok((v * 255.0).round() as u8),
-        false => Err(format!("a pixel of {v}; floating-point images hold 0 to 1")),
-    };
-    match scalar {
-        Scalar::U8 => Ok(bytes),
-        Scalar::F32 => bytes
-            .chunks_exact(4)
-            .map(|b| scale(f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]]))))
-            .collect(),
-        Scalar::F64 => bytes
-            .chunks_exact(8)
-            .map(|b| scale(f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]])))
-            .collect(),
+    let Scalar { number, scale } = scalar;
+    if scalar == Scalar::U8 {
+        return Ok(bytes);
     }
+    let level = |b: &[u8]| {
+        let v = number.float(b);
+        // Half a level beyond the ends is the rounding of whoever wrote it.
+        match (-0.5..=255.5).contains(&(v * scale)) {
+            true => Ok((v * scale).round().clamp(0.0, 255.0) as u8),
+            false => {
+                let most = if scale == 255.0 { 1.0 } else { (255.0 / scale).round() };
+                Err(format!("a pixel of {v}; the images of this array hold 0 to {most}"))
+            }
+        }
+    };
+    bytes.chunks_exact(number.size() as usize).map(level).collect()
 }
 
 /// Brings pixels into the order rows, columns, channels.

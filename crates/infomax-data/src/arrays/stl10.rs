@@ -2,7 +2,8 @@
 //!
 //! Format: <https://cs.stanford.edu/~acoates/stl10/>.
 
-use super::{ArrayImages, Arrays, Label, Layout, Order, Place, Scalar, Segment};
+use super::{ArrayImages, Arrays, Layout, Order, Place, Scalar, Segment};
+use crate::labels::Value;
 use crate::options::{OpenOptions, Skipped};
 use crate::{Error, Result};
 use std::path::Path;
@@ -43,7 +44,7 @@ pub(crate) fn stl10(folder: &Path, part: &str, options: &OpenOptions) -> Result<
             skipped.push(Skipped::new(&beside, reason));
             count = count.min(bytes.len() as u64);
         }
-        labels = bytes.iter().take(count as usize).map(|v| Label::of(i64::from(*v) - 1, Some(10))).collect();
+        labels = bytes.iter().take(count as usize).map(|v| Value::below(i64::from(*v) - 1, 10)).collect();
     }
     let text = std::fs::read_to_string(folder.join("class_names.txt")).unwrap_or_default();
     let mut classes: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
@@ -51,6 +52,7 @@ pub(crate) fn stl10(folder: &Path, part: &str, options: &OpenOptions) -> Result<
         classes = CLASSES.map(str::to_owned).to_vec();
     }
     let segments = vec![Segment { place, offset: 0, stride, count: count as usize }];
-    let arrays = Arrays { format: "STL-10 binary", layout, segments, labels, classes, skipped };
+    let arrays =
+        Arrays { format: "STL-10 binary", layout, segments, labels, classes, skipped, notes: Vec::new() };
     ArrayImages::new(folder, arrays, options).map(Some)
 }

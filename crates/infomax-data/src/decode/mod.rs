@@ -1,7 +1,12 @@
-//! JPEG and PNG to 8-bit RGB, whole or in part.
+//! JPEG, PNG and, with the feature `formats`, WebP, GIF, BMP and TIFF to 8-bit RGB, whole or in part.
 
+mod exif;
+#[cfg(feature = "formats")]
+mod formats;
 mod jpeg;
 mod png;
+
+pub(crate) use exif::{UPRIGHT, orientation, turn};
 
 use crate::dataset::Part;
 use infomax_augment::{CropBox, Image};
@@ -9,11 +14,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The formats that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Format {
     /// Baseline and progressive JPEG: gray, YCbCr, RGB, CMYK and YCCK.
     Jpeg,
     /// PNG of every bit depth and color type.
     Png,
+    /// WebP, of an animation the first frame (feature `formats`).
+    WebP,
+    /// GIF, the first frame (feature `formats`).
+    Gif,
+    /// BMP (feature `formats`).
+    Bmp,
+    /// TIFF, the first page (feature `formats`).
+    Tiff,
 }
 
 /// What the first bytes of a file say.
@@ -48,6 +62,10 @@ pub fn probe(bytes: &[u8], limits: Limits) -> Result<Header, String> {
         let (width, height) = match format {
             Format::Jpeg => jpeg::size(bytes)?,
             Format::Png => png::size(bytes)?,
+            #[cfg(feature = "formats")]
+            other => formats::size(bytes, other, limits)?,
+            #[cfg(not(feature = "formats"))]
+            other => return Err(not_built(other)),
         };
         check_size(width, height, limits)?;
         Ok(Header { format, width, height })
@@ -86,6 +104,10 @@ fn decode_known(bytes: &[u8], limits: Limits, header: Header, wanted: CropBox) -
     guarded(|| match header.format {
         Format::Jpeg => jpeg::decode(bytes, limits, (header.width, header.height), wanted),
         Format::Png => png::decode(bytes, limits, wanted),
+        #[cfg(feature = "formats")]
+        other => Ok(Part { image: formats::decode(bytes, other, limits)?, x: 0, y: 0 }),
+        #[cfg(not(feature = "formats"))]
+        other => Err(not_built(other)),
     })
 }
 
@@ -99,15 +121,45 @@ fn format_of(bytes: &[u8]) -> Result<Format, String> {
     if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
         return Ok(Format::Png);
     }
-    let known: [(&[u8], &str); 4] =
-        [(b"GIF8", "GIF"), (b"BM", "BMP"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF")];
-    let name = known.iter().find(|(magic, _)| bytes.starts_with(magic)).map(|(_, name)| *name);
-    let name =
-        name.or_else(|| (bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP")).then_some("WebP"));
+    let at = |from: usize, text: &[u8]| bytes.get(from..from + text.len()) == Some(text);
+    if at(0, b"RIFF") && at(8, b"WEBP") {
+        return Ok(Format::WebP);
+    }
+    if at(0, b"GIF8") {
+        return Ok(Format::Gif);
+    }
+    if at(0, b"II*\0") || at(0, b"MM\0*") {
+        return Ok(Format::Tiff);
+    }
+    if at(0, b"BM") {
+        return Ok(Format::Bmp);
+    }
+    let brand = bytes.get(8..12).filter(|_| at(4, b"ftyp"));
+    let name = match brand {
+        Some(b"avif" | b"avis") => Some("an AVIF"),
+        Some(b"heic" | b"heix" | b"hevc" | b"heim" | b"heis" | b"mif1" | b"msf1") => Some("a HEIC"),
+        Some(_) => Some("a video or HEIF"),
+        None if at(0, b"\0\0\0\x0cjP  ") || at(0, b"\xff\x4f\xff\x51") => Some("a JPEG 2000"),
+        None if at(0, b"\0\0\0\x0cJXL ") || at(0, b"\xff\x0a") => Some("a JPEG XL"),
+        None if at(0, b"<svg") || at(0, b"<?xml") => Some("an SVG"),
+        None if bytes.first() == Some(&b'P') && matches!(bytes.get(1), Some(b'1'..=b'7')) => Some("a Netpbm"),
+        None if at(0, b"8BPS") => Some("a Photoshop"),
+        None if at(0, b"\x76\x2f\x31\x01") => Some("an OpenEXR"),
+        None => None,
+    };
     Err(match name {
-        Some(name) => format!("a {name} file; convert it to JPEG or PNG"),
-        None => "neither a JPEG nor a PNG file".into(),
+        Some(name) => format!("{name} file, which is not read; convert it to JPEG or PNG"),
+        None => "neither a JPEG nor a PNG file, nor WebP, GIF, BMP or TIFF".into(),
     })
+}
+
+/// What is said of formats that this build does not read.
+#[cfg(not(feature = "formats"))]
+fn not_built(format: Format) -> String {
+    format!(
+        "a {} file; convert it to JPEG or PNG, or build with the feature `formats`",
+        format!("{format:?}").to_uppercase()
+    )
 }
 
 fn check_size(width: usize, height: usize, limits: Limits) -> Result<(), String> {

@@ -1,12 +1,15 @@
-//! JPEG and PNG files below a folder, or named by a list.
+//! Image files below a folder, or named by a list.
 
 mod list;
+mod scheme;
 mod walk;
 
-pub(crate) use list::MAX_LABEL;
+pub(crate) use scheme::{Scheme, scheme};
 
 use crate::encoded::{Encoded, Found, Store, delegate_dataset};
-use crate::options::{OpenOptions, Skipped};
+use crate::labels::warn_of_parts;
+use crate::options::{Labels, OpenOptions, Skipped};
+use crate::split::PARTS;
 use crate::{Error, Result};
 use std::ffi::OsStr;
 use std::io::Read as _;
@@ -21,30 +24,77 @@ pub struct ImageFolder {
 impl ImageFolder {
     /// Finds the images below `path` and checks them as far as the options ask.
     ///
-    /// Hidden files, and files whose extension is not one of an image, are passed over. Links to folders
-    /// are followed, but never in a circle. Files that turn out damaged are left out and listed by
-    /// [`ImageFolder::skipped`].
+    /// The class of an image is the first sub-folder, or, where folders wrap all others (`images/cat`,
+    /// `images/dog`), the first one at which the paths differ.
+    ///
+    /// Hidden files, and files whose extension is not one of an image, are passed over and counted in
+    /// [`Dataset::notes`](crate::Dataset::notes). Links to folders are followed, but never in a circle. Files that
+    /// turn out damaged are left out and listed by [`ImageFolder::skipped`].
     ///
     /// # Errors
     /// A path that is missing, is no folder or cannot be read; no usable image; damaged files under
     /// `strict`.
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let root = path.as_ref();
-        let found = walk::walk(root, options.labels)?;
+        let mut found = walk::walk(root)?;
+        let scheme = scheme(&found.folders, false);
+        found.label(&scheme, options.labels);
         Self::of(root, found, "image folder", options)
     }
 
-    /// Reads a list of images: a text file with one image a line, `path` or `path,label` (a comma or a tab;
-    /// also a space before a label that is a whole number). Paths are relative to the folder of the list.
-    /// Labels are whole numbers from 0, or names, which become classes in the order of the alphabet. Empty
-    /// lines and lines that start with `#` are passed over.
+    /// [`ImageFolder::open`], but where the names of folders tell parts of a data set, above the classes or below
+    /// them, each part by itself.
+    pub(crate) fn open_parts(root: &Path, options: &OpenOptions) -> Result<Vec<(&'static str, Self)>> {
+        let mut found = walk::walk(root)?;
+        let scheme = scheme(&found.folders, true);
+        found.label(&scheme, options.labels);
+        let mut parts = Vec::new();
+        if scheme.parts.iter().all(Option::is_none) {
+            parts.push(("train", Self::of(root, found, "image folder", options)?));
+            return Ok(parts);
+        }
+        let is_part = |folder: u32| scheme.parts.get(folder as usize).copied().flatten();
+        let mut outside = found.store.entries.iter().enumerate().filter(|(_, e)| is_part(e.folder).is_none());
+        if let Some((first, _)) = outside.next() {
+            let (count, place) = (1 + outside.count(), found.store.place(first));
+            found
+                .notes
+                .push(format!("{count} images beside the parts left out (the first: {})", place.display()));
+        }
+        for part in PARTS {
+            let mine = found.take(|folder| is_part(folder) == Some(part));
+            if mine.store.entries.is_empty() {
+                continue;
+            }
+            parts.push((part, Self::of(root, mine, "image folder", options)?));
+        }
+        Ok(parts)
+    }
+
+    /// Reads a list of images: a text file or a table with one image a line, `path` or `path,label` (a comma, a
+    /// semicolon or a tab; also a space before a label that is a whole number). Paths are relative to the folder of
+    /// the list. Labels are whole numbers from 0, or names, which become classes in the order of the alphabet; no
+    /// label is an empty field or -1. A first line that names the columns is read as such: `path` (`file`,
+    /// `image` ...), `label` (`class`, `target` ...), `split`. Fields may be quoted. Empty lines and lines that
+    /// start with `#` are passed over.
     ///
     /// # Errors
     /// A list that cannot be read; no usable image; lines with a wrong label, missing or damaged files under
     /// `strict`, otherwise they are left out and listed by [`ImageFolder::skipped`].
     pub fn open_list(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let root = path.as_ref();
-        Self::of(root, list::read(root)?, "image list", options)
+        let found = list::read(root, options)?;
+        Self::of(root, found.whole(), "image list", options)
+    }
+
+    /// [`ImageFolder::open_list`], but each part by itself where a column `split` tells parts.
+    pub(crate) fn open_list_parts(
+        root: &Path,
+        options: &OpenOptions,
+    ) -> Result<Vec<(Option<&'static str>, Self)>> {
+        let parts = list::read(root, options)?.parts();
+        let open = |(part, found)| Ok((part, Self::of(root, found, "image list", options)?));
+        parts.into_iter().map(open).collect()
     }
 
     /// Tiny-ImageNet's validation images: a folder `images` and the file `val_annotations.txt`.
@@ -58,8 +108,9 @@ impl ImageFolder {
         format: &'static str,
         options: &OpenOptions,
     ) -> Result<Self> {
-        let walk::Walked { store, classes, unreadable, seen } = found;
-        let found = Found { store, classes, skipped: unreadable, files: seen, format };
+        let walk::Walked { store, classes, unreadable, seen, passed, mut notes, .. } = found;
+        notes.extend(passed.note("files"));
+        let found = Found { store, classes, skipped: unreadable, notes, files: seen, format };
         Ok(Self { inner: Encoded::new(root, found, options)? })
     }
 
@@ -80,6 +131,40 @@ impl ImageFolder {
 }
 
 delegate_dataset!(ImageFolder);
+
+impl walk::Walked {
+    /// Labels all files by what the names of their folders say.
+    fn label(&mut self, scheme: &Scheme, labels: Labels) {
+        if labels == Labels::None {
+            return;
+        }
+        for entry in &mut self.store.entries {
+            entry.label = scheme.labels.get(entry.folder as usize).copied().flatten().unwrap_or(NONE);
+        }
+        self.notes.extend(warn_of_parts(&scheme.classes));
+        self.classes.clone_from(&scheme.classes);
+    }
+
+    /// Takes the files of some folders out; what was passed over or could not be read is told with the first ones.
+    fn take(&mut self, mut wanted: impl FnMut(u32) -> bool) -> Self {
+        let (mine, others) =
+            std::mem::take(&mut self.store.entries).into_iter().partition(|e| wanted(e.folder));
+        self.store.entries = others;
+        let store = Files { folders: self.store.folders.clone(), entries: mine };
+        if store.entries.is_empty() {
+            return Self::default();
+        }
+        Self {
+            store,
+            folders: self.folders.clone(),
+            classes: self.classes.clone(),
+            unreadable: std::mem::take(&mut self.unreadable),
+            passed: std::mem::take(&mut self.passed),
+            notes: std::mem::take(&mut self.notes),
+            seen: self.seen,
+        }
+    }
+}
 
 /// Paths of files, stored as a number of a folder and a name: a million of them take some 60 MB.
 #[derive(Debug, Default)]
@@ -107,11 +192,6 @@ impl Files {
     fn push(&mut self, name: Box<OsStr>, label: Option<u32>) {
         let folder = (self.folders.len() - 1) as u32;
         self.entries.push(Entry { name, folder, label: label.unwrap_or(NONE) });
-    }
-
-    /// Labels all files from the one of this number on.
-    fn label_from(&mut self, first: usize, label: u32) {
-        self.entries.iter_mut().skip(first).for_each(|entry| entry.label = label);
     }
 
     fn open(&self, index: usize) -> std::io::Result<std::fs::File> {

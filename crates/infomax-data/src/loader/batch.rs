@@ -123,7 +123,7 @@ impl Maker {
     /// The order of an epoch.
     pub(super) fn order(&self, epoch: u64) -> Vec<u32> {
         let mut rng = self.key.fold_named("order").fold_in(epoch).rng();
-        order::order(self.data.len(), self.data.blocks(), &mut rng)
+        order::order(self.data.len(), self.data.blocks(), self.data.mixed_blocks(), &mut rng)
     }
 
     /// The batch at a position of an epoch with this order; `None` if `stop` was set meanwhile.

@@ -2,14 +2,11 @@
 
 use rand::{Rng, RngExt as _};
 
-/// How many blocks are mixed with each other.
-const MIXED: usize = 8;
-
-/// A permutation of `0..len`: of all samples where there are no blocks, else of the blocks, and of the samples
-/// within each few of them.
-pub(super) fn order(len: usize, blocks: &[usize], rng: &mut impl Rng) -> Vec<u32> {
+/// A permutation of `0..len`: of all samples where there are no more blocks than are mixed with each other, else of
+/// the blocks, and of the samples within each few of them.
+pub(super) fn order(len: usize, blocks: &[usize], mixed: usize, rng: &mut impl Rng) -> Vec<u32> {
     let mut order: Vec<u32>;
-    if blocks.len() <= MIXED {
+    if blocks.len() <= mixed {
         order = (0..len as u32).collect();
         shuffle(&mut order, rng);
         return order;
@@ -18,7 +15,7 @@ pub(super) fn order(len: usize, blocks: &[usize], rng: &mut impl Rng) -> Vec<u32
     let mut ranges: Vec<(usize, usize)> = starts.zip(blocks.iter().copied()).collect();
     shuffle(&mut ranges, rng);
     order = Vec::with_capacity(len);
-    for few in ranges.chunks(MIXED) {
+    for few in ranges.chunks(mixed.max(1)) {
         let from = order.len();
         few.iter().for_each(|(start, end)| order.extend(*start as u32..*end as u32));
         shuffle(&mut order[from..], rng);
@@ -44,7 +41,8 @@ mod tests {
     #[test]
     fn every_sample_once_and_few_blocks_at_a_time() {
         let blocks: Vec<usize> = (1..=40).map(|i| i * 25).collect();
-        let order = order(1000, &blocks, &mut Key::new(3).rng());
+        const MIXED: usize = 8;
+        let order = order(1000, &blocks, MIXED, &mut Key::new(3).rng());
         let mut sorted = order.clone();
         sorted.sort_unstable();
         assert_eq!(sorted, (0..1000).collect::<Vec<u32>>());
@@ -55,6 +53,9 @@ mod tests {
             assert_eq!(touched.len(), MIXED);
         }
         assert_ne!(order[..25], (order[0]..order[0] + 25).collect::<Vec<_>>()[..]);
-        assert_ne!(order, super::order(1000, &blocks, &mut Key::new(4).rng()));
+        assert_ne!(order, super::order(1000, &blocks, MIXED, &mut Key::new(4).rng()));
+        // All of them, where they fit: as without blocks.
+        let free = super::order(1000, &[], MIXED, &mut Key::new(4).rng());
+        assert_eq!(super::order(1000, &blocks, 40, &mut Key::new(4).rng()), free);
     }
 }

@@ -1,6 +1,9 @@
 //! Many encoded images in few files: tar shards and parquet shards.
 
 #[cfg(feature = "parquet")]
+mod columns;
+mod keys;
+#[cfg(feature = "parquet")]
 mod parquet;
 mod tar;
 mod unpack;

@@ -1,16 +1,15 @@
 //! Parquet files with encoded images, as Hugging Face's `datasets` writes them.
 
+use super::columns::{self, Columns, Unread, class_names};
 use crate::arrays::Place;
 use crate::decode::guarded;
 use crate::encoded::{Encoded, Found, Store, delegate_dataset};
-use crate::folder::MAX_LABEL;
+use crate::labels::{NONE, Value, number};
 use crate::options::{OpenOptions, Skipped};
 use crate::{Error, Result};
 use bytes::Bytes;
-use parquet::basic::Type;
 use parquet::column::reader::ColumnReader;
 use parquet::data_type::ByteArray;
-use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
 use std::collections::VecDeque;
 use std::io::{BufReader, Read};
@@ -18,8 +17,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Images in parquet files: a column `image` with the field `bytes`, or a binary column whose name says that
-/// it holds images, and a column of whole numbers `label` (or `labels`, `fine_label`, `cls`, `class`,
-/// `target`).
+/// it holds images, and a column of labels `label` (or `labels`, `fine_label`, `cls`, `class`, `target` ...):
+/// numbers that are whole, booleans, texts, or a list that is one-hot or has one element. [`OpenOptions::image`] and
+/// [`OpenOptions::label`] name other columns. Columns that are not read are named in
+/// [`Dataset::notes`](crate::Dataset::notes).
 ///
 /// A column is stored in groups of rows which can only be unpacked as a whole, so a few groups are kept
 /// unpacked, and [`Dataset::blocks`](crate::Dataset::blocks) tells the loader to take samples group by
@@ -44,30 +45,42 @@ impl ParquetShards {
     pub fn open(root: impl AsRef<Path>, files: &[PathBuf], options: &OpenOptions) -> Result<Self> {
         let root = root.as_ref();
         let mut store = Groups::default();
-        let (mut classes, mut skipped) = (Vec::new(), Vec::new());
+        let (mut names, mut skipped, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+        let mut values: Vec<Value> = Vec::new();
         for path in files {
-            match store.add(path, &mut skipped) {
-                Ok(names) if classes.is_empty() => classes = names,
+            match store.add(path, options, &mut values, &mut skipped, &mut notes) {
+                Ok(found) if names.is_empty() => names = found,
                 Ok(_) => {}
                 // A shard that was cut has no index, which stands at its end.
                 Err(Error::Decode { path, reason }) => skipped.push(Skipped { path, reason }),
                 Err(other) => return Err(other),
             }
         }
-        let most = store.rows.iter().map(|r| r.label).filter(|l| *l != NONE).max();
-        if let Some(most) = most {
-            let first = classes.len() as u32;
-            classes.extend((first..=most).map(|label| label.to_string()));
+        let labeled = values.iter().any(|value| *value != Value::Missing);
+        let numbered = number(&values, if labeled { &names } else { &[] });
+        let mut keep = Vec::with_capacity(values.len());
+        for (row, label) in store.rows.iter_mut().zip(numbered.labels) {
+            keep.push(label.is_ok());
+            match label {
+                Ok(label) => row.label = label,
+                Err(reason) => {
+                    let Group { file, number } = &store.groups[row.group as usize];
+                    let reason = format!("row group {number}, row {}: {reason}", row.row);
+                    skipped.push(Skipped::new(&file.path, reason));
+                }
+            }
         }
+        let mut flags = keep.iter();
+        store.rows.retain(|_| *flags.next().unwrap_or(&true));
         store.set_blocks();
-        let found = Found { store, classes, skipped, files: files.len(), format: "parquet shards" };
+        notes.dedup();
+        let (classes, files) = (numbered.classes, files.len());
+        let found = Found { store, classes, skipped, notes, files, format: "parquet shards" };
         Ok(Self { inner: Encoded::new(root, found, options)? })
     }
 }
 
 delegate_dataset!(ParquetShards);
-
-const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug)]
 struct Row {
@@ -97,7 +110,7 @@ impl std::fmt::Debug for Group {
 
 /// Reads by position: the reader that the crate has for files moves the cursor that all threads share.
 #[derive(Clone)]
-struct AtPlace {
+pub(super) struct AtPlace {
     place: Arc<Place>,
     at: u64,
 }
@@ -150,16 +163,29 @@ struct Groups {
 }
 
 impl Groups {
-    /// Adds a file and returns the names of its classes.
-    fn add(&mut self, path: &Path, skipped: &mut Vec<Skipped>) -> Result<Vec<String>> {
+    /// Adds a file with a label for each of its rows, and returns the names of its classes.
+    fn add(
+        &mut self,
+        path: &Path,
+        options: &OpenOptions,
+        labels: &mut Vec<Value>,
+        skipped: &mut Vec<Skipped>,
+        notes: &mut Vec<String>,
+    ) -> Result<Vec<String>> {
         let damaged = |reason: String| Error::Decode { path: path.to_path_buf(), reason };
         let place = AtPlace { place: Arc::new(Place::open(path)?), at: 0 };
         // The reader panics on some damaged files.
         let reader = guarded(|| SerializedFileReader::new(place).map_err(|e| e.to_string()))
             .map_err(|e| damaged(format!("damaged parquet file: {e}")))?;
         let metadata = reader.metadata();
-        let (column, labels) = columns(metadata).map_err(&damaged)?;
-        let names = class_names(metadata);
+        let Columns { image: column, mut label, notes: found } =
+            columns::columns(metadata, options).map_err(&damaged)?;
+        for note in found {
+            if !notes.contains(&note) {
+                notes.push(note);
+            }
+        }
+        let names = label.as_ref().map_or_else(Vec::new, |label| class_names(metadata, &label.name));
         let groups = metadata.num_row_groups();
         let shard = Arc::new(Shard { path: path.to_path_buf(), reader, column });
         for number in 0..groups {
@@ -171,31 +197,24 @@ impl Groups {
                 skipped.push(Skipped::new(path, reason));
                 continue;
             }
-            let values = match labels.map(|c| guarded(|| whole_numbers(&shard, number, c, count))).transpose()
-            {
-                Ok(values) => values,
-                Err(reason) => {
+            let read = label.as_ref().map(|l| guarded(|| columns::values(&shard.reader, number, l)));
+            let read = read.map(|read| read.unwrap_or_else(|reason| Err(Unread::Damaged(reason))));
+            let mut values = match read.transpose() {
+                Ok(values) => values.unwrap_or_default(),
+                Err(Unread::Damaged(reason)) => {
                     skipped.push(Skipped::new(path, format!("row group {number}: labels: {reason}")));
                     continue;
                 }
+                Err(Unread::NoLabels(reason)) => {
+                    let name = label.take().map_or_else(String::new, |l| l.name);
+                    notes.push(format!("the column `{name}` is not read as labels: {reason}"));
+                    Vec::new()
+                }
             };
+            values.resize(count, Value::Missing);
+            labels.append(&mut values);
             let group = self.groups.len() as u32;
-            for row in 0..count {
-                let label = match values.as_ref().and_then(|v| v.get(row).copied().flatten()) {
-                    None | Some(-1) => NONE,
-                    Some(v) => match u32::try_from(v) {
-                        Ok(label) if label <= MAX_LABEL => label,
-                        _ => {
-                            let reason = format!(
-                                "row group {number}, row {row}: the label {v} is not in 0..={MAX_LABEL}"
-                            );
-                            skipped.push(Skipped::new(path, reason));
-                            continue;
-                        }
-                    },
-                };
-                self.rows.push(Row { group, row: row as u32, label });
-            }
+            self.rows.extend((0..count).map(|row| Row { group, row: row as u32, label: NONE }));
             self.groups.push(Group { file: Arc::clone(&shard), number });
         }
         Ok(names)
@@ -282,49 +301,16 @@ impl Store for Groups {
     fn blocks(&self) -> &[usize] {
         &self.blocks
     }
-}
 
-/// The column of images and the one of labels.
-fn columns(metadata: &ParquetMetaData) -> std::result::Result<(usize, Option<usize>), String> {
-    let schema = metadata.file_metadata().schema_descr();
-    let leaves: Vec<(String, Type, bool)> = (0..schema.num_columns())
-        .map(|i| {
-            let column = schema.column(i);
-            (column.path().string(), column.physical_type(), column.max_rep_level() == 0)
-        })
-        .collect();
-    let find = |names: &[&str], fits: &dyn Fn(Type) -> bool| {
-        names.iter().find_map(|name| {
-            leaves
-                .iter()
-                .position(|(path, kind, flat)| *flat && fits(*kind) && path.eq_ignore_ascii_case(name))
-        })
-    };
-    let binary = |kind| kind == Type::BYTE_ARRAY;
-    let whole = |kind| kind == Type::INT64 || kind == Type::INT32;
-    let images = ["image.bytes", "img.bytes", "jpg.bytes", "png.bytes", "image", "img", "jpg", "jpeg", "png"];
-    let found: Vec<&str> = leaves.iter().map(|(path, _, _)| path.as_str()).collect();
-    let image = find(&images, &binary).or_else(|| {
-        leaves.iter().position(|(path, kind, flat)| *flat && binary(*kind) && path.ends_with(".bytes"))
-    });
-    let image = image.ok_or_else(|| format!("no column of images; there are: {}", found.join(", ")))?;
-    let labels = ["label", "labels", "fine_label", "cls", "class", "target"];
-    Ok((image, find(&labels, &whole)))
-}
-
-/// The names of the classes that `datasets` keeps in the file.
-fn class_names(metadata: &ParquetMetaData) -> Vec<String> {
-    let pairs = metadata.file_metadata().key_value_metadata();
-    let text = pairs.and_then(|p| p.iter().find(|kv| kv.key == "huggingface")?.value.as_deref());
-    let json: Option<serde_json::Value> = text.and_then(|t| serde_json::from_str(t).ok());
-    let features = json.as_ref().and_then(|j| j.get("info")?.get("features"));
-    let names = features.and_then(|f| {
-        ["label", "labels", "fine_label", "cls", "class", "target"]
-            .iter()
-            .find_map(|k| f.get(k)?.get("names"))
-    });
-    let names = names.and_then(|n| n.as_array()).map(Vec::as_slice).unwrap_or_default();
-    names.iter().filter_map(|n| n.as_str().map(str::to_owned)).collect()
+    /// As many of the largest groups as fit into what is kept.
+    fn mixed_blocks(&self) -> usize {
+        let size = |g: &Group| {
+            g.file.reader.metadata().row_group(g.number).column(g.file.column).uncompressed_size().max(1)
+                as u64
+        };
+        let largest = self.groups.iter().map(size).max().unwrap_or(1);
+        usize::try_from(KEEP_BYTES / largest).unwrap_or(usize::MAX).max(8)
+    }
 }
 
 /// A column of binary values.
@@ -349,36 +335,8 @@ fn byte_arrays(shard: &Shard, group: usize) -> std::result::Result<Vec<Option<By
     }
 }
 
-/// A column of whole numbers.
-fn whole_numbers(
-    shard: &Shard,
-    group: usize,
-    column: usize,
-    count: usize,
-) -> std::result::Result<Vec<Option<i64>>, String> {
-    let words = |e: parquet::errors::ParquetError| e.to_string();
-    let reader = shard.reader.get_row_group(group).map_err(words)?;
-    let most = reader.metadata().column(column).column_descr().max_def_level();
-    let mut levels = Vec::new();
-    macro_rules! all {
-        ($column:expr) => {{
-            let mut values = Vec::new();
-            while $column.read_records(count.max(1), Some(&mut levels), None, &mut values).map_err(words)?.0
-                > 0
-            {}
-            values
-        }};
-    }
-    let values: Vec<i64> = match reader.get_column_reader(column).map_err(words)? {
-        ColumnReader::Int64ColumnReader(mut column) => all!(column),
-        ColumnReader::Int32ColumnReader(mut column) => all!(column).into_iter().map(i64::from).collect(),
-        _ => return Err("not a column of whole numbers".into()),
-    };
-    Ok(spread(values, &levels, most))
-}
-
 /// Puts the nulls back between the values that are there.
-fn spread<T>(values: Vec<T>, levels: &[i16], most: i16) -> Vec<Option<T>> {
+pub(super) fn spread<T>(values: Vec<T>, levels: &[i16], most: i16) -> Vec<Option<T>> {
     if most == 0 || levels.is_empty() {
         return values.into_iter().map(Some).collect();
     }

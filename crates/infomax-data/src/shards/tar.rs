@@ -1,21 +1,32 @@
 //! Tar files of images, as WebDataset writes them, with random access.
 
+use super::keys::{Keys, preference, stem_of, without_fields};
 use super::unpack::{packing_of, unpack};
 use crate::arrays::Place;
 use crate::encoded::{Encoded, Found, Store, delegate_dataset};
-use crate::folder::MAX_LABEL;
+use crate::folder::scheme;
+use crate::labels::{NONE, Value, number, warn_of_parts};
 use crate::options::{OpenOptions, Skipped};
+use crate::passed::{Passed, is_clutter, is_image_extension};
+use crate::split::PARTS;
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{BufReader, Read as _};
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Images in tar files.
 ///
-/// Members that share their path up to the first dot of the name are one sample: an image (`.jpg`, `.jpeg`,
-/// `.png`) and its class (`.cls`, a whole number as text). Without any `.cls`, the folder that an image lies
-/// in is its class, if there are several folders.
+/// Members of one key are one sample: an image and its class (`.cls`, a whole number or a name as text, -1 for
+/// none). The key of a label is its name without the extension. An image belongs to the label of the longest key
+/// that its own name without extensions starts with, up to a dot: `v1.00000.jpg` to `v1.00000.cls`, and `k.seg.png`
+/// to `k.cls`. Two labels of one key are an error.
+///
+/// One image a sample is used: the one with the fewest words before its extension (`k.jpg` before `k.seg.png`), then
+/// none of a mask, then `jpg` before `png`, then by the alphabet; or the one of the field that
+/// [`OpenOptions::image`] names (`seg.png`). Without any `.cls`, folders inside are classes, by the rule of
+/// [`ImageFolder`](crate::ImageFolder).
 ///
 /// The members are listed once when the shards are opened, and each image is then read at its place, so
 /// samples come in any order without unpacking. Tar files that are compressed with gzip (or with zstd, feature
@@ -31,31 +42,47 @@ impl TarShards {
     ///
     /// # Errors
     /// A file that cannot be read; a compressed one that is damaged, cut, a decompression bomb (more than 100
-    /// times its size) or lies where nothing can be written; no usable image; damage under `strict`. Otherwise
-    /// damaged samples, and what is missing from a shard that was cut, are left out and listed.
+    /// times its size) or lies where nothing can be written; two labels for one sample; no usable image; damage
+    /// under `strict`. Otherwise damaged samples, and what is missing from a shard that was cut, are left out and
+    /// listed.
     pub fn open(root: impl AsRef<Path>, files: &[PathBuf], options: &OpenOptions) -> Result<Self> {
         let root = root.as_ref();
-        let mut index = Index::default();
+        let mut parts = Self::read(files, options)?.finish(false);
+        let found = parts.pop().map(|(_, found)| found).unwrap_or_default();
+        Ok(Self { inner: Encoded::new(root, found, options)? })
+    }
+
+    /// [`TarShards::open`], but each part by itself where the names of folders inside tell parts.
+    pub(crate) fn open_parts(
+        root: &Path,
+        files: &[PathBuf],
+        options: &OpenOptions,
+    ) -> Result<Vec<(Option<&'static str>, Self)>> {
+        let parts = Self::read(files, options)?.finish(true);
+        let open = |(part, found)| Ok((part, Self { inner: Encoded::new(root, found, options)? }));
+        parts.into_iter().map(open).collect()
+    }
+
+    fn read(files: &[PathBuf], options: &OpenOptions) -> Result<Index> {
+        let mut index =
+            Index { image: options.image.clone(), label: options.label.clone(), ..Index::default() };
         for path in files {
             index.read(path)?;
         }
-        let (store, classes) = index.finish();
-        let found =
-            Found { store, classes, skipped: index.skipped, files: index.members, format: "tar shards" };
-        Ok(Self { inner: Encoded::new(root, found, options)? })
+        Ok(index)
     }
 }
 
 delegate_dataset!(TarShards);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Members {
-    shards: Vec<Place>,
+    shards: Arc<Vec<Place>>,
     entries: Vec<Member>,
 }
 
 /// An image in a shard.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Member {
     offset: u64,
     len: u32,
@@ -63,8 +90,6 @@ struct Member {
     label: u32,
     name: Box<str>,
 }
-
-const NONE: u32 = u32::MAX;
 
 impl Store for Members {
     fn len(&self) -> usize {
@@ -108,11 +133,26 @@ impl Members {
 struct Index {
     shards: Vec<Place>,
     entries: Vec<Member>,
-    /// Class numbers by shard and sample.
-    labels: BTreeMap<(u32, String), u32>,
+    /// The labels of `entries`, by shard and key.
+    labels: BTreeMap<(u32, String), (Value, String)>,
     skipped: Vec<Skipped>,
+    passed: Passed,
+    notes: Vec<String>,
     members: usize,
-    any_class: bool,
+    /// The field of the image and of the label that are asked for.
+    image: Option<String>,
+    label: Option<String>,
+}
+
+/// A shard while it is read.
+#[derive(Default)]
+struct Shard {
+    images: Vec<Member>,
+    /// Name and value.
+    labels: Vec<(String, Value)>,
+    keys: Keys,
+    /// Where each file lies, for links to it.
+    files: BTreeMap<String, (u64, u64)>,
 }
 
 impl Index {
@@ -125,119 +165,313 @@ impl Index {
             file = unpack(path, packing)?;
             place = Place::open(&file)?.shown_as(path);
         }
-        let (shard, len) = (self.shards.len() as u32, place.len());
+        let mut shard = Shard::default();
+        if let Some(reason) = self.members(path, &file, place.len(), &mut shard).map_err(io)? {
+            self.skipped.push(Skipped::new(path, reason));
+        }
+        let number = self.shards.len() as u32;
+        self.shards.push(place);
+        self.samples(path, number, shard)
+    }
+
+    /// Lists the members of a shard, and says what is wrong with its end.
+    fn members(
+        &mut self,
+        path: &Path,
+        file: &Path,
+        len: u64,
+        shard: &mut Shard,
+    ) -> std::io::Result<Option<String>> {
         // Headers are 512 bytes apart from each other by the sizes of the members: a small buffer is best.
-        let reader = BufReader::with_capacity(512, File::open(&file).map_err(io)?);
+        let reader = BufReader::with_capacity(512, File::open(file)?);
         let mut archive = tar::Archive::new(reader);
-        let (mut end, mut last) = (0, String::from("the first member"));
-        for entry in archive.entries_with_seek().map_err(io)? {
+        let (mut end, mut last) = (0u64, String::from("the first member"));
+        for entry in archive.entries_with_seek()? {
             let mut entry = match entry {
                 Ok(entry) => entry,
                 Err(e) => {
-                    let reason = format!("damaged behind {last} ({e}); what comes before it is used");
-                    self.skipped.push(Skipped::new(path, reason));
-                    self.shards.push(place);
-                    return Ok(());
+                    return Ok(Some(format!("damaged behind {last} ({e}); what comes before it is used")));
                 }
             };
-            if !entry.header().entry_type().is_file() {
+            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            let kind = entry.header().entry_type();
+            if kind.is_dir() || kind.is_pax_global_extensions() {
                 continue;
             }
             self.members += 1;
-            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            let (offset, size) = (entry.raw_file_position(), entry.size());
-            end = offset.saturating_add(size);
-            if end > len {
-                let reason = format!("cut within {name}; what comes before it is used");
-                self.skipped.push(Skipped::new(path, reason));
-                self.shards.push(place);
-                return Ok(());
+            if name.split('/').any(|part| part != "." && part != ".." && is_clutter(part.as_bytes())) {
+                self.passed.clutter();
+                continue;
             }
-            last.clone_from(&name);
-            let (sample, extension) = split(&name);
-            match extension.as_str() {
-                "jpg" | "jpeg" | "png" => {
-                    let len = u32::try_from(size).unwrap_or(u32::MAX);
-                    self.entries.push(Member { offset, len, shard, label: NONE, name: name.into() });
-                }
-                "cls" => {
-                    self.any_class = true;
-                    let mut text = String::new();
-                    let read = entry.by_ref().take(32).read_to_string(&mut text);
-                    match text.trim().parse::<u32>() {
-                        Ok(label) if read.is_ok() && label <= MAX_LABEL => {
-                            self.labels.insert((shard, sample), label);
-                        }
-                        _ => {
-                            let reason =
-                                format!("{name}: the label `{}` is not in 0..={MAX_LABEL}", text.trim());
-                            self.skipped.push(Skipped::new(path, reason));
-                            self.labels.insert((shard, sample), NONE);
-                        }
+            let target = entry.link_name_bytes().map(|name| String::from_utf8_lossy(&name).into_owned());
+            let (mut offset, mut size) = (entry.raw_file_position(), entry.size());
+            if kind.is_hard_link() || kind.is_symlink() {
+                let target = target.unwrap_or_default();
+                let full = if kind.is_symlink() { beside(&name, &target) } else { plain(&target) };
+                match shard.files.get(&full) {
+                    Some(found) => (offset, size) = *found,
+                    None => {
+                        let reason =
+                            format!("{name}: a link to {target}, which is not in the shard before it");
+                        self.skipped.push(Skipped::new(path, reason));
+                        continue;
                     }
                 }
-                _ => {}
+            } else if kind.is_gnu_sparse() || is_pax_sparse(&mut entry) {
+                let reason = format!(
+                    "{name}: a sparse member, whose bytes do not lie together; write the shard without --sparse"
+                );
+                self.skipped.push(Skipped::new(path, reason));
+                continue;
+            } else if !kind.is_file() && !kind.is_contiguous() {
+                let reason = format!("{name}: neither a file nor a link ({kind:?})");
+                self.skipped.push(Skipped::new(path, reason));
+                continue;
+            } else {
+                end = offset.saturating_add(size);
+            }
+            if offset.saturating_add(size) > len {
+                return Ok(Some(format!("cut within {name}; what comes before it is used")));
+            }
+            last.clone_from(&name);
+            shard.files.insert(plain(&name), (offset, size));
+            let (stem, extension) = stem_of(&name);
+            let is_label = match &self.label {
+                Some(field) => name.to_lowercase().ends_with(&format!(".{}", field.to_lowercase())),
+                None => extension == "cls",
+            };
+            shard.keys.add(stem, is_label);
+            if is_label {
+                let mut text = Vec::new();
+                let read = match kind.is_file() || kind.is_contiguous() {
+                    true => entry.by_ref().take(MAX_TEXT + 1).read_to_end(&mut text).map(drop),
+                    false => take(file, offset, size.min(MAX_TEXT + 1)).map(|bytes| text = bytes),
+                };
+                let value = match (read, std::str::from_utf8(&text)) {
+                    (Ok(()), Ok(text)) if text.len() as u64 <= MAX_TEXT => {
+                        Value::of_text(text.trim_start_matches('\u{feff}'))
+                    }
+                    _ => Value::Wrong(format!("the label is not a text of at most {MAX_TEXT} bytes")),
+                };
+                shard.labels.push((name, value));
+            } else if is_image_extension(&extension) {
+                let len = u32::try_from(size).unwrap_or(u32::MAX);
+                shard.images.push(Member { offset, len, shard: 0, label: NONE, name: name.into() });
+            } else {
+                self.passed.file(&name);
             }
         }
         // A whole archive ends with two blocks of zeros: without them, members may be missing.
-        if len < end.next_multiple_of(512).saturating_add(512) {
-            let reason = format!("no end mark behind {last}: probably cut; what comes before it is used");
-            self.skipped.push(Skipped::new(path, reason));
-        }
-        self.shards.push(place);
-        Ok(())
+        let whole = len >= end.next_multiple_of(512).saturating_add(512);
+        Ok((!whole).then(|| format!("no end mark behind {last}: probably cut; what comes before it is used")))
     }
 
-    fn finish(&mut self) -> (Members, Vec<String>) {
-        let mut entries = std::mem::take(&mut self.entries);
-        let shards = std::mem::take(&mut self.shards);
-        let mut classes = Vec::new();
-        if self.any_class {
-            // A sample with a wrong label is listed already; an image without one is unlabeled.
-            let labels = &self.labels;
-            let label = |m: &Member| labels.get(&(m.shard, split(&m.name).0)).copied();
-            entries.retain(|m| label(m) != Some(NONE));
-            entries.iter_mut().for_each(|m| m.label = label(m).unwrap_or(NONE));
-            let most = entries.iter().map(|m| m.label).filter(|l| *l != NONE).max();
-            classes.extend((0..most.map_or(0, |m| m + 1)).map(|label| label.to_string()));
-        } else {
-            let folders: BTreeSet<&str> = entries.iter().filter_map(|m| folder(&m.name)).collect();
-            if folders.len() > 1 {
-                classes.extend(folders.into_iter().map(str::to_owned));
-                for m in &mut entries {
-                    let class = folder(&m.name).and_then(|f| classes.binary_search_by(|c| (**c).cmp(f)).ok());
-                    m.label = class.map_or(NONE, |c| c as u32);
+    /// Pairs images and labels of a shard.
+    fn samples(&mut self, path: &Path, number: u32, shard: Shard) -> Result<()> {
+        let Shard { images, labels, keys, .. } = shard;
+        for (name, value) in labels {
+            let key = without_fields(field_stem(&name, self.label.as_deref())).to_owned();
+            if let Some((_, first)) = self.labels.insert((number, key.clone()), (value, name.clone())) {
+                return Err(Error::Decode {
+                    path: path.to_path_buf(),
+                    reason: format!(
+                        "two labels for the sample `{key}`: {first} and {name}; remove one of them"
+                    ),
+                });
+            }
+        }
+        // The image of each sample, in the order of the first ones.
+        let mut of_key: BTreeMap<String, usize> = BTreeMap::new();
+        let mut chosen: Vec<(String, Member)> = Vec::new();
+        let (mut left_out, mut example) = (0, None);
+        for mut image in images {
+            image.shard = number;
+            let name = image.name.clone();
+            let key = keys.of(stem_of(&name).0);
+            let field = name[key.len()..].trim_start_matches('.');
+            if let Some(wanted) = &self.image
+                && !field.eq_ignore_ascii_case(wanted)
+            {
+                left_out += 1;
+                example.get_or_insert_with(|| (format!("the field `{wanted}`"), name.to_string()));
+                continue;
+            }
+            match of_key.get(key) {
+                None => {
+                    of_key.insert(key.to_owned(), chosen.len());
+                    chosen.push((key.to_owned(), image));
+                }
+                Some(at) => {
+                    left_out += 1;
+                    let there = &chosen[*at].1.name;
+                    let other = there[key.len()..].trim_start_matches('.');
+                    // Of two members of one name the later one is meant, as for tar itself.
+                    let (new, old) = ((preference(field), field), (preference(other), other));
+                    let (used, not) = if new <= old { (field, other) } else { (other, field) };
+                    if example.is_none() {
+                        example = Some((format!("`{used}`"), format!("{key}.{not}")));
+                    }
+                    if new <= old {
+                        chosen[*at].1 = image;
+                    }
                 }
             }
         }
-        (Members { shards, entries }, classes)
+        if let Some((used, first)) = example {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            self.notes.push(format!(
+                "{name}: samples with several images: {used} is used, {left_out} others are not (the first: {first}); \
+                 data.image names another field"
+            ));
+        }
+        // The key stands in the place of the name until labels are known.
+        for (key, image) in chosen {
+            if let Some((value, _)) = self.labels.remove(&(number, key)) {
+                self.labels.insert((number, image.name.to_string()), (value, String::new()));
+            }
+            self.entries.push(image);
+        }
+        let orphans: Vec<&(u32, String)> = self
+            .labels
+            .iter()
+            .filter(|((n, _), (_, name))| *n == number && !name.is_empty())
+            .map(|(k, _)| k)
+            .collect();
+        if let Some((_, first)) = orphans.first() {
+            let count = orphans.len();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            self.notes.push(format!("{name}: {count} labels without an image (the first: {first})"));
+        }
+        Ok(())
+    }
+
+    /// The images of each part, with their classes.
+    fn finish(mut self, with_parts: bool) -> Vec<(Option<&'static str>, Found<Members>)> {
+        let mut entries = std::mem::take(&mut self.entries);
+        let any_class = self.labels.values().any(|(_, name)| name.is_empty());
+        let folders: Vec<Vec<String>> = entries.iter().map(|m| folders_of(&m.name)).collect();
+        let different: Vec<Vec<String>> =
+            folders.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+        let scheme = scheme(&different, with_parts);
+        let folder = |i: usize| different.binary_search(&folders[i]).unwrap_or(0);
+        let mut parts: Vec<Option<&'static str>> =
+            (0..entries.len()).map(|i| scheme.parts[folder(i)]).collect();
+        let mut classes = Vec::new();
+        if any_class {
+            let value =
+                |m: &Member| self.labels.get(&(m.shard, m.name.to_string())).map(|(value, _)| value.clone());
+            let values: Vec<Value> = entries.iter().map(|m| value(m).unwrap_or(Value::Missing)).collect();
+            let numbered = number(&values, &[]);
+            classes = numbered.classes;
+            let mut keep = Vec::with_capacity(entries.len());
+            for (member, label) in entries.iter_mut().zip(numbered.labels) {
+                keep.push(label.is_ok());
+                match label {
+                    Ok(label) => member.label = label,
+                    Err(reason) => {
+                        let shard = self.shards[member.shard as usize].path();
+                        self.skipped.push(Skipped::new(shard, format!("{}: {reason}", member.name)));
+                    }
+                }
+            }
+            let (mut first, mut second) = (keep.iter(), keep.iter());
+            entries.retain(|_| *first.next().unwrap_or(&true));
+            parts.retain(|_| *second.next().unwrap_or(&true));
+        } else if scheme.classes.len() > 1 {
+            classes.clone_from(&scheme.classes);
+            for (i, member) in entries.iter_mut().enumerate() {
+                member.label = scheme.labels[folder(i)].unwrap_or(NONE);
+            }
+            self.notes.extend(warn_of_parts(&classes));
+        }
+        self.notes.extend(self.passed.note("members"));
+        let shards = Arc::new(std::mem::take(&mut self.shards));
+        let mut rest = Found {
+            skipped: std::mem::take(&mut self.skipped),
+            notes: std::mem::take(&mut self.notes),
+            files: self.members,
+            format: "tar shards",
+            classes,
+            store: Members { shards: Arc::clone(&shards), entries: Vec::new() },
+        };
+        if parts.iter().all(Option::is_none) {
+            rest.store.entries = entries;
+            return vec![(None, rest)];
+        }
+        let beside = parts.iter().filter(|part| part.is_none()).count();
+        if beside > 0 {
+            rest.notes.push(format!("{beside} images beside the parts are not used"));
+        }
+        let mut found = Vec::new();
+        for part in PARTS {
+            let mine: Vec<Member> = entries
+                .iter()
+                .zip(&parts)
+                .filter(|(_, p)| **p == Some(part))
+                .map(|(m, _)| m.clone())
+                .collect();
+            if !mine.is_empty() {
+                let store = Members { shards: Arc::clone(&shards), entries: mine };
+                let (skipped, notes) = (std::mem::take(&mut rest.skipped), std::mem::take(&mut rest.notes));
+                let (files, format) = (rest.files, rest.format);
+                found.push((
+                    Some(part),
+                    Found { store, classes: rest.classes.clone(), skipped, notes, files, format },
+                ));
+            }
+        }
+        found
     }
 }
 
-/// The sample of a member, and the last extension in lower case: `a/b.c.jpg` belongs to `a/b`.
-fn split(name: &str) -> (String, String) {
-    let slash = name.rfind('/').map_or(0, |at| at + 1);
-    let dot = name[slash..].find('.').map_or(name.len(), |at| slash + at);
-    let extension = name[dot..].rsplit('.').next().unwrap_or_default().to_lowercase();
-    (name[..dot].to_owned(), extension)
-}
+/// The longest label that is read.
+const MAX_TEXT: u64 = 256;
 
-/// The folder that a member lies in.
-fn folder(name: &str) -> Option<&str> {
-    let (path, _) = name.rsplit_once('/')?;
-    Some(path.rsplit('/').next().unwrap_or(path)).filter(|f| *f != ".")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{folder, split};
-
-    #[test]
-    fn names_are_parted_at_the_first_dot() {
-        assert_eq!(split("a.b/000.seg.PNG"), ("a.b/000".into(), "png".into()));
-        assert_eq!(split("000"), ("000".into(), String::new()));
-        assert_eq!(folder("./cat/1.jpg"), Some("cat"));
-        assert_eq!(folder("./1.jpg"), None);
-        assert_eq!(folder("1.jpg"), None);
+/// A name without the field that is asked for, or without its extension.
+fn field_stem<'a>(name: &'a str, field: Option<&str>) -> &'a str {
+    match field {
+        Some(field) => name.get(..name.len().saturating_sub(field.len() + 1)).unwrap_or(name),
+        None => stem_of(name).0,
     }
+}
+
+/// Whether the extended header of a member says that it is sparse: its bytes then begin with a table.
+fn is_pax_sparse<R: Read>(entry: &mut tar::Entry<'_, R>) -> bool {
+    let extensions = entry.pax_extensions().ok().flatten();
+    extensions.is_some_and(|all| all.flatten().any(|e| e.key_bytes().starts_with(b"GNU.sparse")))
+}
+
+/// Bytes of a file.
+fn take(file: &Path, offset: u64, len: u64) -> std::io::Result<Vec<u8>> {
+    let place = Place::open(file).map_err(std::io::Error::other)?;
+    place.take(offset, len)
+}
+
+/// A name without `.` and `..` and double slashes.
+fn plain(name: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in name.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+/// The target of a link that lies at `name`.
+fn beside(name: &str, target: &str) -> String {
+    match name.rsplit_once('/') {
+        Some((folder, _)) => plain(&format!("{folder}/{target}")),
+        None => plain(target),
+    }
+}
+
+/// The folders that lead to a member.
+fn folders_of(name: &str) -> Vec<String> {
+    let plain = plain(name);
+    let mut folders: Vec<String> = plain.split('/').map(str::to_owned).collect();
+    folders.pop();
+    folders
 }

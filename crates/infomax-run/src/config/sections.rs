@@ -187,6 +187,16 @@ pub struct DataConfig {
     pub strict: bool,
     /// The part to train on, where there are several, for example `unlabeled` of STL-10.
     pub part: String,
+    /// Which image of a sample that has several: the field in tar shards (`jpg`, `left.png`), the column of parquet
+    /// files, the name of an array.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Where the labels stand, if there are several: the field in tar shards (`cls`), the column of parquet files and
+    /// of lists, the name of an array.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Whether images are turned upright as their EXIF data ask; off as in torchvision.
+    pub exif_orientation: bool,
     /// Images of more pixels are refused.
     pub max_pixels: u64,
     /// Decoded images are kept in memory up to this many MiB.
@@ -207,6 +217,9 @@ impl Default for DataConfig {
             test_fraction: 0.2,
             strict: false,
             part: "train".into(),
+            image: None,
+            label: None,
+            exif_orientation: false,
             max_pixels: 100_000_000,
             cache_mib: 2048,
             seed: 0,
