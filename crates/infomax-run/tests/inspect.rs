@@ -99,7 +99,7 @@ fn labels_are_read_where_the_embedding_has_them_and_not_elsewhere() {
     assert!(notes.iter().any(|note| note.contains("1 rows have no label")), "{notes:?}");
 
     let chance: Vec<Option<u32>> =
-        (0..n).map(|i| Some(Key::new(9).fold_in(i as u64).words()[0] % 2)).collect();
+        (0..n).map(|i| Some((Key::new(9).fold_in(i as u64).words()[0] % 2) as u32)).collect();
     let told =
         inspect(&InspectInput { labels: Some(chance), ..InspectInput::new(z.clone()) }, &config()).unwrap();
     let value = |key: &str| told.value(key).unwrap();
