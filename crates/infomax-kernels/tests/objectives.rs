@@ -264,7 +264,10 @@ fn gradients_of_distances_keep_their_digits_in_f32() {
         let var = Var::from_tensor(&x).unwrap();
         let sums = row_log_sum_exp(&var, Score::Distance(c), Exclude::Nothing).unwrap();
         for (got, expected) in sums.to_vec1::<f32>().unwrap().into_iter().zip(&logs) {
-            assert!((f64::from(got) - expected).abs() < 2e-6 * (1.0 + expected.abs()), "{name}: {got} {expected}");
+            assert!(
+                (f64::from(got) - expected).abs() < 2e-6 * (1.0 + expected.abs()),
+                "{name}: {got} {expected}"
+            );
         }
         let weights: Vec<f32> = g.iter().map(|v| *v as f32).collect();
         let weights = Tensor::from_vec(weights, rows.len(), x.device()).unwrap();
@@ -283,7 +286,8 @@ fn equal_rows_have_distance_zero_and_near_ones_their_digits() {
     for dtype in [DType::F32, DType::F64] {
         let x = Tensor::cat(&[&a, &b, &a], 0).unwrap().to_dtype(dtype).unwrap();
         let rows: Vec<Vec<f64>> = x.to_dtype(DType::F64).unwrap().to_vec2().unwrap();
-        let got: Vec<Vec<f64>> = squared_distances(&x).unwrap().to_dtype(DType::F64).unwrap().to_vec2().unwrap();
+        let got: Vec<Vec<f64>> =
+            squared_distances(&x).unwrap().to_dtype(DType::F64).unwrap().to_vec2().unwrap();
         for i in 0..120 {
             for j in 0..120 {
                 let r2: f64 = rows[i].iter().zip(&rows[j]).map(|(u, v)| (u - v) * (u - v)).sum();
@@ -305,7 +309,8 @@ fn the_gradient_of_squared_errors_does_not_see_an_offset() {
         let draw = |seed| (spread(&[33, 17], seed, 1.0) + offset).unwrap().to_dtype(DType::F32).unwrap();
         let (a, b) = (Var::from_tensor(&draw(1)).unwrap(), Var::from_tensor(&draw(2)).unwrap());
         let grads = (squared_error(&a, &b).unwrap() * 0.3).unwrap().backward().unwrap();
-        let host = |x: &Tensor| x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let host =
+            |x: &Tensor| x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
         let (x, y) = (host(&a), host(&b));
         let (da, db) = (host(grads.get(&a).unwrap()), host(grads.get(&b).unwrap()));
         for i in 0..x.len() {

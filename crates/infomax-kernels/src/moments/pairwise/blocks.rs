@@ -98,10 +98,14 @@ impl<T: Elementary> Block<'_, T> {
                 Score::Distance(c) => {
                     let squares = &rows.squares[self.j.0..][..nj];
                     let own = rows.squares[i];
+                    if same {
+                        // Its distance is set below; so it does not count as close.
+                        row[r] = T::default();
+                    }
                     if nearest_part(row, squares, own) < T::default() {
                         let first = self.close.len();
                         let near = |v: T, q: T| above_close(v, own, q) < T::default();
-                        let places = (0..nj).filter(|j| near(row[*j], squares[*j]) && !(same && *j == r));
+                        let places = (0..nj).filter(|j| near(row[*j], squares[*j]));
                         self.close.extend(places.map(|j| (r, j)));
                         distances(row, squares, own, T::of(c));
                         for (_, j) in &self.close[first..] {
@@ -132,6 +136,7 @@ impl<T: Elementary> Block<'_, T> {
 }
 
 impl<T: Elementary> Rows<'_, T> {
+    #[inline(always)]
     fn squared_distance(&self, i: usize, j: usize) -> f64 {
         squared_distance(&self.x[i * self.d..][..self.d], &self.x[j * self.d..][..self.d])
     }
@@ -140,6 +145,7 @@ impl<T: Elementary> Rows<'_, T> {
     ///
     /// # Safety
     /// `out` holds the rows, and both are the caller's alone.
+    #[inline(always)]
     unsafe fn pull(&self, out: Shared<T>, (i, j): (usize, usize), w: T, both: bool) {
         for c in 0..self.d {
             let step = w * (self.x[i * self.d + c] - self.x[j * self.d + c]);
@@ -155,8 +161,18 @@ impl<T: Elementary> Rows<'_, T> {
 }
 
 /// `|x - y|^2` by the differences of the elements, which no shift of the columns changes.
+#[inline(always)]
 pub(super) fn squared_distance<T: Elementary>(x: &[T], y: &[T]) -> f64 {
-    x.iter().zip(y).map(|(a, b)| (a.f64() - b.f64()) * (a.f64() - b.f64())).sum()
+    let square = |a: T, b: T| (a.f64() - b.f64()) * (a.f64() - b.f64());
+    let mut lanes = [0f64; 16];
+    let (xs, ys) = (x.chunks_exact(16), y.chunks_exact(16));
+    let rest: f64 = xs.remainder().iter().zip(ys.remainder()).map(|(a, b)| square(*a, *b)).sum();
+    for (a, b) in xs.zip(ys) {
+        for l in 0..16 {
+            lanes[l] += square(a[l], b[l]);
+        }
+    }
+    lanes.iter().sum::<f64>() + rest
 }
 
 /// `|x|^2 + |y|^2 - 2 x y` above what is close, from the product and the squares.

@@ -117,7 +117,7 @@ fn check(op: &'static str, x: &Tensor, score: Score, exclude: Exclude) -> Result
     matrix(op, x)?;
     let (Score::Distance(c) | Score::Dot(c)) = score;
     let largest = if x.dtype() == DType::F64 { f64::MAX } else { f64::from(f32::MAX) };
-    if !(c.abs() <= largest) || (c < 0.0 && matches!(score, Score::Distance(_))) {
+    if c.is_nan() || c.abs() > largest || (c < 0.0 && matches!(score, Score::Distance(_))) {
         let reason = "the factor must be finite in the type of x, and of a distance not negative";
         return Err(Error::Config { op, name: "score", value: format!("{score:?}"), reason });
     }
