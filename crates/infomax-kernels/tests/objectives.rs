@@ -220,6 +220,131 @@ fn far_from_the_origin_f32_keeps_its_digits() {
     assert_close("log-det", &wide(got), &expected, Tolerance::rel(1e-6));
 }
 
+/// The value and gradient of `sum_i g_i ln sum_j exp(-c |x_i - x_j|^2)`, by the differences of the rows, in f64.
+fn plain_log_sums(x: &[Vec<f64>], g: &[f64], c: f64) -> (Vec<f64>, Vec<f64>) {
+    let (n, d) = (x.len(), x[0].len());
+    let score = |i: usize, j: usize| -c * (0..d).map(|k| (x[i][k] - x[j][k]).powi(2)).sum::<f64>();
+    let logs: Vec<f64> = (0..n).map(|i| (0..n).map(|j| score(i, j).exp()).sum::<f64>().ln()).collect();
+    let mut grad = vec![0.0; n * d];
+    for i in 0..n {
+        for j in (0..n).filter(|j| *j != i) {
+            let w = score(i, j).exp() * (g[i] * (-logs[i]).exp() + g[j] * (-logs[j]).exp());
+            for k in 0..d {
+                grad[i * d + k] -= 2.0 * c * w * (x[i][k] - x[j][k]);
+            }
+        }
+    }
+    (logs, grad)
+}
+
+/// Wide components, narrow ones, clusters, equal rows and an offset: the gradient in f32 has the digits of f32,
+/// relative to the largest element.
+#[test]
+fn gradients_of_distances_keep_their_digits_in_f32() {
+    let plain = spread(&[64, 32], 3, 1.7);
+    let order = Tensor::from_vec((0..64u32).map(|i| i / 2).collect(), 64, plain.device()).unwrap();
+    let pairs = plain.index_select(&order, 0).unwrap();
+    let near = (&pairs + spread(&[64, 32], 4, 1e-4)).unwrap();
+    let long = Tensor::cat(&[&near, &(&near + 3.0).unwrap(), &(&plain - 1.0).unwrap()], 0).unwrap();
+    for (name, x, c, rel) in [
+        ("narrow", &plain, 0.5, 3e-6),
+        ("wide", &plain, 1e-3, 3e-6),
+        ("wider", &plain, 1e-6, 3e-6),
+        ("duplicates", &pairs, 0.1, 3e-6),
+        ("clusters", &near, 1.0, 3e-6),
+        ("clusters, narrow", &near, 1e6, 3e-5),
+        ("blocks of clusters", &long, 1.0, 3e-6),
+        ("offset", &(&plain + 1e3).unwrap(), 0.01, 3e-6),
+        ("one dimension", &spread(&[200, 1], 5, 1.0), 3.0, 3e-6),
+    ] {
+        let x = x.to_dtype(DType::F32).unwrap();
+        let rows: Vec<Vec<f64>> = x.to_dtype(DType::F64).unwrap().to_vec2().unwrap();
+        let g: Vec<f64> = (0..rows.len()).map(|i| 1.0 + 0.25 * (i % 4) as f64).collect();
+        let (logs, expected) = plain_log_sums(&rows, &g, c);
+        let var = Var::from_tensor(&x).unwrap();
+        let sums = row_log_sum_exp(&var, Score::Distance(c), Exclude::Nothing).unwrap();
+        for (got, expected) in sums.to_vec1::<f32>().unwrap().into_iter().zip(&logs) {
+            assert!(
+                (f64::from(got) - expected).abs() < 2e-6 * (1.0 + expected.abs()),
+                "{name}: {got} {expected}"
+            );
+        }
+        let weights: Vec<f32> = g.iter().map(|v| *v as f32).collect();
+        let weights = Tensor::from_vec(weights, rows.len(), x.device()).unwrap();
+        let grads = (sums * weights).unwrap().sum_all().unwrap().backward().unwrap();
+        let got: Vec<f32> = grads.get(&var).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let largest = expected.iter().fold(0f64, |m, v| m.max(v.abs()));
+        let error = got.iter().zip(&expected).fold(0f64, |m, (a, b)| m.max((f64::from(*a) - b).abs()));
+        assert!(error <= rel * largest, "{name}: {error:e} of {largest:e}");
+    }
+}
+
+#[test]
+fn equal_rows_have_distance_zero_and_near_ones_their_digits() {
+    let x = (spread(&[40, 7], 6, 1.0) + 50.0).unwrap();
+    let (a, b) = (x.clone(), (&x + spread(&[40, 7], 7, 1e-3)).unwrap());
+    for dtype in [DType::F32, DType::F64] {
+        let x = Tensor::cat(&[&a, &b, &a], 0).unwrap().to_dtype(dtype).unwrap();
+        let rows: Vec<Vec<f64>> = x.to_dtype(DType::F64).unwrap().to_vec2().unwrap();
+        let got: Vec<Vec<f64>> =
+            squared_distances(&x).unwrap().to_dtype(DType::F64).unwrap().to_vec2().unwrap();
+        for i in 0..120 {
+            for j in 0..120 {
+                let r2: f64 = rows[i].iter().zip(&rows[j]).map(|(u, v)| (u - v) * (u - v)).sum();
+                assert!((got[i][j] - r2).abs() <= 2e-5 * r2, "{dtype:?} {i} {j}: {} {r2}", got[i][j]);
+            }
+        }
+        let nearest = nearest_squared_distances(&x).unwrap();
+        for i in 0..120 {
+            let (from, to) = if i % 80 < 40 { (0.0, 0.0) } else { (1e-7, 1e-4) };
+            assert!((from..=to).contains(&nearest[i]), "{dtype:?} {i}: {}", nearest[i]);
+        }
+    }
+}
+
+/// `2 (a - b)` to the last bits, whatever both share.
+#[test]
+fn the_gradient_of_squared_errors_does_not_see_an_offset() {
+    for offset in [0.0, 1e3, 1e5] {
+        let draw = |seed| (spread(&[33, 17], seed, 1.0) + offset).unwrap().to_dtype(DType::F32).unwrap();
+        let (a, b) = (Var::from_tensor(&draw(1)).unwrap(), Var::from_tensor(&draw(2)).unwrap());
+        let grads = (squared_error(&a, &b).unwrap() * 0.3).unwrap().backward().unwrap();
+        let host =
+            |x: &Tensor| x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let (x, y) = (host(&a), host(&b));
+        let (da, db) = (host(grads.get(&a).unwrap()), host(grads.get(&b).unwrap()));
+        for i in 0..x.len() {
+            let expected = 2.0 * 0.3 * (x[i] - y[i]);
+            assert!((da[i] - expected).abs() <= 2e-7 * expected.abs(), "{offset} {i}: {} {expected}", da[i]);
+            assert_eq!(da[i], -db[i]);
+        }
+    }
+}
+
+/// What is left of a gradient that is almost along its row.
+#[test]
+fn the_gradient_of_unit_rows_keeps_the_digits_beside_the_row() {
+    let z = (spread(&[9, 70], 1, 1.0) * 3.0).unwrap().to_dtype(DType::F32).unwrap();
+    let side = spread(&[9, 70], 2, 1e-4).to_dtype(DType::F32).unwrap();
+    let g = (&z + side).unwrap();
+    let var = Var::from_tensor(&z).unwrap();
+    let got = (l2_normalize(&var, 1e-12).unwrap() * &g).unwrap().sum_all().unwrap().backward().unwrap();
+    let rows = |x: &Tensor| x.to_dtype(DType::F64).unwrap().to_vec2::<f64>().unwrap();
+    let (z, g, got) = (rows(&z), rows(&g), rows(got.get(&var).unwrap()));
+    for i in 0..z.len() {
+        let (mut zz, mut zg) = (0.0, 0.0);
+        for (u, v) in z[i].iter().zip(&g[i]) {
+            zz += u * u;
+            zg += u * v;
+        }
+        let expected: Vec<f64> = z[i].iter().zip(&g[i]).map(|(u, v)| (v - zg / zz * u) / zz.sqrt()).collect();
+        let largest = expected.iter().fold(0f64, |m, v| m.max(v.abs()));
+        for (a, b) in got[i].iter().zip(&expected) {
+            assert!((a - b).abs() <= 2e-7 * largest, "{a:e} {b:e}");
+        }
+    }
+}
+
 #[test]
 fn nearest_distances_are_those_of_the_whole_matrix() {
     let x = spread(&[150, 6], 4, 1.0);

@@ -84,6 +84,7 @@ fn step(name: &str) -> Outcome<(u64, Step)> {
         "sigreg" => ObjectiveConfig {
             name: "sigreg".into(),
             convention: "official".into(),
+            temperature: None,
             invariance: InvarianceConfig::None(infomax_losses::NoInvariance {}),
             entropy: EntropyConfig::SigReg(entropy::SigReg::default()),
         },

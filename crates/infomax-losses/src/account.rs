@@ -54,23 +54,25 @@ impl ObjectiveConfig {
     /// divergence); with an estimate it is an estimate of the lower bound, and with an upper bound it can exceed
     /// the information. Predictors and teachers are not looked at: both parts are of the projections.
     ///
+    /// **No spread is no information.** Where all rows of a view are equal, to the rounding of their type, the account
+    /// is refused: the differential entropy is minus infinity, and what an estimator makes of it is its own width.
+    /// So it is where the spread is far below the width of a kernel or component that does not follow it. The width
+    /// `eps` of `gaussian`, `hadamard` and what stands in holds for both parts: `s2` is not taken below it, and a
+    /// batch that shrinks below it has an account of nearly 0.
+    ///
     /// # Errors
-    /// One view only; what the estimator refuses.
+    /// One view only; a view without spread; what the estimator refuses.
     pub fn account(&self, z: &Embeddings) -> Result<ObjectiveAccount> {
+        let rounding = rounding(z.projections.dtype());
         let views = z
             .projections
             .iter()
             .map(|v| Ok(v.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?))
             .collect::<Result<Vec<_>>>()?;
-        if views.len() < 2 {
-            return Err(crate::Error::Shape {
-                term: "account",
-                expected: "at least two views",
-                got: vec![views.len()],
-            });
-        }
+        crate::error::views("account", 2, views.len())?;
         let space = self.space();
         let own = self.entropy.build()?.filter(|_| self.entropy.nats_on() == Some(space));
+        let width = self.entropy.width().filter(|_| own.is_some());
         let rows = match space {
             Space::Euclidean => views,
             Space::Sphere => views
@@ -78,6 +80,9 @@ impl ObjectiveConfig {
                 .map(|v| crate::invariance::normalize_rows(v, 1e-12))
                 .collect::<Result<Vec<_>>>()?,
         };
+        for (i, view) in rows.iter().enumerate() {
+            has_spread(i + 1, view, rounding, width)?;
+        }
         let (estimator, stands_in, estimates) = match &own {
             Some(own) => (own.name().to_owned(), false, each(&rows, |v| own.estimate(v))?),
             None if space == Space::Euclidean => {
@@ -88,7 +93,7 @@ impl ObjectiveConfig {
         let nats = estimates.iter().map(|e| e.nats).sum::<f64>() / estimates.len() as f64;
         let entropy = Estimate { nats, bound: estimates[0].bound };
         let (conditional, spread) = match space {
-            Space::Euclidean => gaussian_conditional(&rows)?,
+            Space::Euclidean => gaussian_conditional(&rows, self.entropy.resolution(stands_in))?,
             Space::Sphere => sphere_conditional(&rows)?,
         };
         let account = Account { entropy, conditional, information: nats + conditional };
@@ -121,6 +126,30 @@ impl EntropyConfig {
         }
     }
 
+    /// The variance that the term adds to the embeddings as a floor, which the conditional part shares.
+    fn resolution(&self, stands_in: bool) -> f64 {
+        match self {
+            _ if stands_in => Gaussian::default().eps,
+            Self::Gaussian(c) => c.eps,
+            Self::Hadamard(c) => c.eps,
+            _ => 0.0,
+        }
+    }
+
+    /// The variance of a kernel or component that does not follow the spread of the rows.
+    fn width(&self) -> Option<f64> {
+        match self {
+            Self::PairDist(c) if !c.adaptive => Some(c.variance),
+            Self::PairDistFull(c) => Some(c.eps),
+            Self::Kde(c) => Some(c.variance),
+            Self::Vmf(Vmf { kappa, .. }) | Self::Hydes(crate::entropy::Hydes { kappa, .. }) => {
+                (*kappa > 0.0).then(|| 1.0 / kappa)
+            }
+            Self::Contrastive(c) => Some(c.temperature),
+            _ => None,
+        }
+    }
+
     /// The space on which the term's estimate is an entropy in nats of the rows' density, if there is one.
     fn nats_on(&self) -> Option<Space> {
         match self {
@@ -143,20 +172,58 @@ fn stand_in_gaussian(z: &Tensor) -> Result<Estimate> {
     Gaussian::default().estimate(z)
 }
 
-/// The smallest cross-entropy of a left-out row over a grid of concentrations.
+/// The relative rounding of a type.
+pub(crate) fn rounding(dtype: DType) -> f64 {
+    match dtype {
+        DType::F64 => f64::EPSILON,
+        DType::F16 => 1e-3,
+        DType::BF16 => 8e-3,
+        _ => f64::from(f32::EPSILON),
+    }
+}
+
+/// The sum of the variances of the columns; refuses rows `(n, d)` without it, up to the rounding of their type or
+/// below a thousandth of a fixed width.
+pub(crate) fn has_spread(view: usize, rows: &Tensor, rounding: f64, width: Option<f64>) -> Result<f64> {
+    let n = rows.dim(0)? as f64;
+    let moments = infomax_kernels::columns::column_moments(rows)?;
+    let spread = moments.squares.iter().sum::<f64>() / n;
+    let size = moments.mean.iter().map(|m| m * m).sum::<f64>() + spread;
+    let refused = |found: String| Err(crate::Error::NoSpread { view, found });
+    if n < 2.0 {
+        return refused("it is one sample".into());
+    }
+    if spread <= 4.0 * rounding * rounding * size {
+        return refused(format!("its {n} rows are equal to the rounding of their type"));
+    }
+    match width {
+        Some(width) if spread < 1e-3 * width => refused(format!(
+            "its variance of {spread:.1e} in all dimensions together is far below the width {width:.1e} of the \
+             estimator, which is all that would be measured"
+        )),
+        _ => Ok(spread),
+    }
+}
+
+/// The smallest cross-entropy of a left-out row over a grid of concentrations, which goes on for as long as the
+/// value falls: a narrow batch gets a narrow kernel.
 fn best_vmf(z: &Tensor) -> Result<Estimate> {
     let mut best: Option<Estimate> = None;
-    for kappa in [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0] {
+    let more = (0..54).map(|k| 500.0 * [1.0, 2.0, 4.0][k % 3] * 10f64.powi((k / 3) as i32));
+    for kappa in [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0].into_iter().chain(more) {
         let estimate = Vmf { weight: 1.0, kappa, leave_one_out: true }.estimate(z)?;
         if best.is_none_or(|b| estimate.nats < b.nats) {
             best = Some(estimate);
+        } else if kappa > 200.0 {
+            break;
         }
     }
     best.ok_or(crate::Error::Shape { term: "account", expected: "rows", got: z.dims().to_vec() })
 }
 
-/// `-d/2 (1 + ln(2 pi s2))` at the best `s2`; equal views have none, so that a floor keeps it finite.
-fn gaussian_conditional(rows: &[Tensor]) -> Result<(f64, f64)> {
+/// `-d/2 (1 + ln(2 pi s2))` at the best `s2`, the mean squared difference of an element. Equal views have none: it is
+/// not taken below the floor that the entropy part has, nor below 1e-12 of the spread.
+fn gaussian_conditional(rows: &[Tensor], floor: f64) -> Result<(f64, f64)> {
     let d = rows[0].dim(1)? as f64;
     let (mut error, mut pairs) = (0.0, 0.0);
     for (i, a) in rows.iter().enumerate() {
@@ -165,21 +232,28 @@ fn gaussian_conditional(rows: &[Tensor]) -> Result<(f64, f64)> {
             pairs += 1.0;
         }
     }
-    let s2 = (error / pairs).max(1e-12);
-    Ok((-0.5 * d * (error / pairs / s2 + (2.0 * PI * s2).ln()), s2))
+    let spread = has_spread(1, &rows[0], 0.0, None)? / d;
+    let s2 = (error / pairs).max(floor).max(1e-12 * spread);
+    Ok((-0.5 * d * (1.0 + (2.0 * PI * s2).ln()), s2))
 }
 
-/// `kappa R + ln C(kappa)` of the mean cosine `R`.
+/// `kappa R + ln C(kappa)` of the mean cosine `R`. The concentration is not taken above 1e5, or 10 over the spread of
+/// the rows where that is more.
 fn sphere_conditional(rows: &[Tensor]) -> Result<(f64, f64)> {
     let d = rows[0].dim(1)?;
-    let (mut sum, mut pairs) = (0.0, 0.0);
+    // 1 - R, by the squared distances of unit rows, which keep the digits of a small one.
+    let (mut apart, mut pairs) = (0.0, 0.0);
     for (i, a) in rows.iter().enumerate() {
         for b in &rows[i + 1..] {
-            sum += op::number(&(a * b)?.sum(1)?.mean_all()?)?;
+            apart += 0.5 * d as f64 * op::number(&crate::invariance::mse(a, b)?)?;
             pairs += 1.0;
         }
     }
-    let mean = (sum / pairs).clamp(0.0, 1.0 - 1e-9);
-    let kappa = (mean * (d as f64 - mean * mean) / (1.0 - mean * mean)).min(1e5);
-    Ok((kappa * sum / pairs + special::vmf_ln_normalizer(d, kappa), kappa))
+    let apart = apart / pairs;
+    let mean = (1.0 - apart).clamp(0.0, 1.0);
+    let most = f64::max(1e5, 10.0 / has_spread(1, &rows[0], 0.0, None)?);
+    // (1 - R^2) = (1 - R) (1 + R).
+    let fitted = mean * (d as f64 - mean * mean) / (apart.max(0.0) * (1.0 + mean));
+    let kappa = if fitted.is_nan() { most } else { fitted.min(most) };
+    Ok((special::vmf_ln_peak(d, kappa) - kappa * apart, kappa))
 }

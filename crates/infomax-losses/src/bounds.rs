@@ -176,15 +176,24 @@ pub struct Account {
 }
 
 /// The account of two views `(n, d)`, with the conditional variance `s2`, or with its best value,
-/// `E |z - z'|^2 / d`, for `None`.
+/// `E |z - z'|^2 / d` (not below 1e-12 of the variance of the rows), for `None`. The estimator's own width is not
+/// known here: see [`crate::ObjectiveConfig::account`] for an account that shares it between both parts.
 ///
 /// # Errors
-/// Views of unequal shape; what the estimator refuses.
+/// Views of unequal shape; a view without spread, which holds no information; an `s2` that is not above 0; what the
+/// estimator refuses.
 pub fn account(z1: &Tensor, z2: &Tensor, entropy: &dyn Entropy, s2: Option<f64>) -> Result<Account> {
-    let d = op::widen(z1)?.dims2()?.1 as f64;
+    let d = crate::moments::matrix("account", z1, 1)?.dims2()?.1 as f64;
     let error = op::number(&crate::invariance::mse(z1, z2)?)?; // E |z - z'|^2 / d
-    // Equal views have no best variance: the floor keeps the account finite.
-    let s2 = s2.unwrap_or(error).max(1e-12);
+    let rounding = crate::account::rounding(z1.dtype());
+    let spread = crate::account::has_spread(1, &op::widen(z1)?, rounding, None)?;
+    crate::account::has_spread(2, &op::widen(z2)?, rounding, None)?;
+    let s2 = match s2 {
+        Some(s2) => s2,
+        // Equal views have no best variance: the floor keeps the account finite.
+        None => error.max(1e-12 * spread / d),
+    };
+    crate::settings::positive("account", "s2", s2)?;
     let conditional = -0.5 * d * (error / s2 + (2.0 * std::f64::consts::PI * s2).ln());
     let entropy = entropy.estimate(z1)?;
     Ok(Account { entropy, conditional, information: entropy.nats + conditional })

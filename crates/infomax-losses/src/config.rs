@@ -20,8 +20,12 @@ use infomax_core::{Objective, Term};
 pub struct ObjectiveConfig {
     /// The name of the preset, or `custom`.
     pub name: String,
-    /// Whose conventions the preset follows: `official`, `solo-learn` or `lightly`.
+    /// Whose conventions the preset follows: `official`, `solo-learn`, `lightly` or `original`.
     pub convention: String,
+    /// The temperature of both terms of a contrastive method (`simclr`, `dcl`, `dclw`): that of the entropy term,
+    /// and 1 over the weight of the invariance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
     /// What pulls the views together.
     pub invariance: InvarianceConfig,
     /// What keeps the embeddings spread.
@@ -34,7 +38,22 @@ impl ObjectiveConfig {
     /// # Errors
     /// An unknown name, with the nearest valid ones.
     pub fn named(name: &str) -> Result<Self> {
-        crate::named::find(name, None)
+        crate::named::find(name, None, &|_| None)
+    }
+
+    /// The preset of a name, in a convention (`None`: its first), beside values that are set: those of its other
+    /// values that follow from one of them follow.
+    ///
+    /// `given` answers with the number that was set at a key of the objective, for example `entropy.temperature`;
+    /// that number itself is not taken over, but for `temperature`. What follows is the weight of the invariance:
+    /// from the temperature of `simclr`, `dcl` and `dclw`, from `entropy.weight` of `lejepa` (together 1), and from
+    /// `entropy.alpha` of `vicregl`.
+    ///
+    /// # Errors
+    /// An unknown name or convention, with the valid ones; a `temperature` that is not above 0, or of a method
+    /// without one.
+    pub fn beside(name: &str, convention: Option<&str>, given: &dyn Fn(&str) -> Option<f64>) -> Result<Self> {
+        crate::named::find(name, convention, given)
     }
 
     /// The preset of a name in a convention.
@@ -42,18 +61,19 @@ impl ObjectiveConfig {
     /// # Errors
     /// An unknown name or convention, with the valid ones.
     pub fn with_convention(name: &str, convention: &str) -> Result<Self> {
-        crate::named::find(name, Some(convention))
+        crate::named::find(name, Some(convention), &|_| None)
     }
 
     /// An objective of two chosen terms.
     pub fn custom(invariance: InvarianceConfig, entropy: EntropyConfig) -> Self {
-        Self { name: "custom".into(), convention: "official".into(), invariance, entropy }
+        let (name, convention) = ("custom".into(), "official".into());
+        Self { name, convention, temperature: None, invariance, entropy }
     }
 
     /// Builds the objective.
     ///
     /// # Errors
-    /// Settings outside of their range, or an objective without any term.
+    /// Settings outside of their range or in contradiction, or an objective without any term.
     pub fn build(&self) -> Result<Box<dyn Objective>> {
         if matches!((&self.invariance, &self.entropy), (InvarianceConfig::None(_), EntropyConfig::None(_))) {
             return Err(Error::Config {
@@ -63,8 +83,10 @@ impl ObjectiveConfig {
                 reason: "at least one of invariance and entropy must be there",
             });
         }
-        let invariance = self.invariance.build()?;
-        let entropy = self.entropy.build()?.map(|term| term as Box<dyn Term>);
+        let invariance = self.invariance.build().map_err(|e| e.of_table("invariance"))?;
+        let entropy = self.entropy.build().map_err(|e| e.of_table("entropy"))?;
+        let entropy = entropy.map(|term| term as Box<dyn Term>);
+        crate::named::agree(self)?;
         let composed = crate::Composed::new(&self.name, invariance.into_iter().chain(entropy).collect())?;
         Ok(Box::new(composed.with_config(self.clone())))
     }
@@ -77,25 +99,36 @@ impl<'de> serde::Deserialize<'de> for ObjectiveConfig {
         struct Written {
             name: Option<String>,
             convention: Option<String>,
+            temperature: Option<f64>,
             invariance: Option<InvarianceConfig>,
             entropy: Option<EntropyConfig>,
         }
         use serde::de::Error as _;
-        let written = Written::deserialize(deserializer)?;
-        let preset = match written.name.as_deref() {
+        let Written { name, convention, temperature, invariance, entropy } =
+            Written::deserialize(deserializer)?;
+        let preset = match name.as_deref() {
             Some("custom") | None => None,
             Some(name) => {
-                Some(crate::named::find(name, written.convention.as_deref()).map_err(D::Error::custom)?)
+                let shared = |key: &str| match (key, &entropy) {
+                    ("temperature", _) => temperature,
+                    ("entropy.temperature", Some(EntropyConfig::Contrastive(c))) => Some(c.temperature),
+                    ("entropy.weight", Some(EntropyConfig::SigReg(c))) => Some(c.weight),
+                    ("entropy.alpha", Some(EntropyConfig::Vicregl(c))) => Some(c.alpha),
+                    _ => None,
+                };
+                let preset = Self::beside(name, convention.as_deref(), &shared);
+                Some(preset.map_err(D::Error::custom)?)
             }
         };
-        match (preset, written.invariance, written.entropy) {
+        match (preset, invariance, entropy) {
             (Some(preset), invariance, entropy) => Ok(Self {
                 invariance: invariance.unwrap_or(preset.invariance),
                 entropy: entropy.unwrap_or(preset.entropy),
                 ..preset
             }),
             (None, Some(invariance), Some(entropy)) => Ok(Self {
-                convention: written.convention.unwrap_or_else(|| "official".into()),
+                convention: convention.unwrap_or_else(|| "official".into()),
+                temperature,
                 ..Self::custom(invariance, entropy)
             }),
             (None, _, _) => Err(D::Error::custom(
@@ -124,6 +157,14 @@ macro_rules! kinds {
         impl EntropyConfig {
             /// The kinds, as written in a configuration.
             pub const KINDS: &'static [&'static str] = &["none", $($kind),*];
+
+            /// The kind, as written in a configuration.
+            pub fn kind(&self) -> &'static str {
+                match self {
+                    Self::None(_) => "none",
+                    $(Self::$variant(_) => $kind,)*
+                }
+            }
 
             /// Builds the estimator; `None` for [`EntropyConfig::None`].
             ///
@@ -236,23 +277,35 @@ impl InvarianceConfig {
     pub const KINDS: &'static [&'static str] =
         &["none", "mse", "cosine", "smooth-l1", "weighted-cosine", "whitened"];
 
+    /// The kind, as written in a configuration.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Mse(_) => "mse",
+            Self::Cosine(_) => "cosine",
+            Self::SmoothL1(_) => "smooth-l1",
+            Self::WeightedCosine(_) => "weighted-cosine",
+            Self::Whitened(_) => "whitened",
+            Self::None(_) => "none",
+        }
+    }
+
     /// Builds the term; `None` for [`InvarianceConfig::None`].
     ///
     /// # Errors
     /// Settings outside of their range.
     pub fn build(&self) -> Result<Option<Box<dyn Term>>> {
+        macro_rules! checked {
+            ($config:expr) => {{
+                $config.check()?;
+                Box::new($config.clone()) as Box<dyn Term>
+            }};
+        }
         Ok(Some(match self {
-            Self::Mse(c) => Box::new(c.clone()),
-            Self::Cosine(c) => Box::new(c.clone()),
-            Self::SmoothL1(c) => {
-                entropy::positive("smooth-l1", "beta", c.beta)?;
-                Box::new(c.clone())
-            }
-            Self::WeightedCosine(c) => {
-                entropy::positive("weighted-cosine", "sigma", c.sigma)?;
-                Box::new(c.clone())
-            }
-            Self::Whitened(c) => Box::new(c.clone()),
+            Self::Mse(c) => checked!(c),
+            Self::Cosine(c) => checked!(c),
+            Self::SmoothL1(c) => checked!(c),
+            Self::WeightedCosine(c) => checked!(c),
+            Self::Whitened(c) => checked!(c),
             Self::None(_) => return Ok(None),
         }))
     }

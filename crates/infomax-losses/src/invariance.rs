@@ -1,5 +1,6 @@
 //! The invariance terms: what pulls the views of one sample together.
 
+use crate::settings::{count, finite, none_negative, positive, share};
 use crate::{Error, Result, op};
 use candle_core::Tensor;
 use infomax_core::{Context, Embeddings, Part, Role, Term, Views};
@@ -188,14 +189,24 @@ invariance!(WeightedCosine, "weighted-cosine");
 invariance!(Whitened, "whitened");
 
 impl Mse {
+    pub(crate) fn check(&self) -> Result<()> {
+        none_negative("mse", [("weight", self.weight)])
+    }
+
     fn value(&self, z: &Embeddings, _: &Context<'_>) -> Result<Tensor> {
-        let z = if self.normalize { normalized(z)? } else { z.clone() };
+        let z = if self.normalize { normalized(z)? } else { near(z, self.pairing)? };
         let factor = if self.sum_dims { z.projections.dim() as f64 } else { 1.0 };
         Ok((paired("mse", &z, self.pairing, self.teacher, mse)? * factor)?)
     }
 }
 
 impl Cosine {
+    pub(crate) fn check(&self) -> Result<()> {
+        none_negative("cosine", [("weight", self.weight), ("scale", self.scale)])?;
+        finite("cosine", "offset", self.offset)?;
+        positive("cosine", "eps", self.eps)
+    }
+
     fn value(&self, z: &Embeddings, _: &Context<'_>) -> Result<Tensor> {
         let value = paired("cosine", z, self.pairing, self.teacher, |a, b| cosine(a, b, self.eps))?;
         Ok(value.affine(-self.scale, self.offset)?)
@@ -203,13 +214,24 @@ impl Cosine {
 }
 
 impl SmoothL1 {
+    pub(crate) fn check(&self) -> Result<()> {
+        none_negative("smooth-l1", [("weight", self.weight)])?;
+        positive("smooth-l1", "beta", self.beta)
+    }
+
     fn value(&self, z: &Embeddings, _: &Context<'_>) -> Result<Tensor> {
-        crate::entropy::positive("smooth-l1", "beta", self.beta)?;
+        self.check()?;
+        let z = &near(z, self.pairing)?;
         paired("smooth-l1", z, self.pairing, self.teacher, |a, b| smooth_l1(a, b, self.beta))
     }
 }
 
 impl WeightedCosine {
+    pub(crate) fn check(&self) -> Result<()> {
+        none_negative("weighted-cosine", [("weight", self.weight)])?;
+        positive("weighted-cosine", "sigma", self.sigma)
+    }
+
     fn value(&self, z: &Embeddings, _: &Context<'_>) -> Result<Tensor> {
         let pairs = |a: &Tensor, b: &Tensor| weighted_cosine(a, b, self.sigma);
         Ok(paired("weighted-cosine", z, Pairing::Pairs, Teacher::None, pairs)?.neg()?)
@@ -239,7 +261,7 @@ pub fn cosine(a: &Tensor, b: &Tensor, eps: f64) -> Result<Tensor> {
 /// # Errors
 /// Tensors of unequal shape; a temperature that is not above 0.
 pub fn weighted_cosine(a: &Tensor, b: &Tensor, sigma: f64) -> Result<Tensor> {
-    crate::entropy::positive("weighted-cosine", "sigma", sigma)?;
+    positive("weighted-cosine", "sigma", sigma)?;
     let cosines = (normalize_rows(a, 1e-12)? * normalize_rows(b, 1e-12)?)?.sum(1)?;
     let values = op::host(&cosines)?;
     let max = values.iter().fold(f64::NEG_INFINITY, |m, v| m.max(*v));
@@ -253,15 +275,14 @@ pub fn weighted_cosine(a: &Tensor, b: &Tensor, sigma: f64) -> Result<Tensor> {
 }
 
 impl Whitened {
+    pub(crate) fn check(&self) -> Result<()> {
+        none_negative("whitened", [("weight", self.weight)])?;
+        share("whitened", "eps", self.eps)?;
+        count("whitened", "iterations", self.iterations, 1)
+    }
+
     fn value(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Tensor> {
-        if !(0.0..=1.0).contains(&self.eps) || self.iterations == 0 {
-            return Err(Error::Config {
-                term: "whitened",
-                key: "eps, iterations",
-                value: format!("{}, {}", self.eps, self.iterations),
-                reason: "eps must be in 0..=1 and iterations at least 1",
-            });
-        }
+        self.check()?;
         let n = z.projections.batch();
         let key = ctx.key.fold_named("whitened");
         let mut values = Vec::new();
@@ -337,6 +358,24 @@ fn normalized(z: &Embeddings) -> Result<Embeddings> {
     })
 }
 
+/// The views beside the first one, where centers of views are taken. Errors do not change with a shift that all
+/// share, and the center of near vectors has the digits that it would lose far from the origin.
+fn near(z: &Embeddings, pairing: Pairing) -> Result<Embeddings> {
+    let same = |views: &Option<Views>| views.as_ref().is_none_or(|v| v[0].dims() == z.projections[0].dims());
+    if matches!(pairing, Pairing::Pairs | Pairing::GlobalPairs) || !same(&z.predictions) || !same(&z.targets)
+    {
+        return Ok(z.clone());
+    }
+    let origin = op::widen(&z.projections[0])?.detach();
+    let shifted = |views: &Views| views.map(|v| Ok((op::widen(v)?.to_dtype(origin.dtype())? - &origin)?));
+    Ok(Embeddings {
+        projections: shifted(&z.projections)?,
+        predictions: z.predictions.as_ref().map(shifted).transpose()?,
+        targets: z.targets.as_ref().map(shifted).transpose()?,
+        ..z.clone()
+    })
+}
+
 fn paired(
     term: &'static str,
     z: &Embeddings,
@@ -349,7 +388,8 @@ fn paired(
         z.predictions.as_ref().ok_or(Error::Missing {
             term,
             field: "predictions",
-            hint: "give the model a predictor, or set teacher = \"none\"",
+            hint: "a predictor is needed after the projector (model.predictor = [256] in a run), or set \
+                   objective.invariance.teacher = \"none\"",
         })
     };
     let (students, others) = match teacher {
@@ -359,7 +399,8 @@ fn paired(
             let targets = z.targets.as_ref().ok_or(Error::Missing {
                 term,
                 field: "targets",
-                hint: "give the model a momentum teacher, or set teacher = \"none\"",
+                hint: "a momentum teacher is needed (model.teacher_momentum = 0.99 in a run), or set \
+                       objective.invariance.teacher = \"none\"",
             })?;
             (predictions()?, targets.detach())
         }
@@ -376,9 +417,7 @@ fn paired(
             got: vec![students.len(), others.len()],
         });
     }
-    if students.len() < 2 {
-        return Err(Error::Shape { term, expected: "at least two views", got: vec![students.len()] });
-    }
+    crate::error::views(term, 2, students.len())?;
     let globals = z.globals().min(others.len());
     let mut values = Vec::new();
     match pairing {

@@ -24,6 +24,7 @@ pub mod named;
 mod objective;
 mod op;
 pub mod pairwise;
+mod settings;
 pub mod special;
 mod tagged;
 mod whitening;

@@ -3,6 +3,7 @@
 use crate::config::EntropyConfig as Entropy;
 use crate::entropy::{self, Divergence};
 use crate::invariance::{Cosine, Mse, Pairing, Teacher, WeightedCosine, Whitened};
+use crate::settings::positive;
 use crate::{Error, InvarianceConfig, NoEntropy, NoInvariance, ObjectiveConfig, Reduce, Result};
 
 /// What a name stands for.
@@ -16,7 +17,7 @@ pub struct NamedObjective {
     pub conventions: &'static [&'static str],
     /// The paper.
     pub source: &'static str,
-    preset: fn(&str) -> (InvarianceConfig, Entropy),
+    preset: fn(&str, &Given) -> (InvarianceConfig, Entropy),
 }
 
 /// All named objectives, by name.
@@ -24,17 +25,90 @@ pub fn names() -> &'static [NamedObjective] {
     NAMED
 }
 
-pub(crate) fn find(name: &str, convention: Option<&str>) -> Result<ObjectiveConfig> {
+/// Numbers that are set beside a preset, which others of its numbers follow.
+type Given<'a> = dyn Fn(&str) -> Option<f64> + 'a;
+
+/// The methods whose two terms have one temperature.
+const TEMPERED: [&str; 3] = ["simclr", "dcl", "dclw"];
+
+pub(crate) fn find(name: &str, convention: Option<&str>, given: &Given) -> Result<ObjectiveConfig> {
     let Some(named) = NAMED.iter().find(|named| named.name == name) else {
-        let all: Vec<&str> = NAMED.iter().map(|named| named.name).collect();
-        return Err(Error::unknown("objective", name, &all));
+        return Err(unknown(name));
     };
     let convention = convention.unwrap_or(named.conventions[0]);
     if !named.conventions.contains(&convention) {
         return Err(Error::unknown("convention", convention, named.conventions));
     }
-    let (invariance, entropy) = (named.preset)(convention);
-    Ok(ObjectiveConfig { name: name.into(), convention: convention.into(), invariance, entropy })
+    let temperature = given("temperature");
+    if let Some(t) = temperature {
+        positive("objective", "temperature", t)?;
+        if !TEMPERED.contains(&name) {
+            return Err(without_temperature(name));
+        }
+    }
+    let (invariance, entropy) = (named.preset)(convention, given);
+    Ok(ObjectiveConfig { name: name.into(), convention: convention.into(), temperature, invariance, entropy })
+}
+
+/// What a name that is none is near to: another name, or a kind of a term.
+fn unknown(name: &str) -> Error {
+    let all: Vec<&str> = NAMED.iter().map(|named| named.name).collect();
+    let word = name.to_lowercase();
+    let table = if Entropy::KINDS.contains(&word.as_str()) {
+        "entropy"
+    } else if InvarianceConfig::KINDS.contains(&word.as_str()) {
+        "invariance"
+    } else {
+        return Error::unknown("objective", name, &all);
+    };
+    let has = |named: &&NamedObjective| {
+        let (invariance, entropy) = (named.preset)(named.conventions[0], &|_| None);
+        word == if table == "entropy" { entropy.kind() } else { invariance.kind() }
+    };
+    let with = NAMED.iter().filter(has).take(4).map(|named| format!("`{}`", named.name));
+    let custom = format!("`custom` with {table}.kind = \"{word}\", which is a kind of term");
+    let nearest = with.chain([custom]).collect::<Vec<_>>().join(", ");
+    Error::Unknown { what: "objective", name: name.to_owned(), nearest, all: all.join(", ") }
+}
+
+fn without_temperature(name: &str) -> Error {
+    Error::Contradiction(format!(
+        "temperature: `{name}` has no temperature that its terms share; {} have one",
+        TEMPERED.map(|name| format!("`{name}`")).join(", ")
+    ))
+}
+
+/// Refuses the terms of a contrastive method with two temperatures.
+pub(crate) fn agree(config: &ObjectiveConfig) -> Result<()> {
+    let name = config.name.as_str();
+    if !TEMPERED.contains(&name) {
+        return config.temperature.map_or(Ok(()), |_| Err(without_temperature(name)));
+    }
+    let Entropy::Contrastive(entropy) = &config.entropy else {
+        return config.temperature.map_or(Ok(()), |_| Err(without_temperature("custom")));
+    };
+    let t = entropy.temperature;
+    let near = |a: f64, b: f64| (a - b).abs() <= 1e-6 * a.abs().max(b.abs());
+    if let Some(shared) = config.temperature.filter(|shared| !near(*shared, t)) {
+        return Err(Error::Contradiction(format!(
+            "temperature = {shared}, but entropy.temperature = {t}: `{name}` has one temperature; set \
+             objective.temperature alone"
+        )));
+    }
+    let slope = match &config.invariance {
+        InvarianceConfig::Cosine(c) => c.weight * c.scale,
+        InvarianceConfig::WeightedCosine(c) => c.weight,
+        _ => return Ok(()),
+    };
+    if near(slope * t, entropy.weight) {
+        return Ok(());
+    }
+    Err(Error::Contradiction(format!(
+        "invariance.weight = {slope}, but 1 / temperature = {}: the two terms of `{name}` share a temperature; set \
+         objective.temperature = {} for this weight, or name = \"custom\" with both kinds for terms that do not",
+        entropy.weight / t,
+        entropy.weight / slope
+    )))
 }
 
 const OFFICIAL: &[&str] = &["official"];
@@ -45,7 +119,7 @@ const NAMED: &[NamedObjective] = &[
         composition: "mse of unit rows + uniformity",
         conventions: &["official", "lightly"],
         source: "arXiv 2005.10242",
-        preset: |convention| {
+        preset: |convention, _| {
             let t = if convention == "lightly" { 1.0 } else { 2.0 };
             let alignment = Mse { normalize: true, sum_dims: true, ..Default::default() };
             (
@@ -59,7 +133,7 @@ const NAMED: &[NamedObjective] = &[
         composition: "on-diagonal + lambda off-diagonal of the cross-correlation",
         conventions: &["official", "lightly", "solo-learn"],
         source: "arXiv 2103.03230",
-        preset: |convention| {
+        preset: |convention, _| {
             let lambda = if convention == "official" { 0.0051 } else { 0.005 };
             let scale = if convention == "solo-learn" { 0.025 } else { 1.0 };
             (none(), Entropy::Barlow(entropy::Barlow { lambda, scale, ..Default::default() }))
@@ -70,37 +144,38 @@ const NAMED: &[NamedObjective] = &[
         composition: "2 - 2 cos to a momentum teacher, both directions; no entropy term",
         conventions: OFFICIAL,
         source: "arXiv 2006.07733",
-        preset: |_| (byol(), Entropy::None(NoEntropy {})),
+        preset: |_, _| (byol(), Entropy::None(NoEntropy {})),
     },
     NamedObjective {
         name: "byol-logdet",
         composition: "byol + logdet",
         conventions: OFFICIAL,
         source: "arXiv 2303.00633",
-        preset: |_| (byol(), logdet()),
+        preset: |_, _| (byol(), logdet()),
     },
     NamedObjective {
         name: "byol-pairdist",
         composition: "byol + pairdist (KL)",
         conventions: OFFICIAL,
         source: "arXiv 2303.00633",
-        preset: |_| (byol(), pairdist(Divergence::Kl, false)),
+        preset: |_, _| (byol(), pairdist(Divergence::Kl, false)),
     },
     NamedObjective {
         name: "corinfomax",
         composition: "250 mse + log-det of running covariances",
         conventions: OFFICIAL,
         source: "arXiv 2209.07999",
-        preset: |_| (mse(250.0), Entropy::CorInfoMax(Default::default())),
+        preset: |_, _| (mse(250.0), Entropy::CorInfoMax(Default::default())),
     },
     NamedObjective {
         name: "dcl",
         composition: "cosine / 0.1 + log-sum-exp without the positives",
         conventions: OFFICIAL,
         source: "arXiv 2110.06848",
-        preset: |_| {
-            let entropy = entropy::Contrastive { temperature: 0.1, decoupled: true, ..Default::default() };
-            (cosine(10.0), Entropy::Contrastive(entropy))
+        preset: |_, given| {
+            let temperature = shared(given).unwrap_or(0.1);
+            let entropy = entropy::Contrastive { temperature, decoupled: true, ..Default::default() };
+            (cosine(1.0 / temperature), Entropy::Contrastive(entropy))
         },
     },
     NamedObjective {
@@ -108,9 +183,10 @@ const NAMED: &[NamedObjective] = &[
         composition: "weighted cosine / 0.1 + log-sum-exp without the positives",
         conventions: OFFICIAL,
         source: "arXiv 2110.06848",
-        preset: |_| {
-            let entropy = entropy::Contrastive { temperature: 0.1, decoupled: true, ..Default::default() };
-            let invariance = WeightedCosine { weight: 10.0, ..Default::default() };
+        preset: |_, given| {
+            let temperature = shared(given).unwrap_or(0.1);
+            let entropy = entropy::Contrastive { temperature, decoupled: true, ..Default::default() };
+            let invariance = WeightedCosine { weight: 1.0 / temperature, ..Default::default() };
             (InvarianceConfig::WeightedCosine(invariance), Entropy::Contrastive(entropy))
         },
     },
@@ -119,7 +195,7 @@ const NAMED: &[NamedObjective] = &[
         composition: "25 mse + 10 m-spacing entropy with 1 hyper-covariance",
         conventions: OFFICIAL,
         source: "github.com/deepc94/e2mc",
-        preset: |_| {
+        preset: |_, _| {
             // The covariance is inside of the entropy part, whose weight multiplies it.
             let entropy = entropy::MSpacing { weight: 10.0, covariance: 0.1, ..Default::default() };
             (mse(25.0), Entropy::MSpacing(entropy))
@@ -130,7 +206,7 @@ const NAMED: &[NamedObjective] = &[
         composition: "200 cosine to the mean view + minus the coding rate",
         conventions: OFFICIAL,
         source: "arXiv 2304.03977",
-        preset: |_| {
+        preset: |_, _| {
             let invariance = Cosine { weight: 200.0, pairing: Pairing::Mean, ..Default::default() };
             let entropy = entropy::CodingRate { normalize: false, ..Default::default() };
             (InvarianceConfig::Cosine(invariance), Entropy::CodingRate(entropy))
@@ -139,31 +215,36 @@ const NAMED: &[NamedObjective] = &[
     NamedObjective {
         name: "frossl",
         composition: "squared error to the mean view + log of the Frobenius norm, on unit columns",
-        conventions: OFFICIAL,
+        conventions: &["official", "original"],
         source: "arXiv 2310.02903",
-        preset: |_| (none(), Entropy::Frossl(Default::default())),
+        preset: |convention, _| {
+            // The loss of the paper, for two views, has centered columns; the code for more has not.
+            let center = convention == "original";
+            (none(), Entropy::Frossl(entropy::Frossl { center, ..Default::default() }))
+        },
     },
     NamedObjective {
         name: "hydes",
         composition: "local minus global entropy of von Mises-Fisher kernels",
         conventions: OFFICIAL,
         source: "arXiv 2604.24498",
-        preset: |_| (none(), Entropy::Hydes(Default::default())),
+        preset: |_, _| (none(), Entropy::Hydes(Default::default())),
     },
     NamedObjective {
         name: "koleo",
         composition: "cosine + 0.1 koleo",
         conventions: OFFICIAL,
         source: "arXiv 1806.03198",
-        preset: |_| (cosine(1.0), Entropy::KoLeo(entropy::KoLeo { weight: 0.1, ..Default::default() })),
+        preset: |_, _| (cosine(1.0), Entropy::KoLeo(entropy::KoLeo { weight: 0.1, ..Default::default() })),
     },
     NamedObjective {
         name: "lejepa",
         composition: "(1 - lambda) squared error to the center of the global views + lambda sigreg",
         conventions: &["official", "lightly"],
         source: "arXiv 2511.08544",
-        preset: |convention| {
+        preset: |convention, given| {
             let lambda = if convention == "lightly" { 0.05 } else { 0.02 };
+            let lambda = given("entropy.weight").filter(|l| (0.0..=1.0).contains(l)).unwrap_or(lambda);
             let invariance = Mse { weight: 1.0 - lambda, pairing: Pairing::Globals, ..Default::default() };
             let entropy = entropy::SigReg { weight: lambda, ..Default::default() };
             (InvarianceConfig::Mse(invariance), Entropy::SigReg(entropy))
@@ -174,28 +255,28 @@ const NAMED: &[NamedObjective] = &[
         composition: "matrix cross-entropy of auto-covariances + minus the log-determinant of the cross-covariance",
         conventions: OFFICIAL,
         source: "arXiv 2305.17326",
-        preset: |_| (none(), Entropy::MatrixSsl(Default::default())),
+        preset: |_, _| (none(), Entropy::MatrixSsl(Default::default())),
     },
     NamedObjective {
         name: "mcr2",
         composition: "coding rate within classes (a sample's views, or labels) + minus the coding rate",
         conventions: OFFICIAL,
         source: "arXiv 2006.08558",
-        preset: |_| (none(), Entropy::Mcr2(Default::default())),
+        preset: |_, _| (none(), Entropy::Mcr2(Default::default())),
     },
     NamedObjective {
         name: "mec",
         composition: "maximum entropy coding of pairs of views, order 4",
         conventions: OFFICIAL,
         source: "arXiv 2210.11464",
-        preset: |_| (none(), Entropy::Mec(Default::default())),
+        preset: |_, _| (none(), Entropy::Mec(Default::default())),
     },
     NamedObjective {
         name: "mmcr",
         composition: "minus the nuclear norm of the centroids + 0.005 that of each sample's views",
         conventions: &["official", "lightly"],
         source: "arXiv 2303.03307",
-        preset: |convention| {
+        preset: |convention, _| {
             // The package leaves unit rows to the caller.
             let normalize = convention == "official";
             (none(), Entropy::Mmcr(entropy::Mmcr { normalize, ..Default::default() }))
@@ -206,8 +287,8 @@ const NAMED: &[NamedObjective] = &[
         composition: "cosine / t + log-sum-exp: NT-Xent",
         conventions: &["official", "lightly", "solo-learn"],
         source: "arXiv 2002.05709",
-        preset: |convention| {
-            let t = if convention == "solo-learn" { 0.2 } else { 0.5 };
+        preset: |convention, given| {
+            let t = shared(given).unwrap_or(if convention == "solo-learn" { 0.2 } else { 0.5 });
             let entropy = entropy::Contrastive { temperature: t, ..Default::default() };
             (cosine(1.0 / t), Entropy::Contrastive(entropy))
         },
@@ -217,21 +298,21 @@ const NAMED: &[NamedObjective] = &[
         composition: "cosine / 0.5 + logdet",
         conventions: OFFICIAL,
         source: "arXiv 2303.00633",
-        preset: |_| (cosine(2.0), logdet()),
+        preset: |_, _| (cosine(2.0), logdet()),
     },
     NamedObjective {
         name: "simclr-pairdist",
         composition: "cosine / 0.5 + pairdist (KL) of unit rows",
         conventions: OFFICIAL,
         source: "arXiv 2303.00633",
-        preset: |_| (cosine(2.0), pairdist(Divergence::Kl, true)),
+        preset: |_, _| (cosine(2.0), pairdist(Divergence::Kl, true)),
     },
     NamedObjective {
         name: "simsiam",
         composition: "negative cosine of predictions to projections without gradient; no entropy term",
         conventions: OFFICIAL,
         source: "arXiv 2011.10566",
-        preset: |_| {
+        preset: |_, _| {
             let invariance = Cosine { teacher: Teacher::StopGradient, ..Default::default() };
             (InvarianceConfig::Cosine(invariance), Entropy::None(NoEntropy {}))
         },
@@ -241,14 +322,14 @@ const NAMED: &[NamedObjective] = &[
         composition: "swapped prediction of balanced codes: assignment + log-sum-exp over prototypes",
         conventions: OFFICIAL,
         source: "arXiv 2006.09882",
-        preset: |_| (none(), Entropy::Swav(Default::default())),
+        preset: |_, _| (none(), Entropy::Swav(Default::default())),
     },
     NamedObjective {
         name: "tico",
         composition: "1 - cos + 8 covariance contrast",
         conventions: OFFICIAL,
         source: "arXiv 2206.10698",
-        preset: |_| {
+        preset: |_, _| {
             let invariance = Cosine { offset: 1.0, ..Default::default() };
             (InvarianceConfig::Cosine(invariance), Entropy::Tico(Default::default()))
         },
@@ -258,21 +339,21 @@ const NAMED: &[NamedObjective] = &[
         composition: "25 variance hinge + 1 covariance, no pairs",
         conventions: OFFICIAL,
         source: "arXiv 2306.13292",
-        preset: |_| (none(), Entropy::Vicreg(Default::default())),
+        preset: |_, _| (none(), Entropy::Vicreg(Default::default())),
     },
     NamedObjective {
         name: "vibcreg",
         composition: "25 mse + 25 variance hinge + 200 squared correlations",
         conventions: &["solo-learn"],
         source: "arXiv 2109.00783",
-        preset: |_| (mse(25.0), Entropy::Vibcreg(Default::default())),
+        preset: |_, _| (mse(25.0), Entropy::Vibcreg(Default::default())),
     },
     NamedObjective {
         name: "vicreg",
         composition: "25 mse + 25 variance hinge + 1 covariance",
         conventions: &["official", "solo-learn", "lightly"],
         source: "arXiv 2105.04906",
-        preset: |convention| {
+        preset: |convention, _| {
             let variance_views = if convention == "solo-learn" { Reduce::Sum } else { Reduce::Mean };
             (mse(25.0), Entropy::Vicreg(entropy::Vicreg { variance_views, ..Default::default() }))
         },
@@ -282,30 +363,31 @@ const NAMED: &[NamedObjective] = &[
         composition: "25 mse + logdet",
         conventions: OFFICIAL,
         source: "arXiv 2303.00633",
-        preset: |_| (mse(25.0), logdet()),
+        preset: |_, _| (mse(25.0), logdet()),
     },
     NamedObjective {
         name: "vicreg-pairdist-bd",
         composition: "25 mse + pairdist (Bhattacharyya, lower bound)",
         conventions: OFFICIAL,
         source: "arXiv 2303.00633",
-        preset: |_| (mse(25.0), pairdist(Divergence::Bhattacharyya, false)),
+        preset: |_, _| (mse(25.0), pairdist(Divergence::Bhattacharyya, false)),
     },
     NamedObjective {
         name: "vicreg-pairdist-kl",
         composition: "25 mse + pairdist (Kullback-Leibler, upper bound)",
         conventions: OFFICIAL,
         source: "arXiv 2303.00633",
-        preset: |_| (mse(25.0), pairdist(Divergence::Kl, false)),
+        preset: |_, _| (mse(25.0), pairdist(Divergence::Kl, false)),
     },
     NamedObjective {
         name: "vicregl",
         composition: "0.75 (25 mse + 25 variance + 1 covariance) + 0.25 of the same on matched local embeddings",
         conventions: OFFICIAL,
         source: "arXiv 2210.01571",
-        preset: |_| {
+        preset: |_, given| {
             let entropy = entropy::Vicregl::default();
-            let weight = entropy.alpha * 25.0;
+            let alpha = given("entropy.alpha").filter(|a| (0.0..=1.0).contains(a));
+            let weight = alpha.unwrap_or(entropy.alpha) * 25.0;
             let invariance = Mse { weight, pairing: Pairing::GlobalPairs, ..Default::default() };
             (InvarianceConfig::Mse(invariance), Entropy::Vicregl(entropy))
         },
@@ -315,7 +397,7 @@ const NAMED: &[NamedObjective] = &[
         composition: "0.1 squared error to the center of the global views + 0.9 (scale + shape + center)",
         conventions: OFFICIAL,
         source: "arXiv 2606.02572",
-        preset: |_| {
+        preset: |_, _| {
             let invariance = Mse { weight: 0.1, pairing: Pairing::Globals, ..Default::default() };
             (InvarianceConfig::Mse(invariance), Entropy::VisReg(Default::default()))
         },
@@ -325,9 +407,15 @@ const NAMED: &[NamedObjective] = &[
         composition: "2 - 2 cos of whitened views; whitening is the entropy constraint",
         conventions: OFFICIAL,
         source: "arXiv 2007.06346",
-        preset: |_| (InvarianceConfig::Whitened(Whitened::default()), Entropy::None(NoEntropy {})),
+        preset: |_, _| (InvarianceConfig::Whitened(Whitened::default()), Entropy::None(NoEntropy {})),
     },
 ];
+
+/// The temperature of both terms that is set, for the objective or in the entropy term; what is out of range is left
+/// to the check of that setting.
+fn shared(given: &Given) -> Option<f64> {
+    given("temperature").or_else(|| given("entropy.temperature")).filter(|t| *t > 0.0 && t.is_finite())
+}
 
 fn none() -> InvarianceConfig {
     InvarianceConfig::None(NoInvariance {})

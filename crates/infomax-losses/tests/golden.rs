@@ -84,6 +84,9 @@ fn frossl() {
     objective("frossl_lightly", "frossl", "official");
     let objective = ObjectiveConfig::named("frossl").unwrap().build().unwrap();
     spectral("frossl_ofskean_multiview[z1,z2]", 1.0, |z| total(objective.as_ref(), z));
+    // The two-view loss of the paper, whose columns are centered.
+    let objective = ObjectiveConfig::with_convention("frossl", "original").unwrap().build().unwrap();
+    spectral("frossl_ofskean_original", 1.0, |z| total(objective.as_ref(), z));
 }
 
 #[test]

@@ -134,7 +134,7 @@ fn local_embeddings() {
     }
     let pooled = Embeddings::pair(tensor("methods/pooled0.npy"), tensor("methods/pooled1.npy")).unwrap();
     let message = objective.evaluate(&pooled, &Context::standalone()).unwrap_err().to_string();
-    assert!(message.contains("with_local") && message.contains("alpha = 1"), "{message}");
+    assert!(message.contains("local embeddings") && message.contains("entropy.alpha = 1"), "{message}");
 }
 
 #[test]

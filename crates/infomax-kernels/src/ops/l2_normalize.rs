@@ -15,7 +15,7 @@ use infomax_simd::{Float, Isa, Kernel, Shared, Simd, filled};
 /// `dx = (g - y sum(g y)) / |x|`; where `|x| <= eps` that of `x / eps`. Finite at a zero row.
 ///
 /// # Numerics
-/// Sums of products are taken in f64. bf16 and f16 are computed in f32.
+/// Sums of products and the difference in the gradient are taken in f64. bf16 and f16 are computed in f32.
 ///
 /// # Errors
 /// A scalar, a tensor without elements, or an `eps` that is not positive.
@@ -69,24 +69,44 @@ impl<T: Float> Kernel<T> for RowDot<'_, T> {
     }
 }
 
-/// `out = alpha x + beta y`.
-pub(super) struct Combine<'a, T> {
-    pub(super) x: &'a [T],
-    pub(super) y: &'a [T],
-    pub(super) alpha: T,
-    pub(super) beta: T,
-    pub(super) out: &'a mut [T],
+/// `out = alpha x`.
+struct Scale<'a, T> {
+    x: &'a [T],
+    alpha: T,
+    out: &'a mut [T],
 }
 
-impl<T: Float> Kernel<T> for Combine<'_, T> {
+impl<T: Float> Kernel<T> for Scale<'_, T> {
     type Out = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd<T = T>>(self) {
         let len = self.out.len();
-        let (x, y) = (&self.x[..len], &self.y[..len]);
+        let x = &self.x[..len];
         for i in 0..len {
-            self.out[i] = self.alpha * x[i] + self.beta * y[i];
+            self.out[i] = self.alpha * x[i];
+        }
+    }
+}
+
+/// `out = (g - dot x) factor`, in f64 inside: what is left of `g` beside `x` can be far smaller than both.
+struct Beside<'a, T> {
+    g: &'a [T],
+    x: &'a [T],
+    dot: f64,
+    factor: f64,
+    out: &'a mut [T],
+}
+
+impl<T: Float> Kernel<T> for Beside<'_, T> {
+    type Out = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd<T = T>>(self) {
+        let len = self.out.len();
+        let (g, x) = (&self.g[..len], &self.x[..len]);
+        for i in 0..len {
+            self.out[i] = T::of((g[i].f64() - self.dot * x[i].f64()) * self.factor);
         }
     }
 }
@@ -106,24 +126,24 @@ impl L2 {
                 by_rows(z.len() / d, d, out, |i, out| {
                     let row = &z[i * d..(i + 1) * d];
                     let alpha = T::of(1.0 / self.norm(row, isa).0);
-                    T::dispatch(isa, Combine { x: row, y: row, alpha, beta: T::default(), out });
+                    T::dispatch(isa, Scale { x: row, alpha, out });
                 });
             })
         }
     }
 
-    fn backward<T: Float>(&self, z: &[T], y: &[T], g: &[T], d: usize) -> Vec<T> {
+    fn backward<T: Float>(&self, z: &[T], g: &[T], d: usize) -> Vec<T> {
         let isa = self.isa;
         // SAFETY: every row is written.
         unsafe {
             filled(z.len(), |out: Shared<T>| {
                 by_rows(z.len() / d, d, out, |i, out| {
                     let at = i * d..(i + 1) * d;
-                    let (z, y, g) = (&z[at.clone()], &y[at.clone()], &g[at]);
+                    let (z, g) = (&z[at.clone()], &g[at]);
                     let (norm, above) = self.norm(z, isa);
-                    let dot = if above { T::dispatch(isa, RowDot(y, g)) } else { 0.0 };
-                    let (alpha, beta) = (T::of(1.0 / norm), T::of(-dot / norm));
-                    T::dispatch(isa, Combine { x: g, y, alpha, beta, out });
+                    // Of the row itself, and not of its rounded direction: that would not be of length one.
+                    let dot = if above { T::dispatch(isa, RowDot(z, g)) / norm / norm } else { 0.0 };
+                    T::dispatch(isa, Beside { g, x: z, dot, factor: 1.0 / norm, out });
                 });
             })
         }
@@ -144,15 +164,15 @@ impl CustomOp1 for L2 {
         Ok((storage, l.shape().clone()))
     }
 
-    fn bwd(&self, z: &Tensor, y: &Tensor, g: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        fn run<T: Float>(op: &L2, z: &Tensor, y: &Tensor, g: &Tensor) -> candle_core::Result<Tensor> {
+    fn bwd(&self, z: &Tensor, _: &Tensor, g: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        fn run<T: Float>(op: &L2, z: &Tensor, g: &Tensor) -> candle_core::Result<Tensor> {
             let d = width(z.dims())?;
-            tensor(result(&[z, y, g], |v: &[&[T]]| op.backward(v[0], v[1], v[2], d))?, z.shape())
+            tensor(result(&[z, g], |v: &[&[T]]| op.backward(v[0], v[1], d))?, z.shape())
         }
         let g = g.contiguous()?;
         Ok(Some(match z.dtype() {
-            candle_core::DType::F64 => run::<f64>(self, z, y, &g)?,
-            _ => run::<f32>(self, z, y, &g)?,
+            candle_core::DType::F64 => run::<f64>(self, z, &g)?,
+            _ => run::<f32>(self, z, &g)?,
         }))
     }
 }

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 /// `sum (a - b)^2` over all elements, a scalar; the sum is taken in f64.
 ///
 /// # Gradient
-/// `2 (a - b)` and its negative.
+/// `2 (a - b)` and its negative, the difference formed before it is scaled: an offset that both share does no harm.
 ///
 /// # Errors
 /// Shapes or types that differ; tensors without elements.
@@ -27,6 +27,28 @@ pub fn squared_error(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 }
 
 struct SquaredError;
+
+/// `out = factor (x - y)`. The difference comes first: that of two near numbers is exact, while the rounding of
+/// `factor x - factor y` is one of the numbers themselves.
+struct Difference<'a, T> {
+    x: &'a [T],
+    y: &'a [T],
+    factor: T,
+    out: &'a mut [T],
+}
+
+impl<T: Float> Kernel<T> for Difference<'_, T> {
+    type Out = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd<T = T>>(self) {
+        let len = self.out.len();
+        let (x, y) = (&self.x[..len], &self.y[..len]);
+        for i in 0..len {
+            self.out[i] = self.factor * (x[i] - y[i]);
+        }
+    }
+}
 
 impl SquaredError {
     fn value<T: Float>(a: &[T], b: &[T]) -> f64 {
@@ -87,7 +109,6 @@ impl CustomOp2 for SquaredError {
             let isa = Isa::detect();
             let (da, db) = result(&[a, b], |v: &[&[T]]| {
                 let (a, b, len) = (v[0], v[1], v[0].len());
-                let alpha = T::of(2.0 * g);
                 let mut db = Vec::with_capacity(len);
                 let db_at = Shared::new(db.as_mut_ptr());
                 const CHUNK: usize = 1 << 14;
@@ -97,10 +118,9 @@ impl CustomOp2 for SquaredError {
                         (0..len.div_ceil(CHUNK)).into_par_iter().for_each(|c| {
                             let (from, to) = (c * CHUNK, ((c + 1) * CHUNK).min(len));
                             let (x, y) = (&a[from..to], &b[from..to]);
-                            for (out, alpha) in [(da, alpha), (db_at, T::of(-2.0 * g))] {
+                            for (out, factor) in [(da, T::of(2.0 * g)), (db_at, T::of(-2.0 * g))] {
                                 let out = std::slice::from_raw_parts_mut(out.get().add(from), to - from);
-                                let beta = T::default() - alpha;
-                                T::dispatch(isa, super::l2_normalize::Combine { x, y, alpha, beta, out });
+                                T::dispatch(isa, Difference { x, y, factor, out });
                             }
                         });
                     })

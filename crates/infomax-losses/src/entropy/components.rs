@@ -2,8 +2,9 @@
 
 use crate::{
     Entropy, Error, Estimate, Result,
-    entropy::{Divergence, centered, entropy_part, gathered, mixture::positive},
+    entropy::{Divergence, centered, entropy_part, gathered, mixture::mixture_weights},
     moments, op,
+    settings::{between, not_negative, positive},
 };
 use candle_core::{DType, Device, Tensor};
 use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
@@ -55,6 +56,47 @@ impl PairDistFull {
         mixture_bound(&means.squeeze(1)?, &within.broadcast_add(&eye)?, self.divergence, self.alpha)
     }
 
+    /// The entropy of the mixture with given covariances of its components, `N(m_i, variance S_i + eps I)`, from the
+    /// means `(n, d)` and the covariances `(n, d, d)`: a scalar, differentiable in both.
+    ///
+    /// # Errors
+    /// Shapes that do not fit; settings outside of their range.
+    pub fn entropy_of(&self, means: &Tensor, covariances: &Tensor) -> Result<Tensor> {
+        let covariances = self.widened(covariances)?;
+        mixture_bound(means, &covariances, self.divergence, self.alpha)
+    }
+
+    /// [`PairDistFull::entropy_of`] with weights of the components, as [`mixture_bound_weighted`].
+    ///
+    /// # Errors
+    /// As [`PairDistFull::entropy_of`] and [`mixture_bound_weighted`].
+    pub fn entropy_of_weighted(
+        &self,
+        means: &Tensor,
+        covariances: &Tensor,
+        weights: &[f64],
+    ) -> Result<Tensor> {
+        let covariances = self.widened(covariances)?;
+        mixture_bound_weighted(means, &covariances, weights, self.divergence, self.alpha)
+    }
+
+    /// `variance S + eps I` of covariances `(n, d, d)`.
+    fn widened(&self, covariances: &Tensor) -> Result<Tensor> {
+        self.check()?;
+        let wrong = || Error::Shape {
+            term: "pairdist-full",
+            expected: "covariances (n, d, d), one matrix a component",
+            got: covariances.dims().to_vec(),
+        };
+        let &[_, d, e] = covariances.dims() else { return Err(wrong()) };
+        if d != e || covariances.elem_count() == 0 {
+            return Err(wrong());
+        }
+        let s = op::widen(covariances)?;
+        let eye = (Tensor::eye(d, s.dtype(), s.device())? * self.eps)?;
+        Ok((s * self.variance)?.broadcast_add(&eye)?)
+    }
+
     fn kind(&self) -> Bound {
         if self.divergence == Divergence::Kl { Bound::Upper } else { Bound::Lower }
     }
@@ -81,9 +123,10 @@ impl Term for PairDistFull {
 
 impl Entropy for PairDistFull {
     fn check(&self) -> Result<()> {
+        not_negative("pairdist-full", "weight", self.weight)?;
         positive("pairdist-full", "eps", self.eps)?;
         positive("pairdist-full", "variance", self.variance)?;
-        positive("pairdist-full", "alpha", self.alpha.min(1.0 - self.alpha))
+        between("pairdist-full", "alpha", self.alpha)
     }
 
     /// Of components with the covariance `variance S + eps I` of all rows.
@@ -120,8 +163,33 @@ pub fn mixture_bound(
     divergence: Divergence,
     alpha: f64,
 ) -> Result<Tensor> {
+    bound(means, covariances, None, divergence, alpha)
+}
+
+/// [`mixture_bound`] of components with weights `c_i`, which are scaled to sum to 1:
+/// `sum_i c_i H(p_i) - sum_i c_i ln sum_j c_j exp(-D(p_i || p_j))`.
+///
+/// # Errors
+/// As [`mixture_bound`]; not one weight a component, a negative one, or none above 0.
+pub fn mixture_bound_weighted(
+    means: &Tensor,
+    covariances: &Tensor,
+    weights: &[f64],
+    divergence: Divergence,
+    alpha: f64,
+) -> Result<Tensor> {
+    bound(means, covariances, Some(weights), divergence, alpha)
+}
+
+fn bound(
+    means: &Tensor,
+    covariances: &Tensor,
+    weights: Option<&[f64]>,
+    divergence: Divergence,
+    alpha: f64,
+) -> Result<Tensor> {
     const TERM: &str = "pairdist-full";
-    positive(TERM, "alpha", alpha.min(1.0 - alpha))?;
+    between(TERM, "alpha", alpha)?;
     let means = moments::matrix(TERM, means, 1)?;
     let (n, d) = means.dims2()?;
     if covariances.dims() != [n, d, d] {
@@ -136,7 +204,11 @@ pub fn mixture_bound(
     let both = Tensor::cat(&[means.flatten_all()?, covariances.flatten_all()?], 0)?;
     let values = op::host(&both)?;
     let (m, s) = values.split_at(n * d);
-    let mixture = Mixture { n, d, m, s, divergence, alpha };
+    let weights = match weights {
+        Some(weights) => mixture_weights(TERM, weights, n)?,
+        None => vec![1.0 / n as f64; n],
+    };
+    let mixture = Mixture { n, d, m, s, weights, divergence, alpha };
     let (value, grad) = mixture.bound()?;
     let grad = Tensor::from_vec(grad, both.dims(), &Device::Cpu)?
         .to_dtype(both.dtype())?
@@ -149,6 +221,7 @@ struct Mixture<'a> {
     d: usize,
     m: &'a [f64],
     s: &'a [f64],
+    weights: Vec<f64>,
     divergence: Divergence,
     alpha: f64,
 }
@@ -164,7 +237,6 @@ struct Pair {
 impl Mixture<'_> {
     fn bound(&self) -> Result<(f64, Vec<f64>)> {
         let (n, d) = (self.n, self.d);
-        let count = n as f64;
         let single = (0..n)
             .map(|i| inverse(&self.s[i * d * d..(i + 1) * d * d], d).ok_or_else(|| not_definite(i)))
             .collect::<Result<Vec<_>>>()?;
@@ -172,17 +244,23 @@ impl Mixture<'_> {
         let mut value = 0.0;
         let elk = self.divergence == Divergence::Elk;
         for i in 0..n {
+            let share = self.weights[i];
+            if share == 0.0 {
+                continue;
+            }
             if !elk {
                 // H(p_i), with its slope 1/2 S_i^-1.
-                value += 0.5 * (d as f64 * (2.0 * PI * std::f64::consts::E).ln() + single[i].1) / count;
-                self.add(&mut grad, i, &single[i].0, 0.5 / count);
+                value += 0.5 * (d as f64 * (2.0 * PI * std::f64::consts::E).ln() + single[i].1) * share;
+                self.add(&mut grad, i, &single[i].0, 0.5 * share);
             }
             let pairs = (0..n).map(|j| self.pair(i, j, &single)).collect::<Result<Vec<_>>>()?;
             let max = pairs.iter().fold(f64::NEG_INFINITY, |m, p| m.max(p.log));
-            let sum: f64 = pairs.iter().map(|p| (p.log - max).exp()).sum();
-            value -= (max + sum.ln() - count.ln()) / count;
+            let terms: Vec<f64> =
+                pairs.iter().zip(&self.weights).map(|(p, w)| w * (p.log - max).exp()).collect();
+            let sum: f64 = terms.iter().sum();
+            value -= (max + sum.ln()) * share;
             for (j, pair) in pairs.iter().enumerate() {
-                let weight = -(pair.log - max).exp() / sum / count;
+                let weight = -terms[j] / sum * share;
                 for c in 0..d {
                     grad[i * d + c] += weight * pair.mean[c];
                     grad[j * d + c] -= weight * pair.mean[c];

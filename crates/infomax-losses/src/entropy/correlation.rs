@@ -3,7 +3,7 @@
 use crate::{Entropy, Estimate};
 use crate::{
     Error, Result,
-    entropy::{Gaussian, Hadamard, LogDet, Renyi, entropy_part, gathered, mixture::positive},
+    entropy::{Gaussian, Hadamard, LogDet, Renyi, entropy_part, gathered},
     op,
 };
 use candle_core::{DType, Tensor};
@@ -78,6 +78,11 @@ impl Term for TotalCorrelation {
 }
 
 impl Entropy for TotalCorrelation {
+    fn check(&self) -> Result<()> {
+        let settings = [("weight", self.weight), ("diagonal", self.diagonal), ("eps", self.eps)];
+        crate::settings::none_negative("total-correlation", settings)
+    }
+
     /// `-T`.
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {
         Ok(Estimate { nats: -op::number(&self.gap(z)?)?, bound: Bound::Surrogate })
@@ -92,7 +97,7 @@ impl Renyi {
     /// # Errors
     /// As [`Renyi::joint`]; no permutation.
     pub fn dime(&self, x: &Tensor, y: &Tensor, permutations: usize, key: Key) -> Result<Tensor> {
-        positive("dime", "permutations", permutations as f64)?;
+        crate::settings::count("dime", "permutations", permutations, 1)?;
         let (a, b) = (self.kernel(x)?, self.kernel(y)?);
         if a.dims() != b.dims() {
             return Err(Error::Shape {

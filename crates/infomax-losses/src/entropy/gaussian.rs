@@ -1,5 +1,6 @@
 //! Second-moment entropies: the Gaussian bound, its diagonal, and log-determinants.
 
+use crate::settings::{not_negative, positive};
 use crate::{Error, MomentForm, Result, entropy::per_view, invariance::normalize_rows, moments, op, special};
 use candle_core::{DType, Tensor};
 use infomax_core::Bound;
@@ -63,6 +64,10 @@ impl Gaussian {
         Ok((value - 0.5 * bias)?)
     }
 
+    fn settings(&self) -> Result<()> {
+        not_negative("gaussian", "eps", self.eps)
+    }
+
     fn kind(&self) -> Bound {
         if self.corrected { Bound::Estimate } else { Bound::Upper }
     }
@@ -99,6 +104,10 @@ impl Hadamard {
         let variances = (centered(&z)?.sqr()?.sum(0)? / (n - 1) as f64)?;
         let logs = (variances + self.eps)?.log()?.sum_all()?;
         Ok(logs.affine(0.5, 0.5 * d as f64 * (2.0 * PI * E).ln())?)
+    }
+
+    fn settings(&self) -> Result<()> {
+        not_negative("hadamard", "eps", self.eps)
     }
 }
 
@@ -174,6 +183,10 @@ impl LogDet {
         Ok((sum - self.with_beta(&joint, beta)?)?.to_dtype(dtype)?)
     }
 
+    fn settings(&self) -> Result<()> {
+        positive("logdet", "beta", self.beta)
+    }
+
     fn with_beta(&self, z: &Tensor, beta: f64) -> Result<Tensor> {
         let z = moments::matrix("logdet", z, 2)?;
         let (n, d) = z.dims2()?;
@@ -246,6 +259,10 @@ impl CodingRate {
             rates.push((rate * (count / n as f64))?);
         }
         Ok(Tensor::stack(&rates, 0)?.sum_all()?)
+    }
+
+    fn settings(&self) -> Result<()> {
+        positive("coding-rate", "eps", self.eps)
     }
 
     pub(crate) fn rows(&self, z: &Tensor) -> Result<Tensor> {

@@ -3,8 +3,9 @@
 use crate::pairwise::{Exclude, Score, row_log_sum_exp};
 use crate::{
     Entropy, Estimate, Result,
-    entropy::{Vmf, entropy_part, gathered, log_sum_exp_first, mixture::positive},
+    entropy::{Vmf, entropy_part, gathered, log_sum_exp_first},
     invariance::normalize_rows,
+    settings::{none_negative, positive},
     special,
 };
 use candle_core::Tensor;
@@ -49,13 +50,7 @@ impl Hydes {
     /// Fewer than two views; views of unequal shape.
     pub fn entropies(&self, views: &[Tensor]) -> Result<Tensor> {
         positive("hydes", "kappa", self.kappa)?;
-        if views.len() < 2 {
-            return Err(crate::Error::Shape {
-                term: "hydes",
-                expected: "at least two views",
-                got: vec![views.len()],
-            });
-        }
+        crate::error::views("hydes", 2, views.len())?;
         let unit = views.iter().map(|v| normalize_rows(v, 1e-12)).collect::<Result<Vec<_>>>()?;
         let (n, d) = unit[0].dims2()?;
         let own = usize::from(self.leave_one_out);
@@ -109,6 +104,7 @@ impl Term for Hydes {
 
 impl Entropy for Hydes {
     fn check(&self) -> Result<()> {
+        none_negative("hydes", [("weight", self.weight), ("alpha", self.alpha), ("beta", self.beta)])?;
         positive("hydes", "kappa", self.kappa)
     }
 

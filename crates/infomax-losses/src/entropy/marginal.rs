@@ -58,6 +58,10 @@ impl MSpacing {
         Ok((entropy - (parts.get(1)? * self.covariance)?)?)
     }
 
+    fn settings(&self) -> Result<()> {
+        crate::settings::not_negative("m-spacing", "covariance", self.covariance)
+    }
+
     fn spacings(&self, x: &Tensor) -> Result<Tensor> {
         let (n, d) = x.dims2()?;
         let m = if self.m == 0 { (n as f64).sqrt().round() as usize } else { self.m };

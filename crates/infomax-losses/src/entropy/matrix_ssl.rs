@@ -2,9 +2,10 @@
 
 use crate::{
     Entropy, Error, Estimate, Result,
-    entropy::{centered, entropy_part, gathered, mixture::positive},
+    entropy::{centered, entropy_part, gathered},
     invariance::normalize_rows,
     moments, op,
+    settings::{count, none_negative, positive},
 };
 use candle_core::Tensor;
 use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
@@ -127,7 +128,9 @@ impl Term for MatrixSsl {
 
 impl Entropy for MatrixSsl {
     fn check(&self) -> Result<()> {
-        positive("matrix-ssl", "order", self.order as f64)?;
+        let Self { weight, lambda, gamma, .. } = *self;
+        none_negative("matrix-ssl", [("weight", weight), ("lambda", lambda), ("gamma", gamma)])?;
+        count("matrix-ssl", "order", self.order, 1)?;
         positive("matrix-ssl", "mu", self.mu)
     }
 

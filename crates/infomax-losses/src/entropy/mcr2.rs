@@ -2,7 +2,8 @@
 
 use crate::{
     Entropy, Error, Estimate, MomentForm, Result,
-    entropy::{CodingRate, entropy_part, gathered, mixture::positive},
+    entropy::{CodingRate, entropy_part, gathered},
+    settings::{not_negative, positive},
 };
 use candle_core::{Device, Tensor};
 use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
@@ -111,7 +112,8 @@ impl Term for Mcr2 {
             (false, _) => None,
             (true, Some(labels)) => Some(gathered_labels(labels, ctx)?),
             (true, None) => {
-                let hint = "give the classes of the samples, or set supervised = false";
+                let hint = "the classes of the samples are needed (a data set with labels; `--labels FILE` of \
+                            `infomax objective`), or set objective.entropy.supervised = false";
                 return Err(Error::Missing { term: "mcr2", field: "labels", hint }.into());
             }
         };
@@ -130,6 +132,7 @@ impl Term for Mcr2 {
 
 impl Entropy for Mcr2 {
     fn check(&self) -> Result<()> {
+        not_negative("mcr2", "weight", self.weight)?;
         positive("mcr2", "eps", self.eps)
     }
 

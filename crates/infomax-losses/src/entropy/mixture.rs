@@ -1,14 +1,16 @@
 //! Mixture entropies from pairwise distances and similarities.
 
-use crate::pairwise::{Exclude, Score, row_log_sum_exp};
+use crate::pairwise::{Exclude, Score, row_log_sum_exp, squared_distances};
+use crate::settings::{between, not_negative, positive};
 use crate::{
     Entropy, Error, Estimate, Result,
     entropy::{entropy_part, per_view},
     invariance::normalize_rows,
     moments, op, special,
 };
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
+use infomax_kernels::columns::column_moments;
 use infomax_kernels::pairwise::nearest_squared_distances;
 use std::f64::consts::{E, PI};
 
@@ -39,8 +41,10 @@ pub enum Divergence {
 /// `ln k`. The mixture's information about its component saturates at `ln n`.
 ///
 /// # Numerics
-/// Streaming log-sum-exp: memory `O(n x block)`. Gradients vanish when `s2` is far below the squared
-/// distances of neighbors; `adaptive` ties `s2` to their median (without gradient).
+/// Streaming log-sum-exp: memory `O(n x block)`. Equal rows are at distance 0 exactly. Gradients vanish when `s2` is
+/// far below the squared distances of neighbors; `adaptive` ties `s2` to their median (without gradient).
+///
+/// Components of unequal weights: [`PairDist::entropy_weighted`].
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -53,7 +57,8 @@ pub struct PairDist {
     pub alpha: f64,
     /// The variance of the components, `s2`; with `adaptive`, a factor of it.
     pub variance: f64,
-    /// Whether `s2` is `variance` times the median squared nearest-neighbor distance.
+    /// Whether `s2` is `variance` times the median squared nearest-neighbor distance. Where that is 0, since half
+    /// of the rows or more are equal to another, it is 1e-12, or less for rows of a smaller scale.
     pub adaptive: bool,
     /// Whether rows are scaled to unit length first.
     pub normalize: bool,
@@ -78,20 +83,52 @@ impl PairDist {
     /// # Errors
     /// Anything but a matrix; a variance that is not above 0.
     pub fn entropy(&self, z: &Tensor) -> Result<Tensor> {
-        positive("pairdist", "variance", self.variance)?;
+        let (z, score, constant) = self.prepared(z)?;
+        let n = z.dim(0)? as f64;
+        let sums = row_log_sum_exp(&z, Score::Distance(score), Exclude::Nothing)?;
+        Ok(sums.mean_all()?.affine(-1.0, constant + n.ln())?)
+    }
+
+    /// The entropy of the mixture with the weights `c_i` of its components, which are scaled to sum to 1:
+    /// `H = d/2 ln(2 pi e s2) - sum_i c_i ln sum_j c_j exp(-a |z_i - z_j|^2 / (2 s2))`, a scalar, differentiable in
+    /// `z`. Equal weights are [`PairDist::entropy`]; here the whole `n x n` matrix is in memory.
+    ///
+    /// # Errors
+    /// As [`PairDist::entropy`]; not one weight a row, a negative one, or none above 0.
+    pub fn entropy_weighted(&self, z: &Tensor, weights: &[f64]) -> Result<Tensor> {
+        let (z, score, constant) = self.prepared(z)?;
+        let weights = mixture_weights("pairdist", weights, z.dim(0)?)?;
+        let logs: Vec<f64> = weights.iter().map(|w| w.ln()).collect();
+        let home = |v: Vec<f64>, shape: (usize, usize)| {
+            Tensor::from_vec(v, shape, &Device::Cpu)?.to_dtype(z.dtype())?.to_device(z.device())
+        };
+        let n = weights.len();
+        let scores = (squared_distances(&z)? * -score)?.broadcast_add(&home(logs, (1, n))?)?;
+        let max = scores.max_keepdim(1)?.detach();
+        let sums = (scores.broadcast_sub(&max)?.exp()?.sum_keepdim(1)?.log()? + max)?;
+        Ok((sums * home(weights, (n, 1))?)?.sum_all()?.affine(-1.0, constant)?)
+    }
+
+    /// The rows, the factor of their squared distances, and what is added to the entropy.
+    fn prepared(&self, z: &Tensor) -> Result<(Tensor, f64, f64)> {
+        self.settings()?;
         let z = moments::matrix("pairdist", z, 1)?;
         let z = if self.normalize { normalize_rows(&z, 1e-12)? } else { z };
-        let (n, d) = z.dims2()?;
         let s2 = self.component_variance(&z)?;
-        let dim = d as f64;
+        let dim = z.dim(1)? as f64;
+        let single = 0.5 * dim * (2.0 * PI * E * s2).ln();
         let (factor, constant) = match self.divergence {
-            Divergence::Kl => (1.0, 0.5 * dim * (2.0 * PI * E * s2).ln()),
-            Divergence::Bhattacharyya => (0.25, 0.5 * dim * (2.0 * PI * E * s2).ln()),
-            Divergence::Chernoff => (self.alpha * (1.0 - self.alpha), 0.5 * dim * (2.0 * PI * E * s2).ln()),
+            Divergence::Kl => (1.0, single),
+            Divergence::Bhattacharyya => (0.25, single),
+            Divergence::Chernoff => (self.alpha * (1.0 - self.alpha), single),
             Divergence::Elk => (0.5, 0.5 * dim * (4.0 * PI * s2).ln()),
         };
-        let sums = row_log_sum_exp(&z, Score::Distance(factor / (2.0 * s2)), Exclude::Nothing)?;
-        Ok(sums.mean_all()?.affine(-1.0, constant + (n as f64).ln())?)
+        Ok((z, factor / (2.0 * s2), constant))
+    }
+
+    fn settings(&self) -> Result<()> {
+        positive("pairdist", "variance", self.variance)?;
+        between("pairdist", "alpha", self.alpha)
     }
 
     /// The entropy of one component, `H(Z | C)`; [`PairDist::entropy`] minus it bounds `I(Z; C)`.
@@ -110,8 +147,15 @@ impl PairDist {
         let n = z.dim(0)?;
         let mut nearest = nearest_squared_distances(z)?;
         nearest.sort_by(f64::total_cmp);
-        // A collapsed batch has no distances: keep the variance above 0.
-        Ok((self.variance * nearest[n / 2]).max(1e-12))
+        let s2 = self.variance * nearest[n / 2];
+        // What a factor of distances in f32 can hold.
+        if s2 > 1e-30 {
+            return Ok(s2);
+        }
+        // Mostly equal rows have no distances. The variance stays above 0, and far below that of the rows, so that
+        // those which differ stay apart.
+        let spread = column_moments(z)?.squares.iter().sum::<f64>() / n as f64;
+        Ok(if spread > 0.0 { (1e-9 * spread).clamp(1e-30, 1e-12) } else { 1e-12 })
     }
 
     fn kind(&self) -> Bound {
@@ -147,13 +191,17 @@ impl Kde {
     /// # Errors
     /// Anything but a matrix, of at least two rows when one is left out.
     pub fn entropy(&self, z: &Tensor) -> Result<Tensor> {
-        positive("kde", "variance", self.variance)?;
+        self.settings()?;
         let z = moments::matrix("kde", z, 1 + usize::from(self.leave_one_out))?;
         let (n, d) = z.dims2()?;
         let (exclude, count) = self_inclusion(self.leave_one_out, n);
         let sums = row_log_sum_exp(&z, Score::Distance(0.5 / self.variance), exclude)?;
         let constant = 0.5 * d as f64 * (2.0 * PI * self.variance).ln() + count.ln();
         Ok(sums.mean_all()?.affine(-1.0, constant)?)
+    }
+
+    fn settings(&self) -> Result<()> {
+        positive("kde", "variance", self.variance)
     }
 }
 
@@ -193,6 +241,10 @@ impl Uniformity {
         let total = (sums - max)?.exp()?.sum_all()?.log()?;
         Ok(total.affine(-1.0, (n * (n - 1.0)).ln() - max)?)
     }
+
+    fn settings(&self) -> Result<()> {
+        positive("uniformity", "t", self.t)
+    }
 }
 
 per_view!(Uniformity, "uniformity", |_: &Uniformity| Bound::Surrogate);
@@ -226,8 +278,14 @@ impl Vmf {
         let z = moments::matrix("vmf", z, 1 + usize::from(self.leave_one_out))?;
         let (n, d) = z.dims2()?;
         let (exclude, count) = self_inclusion(self.leave_one_out, n);
-        let sums = row_log_sum_exp(&normalize_rows(&z, 1e-12)?, Score::Dot(self.kappa), exclude)?;
-        Ok(sums.mean_all()?.affine(-1.0, count.ln() - special::vmf_ln_normalizer(d, self.kappa))?)
+        // `kappa z.z' = kappa - kappa |z - z'|^2 / 2`, and the first goes with the constant: nothing large cancels.
+        let score = Score::Distance(0.5 * self.kappa);
+        let sums = row_log_sum_exp(&normalize_rows(&z, 1e-12)?, score, exclude)?;
+        Ok(sums.mean_all()?.affine(-1.0, count.ln() - special::vmf_ln_peak(d, self.kappa))?)
+    }
+
+    fn settings(&self) -> Result<()> {
+        not_negative("vmf", "kappa", self.kappa)
     }
 }
 
@@ -288,6 +346,7 @@ impl Term for Contrastive {
 
 impl Entropy for Contrastive {
     fn check(&self) -> Result<()> {
+        not_negative("contrastive", "weight", self.weight)?;
         positive("contrastive", "temperature", self.temperature)
     }
 
@@ -301,9 +360,14 @@ fn self_inclusion(leave_one_out: bool, n: usize) -> (Exclude, f64) {
     if leave_one_out { (Exclude::Own, n as f64 - 1.0) } else { (Exclude::Nothing, n as f64) }
 }
 
-pub(crate) fn positive(term: &'static str, key: &'static str, value: f64) -> Result<()> {
-    if value > 0.0 && value.is_finite() {
-        return Ok(());
+/// Weights of the components of a mixture, scaled to sum to 1.
+pub(crate) fn mixture_weights(term: &'static str, weights: &[f64], components: usize) -> Result<Vec<f64>> {
+    if weights.len() != components {
+        let expected = "one weight of the mixture a row";
+        return Err(Error::Shape { term, expected, got: vec![weights.len(), components] });
     }
-    Err(Error::Config { term, key, value: value.to_string(), reason: "must be above 0" })
+    weights.iter().try_for_each(|w| not_negative(term, "weights", *w))?;
+    let sum: f64 = weights.iter().sum();
+    positive(term, "weights", sum)?;
+    Ok(weights.iter().map(|w| w / sum).collect())
 }

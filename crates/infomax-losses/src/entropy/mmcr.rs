@@ -75,6 +75,10 @@ impl Term for Mmcr {
 }
 
 impl Entropy for Mmcr {
+    fn check(&self) -> Result<()> {
+        crate::settings::none_negative("mmcr", [("weight", self.weight), ("lambda", self.lambda)])
+    }
+
     /// The nuclear norm of the rows over its largest value, `sqrt(n min(n, d))` for unit rows.
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {
         let z = self.rows(z)?;

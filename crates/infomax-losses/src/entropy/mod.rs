@@ -19,7 +19,7 @@ mod vibcreg;
 mod vicreg;
 mod vicregl;
 
-pub use components::{PairDistFull, mixture_bound};
+pub use components::{PairDistFull, mixture_bound, mixture_bound_weighted};
 pub use correlation::TotalCorrelation;
 pub(crate) use gaussian::centered;
 pub use gaussian::{CodingRate, Gaussian, Hadamard, LogDet, Moment, half_log_det};
@@ -27,7 +27,6 @@ pub use hydes::Hydes;
 pub use marginal::{MSpacing, Squash};
 pub use matrix_ssl::MatrixSsl;
 pub use mcr2::Mcr2;
-pub(crate) use mixture::positive;
 pub use mixture::{Contrastive, Divergence, Kde, PairDist, Uniformity, Vmf};
 pub use mmcr::{Mmcr, nuclear_norm};
 pub use neighbors::{KoLeo, KozachenkoLeonenko, Metric};
@@ -119,10 +118,7 @@ pub(crate) fn gathered(
     z: &Embeddings,
     ctx: &Context<'_>,
 ) -> Result<Vec<Tensor>> {
-    if z.projections.len() < least {
-        let expected = if least > 1 { "at least two views" } else { "a view" };
-        return Err(crate::Error::Shape { term, expected, got: vec![z.projections.len()] });
-    }
+    crate::error::views(term, least, z.projections.len())?;
     let mut views = Vec::new();
     for view in z.projections.iter() {
         views.push(crate::op::widen(&ctx.collective.all_gather(view)?)?);
@@ -150,7 +146,8 @@ pub(crate) fn mean_over_views(
     Ok(Tensor::stack(&values, 0)?.mean_all()?)
 }
 
-/// The [`Term`] and [`Entropy`] of a type with `weight` and `entropy(&Tensor)`: minus its mean over the views.
+/// The [`Term`] and [`Entropy`] of a type with `weight`, `settings()` and `entropy(&Tensor)`: minus its mean over
+/// the views.
 macro_rules! per_view {
     ($type:ty, $name:literal, $bound:expr) => {
         impl infomax_core::Term for $type {
@@ -177,6 +174,11 @@ macro_rules! per_view {
         }
 
         impl crate::Entropy for $type {
+            fn check(&self) -> crate::Result<()> {
+                crate::settings::not_negative($name, "weight", self.weight)?;
+                self.settings()
+            }
+
             fn estimate(&self, z: &Tensor) -> crate::Result<crate::Estimate> {
                 Ok(crate::Estimate { nats: crate::op::number(&self.entropy(z)?)?, bound: $bound(self) })
             }

@@ -117,12 +117,19 @@ impl KozachenkoLeonenko {
             .to_device(z.device())?;
         Ok(op::attach(&z, op::scalar(value, &z)?, move |g| grad.broadcast_mul(g))?)
     }
+
+    fn settings(&self) -> Result<()> {
+        crate::settings::count("kozachenko-leonenko", "k", self.k, 1)
+    }
 }
 
 per_view!(KozachenkoLeonenko, "kozachenko-leonenko", |_: &KozachenkoLeonenko| Bound::Estimate);
 
 /// `mean_i ln(|x_i - x_nn(i)| + eps)` on unit rows (Sablayrolles et al., arXiv 1806.03198): the estimator of
 /// Kozachenko and Leonenko for `k = 1` up to constants. The gradient goes through both rows of a pair.
+///
+/// Whatever the type of the rows, they are scaled and compared in f64: far from the origin, unit rows differ in
+/// digits that f32 does not have, and in one dimension they are equal up to rounding.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -145,8 +152,11 @@ impl KoLeo {
     /// # Errors
     /// Fewer than two rows.
     pub fn entropy(&self, z: &Tensor) -> Result<Tensor> {
-        let z = moments::matrix("koleo", z, 2)?;
-        let x = normalize_rows(&z, self.eps)?;
+        self.settings()?;
+        let narrow = moments::matrix("koleo", z, 2)?;
+        // Metal has no f64.
+        let wide = if narrow.device().is_metal() { narrow.clone() } else { narrow.to_dtype(DType::F64)? };
+        let x = normalize_rows(&wide, self.eps)?;
         let n = x.dim(0)?;
         let data = x.detach();
         let similarity = op::host(&data.matmul(&data.t()?)?)?;
@@ -160,11 +170,15 @@ impl KoLeo {
                 best.1 as u32
             })
             .collect();
-        let neighbors = x.index_select(&Tensor::from_vec(nearest, n, z.device())?, 0)?;
+        let neighbors = x.index_select(&Tensor::from_vec(nearest, n, x.device())?, 0)?;
         let r2 = ((x - neighbors)? + self.eps)?.sqr()?.sum(1)?;
         // In f32 a collapsed pair underflows to 0, where the root has no gradient.
-        let r2 = if z.dtype() == DType::F32 { r2.maximum(1e-20)? } else { r2 };
-        Ok((r2.sqrt()? + self.eps)?.log()?.mean_all()?)
+        let r2 = if r2.dtype() == DType::F32 { r2.maximum(1e-20)? } else { r2 };
+        Ok((r2.sqrt()? + self.eps)?.log()?.mean_all()?.to_dtype(narrow.dtype())?)
+    }
+
+    fn settings(&self) -> Result<()> {
+        crate::settings::positive("koleo", "eps", self.eps)
     }
 }
 

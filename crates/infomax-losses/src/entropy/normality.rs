@@ -2,8 +2,13 @@
 
 use crate::{
     Entropy, Estimate, Result,
-    entropy::{entropy_part, mean_over_views, mixture::positive, sliced::directions},
-    moments, op, special,
+    entropy::{
+        entropy_part, mean_over_views,
+        sliced::{directions, slices_key},
+    },
+    moments, op,
+    settings::{count, not_negative},
+    special,
 };
 use candle_core::{Device, Tensor};
 use infomax_core::{Bound, Context, Embeddings, Key, Part, Role, Term};
@@ -46,11 +51,14 @@ pub struct SlicedNormality {
     pub statistic: Statistic,
     /// The number of directions (256).
     pub slices: usize,
+    /// A seed of the directions, which are then the same at every step; unset, they follow from the step's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
 }
 
 impl Default for SlicedNormality {
     fn default() -> Self {
-        Self { weight: 1.0, statistic: Statistic::CramerVonMises, slices: 256 }
+        Self { weight: 1.0, statistic: Statistic::CramerVonMises, slices: 256, seed: None }
     }
 }
 
@@ -61,7 +69,17 @@ impl SlicedNormality {
     /// Anything but a matrix.
     pub fn value(&self, z: &Tensor, key: Key) -> Result<Tensor> {
         let z = moments::matrix("sliced-normality", z, 1)?;
-        let directions = directions(&z, self.slices, key)?;
+        self.along(&z, &directions(&z, self.slices, key)?)
+    }
+
+    /// The mean statistic of the rows of `z` `(n, d)` along given directions, the columns of `(d, m)`: a scalar,
+    /// differentiable in `z`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn along(&self, z: &Tensor, directions: &Tensor) -> Result<Tensor> {
+        let z = moments::matrix("sliced-normality", z, 1)?;
+        let directions = crate::entropy::sliced::fitting("sliced-normality", &z, directions)?;
         Ok(normality(&z.matmul(&directions)?, self.statistic)?.mean_all()?)
     }
 
@@ -91,7 +109,7 @@ impl Term for SlicedNormality {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
-        let key = ctx.key.fold_named("sliced-normality");
+        let key = slices_key("sliced-normality", self.seed, ctx.key);
         let value = mean_over_views(z, ctx, |view| self.value(view, key))?;
         Ok(vec![entropy_part("normality", self.weight, value)])
     }
@@ -99,12 +117,13 @@ impl Term for SlicedNormality {
 
 impl Entropy for SlicedNormality {
     fn check(&self) -> Result<()> {
-        positive("sliced-normality", "slices", self.slices as f64)
+        not_negative("sliced-normality", "weight", self.weight)?;
+        count("sliced-normality", "slices", self.slices, 1)
     }
 
     /// Minus the statistic above its floor: 0 in expectation for `N(0, I)`.
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {
-        let value = op::number(&self.value(z, Key::new(0).fold_named("sliced-normality"))?)?;
+        let value = op::number(&self.value(z, slices_key("sliced-normality", self.seed, Key::new(0)))?)?;
         Ok(Estimate { nats: self.floor() - value, bound: Bound::Surrogate })
     }
 }

@@ -2,9 +2,10 @@
 
 use crate::{
     Entropy, Error, Estimate, Result,
-    entropy::{IntoTerm, entropy_part, mixture::positive},
+    entropy::{IntoTerm, entropy_part},
     invariance::normalize_rows,
     op,
+    settings::{none_negative, share},
 };
 use candle_core::{DType, Tensor};
 use infomax_core::{Bound, Context, Embeddings, Part, Role, Term, TermState};
@@ -135,6 +136,7 @@ impl Term for Running<CorInfoMax> {
 
 impl Entropy for Running<CorInfoMax> {
     fn check(&self) -> Result<()> {
+        none_negative("corinfomax", [("weight", self.weight), ("eps", self.eps)])?;
         if (0.0..1.0).contains(&self.forget) {
             return Ok(());
         }
@@ -231,7 +233,8 @@ impl Term for Running<Tico> {
 
 impl Entropy for Running<Tico> {
     fn check(&self) -> Result<()> {
-        positive("tico", "beta", self.beta)
+        none_negative("tico", [("weight", self.weight)])?;
+        share("tico", "beta", self.beta)
     }
 
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {

@@ -2,8 +2,9 @@
 
 use crate::{
     Entropy, Estimate, Result,
-    entropy::{centered, entropy_part, mixture::positive},
+    entropy::{centered, entropy_part},
     moments, op,
+    settings::{count, none_negative, positive},
 };
 use candle_core::{DType, Device, Tensor};
 use infomax_core::{Bound, Context, Embeddings, Key, Part, Role, Term};
@@ -33,11 +34,14 @@ pub struct SigReg {
     pub knots: usize,
     /// The end of the grid (3).
     pub t_max: f64,
+    /// A seed of the directions, which are then the same at every step; unset, they follow from the step's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
 }
 
 impl Default for SigReg {
     fn default() -> Self {
-        Self { weight: 0.02, slices: 1024, knots: 17, t_max: 3.0 }
+        Self { weight: 0.02, slices: 1024, knots: 17, t_max: 3.0, seed: None }
     }
 }
 
@@ -48,11 +52,17 @@ impl SigReg {
     /// Anything but a matrix.
     pub fn statistic(&self, z: &Tensor, key: Key) -> Result<Tensor> {
         let z = moments::matrix("sigreg", z, 1)?;
-        let directions = directions(&z, self.slices, key)?;
-        self.along(&z, &directions)
+        self.along(&z, &directions(&z, self.slices, key)?)
     }
 
-    fn along(&self, z: &Tensor, directions: &Tensor) -> Result<Tensor> {
+    /// The statistic of the rows of `z` `(n, d)` along given directions, the columns of `(d, m)`: a scalar,
+    /// differentiable in `z`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn along(&self, z: &Tensor, directions: &Tensor) -> Result<Tensor> {
+        let z = &moments::matrix("sigreg", z, 1)?;
+        let directions = &fitting("sigreg", z, directions)?;
         Ok(epps_pulley(&project(z, directions)?, self.knots, self.t_max)?.mean_all()?)
     }
 
@@ -76,7 +86,7 @@ impl Term for SigReg {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
-        let key = ctx.key.fold_named("sigreg");
+        let key = slices_key("sigreg", self.seed, ctx.key);
         // All views have the same width, and so the same directions.
         let first = moments::matrix("sigreg", &z.projections[0], 1)?;
         let directions = directions(&first, self.slices, key)?;
@@ -89,14 +99,15 @@ impl Term for SigReg {
 
 impl Entropy for SigReg {
     fn check(&self) -> Result<()> {
-        positive("sigreg", "slices", self.slices as f64)?;
-        positive("sigreg", "knots", self.knots as f64 - 1.0)?;
+        none_negative("sigreg", [("weight", self.weight)])?;
+        count("sigreg", "slices", self.slices, 1)?;
+        count("sigreg", "knots", self.knots, 2)?;
         positive("sigreg", "t_max", self.t_max)
     }
 
     /// Minus the statistic above its floor: 0 in expectation for `N(0, I)`.
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {
-        let value = op::number(&self.statistic(z, Key::new(0).fold_named("sigreg"))?)?;
+        let value = op::number(&self.statistic(z, slices_key("sigreg", self.seed, Key::new(0)))?)?;
         Ok(Estimate { nats: self.floor() - value, bound: Bound::Surrogate })
     }
 }
@@ -138,6 +149,20 @@ fn grid(knots: usize, t_max: f64) -> Vec<(f64, f64, f64)> {
         .collect()
 }
 
+/// The key of the directions: of a fixed seed, or of the step.
+pub(crate) fn slices_key(term: &str, seed: Option<u64>, step: Key) -> Key {
+    seed.map_or(step, Key::new).fold_named(term)
+}
+
+/// Given directions in the type and on the device of the rows.
+pub(crate) fn fitting(term: &'static str, z: &Tensor, directions: &Tensor) -> Result<Tensor> {
+    if directions.rank() != 2 || directions.dims()[0] != z.dims()[1] || directions.dims()[1] == 0 {
+        let expected = "directions (d, m) as columns, for embeddings (n, d)";
+        return Err(crate::Error::Shape { term, expected, got: directions.dims().to_vec() });
+    }
+    Ok(directions.to_dtype(z.dtype())?.to_device(z.device())?.contiguous()?)
+}
+
 pub(crate) fn directions(z: &Tensor, slices: usize, key: Key) -> Result<Tensor> {
     let d = z.dim(1)?;
     let a = key.normal(0.0, 1.0, (d, slices), DType::F64, &Device::Cpu)?;
@@ -159,13 +184,16 @@ pub struct VisReg {
     pub center: f64,
     /// The number of directions (4096).
     pub slices: usize,
+    /// A seed of the directions, which are then the same at every step; unset, they follow from the step's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
     /// Added to the standard deviations (1e-4).
     pub eps: f64,
 }
 
 impl Default for VisReg {
     fn default() -> Self {
-        Self { scale: 0.9, shape: 0.9, center: 0.9, slices: 4096, eps: 1e-4 }
+        Self { scale: 0.9, shape: 0.9, center: 0.9, slices: 4096, seed: None, eps: 1e-4 }
     }
 }
 
@@ -177,6 +205,16 @@ impl VisReg {
     /// Fewer than two rows.
     pub fn parts(&self, z: &Tensor, key: Key) -> Result<Tensor> {
         let z = moments::matrix("visreg", z, 2)?;
+        self.along(&z, &directions(&z, self.slices, key)?)
+    }
+
+    /// The parts along given directions, the columns of `(d, m)`: shape `(3)`, differentiable in `z`.
+    ///
+    /// # Errors
+    /// Fewer than two rows; shapes that do not fit.
+    pub fn along(&self, z: &Tensor, directions: &Tensor) -> Result<Tensor> {
+        let z = moments::matrix("visreg", z, 2)?;
+        let directions = fitting("visreg", &z, directions)?;
         let n = z.dim(0)?;
         let zc = centered(&z)?;
         // The floor keeps the gradient of the root finite for a constant column.
@@ -184,9 +222,9 @@ impl VisReg {
         let scale = std.affine(-1.0, 1.0)?.sqr()?.mean_all()?;
         let center = z.mean(0)?.sqr()?.mean_all()?;
         let standard = zc.broadcast_div(&(std.detach() + self.eps)?)?;
-        let y = project(&standard, &directions(&z, self.slices, key)?)?;
+        let y = project(&standard, &directions)?;
         let quantiles: Vec<f64> = (1..=n).map(|i| normal_quantile(i as f64 / (n as f64 + 1.0))).collect();
-        let m = self.slices;
+        let m = directions.dim(1)?;
         let values = op::host(&y)?;
         let mut residual = vec![0f64; n * m];
         let mut sum = 0.0;
@@ -220,7 +258,7 @@ impl Term for VisReg {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
-        let key = ctx.key.fold_named("visreg");
+        let key = slices_key("visreg", self.seed, ctx.key);
         let mut parts = Vec::new();
         for view in z.projections.iter() {
             parts.push(self.parts(&ctx.collective.all_gather(view)?, key)?);
@@ -236,11 +274,13 @@ impl Term for VisReg {
 
 impl Entropy for VisReg {
     fn check(&self) -> Result<()> {
-        positive("visreg", "slices", self.slices as f64)
+        let Self { scale, shape, center, eps, .. } = *self;
+        none_negative("visreg", [("scale", scale), ("shape", shape), ("center", center), ("eps", eps)])?;
+        count("visreg", "slices", self.slices, 1)
     }
 
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {
-        let parts = op::host(&self.parts(z, Key::new(0).fold_named("visreg"))?)?;
+        let parts = op::host(&self.parts(z, slices_key("visreg", self.seed, Key::new(0)))?)?;
         let nats = -(self.scale * parts[0] + self.shape * parts[1] + self.center * parts[2]);
         Ok(Estimate { nats, bound: Bound::Surrogate })
     }

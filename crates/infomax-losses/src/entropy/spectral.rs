@@ -3,9 +3,10 @@
 use crate::pairwise::squared_distances;
 use crate::{
     Entropy, Error, Estimate, MomentForm, Result,
-    entropy::{centered, entropy_part, mixture::positive, per_view},
+    entropy::{centered, entropy_part, per_view},
     invariance::normalize_rows,
     moments, op,
+    settings::{none_negative, positive},
 };
 use candle_core::Tensor;
 use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
@@ -66,6 +67,10 @@ impl Term for Barlow {
 }
 
 impl Entropy for Barlow {
+    fn check(&self) -> Result<()> {
+        none_negative("barlow", [("scale", self.scale), ("lambda", self.lambda), ("eps", self.eps)])
+    }
+
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {
         let parts = op::host(&barlow(z, z, self.eps, self.path)?)?;
         Ok(Estimate { nats: -self.scale * (parts[0] + self.lambda * parts[1]), bound: Bound::Surrogate })
@@ -140,6 +145,10 @@ fn barlow_gram(z1: &Tensor, z2: &Tensor, eps: f64) -> Result<Tensor> {
 /// FroSSL (Skean et al., arXiv 2310.02903): per view, `2 ln ||C / tr C||_F` of columns of unit length, that is
 /// minus the quadratic matrix Renyi entropy, and the squared error to the mean view.
 ///
+/// The loss of the paper, for two views, has centered columns (`center`); that of the code of its authors for any
+/// number of views has not. With the columns standardized first, as there, the value is the same: the scale of a
+/// column goes with its length.
+///
 /// On the smaller of `Z Z^T` and `Z^T Z`, without an eigenvalue.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -149,23 +158,31 @@ pub struct Frossl {
     pub weight: f64,
     /// The factor of the invariance part (1).
     pub invariance: f64,
+    /// Whether columns are centered before they are scaled to unit length.
+    pub center: bool,
     /// The form of the norm.
     pub path: MomentForm,
 }
 
 impl Default for Frossl {
     fn default() -> Self {
-        Self { weight: 1.0, invariance: 1.0, path: MomentForm::Auto }
+        Self { weight: 1.0, invariance: 1.0, center: false, path: MomentForm::Auto }
     }
 }
 
 impl Frossl {
+    /// The columns, centered if they shall be.
+    fn columns(&self, z: &Tensor) -> Result<Tensor> {
+        let z = moments::matrix("frossl", z, 1)?;
+        if self.center { centered(&z) } else { Ok(z) }
+    }
+
     /// `-2 ln ||C / tr C||_F` of the rows of `z` `(n, d)`: a scalar in `[0, ln min(n, d)]`, differentiable.
     ///
     /// # Errors
     /// Anything but a matrix.
     pub fn entropy(&self, z: &Tensor) -> Result<Tensor> {
-        let z = moments::matrix("frossl", z, 1)?;
+        let z = self.columns(z)?;
         let (n, d) = z.dims2()?;
         let gram = self.path.is_gram(n, d);
         if !z.device().is_cpu() {
@@ -223,7 +240,7 @@ impl Term for Frossl {
         let count = views.len() as f64;
         let entropies = views.iter().map(|v| self.entropy(v)).collect::<Result<Vec<_>>>()?;
         let regularization = Tensor::stack(&entropies, 0)?.sum_all()?.neg()?;
-        let unit = views.iter().map(|v| unit_columns(&op::widen(v)?)).collect::<Result<Vec<_>>>()?;
+        let unit = views.iter().map(|v| unit_columns(&self.columns(v)?)).collect::<Result<Vec<_>>>()?;
         let stacked = Tensor::stack(&unit, 0)?;
         let error = stacked.broadcast_sub(&stacked.mean_keepdim(0)?)?.sqr()?.mean_all()?;
         // sum_v V d mse_v = V^2 d mean_v mse_v.
@@ -236,6 +253,10 @@ impl Term for Frossl {
 }
 
 impl Entropy for Frossl {
+    fn check(&self) -> Result<()> {
+        none_negative("frossl", [("weight", self.weight), ("invariance", self.invariance)])
+    }
+
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {
         Ok(Estimate { nats: op::number(&self.entropy(z)?)?, bound: Bound::Surrogate })
     }
@@ -285,6 +306,11 @@ impl Renyi {
     /// As [`Renyi::entropy`].
     pub fn mutual_information(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
         Ok(((self.entropy(x)? + self.entropy(y)?)? - self.joint(x, y)?)?)
+    }
+
+    fn settings(&self) -> Result<()> {
+        none_negative("renyi", [("sigma", self.sigma)])?;
+        positive("renyi", "alpha", self.alpha)
     }
 
     pub(crate) fn kernel(&self, z: &Tensor) -> Result<Tensor> {
@@ -391,6 +417,7 @@ impl Term for Mec {
 
 impl Entropy for Mec {
     fn check(&self) -> Result<()> {
+        none_negative("mec", [("weight", self.weight)])?;
         positive("mec", "eps", self.eps)
     }
 
@@ -403,9 +430,7 @@ impl Entropy for Mec {
 }
 
 fn gathered_pairs(term: &'static str, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Tensor>> {
-    if z.projections.len() < 2 {
-        return Err(Error::Shape { term, expected: "at least two views", got: vec![z.projections.len()] });
-    }
+    crate::error::views(term, 2, z.projections.len())?;
     Ok(z.projections.iter().map(|v| ctx.collective.all_gather(v)).collect::<Result<Vec<_>, _>>()?)
 }
 

@@ -2,9 +2,10 @@
 
 use crate::{
     Entropy, Error, Estimate, Result,
-    entropy::{IntoTerm, Running, entropy_part, gathered, mixture::positive},
+    entropy::{IntoTerm, Running, entropy_part, gathered},
     invariance::normalize_rows,
     moments, op,
+    settings::{count, none_negative, positive},
 };
 use candle_core::{D, DType, Device, Tensor, Var};
 use infomax_core::{Bound, Context, Embeddings, Key, Part, Role, Term, TermState};
@@ -100,13 +101,7 @@ impl Swav {
     /// # Errors
     /// Fewer than two views.
     pub fn parts(&self, views: &[Tensor], prototypes: &Tensor) -> Result<Tensor> {
-        if views.len() < 2 {
-            return Err(Error::Shape {
-                term: "swav",
-                expected: "at least two views",
-                got: vec![views.len()],
-            });
-        }
+        crate::error::views("swav", 2, views.len())?;
         let scores = views
             .iter()
             .map(|v| Ok(normalize_rows(v, 1e-12)?.matmul(&prototypes.t()?)?))
@@ -201,27 +196,20 @@ impl Term for Running<Swav> {
 
 impl Entropy for Running<Swav> {
     fn check(&self) -> Result<()> {
+        none_negative("swav", [("weight", self.weight), ("learning_rate", self.learning_rate)])?;
         positive("swav", "temperature", self.temperature)?;
         positive("swav", "epsilon", self.epsilon)?;
-        positive("swav", "globals", self.globals as f64)?;
-        positive("swav", "iterations", self.iterations as f64)?;
-        if self.config.prototypes < 2 {
-            return Err(Error::Config {
-                term: "swav",
-                key: "prototypes",
-                value: self.config.prototypes.to_string(),
-                reason: "must be at least 2",
-            });
-        }
-        if (0.0..1.0).contains(&self.momentum) && self.learning_rate >= 0.0 && self.learning_rate.is_finite()
-        {
+        count("swav", "globals", self.globals, 1)?;
+        count("swav", "iterations", self.iterations, 1)?;
+        count("swav", "prototypes", self.config.prototypes, 2)?;
+        if (0.0..1.0).contains(&self.momentum) {
             return Ok(());
         }
         Err(Error::Config {
             term: "swav",
-            key: "momentum, learning_rate",
-            value: format!("{}, {}", self.momentum, self.learning_rate),
-            reason: "the momentum must be in [0, 1) and the learning rate at least 0",
+            key: "momentum",
+            value: self.momentum.to_string(),
+            reason: "must be in [0, 1)",
         })
     }
 

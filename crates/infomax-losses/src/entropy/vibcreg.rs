@@ -93,6 +93,12 @@ impl Term for Vibcreg {
 }
 
 impl Entropy for Vibcreg {
+    fn check(&self) -> Result<()> {
+        let Self { variance, covariance, gamma, eps, .. } = *self;
+        let settings = [("variance", variance), ("covariance", covariance), ("gamma", gamma), ("eps", eps)];
+        crate::settings::none_negative("vibcreg", settings)
+    }
+
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {
         let parts = op::host(&self.parts(z)?)?;
         Ok(Estimate {

@@ -90,6 +90,12 @@ impl Term for Vicreg {
 }
 
 impl Entropy for Vicreg {
+    fn check(&self) -> Result<()> {
+        let Self { variance, covariance, gamma, eps, .. } = *self;
+        let settings = [("variance", variance), ("covariance", covariance), ("gamma", gamma), ("eps", eps)];
+        crate::settings::none_negative("vicreg", settings)
+    }
+
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {
         let parts = op::host(&variance_covariance(z, self.gamma, self.eps, self.path)?)?;
         Ok(Estimate {

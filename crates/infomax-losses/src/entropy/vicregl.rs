@@ -5,6 +5,7 @@ use crate::{
     entropy::{Vicreg, entropy_part, variance_covariance},
     invariance::mse,
     op,
+    settings::{count, none_negative, share},
 };
 use candle_core::Tensor;
 use infomax_core::{Bound, Context, Embeddings, LocalMap, Part, Role, Term};
@@ -141,7 +142,8 @@ impl Term for Vicregl {
             let maps = z.projections.local().ok_or(Error::Missing {
                 term: "vicregl",
                 field: "projections.local",
-                hint: "give maps of local embeddings (`Views::with_local`), or set alpha = 1",
+                hint: "maps of local embeddings are needed (`Views::with_local`); a run has none yet: set \
+                       objective.entropy.alpha = 1, the share of the pooled ones",
             })?;
             let local = self.local(maps)?;
             parts.push(Part {
@@ -159,16 +161,13 @@ impl Term for Vicregl {
 
 impl Entropy for Vicregl {
     fn check(&self) -> Result<()> {
-        let share = (0.0..=1.0).contains(&self.alpha);
-        if share && self.matches_first > 0 && self.matches_second > 0 {
-            return Ok(());
-        }
-        Err(Error::Config {
-            term: "vicregl",
-            key: "alpha, matches_first, matches_second",
-            value: format!("{}, {}, {}", self.alpha, self.matches_first, self.matches_second),
-            reason: "alpha must be in 0..=1, and both numbers of matches at least 1",
-        })
+        let Self { invariance, variance, covariance, gamma, eps, .. } = *self;
+        let weights = [("invariance", invariance), ("variance", variance), ("covariance", covariance)];
+        none_negative("vicregl", weights)?;
+        none_negative("vicregl", [("gamma", gamma), ("eps", eps)])?;
+        share("vicregl", "alpha", self.alpha)?;
+        count("vicregl", "matches_first", self.matches_first, 1)?;
+        count("vicregl", "matches_second", self.matches_second, 1)
     }
 
     /// As [`Vicreg`]'s, of the pooled embeddings.

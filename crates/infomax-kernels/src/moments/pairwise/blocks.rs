@@ -10,6 +10,9 @@ use infomax_simd::{Kernel, Shared, Simd, grow};
 const INNER: usize = 384;
 /// The largest block.
 pub(super) const LARGEST: usize = 144;
+/// Two rows are close when their squared distance is below this part of the sum of their squares: there
+/// `|x|^2 + |y|^2 - 2 x y` has lost more than six bits, and the differences themselves are taken.
+pub(super) const CLOSE: f64 = 1.0 / 64.0;
 
 /// The rows, mapped on the way, and what is asked of them.
 pub(super) struct Rows<'a, T> {
@@ -30,6 +33,8 @@ pub(super) struct Block<'a, T> {
     pub(super) a: &'a mut Vec<T>,
     pub(super) b: &'a mut Vec<T>,
     pub(super) s: &'a mut Vec<T>,
+    /// The pairs of the block that are close, as places in it; of a diagonal block both `(r, c)` and `(c, r)`.
+    pub(super) close: Vec<(usize, usize)>,
 }
 
 impl<T: Elementary> Block<'_, T> {
@@ -91,10 +96,23 @@ impl<T: Elementary> Block<'_, T> {
                     }
                 }
                 Score::Distance(c) => {
-                    let (c, two, own) = (T::of(c), T::of(2.0), rows.squares[i]);
-                    for (v, q) in row.iter_mut().zip(&rows.squares[self.j.0..]) {
-                        let s = c * (two * *v - own - *q);
-                        *v = if s > T::default() { T::default() } else { s };
+                    let squares = &rows.squares[self.j.0..][..nj];
+                    let own = rows.squares[i];
+                    if same {
+                        // Its distance is set below; so it does not count as close.
+                        row[r] = T::default();
+                    }
+                    if nearest_part(row, squares, own) < T::default() {
+                        let first = self.close.len();
+                        let near = |v: T, q: T| above_close(v, own, q) < T::default();
+                        let places = (0..nj).filter(|j| near(row[*j], squares[*j]));
+                        self.close.extend(places.map(|j| (r, j)));
+                        distances(row, squares, own, T::of(c));
+                        for (_, j) in &self.close[first..] {
+                            row[*j] = T::of(-c * rows.squared_distance(i, self.j.0 + j));
+                        }
+                    } else {
+                        distances(row, squares, own, T::of(c));
                     }
                     if same {
                         row[r] = T::default();
@@ -114,6 +132,75 @@ impl<T: Elementary> Block<'_, T> {
                 }
             }
         }
+    }
+}
+
+impl<T: Elementary> Rows<'_, T> {
+    #[inline(always)]
+    fn squared_distance(&self, i: usize, j: usize) -> f64 {
+        squared_distance(&self.x[i * self.d..][..self.d], &self.x[j * self.d..][..self.d])
+    }
+
+    /// Takes `w (x_i - x_j)` from row `i` of `out`, and for `both` its negative from row `j`.
+    ///
+    /// # Safety
+    /// `out` holds the rows, and both are the caller's alone.
+    #[inline(always)]
+    unsafe fn pull(&self, out: Shared<T>, (i, j): (usize, usize), w: T, both: bool) {
+        for c in 0..self.d {
+            let step = w * (self.x[i * self.d + c] - self.x[j * self.d + c]);
+            // SAFETY: that of the caller.
+            unsafe {
+                *out.get().add(i * self.d + c) += T::default() - step;
+                if both {
+                    *out.get().add(j * self.d + c) += step;
+                }
+            }
+        }
+    }
+}
+
+/// `|x - y|^2` by the differences of the elements, which no shift of the columns changes.
+#[inline(always)]
+pub(super) fn squared_distance<T: Elementary>(x: &[T], y: &[T]) -> f64 {
+    let square = |a: T, b: T| (a.f64() - b.f64()) * (a.f64() - b.f64());
+    let mut lanes = [0f64; 16];
+    let (xs, ys) = (x.chunks_exact(16), y.chunks_exact(16));
+    let rest: f64 = xs.remainder().iter().zip(ys.remainder()).map(|(a, b)| square(*a, *b)).sum();
+    for (a, b) in xs.zip(ys) {
+        for l in 0..16 {
+            lanes[l] += square(a[l], b[l]);
+        }
+    }
+    lanes.iter().sum::<f64>() + rest
+}
+
+/// `|x|^2 + |y|^2 - 2 x y` above what is close, from the product and the squares.
+#[inline(always)]
+fn above_close<T: Elementary>(product: T, own: T, other: T) -> T {
+    T::of(1.0 - CLOSE) * (own + other) - T::of(2.0) * product
+}
+
+/// The least of [`above_close`] over a row of products.
+#[inline(always)]
+fn nearest_part<T: Elementary>(row: &[T], squares: &[T], own: T) -> T {
+    let mut lanes = [T::of(f64::INFINITY); 16];
+    for (products, squares) in row.chunks(16).zip(squares.chunks(16)) {
+        for ((l, v), q) in lanes.iter_mut().zip(products).zip(squares) {
+            let above = above_close(*v, own, *q);
+            *l = if above < *l { above } else { *l };
+        }
+    }
+    lanes.iter().fold(lanes[0], |m, v| if *v < m { *v } else { m })
+}
+
+/// Products into scores, `-c` times the squared distance and never above 0.
+#[inline(always)]
+fn distances<T: Elementary>(row: &mut [T], squares: &[T], own: T, c: T) {
+    let two = T::of(2.0);
+    for (v, q) in row.iter_mut().zip(squares) {
+        let s = c * (two * *v - own - *q);
+        *v = if s > T::default() { T::default() } else { s };
     }
 }
 
@@ -235,6 +322,9 @@ fn raise<T: Elementary>(max: &mut T, total: Option<&mut f64>, top: T) {
 }
 
 /// Adds `W X` of the block and of its mirror image to the gradient, `w_ij = e^(s_ij) (g_i e^(-l_i) + g_j e^(-l_j))`.
+///
+/// For distances, where `(W 1) x - W X` follows, a row's weight of itself stands on both sides of that difference
+/// and is left out; and the pairs that are close add `w_ij (x_i - x_j)` by themselves.
 pub(super) struct Backward<'a, T> {
     pub(super) block: Block<'a, T>,
     /// `l_i`, plus infinity for a row that left out everything.
@@ -274,11 +364,23 @@ impl<T: Elementary> Backward<'_, T> {
         let (mut own, mut other) = ([T::default(); LARGEST], [T::default(); LARGEST]);
         let mut columns = [T::default(); LARGEST];
         let (shifts, gj) = (&self.log_sums[j0..][..nj], &self.g[j0..][..nj]);
+        let rows = self.block.rows;
+        let apart = matches!(rows.score, Score::Distance(_));
+        let mut close = self.block.close.iter().peekable();
         for r in 0..ni {
             let row = &mut s[r * LARGEST..][..nj];
             let (shift, gi) = (self.log_sums[i0 + r], self.g[i0 + r]);
             exp_shifted::<T, A>(row, |_| shift, &mut own[..nj]);
             exp_shifted::<T, A>(row, |j| shifts[j], &mut other[..nj]);
+            if apart && same {
+                (own[r], other[r]) = (T::default(), T::default());
+            }
+            while let Some((_, j)) = close.next_if(|pair| pair.0 == r) {
+                let w = gi * own[*j] + gj[*j] * other[*j];
+                (own[*j], other[*j]) = (T::default(), T::default());
+                // SAFETY: the rows of both sides are this task's alone.
+                unsafe { rows.pull(self.out, (i0 + r, j0 + j), w, !same) };
+            }
             for j in 0..nj {
                 let w = gi * own[j] + gj[j] * other[j];
                 row[j] = w;
