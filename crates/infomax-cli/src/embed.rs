@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use candle_core::{DType, Device, Tensor};
 use infomax_run::{EmbedOptions, Embedded, Space, embed_run};
 use std::collections::HashMap;
-use std::io::{BufWriter, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 
 /// The file formats, by the ending of their names.
@@ -79,24 +79,24 @@ fn write(embedded: &Embedded, format: &str, path: &Path, folder: &Path) -> Resul
 
 fn write_rows(embedded: &Embedded, path: &Path, folder: &Path) -> Result<()> {
     let temporary = beside(folder, "csv")?;
-    let mut file = BufWriter::new(temporary.as_file());
-    writeln!(file, "row,part,index,label,class,place")?;
+    let mut table = csv::Writer::from_writer(temporary.as_file());
+    table.write_record(["row", "part", "index", "label", "class", "place"])?;
     for (i, row) in embedded.rows.iter().enumerate() {
         let label = row.label.map_or(String::new(), |label| label.to_string());
-        let class = quoted(row.class.as_deref().unwrap_or_default());
-        writeln!(file, "{i},{},{},{label},{class},{}", row.part, row.index, quoted(&row.place))?;
+        let class = row.class.as_deref().unwrap_or_default();
+        table.write_record([&i.to_string(), row.part, &row.index.to_string(), &label, class, &row.place])?;
     }
-    file.flush()?;
-    drop(file);
+    table.flush()?;
+    drop(table);
     persist(temporary, path)
 }
 
-/// A field of a CSV file (RFC 4180).
-fn quoted(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) {
-        return format!("\"{}\"", text.replace('"', "\"\""));
-    }
-    text.to_owned()
+/// Writes a file as a whole.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut temporary = beside(folder, "csv")?;
+    temporary.write_all(bytes)?;
+    persist(temporary, path)
 }
 
 /// A file beside the one that is to be, with the rights that any new file has.

@@ -3,9 +3,12 @@
 #![allow(clippy::print_stderr)] // The one crate that prints.
 
 mod args;
+mod arrays;
 mod data_cmd;
 mod embed;
+mod entropy;
 mod evaluate;
+mod inspect;
 mod objective;
 mod pretrain;
 mod progress;
@@ -25,6 +28,8 @@ pub(crate) enum Status {
     Collapsed,
     /// Stopped by Ctrl-C, resumable.
     Interrupted,
+    /// A condition that was to fail holds.
+    ConditionHolds,
 }
 
 fn main() -> ExitCode {
@@ -33,17 +38,20 @@ fn main() -> ExitCode {
         Command::Pretrain(args) => threads(&args.output).and_then(|()| pretrain::run(&args)),
         Command::Evaluate(args) => threads(&args.output).and_then(|()| evaluate::run(&args)),
         Command::Embed(args) => threads(&args.output).and_then(|()| embed::run(&args)),
+        Command::Inspect(args) => threads(&args.output).and_then(|()| inspect::run(&args)),
         Command::Data(args) => data_cmd::run(&args),
         Command::Config(args) => match args.command {
             ConfigCommand::Show { source, json } => show(&source, json),
             ConfigCommand::Reference => print(config::reference().trim_end()).map(|()| Status::Done),
         },
         Command::Objective(args) => objective::run(&args),
+        Command::Entropy(args) => entropy::run(&args),
     };
     match result {
         Ok(Status::Done) => ExitCode::SUCCESS,
         Ok(Status::Collapsed) => ExitCode::from(3),
         Ok(Status::Interrupted) => ExitCode::from(130),
+        Ok(Status::ConditionHolds) => ExitCode::from(4),
         Err(error) => {
             eprintln!("error: {}", said(&error));
             ExitCode::FAILURE

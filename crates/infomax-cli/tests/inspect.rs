@@ -1,0 +1,125 @@
+//! `infomax inspect` as a user runs it.
+
+#![allow(clippy::unwrap_used)] // Helpers of tests, where a failure should stop.
+
+mod common;
+
+use common::{infomax, ok, pretrain, stderr, stdout};
+use infomax_core::Key;
+use infomax_core::candle_core::{DType, Device, Tensor};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+
+fn normal(dir: &Path, name: &str, seed: u64, n: usize, d: usize) -> Tensor {
+    let z = Key::new(seed).normal(0.0, 1.0, (n, d), DType::F32, &Device::Cpu).unwrap();
+    z.write_npy(dir.join(name)).unwrap();
+    z
+}
+
+#[test]
+fn a_file_of_embeddings_is_reported_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let z = normal(dir.path(), "z.npy", 1, 200, 6);
+    let labels: String = z
+        .to_vec2::<f32>()
+        .unwrap()
+        .iter()
+        .enumerate()
+        .map(|(i, row)| match i {
+            3 => "\n",
+            _ if row[0] > 0.0 => "cat\n",
+            _ => "dog\n",
+        })
+        .collect();
+    fs::write(dir.path().join("y.txt"), labels).unwrap();
+    let args = ["inspect", "z.npy", "--labels", "y.txt", "--out", "rows.csv", "--quiet"];
+    let output = infomax(dir.path(), &args);
+    ok(&output);
+    let text = stdout(&output);
+    for part in
+        ["200 rows, 6 columns", "SHAPE AND HEALTH", "rankme", "NORMALITY", "LABELS", "1 rows have no label"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(text.lines().all(|line| line.chars().count() <= 110), "{text}");
+    let rows = fs::read_to_string(dir.path().join("rows.csv")).unwrap();
+    assert_eq!(rows.lines().count(), 201);
+    assert!(rows.starts_with("row,norm,duplicate_of,"), "{rows}");
+
+    let json = infomax(dir.path(), &[&args[..], &["--json"]].concat());
+    ok(&json);
+    let json: Value = serde_json::from_str(&stdout(&json)).unwrap();
+    assert_eq!((&json["report"]["n"], &json["report"]["d"]), (&200.into(), &6.into()));
+}
+
+#[test]
+fn conditions_have_an_exit_code_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    normal(dir.path(), "z.npy", 2, 120, 5);
+    let status = |condition: &str| {
+        let output = infomax(dir.path(), &["inspect", "z.npy", "--quiet", "--json", "--fail-if", condition]);
+        (output.status.code(), stderr(&output))
+    };
+    assert_eq!(status("rankme < 0.1 * d").0, Some(0));
+    let (code, said) = status("rankme < 2 * d");
+    assert!(code == Some(4) && said.contains("rankme < 2 * d"), "{code:?} {said}");
+    let (code, said) = status("rank < 3");
+    assert!(code == Some(1) && said.contains("no figure `rank`"), "{code:?} {said}");
+    assert_eq!(status("rankme").0, Some(1));
+}
+
+#[test]
+fn two_embeddings_and_a_run_are_inspected() {
+    let dir = tempfile::tempdir().unwrap();
+    normal(dir.path(), "a.npy", 3, 150, 4);
+    normal(dir.path(), "b.npy", 4, 150, 7);
+    normal(dir.path(), "short.npy", 5, 20, 4);
+    let output = infomax(dir.path(), &["inspect", "a.npy", "b.npy", "--json", "--quiet"]);
+    ok(&output);
+    let json: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(json["second"]["report"]["d"], 7);
+    assert!(json["comparison"]["figures"].as_array().unwrap().iter().any(|f| f["key"] == "cka"), "{json}");
+    let output = infomax(dir.path(), &["inspect", "a.npy", "short.npy", "--quiet"]);
+    assert!(
+        output.status.code() == Some(1) && stderr(&output).contains("150 and 20 rows"),
+        "{}",
+        stderr(&output)
+    );
+
+    ok(&pretrain(dir.path(), &["--epochs", "1", "--no-eval", "--run", "run"]));
+    let output = infomax(dir.path(), &["inspect", "run", "--json"]);
+    ok(&output);
+    assert!(stderr(&output).contains("100 images of the part `test`"), "{}", stderr(&output));
+    let json: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let sections = json["report"]["sections"].as_array().unwrap();
+    let labels = sections.iter().find(|section| section["title"] == "labels").unwrap();
+    assert!(labels["figures"].as_array().unwrap().iter().any(|f| f["key"] == "linear"), "{labels}");
+}
+
+#[test]
+fn bad_input_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("broken.npy"), b"\x93NUMPY\x01\x00").unwrap();
+    fs::write(dir.path().join("empty.npy"), b"").unwrap();
+    normal(dir.path(), "z.npy", 6, 40, 3);
+    fs::write(dir.path().join("y.txt"), "1\n2.5\n").unwrap();
+    fs::write(dir.path().join("few.txt"), "1\n2\n").unwrap();
+    for (args, wanted) in [
+        (&["broken.npy"][..], "broken.npy"),
+        (&["empty.npy"], "empty.npy"),
+        (&["missing.npy"], "missing.npy"),
+        (&["z.npy", "--labels", "y.txt"], "2.5"),
+        (&["z.npy", "--labels", "few.txt"], "40 embeddings and 2 labels"),
+        (&["z.npy", "--max-rows", "5"], "--max-rows 5"),
+        (&["z.npy", "--out", "nowhere/rows.csv"], "nowhere/rows.csv"),
+        (&["."], "is not a run"),
+    ] {
+        let output = infomax(dir.path(), &[&["inspect", "--quiet"], args].concat());
+        assert!(
+            output.status.code() == Some(1) && stderr(&output).contains(wanted),
+            "{args:?}: {}",
+            stderr(&output)
+        );
+    }
+}
