@@ -33,9 +33,14 @@ pub(crate) enum Command {
     Config(ConfigArgs),
     /// Evaluate an objective on embeddings from files, or list what there is.
     #[command(
-        after_help = "Examples:\n  infomax objective list\n  infomax objective vicreg z1.npy z2.npy\n  infomax objective vicreg z1.npy z2.npy --set entropy.covariance=4 --grad grads/ --json\n  infomax objective simclr --convention lightly run.safetensors:z1 run.safetensors:z2\n  infomax objective byol z1.npy z2.npy --prediction p1.npy --prediction p2.npy --target t1.npy --target t2.npy\n  infomax objective custom z1.npy z2.npy z3.npy --set invariance.kind=mse --set entropy.kind=pairdist\n\nFiles: .npy (f32, f64) or FILE.safetensors:NAME, (samples, dim) a view, or one (views, samples, dim).\nThe account says, in nats, what the views tell of each other: H(Z) + E ln q(z | z'); see docs/estimators.md."
+        after_help = "Examples:\n  infomax objective list\n  infomax objective vicreg z1.npy z2.npy\n  infomax objective vicreg z1.npy z2.npy --set entropy.covariance=4 --grad grads/ --json\n  infomax objective simclr --convention lightly run.safetensors:z1 run.safetensors:z2\n  infomax objective byol z1.npy z2.npy --prediction p1.npy --prediction p2.npy --target t1.npy --target t2.npy\n  infomax objective custom z1.npy z2.npy z3.npy --set invariance.kind=mse --set entropy.kind=pairdist\n\n  infomax objective simclr z1.npy z2.npy --set temperature=0.1\n\nFiles: .npy, .npz, .safetensors, .pt (FILE:NAME where it holds several arrays), .csv; (samples, dim) a view, or one\n(views, samples, dim).\nThe account says, in nats, what the views tell of each other: H(Z) + E ln q(z | z'); see docs/estimators.md."
     )]
     Objective(ObjectiveArgs),
+    /// The entropy of embeddings from a file, in nats, or what two files tell of each other.
+    #[command(
+        after_help = "Examples:\n  infomax entropy gaussian z.npy\n  infomax entropy pairdist z.npy --set divergence=bhattacharyya --set variance=0.1\n  infomax entropy pairdist z.npy --weights w.npy\n  infomax entropy pairdist-full means.npy --covariances s.npy\n  infomax entropy sigreg z.npy --set slices=4096 --set seed=1\n  infomax entropy renyi x.npy y.npy --set alpha=1.01     joint, conditional and mutual information\n\nKinds: every entropy term of `infomax objective list`. What is printed is H, and not the loss -H; `upper`, `lower` and\n`estimate` are values in nats, a `surrogate` moves with the entropy. Files as for `infomax objective`."
+    )]
+    Entropy(EntropyArgs),
 }
 
 /// Where a configuration comes from.
@@ -199,6 +204,33 @@ pub(crate) struct ObjectiveArgs {
     /// Compute in f64, whatever the files hold.
     #[arg(long)]
     pub(crate) f64: bool,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EntropyArgs {
+    /// The kind of the estimator, for example `gaussian`, `pairdist` or `renyi`.
+    pub(crate) kind: String,
+    /// The embeddings: a matrix (samples, dim).
+    #[arg(value_name = "Z")]
+    pub(crate) file: String,
+    /// Paired embeddings: joint and conditional entropies, and the mutual information (gaussian, logdet, renyi).
+    #[arg(value_name = "Y")]
+    pub(crate) other: Option<String>,
+    /// Set one value of the estimator, for example `variance=0.1`; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// The weights of the components of a mixture, a vector of one number a row (pairdist, pairdist-full).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: Option<String>,
+    /// The covariances (samples, dim, dim) of the components, whose means are the rows (pairdist-full).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) covariances: Option<String>,
+    /// Directions (dim, number) in the place of random ones (sigreg, visreg, sliced-normality).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) directions: Option<String>,
     /// Print the result as one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

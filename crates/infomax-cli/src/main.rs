@@ -3,7 +3,9 @@
 #![allow(clippy::print_stderr)] // The one crate that prints.
 
 mod args;
+mod arrays;
 mod data_cmd;
+mod entropy;
 mod evaluate;
 mod objective;
 mod pretrain;
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
             ConfigCommand::Reference => print(config::reference().trim_end()).map(|()| Status::Done),
         },
         Command::Objective(args) => objective::run(&args),
+        Command::Entropy(args) => entropy::run(&args),
     };
     match result {
         Ok(Status::Done) => ExitCode::SUCCESS,

@@ -1,21 +1,29 @@
 //! Objectives: what there is, and what one of them says of embeddings from files.
 
 use crate::args::{ObjectiveArgs, ObjectiveCommand};
+use crate::arrays::{is_file, tensor, views};
 use crate::table::table;
 use crate::{Status, print};
 use anyhow::{Context as _, Result, anyhow, bail};
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use infomax_core::{Context, Embeddings, Key, LocalMap, Role, Views};
 use infomax_data::npy;
 use infomax_losses::{EntropyConfig, ObjectiveAccount, ObjectiveConfig, Space};
 use infomax_run::config::{self, Layers};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// `infomax objective`.
 pub(crate) fn run(args: &ObjectiveArgs) -> Result<Status> {
     match (&args.command, &args.name) {
         (Some(ObjectiveCommand::List { json }), _) => list(*json),
+        (None, Some(name)) if is_file(name) && !infomax_losses::names().iter().any(|n| n.name == name) => {
+            let files = [&[name.clone()], args.files.as_slice()].concat().join(" ");
+            bail!(
+                "`{name}` is a file, and the name of an objective comes first: `infomax objective vicreg {files}`; \
+                 `infomax objective list` shows what there is"
+            )
+        }
         (None, Some(name)) => evaluate(name, args),
         (None, None) => bail!(
             "name an objective and files of embeddings: `infomax objective vicreg z1.npy z2.npy`; \
@@ -105,7 +113,8 @@ fn evaluate(name: &str, args: &ObjectiveArgs) -> Result<Status> {
         if files.is_empty() {
             return Ok(None);
         }
-        let others = self::views(files, Some(views[0].dtype())).with_context(|| format!("--{what}"))?;
+        let others =
+            crate::arrays::views(files, Some(views[0].dtype())).with_context(|| format!("--{what}"))?;
         if others.len() != views.len() {
             bail!("--{what}: {} views, but {} of embeddings; give one a view", others.len(), views.len());
         }
@@ -183,13 +192,22 @@ fn evaluate(name: &str, args: &ObjectiveArgs) -> Result<Status> {
 
 /// The objective of a name, a convention and assignments of its keys.
 fn configured(name: &str, args: &ObjectiveArgs) -> Result<ObjectiveConfig> {
+    configuration(name, args.convention.as_deref(), &args.set)
+}
+
+/// The objective of a name, a convention and assignments, each with or without `objective.` before its key.
+pub(crate) fn configuration(
+    name: &str,
+    convention: Option<&str>,
+    settings: &[String],
+) -> Result<ObjectiveConfig> {
     let mut layers = Layers::default();
     let mut set = |assignment: &str, origin: &str| layers.over_assignment(assignment, origin);
     set(&format!("objective.name=\"{}\"", name.replace(['"', '\\'], "")), "the command line")?;
-    if let Some(convention) = &args.convention {
+    if let Some(convention) = convention {
         set(&format!("objective.convention=\"{}\"", convention.replace(['"', '\\'], "")), "--convention")?;
     }
-    for assignment in &args.set {
+    for assignment in settings {
         let inner = assignment.strip_prefix("objective.").unwrap_or(assignment);
         set(&format!("objective.{inner}"), "--set")?;
     }
@@ -239,78 +257,6 @@ fn hint(error: infomax_core::Error, args: &ObjectiveArgs) -> anyhow::Error {
     }
 }
 
-/// The views of files: a matrix each, or one array (views, samples, dim).
-fn views(files: &[String], dtype: Option<DType>) -> Result<Vec<Tensor>> {
-    let mut views: Vec<(String, Tensor)> = Vec::new();
-    for file in files {
-        let read = tensor(file)?;
-        match read.rank() {
-            2 => views.push((file.clone(), read)),
-            3 => {
-                for v in 0..read.dim(0)? {
-                    views.push((format!("{file}[{v}]"), read.get(v)?.contiguous()?));
-                }
-            }
-            _ => bail!(
-                "{file}: embeddings are a matrix (samples, dim), or an array (views, samples, dim), not {:?}",
-                read.dims()
-            ),
-        }
-    }
-    let Some((first, shape)) = views.first().map(|(file, t)| (file.clone(), t.dims().to_vec())) else {
-        bail!("no file of embeddings was given: one .npy or FILE.safetensors:NAME a view");
-    };
-    // The widest type of all files, so that no digit is lost.
-    let wide = views.iter().any(|(_, t)| t.dtype() == DType::F64);
-    let dtype = dtype.unwrap_or(if wide { DType::F64 } else { DType::F32 });
-    views
-        .into_iter()
-        .map(|(file, tensor)| {
-            if tensor.dims() != shape {
-                bail!("{file} has shape {:?}, but {first} has {shape:?}: the rows of all views are the same samples", tensor.dims());
-            }
-            let sum = tensor.to_dtype(DType::F64)?.abs()?.max_all()?.to_scalar::<f64>()?;
-            let nan = tensor.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?.is_nan();
-            if nan || !sum.is_finite() {
-                bail!("{file} holds numbers that are not finite");
-            }
-            Ok(tensor.to_dtype(dtype)?)
-        })
-        .collect()
-}
-
-/// An array of a `.npy` file, or of a safetensors file as `FILE:NAME` (the name may be left out if it holds one).
-fn tensor(file: &str) -> Result<Tensor> {
-    let (path, name) = match file.rsplit_once(':') {
-        Some((path, name)) if path.ends_with(".safetensors") => (path, Some(name)),
-        _ => (file, None),
-    };
-    let path = Path::new(path);
-    if path.extension().is_none_or(|e| e != "safetensors") {
-        return Ok(npy::read(path)?);
-    }
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
-        .with_context(|| format!("{} is not a readable safetensors file", path.display()))?;
-    let mut names: Vec<String> = tensors.keys().cloned().collect();
-    names.sort();
-    let name = match (name, names.as_slice()) {
-        (Some(name), _) => name.to_owned(),
-        (None, [only]) => only.clone(),
-        (None, _) => {
-            bail!("{0} holds {1} tensors; name one: {0}:{2}", path.display(), names.len(), names.join(" | "))
-        }
-    };
-    let tensor = tensors.remove(&name);
-    let tensor = tensor.with_context(|| {
-        format!("{} has no tensor `{name}`; it has: {}", path.display(), names.join(", "))
-    })?;
-    if !tensor.dtype().is_float() {
-        bail!("{file}: its elements are {:?}; floating-point numbers are needed", tensor.dtype());
-    }
-    Ok(tensor)
-}
-
 fn text(answer: &Answer) -> String {
     let composition = infomax_losses::names()
         .iter()
@@ -333,7 +279,9 @@ fn text(answer: &Answer) -> String {
         .collect();
     lines.push(table(&["part", "role", "weight", "value", "weighted"], &rows));
     lines.push(match answer.bound {
-        Some(bound) => format!("\nentropy term: {} of the entropy", described(bound)),
+        Some(bound) => {
+            format!("\nentropy term: minus {} of the entropy (a loss is minimized)", described(bound))
+        }
         None => "\nno entropy term: nothing in this loss resists collapse".to_owned(),
     });
     match (&answer.account, &answer.account_refused) {
@@ -364,7 +312,7 @@ fn text(answer: &Answer) -> String {
     lines.join("\n")
 }
 
-fn described(bound: infomax_core::Bound) -> &'static str {
+pub(crate) fn described(bound: infomax_core::Bound) -> &'static str {
     match bound {
         infomax_core::Bound::Upper => "an upper bound",
         infomax_core::Bound::Lower => "a lower bound",

@@ -250,6 +250,216 @@ fn mistakes_are_explained() {
     fails(d, &[], &["objective list"]);
 }
 
+/// What stands at one place of the objective follows at the others: `simclr` at a temperature is NT-Xent.
+#[test]
+fn a_shared_temperature_stands_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let views = pair(d, DType::F64);
+    let (n, dim, t) = (12, 3, 0.1);
+    let unit: Vec<Vec<f64>> = views
+        .iter()
+        .flat_map(|z| z.chunks(dim))
+        .map(|row| {
+            let norm = row.iter().map(|v| v * v).sum::<f64>().sqrt();
+            row.iter().map(|v| v / norm).collect()
+        })
+        .collect();
+    let dot = |i: usize, j: usize| unit[i].iter().zip(&unit[j]).map(|(a, b)| a * b).sum::<f64>() / t;
+    let losses = (0..2 * n).map(|i| {
+        let sum: f64 = (0..2 * n).filter(|j| *j != i).map(|j| dot(i, j).exp()).sum();
+        sum.ln() - dot(i, (i + n) % (2 * n))
+    });
+    let nt_xent = losses.sum::<f64>() / (2 * n) as f64;
+    for set in ["temperature=0.1", "objective.temperature=0.1", "entropy.temperature=0.1"] {
+        let total = json(d, &["simclr", "z1.npy", "z2.npy", "--set", set])["total"].as_f64().unwrap();
+        assert!((total - nt_xent).abs() < 1e-9, "{set}: {total} {nt_xent}");
+    }
+    let both = ["--set", "entropy.temperature=0.1", "--set", "invariance.weight=10"];
+    let total = json(d, &[&["simclr", "z1.npy", "z2.npy"][..], &both].concat())["total"].as_f64().unwrap();
+    assert!((total - nt_xent).abs() < 1e-9);
+    let with = |set: &[&'static str]| [&["simclr", "z1.npy", "z2.npy"][..], set].concat();
+    let words = ["invariance.weight = 4", "objective.temperature = 0.25"];
+    fails(d, &with(&["--set", "invariance.weight=4"]), &words);
+    let twice = ["--set", "temperature=0.2", "--set", "entropy.temperature=0.1"];
+    fails(d, &with(&twice), &["temperature = 0.2", "entropy.temperature = 0.1"]);
+    fails(d, &["vicreg", "z1.npy", "z2.npy", "--set", "temperature=0.1"], &["`vicreg`", "`simclr`"]);
+    fails(d, &with(&["--set", "temperature=0"]), &["temperature = 0", "above 0"]);
+    // Nothing hangs at the ends.
+    json(d, &with(&["--set", "temperature=1e-17"]));
+    let lejepa = json(d, &["lejepa", "z1.npy", "z2.npy", "--set", "entropy.weight=0.1"]);
+    assert!((lejepa["parts"][0]["weight"].as_f64().unwrap() - 0.9).abs() < 1e-12);
+}
+
+#[test]
+fn mistakes_lead_to_what_was_meant() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    pair(d, DType::F32);
+    save(d, "empty.npy", &[], &[0, 3], DType::F32);
+    save(d, "same.npy", &[1.5; 36], &[12, 3], DType::F32);
+    let vicreg = |more: &[&'static str]| [&["vicreg", "z1.npy", "z2.npy"][..], more].concat();
+    fails(d, &["vicreg", "empty.npy", "empty.npy"], &["empty.npy", "[0, 3]", "no sample"]);
+    fails(d, &["z1.npy", "z2.npy"], &["`z1.npy` is a file", "infomax objective vicreg z1.npy z2.npy"]);
+    fails(d, &["barlow", "z1.npy", "z2.npy"], &["did you mean `barlow-twins`,"]);
+    fails(d, &["logdet", "z1.npy", "z2.npy"], &["`vicreg-logdet`", "entropy.kind = \"logdet\""]);
+    for (set, words) in [
+        ("invariance.weight=-1", &["invariance.weight = -1", "at least 0"][..]),
+        ("invariance.weight=nan", &["invariance.weight = NaN"]),
+        ("entropy.eps=-1", &["entropy.eps = -1"]),
+        ("entropy.path=3", &["path = 3", "auto, gram, features"]),
+        ("entropy.gamma=[1]", &["write a number"]),
+        ("entropy=3", &["entropy.kind = "]),
+        ("invariance.weight=abc", &["objective.invariance", "weight = \"abc\": write a number"]),
+    ] {
+        fails(d, &vicreg(&["--set", set]), words);
+    }
+    // The keys of the chosen kind, and of no other; the table that holds the mistake.
+    for args in [
+        vicreg(&["--set", "invariance.wieght=3"]),
+        vicreg(&["--set", "entropy.kind=kde", "--set", "invariance.wieght=3"]),
+        ["custom", "z1.npy", "z2.npy"]
+            .into_iter()
+            .chain([
+                "--set",
+                "invariance.kind=mse",
+                "--set",
+                "invariance.wieght=3",
+                "--set",
+                "entropy.kind=kde",
+            ])
+            .collect(),
+    ] {
+        fails(d, &args, &["`wieght`", "[objective.invariance]", "`weight`", "sum_dims"]);
+        let output = infomax(d, &[&["objective"][..], &args].concat());
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!err.contains("sub_batch") && !err.contains("[objective.entropy]"), "{err}");
+    }
+    let output = infomax(d, &["config", "show", "--set", "objective.entropy.varience=3"]);
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(err.contains("`variance`") && !err.contains("prototypes"), "{err}");
+    // One sentence once, and no trace of the program.
+    for args in [&["mec", "z1.npy"][..], &["w-mse", "same.npy", "same.npy"], &["vicreg", "empty.npy"]] {
+        let output = infomax(d, &[&["objective"][..], args].concat());
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && !err.contains("candle_core"), "{err}");
+        assert_eq!(err.matches("needs").count() + err.matches("no sample").count(), 1, "{err}");
+    }
+    fails(d, &["mec", "z1.npy"], &["at least 2 views", "got 1", "augment.recipe"]);
+    fails(d, &["byol", "z1.npy", "z2.npy"], &["model.teacher_momentum"]);
+    // No spread is no information.
+    let collapsed = json(d, &["vicreg", "same.npy", "same.npy"]);
+    assert!(collapsed["account"].is_null());
+    assert!(collapsed["account_refused"].as_str().unwrap().contains("no spread"), "{collapsed}");
+}
+
+/// The bytes of `torch.save` (protocol 2) of one f32 matrix with strides, alone or in a dictionary.
+fn torch_file(values: &[f32], offset: u8, dims: [u8; 2], strides: [u8; 2], key: Option<&str>) -> Vec<u8> {
+    let word = |s: &str| [&b"X"[..], &(s.len() as u32).to_le_bytes(), s.as_bytes()].concat();
+    let mut pickle = b"\x80\x02".to_vec();
+    if let Some(key) = key {
+        pickle.extend(b"}(");
+        pickle.extend(word(key));
+    }
+    pickle.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
+    pickle.extend(word("storage"));
+    pickle.extend(b"ctorch\nFloatStorage\n");
+    pickle.extend(
+        [word("0"), word("cpu"), vec![b'K', values.len() as u8], b"tQ".to_vec(), vec![b'K', offset]].concat(),
+    );
+    pickle.extend([b'K', dims[0], b'K', dims[1], 0x86, b'K', strides[0], b'K', strides[1], 0x86, 0x89]);
+    pickle.extend(b"ccollections\nOrderedDict\n)RtR");
+    pickle.extend(if key.is_some() { &b"u."[..] } else { &b"."[..] });
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    for (name, bytes) in [("z/data.pkl", &pickle), ("z/data/0", &data)] {
+        archive.start_file(name, options).unwrap();
+        std::io::Write::write_all(&mut archive, bytes).unwrap();
+    }
+    archive.finish().unwrap().into_inner()
+}
+
+/// Every kind of file gives the numbers that `.npy` gives.
+#[test]
+fn embeddings_of_many_kinds_of_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    // Numbers that f16 has.
+    let values: Vec<f64> = values(12, 3, 1).iter().map(|v| (v * 64.0).round() / 64.0).collect();
+    save(d, "z.npy", &values, &[12, 3], DType::F32);
+    let total = |file: &str| json(d, &["vcreg", file])["total"].as_f64().unwrap();
+    let expected = total("z.npy");
+    let npy = |descr: &str, fortran: bool, data: Vec<u8>| {
+        let fortran = if fortran { "True" } else { "False" };
+        let mut text = format!("{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': (12, 3), }}");
+        while (text.len() + 11) % 64 != 0 {
+            text.push(' ');
+        }
+        text.push('\n');
+        let length = (text.len() as u16).to_le_bytes();
+        [b"\x93NUMPY\x01\x00".to_vec(), length.to_vec(), text.into_bytes(), data].concat()
+    };
+    let by_columns: Vec<f64> = (0..36).map(|k| values[(k % 12) * 3 + k / 12]).collect();
+    // The bits of a number that f16 has.
+    let half = |v: f64| -> u16 {
+        if v == 0.0 {
+            return 0;
+        }
+        let bits = (v as f32).to_bits();
+        ((bits >> 16 & 0x8000) | (((bits >> 23 & 0xff) - 112) << 10) | (bits >> 13 & 0x3ff)) as u16
+    };
+    let le = |v: &[f64]| v.iter().flat_map(|v| (*v as f32).to_le_bytes()).collect::<Vec<u8>>();
+    let big = values.iter().flat_map(|v| (*v as f32).to_be_bytes()).collect();
+    let f32s: Vec<f32> = values.iter().map(|v| *v as f32).collect();
+    let columns: Vec<f32> = by_columns.iter().map(|v| *v as f32).collect();
+    let lines = |separator: &str| {
+        values
+            .chunks(3)
+            .map(|r| r.iter().map(f64::to_string).collect::<Vec<_>>().join(separator) + "\n")
+            .collect::<String>()
+    };
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (name, data) in [("z.npy", le(&values)), ("y.npy", le(&by_columns))] {
+        archive.start_file(name, options).unwrap();
+        std::io::Write::write_all(&mut archive, &npy("<f4", false, data)).unwrap();
+    }
+    let npz = archive.finish().unwrap().into_inner();
+    for (file, bytes) in [
+        ("fortran.npy", npy("<f4", true, le(&by_columns))),
+        ("big.npy", npy(">f4", false, big)),
+        ("half.npy", npy("<f2", false, values.iter().flat_map(|v| half(*v).to_le_bytes()).collect())),
+        ("dict.pt", torch_file(&f32s, 0, [12, 3], [3, 1], Some("z"))),
+        ("alone.pt", torch_file(&f32s, 0, [12, 3], [3, 1], None)),
+        ("part.pt", torch_file(&[&[7.0; 5], &f32s[..]].concat(), 5, [12, 3], [3, 1], Some("z"))),
+        ("strided.pth", torch_file(&columns, 0, [12, 3], [1, 12], Some("z"))),
+        ("comma.csv", lines(",").into_bytes()),
+        ("header.csv", format!("\u{feff}a,b,c\n{}", lines(", ")).into_bytes()),
+        ("semicolon.csv", lines(";").into_bytes()),
+        ("tab.tsv", lines("\t").into_bytes()),
+        ("savetxt.txt", format!("# three numbers\n{}", lines(" ")).into_bytes()),
+        ("both.npz", npz),
+    ] {
+        std::fs::write(d.join(file), bytes).unwrap();
+        let name = if file == "both.npz" { "both.npz:z" } else { file };
+        let got = total(name);
+        assert!((got - expected).abs() < 1e-5 * expected, "{file}: {got} {expected}");
+    }
+    fails(d, &["vcreg", "both.npz"], &["2 tensors", "both.npz:y | z"]);
+    fails(d, &["vcreg", "both.npz:x"], &["no tensor `x`", "y, z"]);
+    for (file, text, words) in [
+        ("word.csv", "1,2\n3,four\n", &["word.csv", "line 2", "column 2", "`four`"][..]),
+        ("short.csv", "1,2\n3\n", &["line 2", "1 numbers"]),
+        ("index.csv", ",a,b\n0,1,2\n", &["index=False"]),
+        ("z.pkl", "x", &["numpy.save", ".npz"]),
+        ("old.pt", "\u{80}", &["old.pt", "torch.save"]),
+    ] {
+        std::fs::write(d.join(file), text).unwrap();
+        fails(d, &["vcreg", file], words);
+    }
+}
+
 #[test]
 fn the_list_names_everything() {
     let dir = tempfile::tempdir().unwrap();

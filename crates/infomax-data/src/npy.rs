@@ -15,6 +15,15 @@ pub fn read(path: &Path) -> Result<Tensor> {
     parse(&bytes(path)?).map_err(|reason| damaged(path, reason))
 }
 
+/// The array of [`read`] out of the bytes of a file, for example those of a member of an archive; `path` is what
+/// errors name.
+///
+/// # Errors
+/// [`Error::Decode`] with what is damaged or what the elements are instead.
+pub fn decode(path: &Path, bytes: &[u8]) -> Result<Tensor> {
+    parse(bytes).map_err(|reason| damaged(path, reason))
+}
+
 /// Reads a vector of whole numbers that are not negative, of any integer type.
 ///
 /// # Errors

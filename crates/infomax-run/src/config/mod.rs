@@ -76,6 +76,8 @@ pub fn layers(origins: &Origins) -> Result<Layers> {
         layers.over(changed, "default for folders");
     }
     layers.over_layers(upper);
+    // With its preset written out, so that a wrong key is held against those of the kind that is chosen.
+    objective(&layers)?;
     layers.check()?;
     Ok(layers)
 }
@@ -105,17 +107,24 @@ fn difference(lower: &Table, upper: Table) -> Table {
 pub fn objective(layers: &Layers) -> Result<ObjectiveConfig> {
     let written: Table = layers.section("objective")?;
     let text = |key: &str| written.get(key).and_then(Value::as_str);
+    let whole = Value::Table(written.clone());
+    let number = |key: &str| {
+        let value = key.split('.').try_fold(&whole, |value, key| value.get(key))?;
+        value.as_float().or_else(|| value.as_integer().map(|v| v as f64))
+    };
     let preset = match text("name") {
-        None | Some("custom") => return layers.section("objective"),
-        Some(name) => match text("convention") {
-            Some(convention) => ObjectiveConfig::with_convention(name, convention),
-            None => ObjectiveConfig::named(name),
-        },
+        None | Some("custom") => {
+            let mut alone = layers.only("objective");
+            alone.check()?;
+            return alone.section("objective");
+        }
+        // What is set at one place of the terms and follows from it at another.
+        Some(name) => ObjectiveConfig::beside(name, text("convention"), &number),
     };
     let preset = preset.map_err(|e| Error::Config(format!("objective.name: {e}")))?;
     let mut whole = Layers::default();
     let value = Value::try_from(preset).map_err(|e| Error::Config(format!("objective: {e}")))?;
-    whole.over(Table::from_iter([("objective".to_owned(), value)]), "preset");
+    whole.over(Table::from_iter([("objective".to_owned(), value)]), "default of the preset");
     whole.over_layers(layers.only("objective"));
     whole.check()?;
     whole.section("objective")
