@@ -246,7 +246,7 @@ fn mistakes_are_explained() {
     fails(d, &["vicreg", "z1.npy", "z2.npy", "--set", "entropy.covarience=4"], &["covarience", "covariance"]);
     fails(d, &["vicreg", "z1.npy", "z2.npy", "--convention", "mine"], &["mine", "solo-learn"]);
     fails(d, &["vicreg"], &["no file"]);
-    fails(d, &["vicreg", "z1.npy"], &["two views"]);
+    fails(d, &["vicreg", "z1.npy"], &["at least 2 views"]);
     fails(d, &[], &["objective list"]);
 }
 

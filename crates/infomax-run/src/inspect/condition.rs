@@ -107,6 +107,7 @@ fn product(text: &str) -> Result<Vec<Factor>, String> {
         let atom = match word.parse::<f64>() {
             _ if word.is_empty() => return Err("a side or a factor is empty".into()),
             Ok(value) if value.is_finite() => Atom::Number(value),
+            Ok(_) => return Err(format!("`{word}` is no finite number")),
             _ if name(word) => Atom::Name(word.to_owned()),
             _ => return Err(format!("`{word}` is neither a number nor the name of a figure")),
         };
