@@ -273,6 +273,7 @@ mod tests {
 
     /// `(nu, x, ln I_nu(x), the entropy on the sphere of R^(2 nu + 2))` in 60 digits by the power series.
     #[test]
+    #[allow(clippy::excessive_precision)] // As they were computed.
     fn bessel_functions_of_large_arguments() {
         for (nu, x, log, entropy) in [
             (0.0, 150.0, 146.576_579_950_351_86, -1.084_704_035_662_978_7),
