@@ -1,6 +1,7 @@
 //! The command `infomax`: arguments, tables and a progress bar around the library `infomax-run`.
 
 #![allow(clippy::print_stderr)] // The one crate that prints.
+#![allow(rustdoc::broken_intra_doc_links)] // Texts of the help name sections, such as [data].
 
 mod args;
 mod arrays;
