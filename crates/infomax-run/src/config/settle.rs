@@ -56,6 +56,15 @@ impl RunConfig {
             _ => "[augment.recipe]",
         };
         notes.push(format!("views: {} ({of})", views.join(", ")));
+        if let infomax_models::EncoderConfig::Vit(vit) = &self.model.encoder
+            && recipe.views.iter().any(|view| view.size != vit.image)
+        {
+            notes.push(format!(
+                "the vision transformer has positions for {} pixels (model.encoder.image); for views of another size \
+                 they are interpolated",
+                vit.image
+            ));
+        }
         Ok(notes)
     }
 }
