@@ -202,7 +202,7 @@ pub(crate) struct Output {
     /// Print the result as one JSON object on standard output; progress stays on standard error.
     #[arg(long)]
     pub(crate) json: bool,
-    /// No progress bar.
+    /// No progress bar and no notes; warnings stay.
     #[arg(long, short)]
     pub(crate) quiet: bool,
     /// The number of threads [default: all cores]. Results do not depend on it.

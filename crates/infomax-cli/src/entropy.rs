@@ -40,6 +40,16 @@ pub(crate) fn run(args: &EntropyArgs) -> Result<Status> {
     let config = configured(args)?;
     let z = matrix(&args.file)?;
     let (samples, dim) = z.dims2()?;
+    if samples > 1
+        && args.covariances.is_none()
+        && z.broadcast_eq(&z.narrow(0, 0, 1)?)?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?
+            == (samples * dim) as f64
+    {
+        bail!(
+            "{}: all {samples} rows are equal: there is no spread, and the entropy is minus infinity",
+            args.file
+        );
+    }
     let given = [&args.weights, &args.covariances, &args.directions].iter().filter(|f| f.is_some()).count();
     if args.other.is_some() && given > 0 {
         bail!("--weights, --covariances and --directions are for one matrix; leave Y out");
@@ -63,6 +73,9 @@ pub(crate) fn run(args: &EntropyArgs) -> Result<Status> {
 
 /// The estimator of a kind with the assignments of its keys.
 fn configured(args: &EntropyArgs) -> Result<EntropyConfig> {
+    if arrays::is_file(&args.kind) && !EntropyConfig::KINDS.contains(&args.kind.as_str()) {
+        bail!("`{0}` is a file, and the kind comes first: `infomax entropy gaussian {0}`", args.kind);
+    }
     EntropyConfig::of_kind(&args.kind)?;
     if args.kind == "none" {
         bail!("`none` is no estimator; `infomax objective list` shows the kinds");

@@ -4,7 +4,7 @@ use crate::args::InspectArgs;
 use crate::progress::Progress;
 use crate::{Status, arrays, print};
 use anyhow::{Context as _, Result, bail};
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use infomax_run::inspect::{
     Condition, Figure, InspectConfig, InspectInput, Inspection, Section, compare, inspect,
 };
@@ -67,7 +67,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
         }
         print(out.trim_end())?;
     }
-    held.iter().for_each(|condition| eprintln!("--fail-if holds: {condition}"));
+    held.iter().for_each(|condition| crate::say!("--fail-if holds: {condition}"));
     Ok(if held.is_empty() { Status::Done } else { Status::ConditionHolds })
 }
 
@@ -91,21 +91,28 @@ fn read(file: &str, progress: &mut Progress) -> Result<Embedded> {
     Ok((embedded.values.index_select(&index, 0)?, labels))
 }
 
+/// What a column of labels is called.
+const HEADERS: [&str; 6] = ["label", "labels", "class", "target", "y", "category"];
+
 /// One class a row: whole numbers of an array, or words of a text.
 fn read_labels(path: &Path) -> Result<Vec<Option<u32>>> {
     let shown = path.display();
     let array = std::fs::read(path).with_context(|| format!("cannot read {shown}"))?;
     if array.starts_with(b"\x93NUMPY") {
-        let values = infomax_data::npy::decode(path, &array)?.to_dtype(DType::F64)?;
-        if values.rank() != 1 {
-            bail!("{shown}: labels are a vector, one a row, not {:?}", values.dims());
-        }
-        return values.to_vec1::<f64>()?.iter().enumerate().map(|(row, v)| class(*v, row, path)).collect();
+        return Ok(infomax_data::npy::read_some_labels(path)?);
     }
     let text = String::from_utf8(array).map_err(|_| {
         anyhow::anyhow!("{shown} is neither an .npy file nor a text with a label on each line")
     })?;
-    let lines: Vec<&str> = text.trim_start_matches('\u{feff}').lines().map(str::trim).collect();
+    let mut lines: Vec<&str> = text.trim_start_matches('\u{feff}').lines().map(str::trim).collect();
+    // A name above numbers, or the word itself, is a header.
+    let number = |line: &&str| line.is_empty() || line.parse::<f64>().is_ok();
+    if let Some((first, rest)) = lines.split_first()
+        && (HEADERS.contains(&first.to_lowercase().as_str())
+            || (!number(first) && !rest.is_empty() && rest.iter().all(number)))
+    {
+        lines.remove(0);
+    }
     let numbers: Option<Vec<Option<f64>>> =
         lines.iter().map(|l| if l.is_empty() { Some(None) } else { l.parse().ok().map(Some) }).collect();
     if let Some(numbers) = numbers {

@@ -3,6 +3,15 @@
 #![allow(clippy::print_stderr)] // The one crate that prints.
 #![allow(rustdoc::broken_intra_doc_links)] // Texts of the help name sections, such as [data].
 
+/// Prints to standard error; one that is closed (`2>&1 | head`) ends no training.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+pub(crate) use say;
+
 mod args;
 mod arrays;
 mod data_cmd;
@@ -54,7 +63,7 @@ fn main() -> ExitCode {
         Ok(Status::Interrupted) => ExitCode::from(130),
         Ok(Status::ConditionHolds) => ExitCode::from(4),
         Err(error) => {
-            eprintln!("error: {}", said(&error));
+            crate::say!("error: {}", said(&error));
             ExitCode::FAILURE
         }
     }
@@ -94,7 +103,7 @@ fn show(source: &args::ConfigSource, json: bool) -> anyhow::Result<Status> {
     let mut config = RunConfig::resolve(&layers)?;
     // What only a run would refuse is refused here too, and what follows from the images is shown.
     if let Some(reason) = infomax_run::check(&mut config)? {
-        eprintln!("warning: checked without the images, which a run would refuse: {reason}");
+        crate::say!("warning: checked without the images, which a run would refuse: {reason}");
     }
     if json {
         print(&serde_json::to_string_pretty(&config)?)?;

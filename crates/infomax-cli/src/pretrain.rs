@@ -32,14 +32,14 @@ pub(crate) fn run(args: &PretrainArgs) -> Result<Status> {
     let mut status = Status::Done;
     match &outcome.training {
         Outcome::Interrupted { checkpoint, step } => {
-            eprintln!(
+            crate::say!(
                 "Stopped after step {step} of {total}; saved {}.\nContinue with: infomax pretrain --resume {run}",
                 checkpoint.display(),
             );
             return Ok(Status::Interrupted);
         }
         Outcome::Finished { health, .. } if health.state == HealthState::Collapsed => {
-            eprintln!("The representation collapsed (step {}): {}", health.step, health.advice);
+            crate::say!("The representation collapsed (step {}): {}", health.step, health.advice);
             status = Status::Collapsed;
         }
         Outcome::Finished { .. } => {}
@@ -70,7 +70,7 @@ fn stop_flag() -> Result<Arc<AtomicBool>> {
         if flag.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        eprintln!("\nFinishing the step and saving; once more to stop at once.");
+        crate::say!("\nFinishing the step and saving; once more to stop at once.");
     })
     .context("cannot listen for Ctrl-C")?;
     Ok(stop)

@@ -39,7 +39,7 @@ impl Progress {
     /// Prints a line above the bar.
     fn say(&self, line: &str) {
         if self.plain || self.bar.is_hidden() {
-            eprintln!("{line}");
+            crate::say!("{line}");
         } else {
             self.bar.println(line);
         }
@@ -82,7 +82,7 @@ impl RunObserver for Progress {
 
     fn on_warning(&mut self, line: &str) {
         let text = format!("warning: {line}");
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| crate::say!("{text}"));
     }
 
     fn on_start(&mut self, plan: &Plan) {

@@ -123,3 +123,51 @@ fn bad_input_is_named() {
         );
     }
 }
+
+#[test]
+fn labels_of_every_kind_of_file_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    normal(dir.path(), "z.npy", 7, 60, 3);
+    let classes: Vec<i64> = (0..60).map(|i| if i == 4 { -1 } else { i % 3 }).collect();
+    let of = |file: &str| {
+        let args = ["inspect", "z.npy", "--labels", file, "--quiet", "--json"];
+        let output = infomax(dir.path(), &args);
+        ok(&output);
+        let json: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        let sections = json["report"]["sections"].as_array().unwrap().clone();
+        let labels = sections.into_iter().find(|section| section["title"] == "labels").unwrap();
+        labels["notes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|note| note.as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let expected = ["1 rows have no label", "3 classes"];
+    Tensor::new(classes.clone(), &Device::Cpu).unwrap().write_npy(dir.path().join("y.npy")).unwrap();
+    let text = |f: &dyn Fn(&i64) -> String| classes.iter().map(f).collect::<Vec<_>>().join("\n");
+    fs::write(dir.path().join("header.txt"), format!("label\n{}", text(&|c| c.to_string()))).unwrap();
+    let names = |c: &i64| ["", "ant", "bee", "cow"][(c + 1) as usize].to_owned();
+    fs::write(dir.path().join("names.txt"), text(&names)).unwrap();
+    for file in ["y.npy", "header.txt", "names.txt"] {
+        let notes = of(file);
+        assert!(
+            expected.iter().all(|part| notes.iter().any(|note| note.contains(part))),
+            "{file}: {notes:?}"
+        );
+    }
+}
+
+#[test]
+fn equal_rows_have_no_entropy_and_files_are_not_kinds() {
+    let dir = tempfile::tempdir().unwrap();
+    Tensor::ones((9, 3), DType::F64, &Device::Cpu).unwrap().write_npy(dir.path().join("same.npy")).unwrap();
+    for (args, wanted) in [
+        (["entropy", "gaussian", "same.npy"], "minus infinity"),
+        (["entropy", "pairdist", "same.npy"], "no spread"),
+        (["entropy", "same.npy", "gaussian"], "infomax entropy gaussian same.npy"),
+    ] {
+        let output = infomax(dir.path(), &args);
+        assert!(output.status.code() == Some(1) && stderr(&output).contains(wanted), "{}", stderr(&output));
+    }
+}

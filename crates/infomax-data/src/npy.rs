@@ -34,6 +34,34 @@ pub fn read_labels(path: &Path) -> Result<Vec<u32>> {
     parse_labels(&bytes(path)?).map_err(|reason| damaged(path, format!("it does not hold labels: {reason}")))
 }
 
+/// The labels of [`read_labels`], of which some may be missing: negative numbers, NaN, empty texts.
+///
+/// # Errors
+/// As [`read`], and an array that holds no labels.
+pub fn read_some_labels(path: &Path) -> Result<Vec<Option<u32>>> {
+    let labels = (|| {
+        let bytes = bytes(path).map_err(|e| e.to_string())?;
+        let (header, data) = whole(&bytes)?;
+        let values = label_values(header.number, &header.shape, &data)?;
+        if values.iter().any(|value| matches!(value, Value::Text(_))) {
+            let labels = number(&values, &[]).labels.into_iter();
+            return labels.map(|label| label.map(|label| Some(label).filter(|l| *l != NONE))).collect();
+        }
+        let label = |(i, value): (usize, Value)| match value {
+            Value::Number(label) if label < 0 => Ok(None),
+            Value::Number(label) => u32::try_from(label)
+                .ok()
+                .filter(|label| *label != NONE)
+                .map(Some)
+                .ok_or_else(|| format!("the label {label} of sample {i} is above 2^32 - 2")),
+            Value::Wrong(reason) => Err(format!("sample {i}: {reason}")),
+            _ => Ok(None),
+        };
+        values.into_iter().enumerate().map(label).collect::<Result<_, String>>()
+    })();
+    labels.map_err(|reason| damaged(path, format!("it does not hold labels: {reason}")))
+}
+
 /// Writes a tensor of f32 or f64: first beside the file, then renamed, so that no reader sees a part of it.
 ///
 /// # Errors

@@ -83,6 +83,7 @@ impl ObjectiveConfig {
         for (i, view) in rows.iter().enumerate() {
             has_spread(i + 1, view, rounding, width)?;
         }
+        views_differ(&rows, rounding)?;
         let (estimator, stands_in, estimates) = match &own {
             Some(own) => (own.name().to_owned(), false, each(&rows, |v| own.estimate(v))?),
             None if space == Space::Euclidean => {
@@ -196,6 +197,11 @@ pub(crate) fn has_spread(view: usize, rows: &Tensor, rounding: f64, width: Optio
     if spread <= 4.0 * rounding * rounding * size {
         return refused(format!("its {n} rows are equal to the rounding of their type"));
     }
+    // A kernel or component of its own width tells a few points apart and no more; a density has none.
+    let distinct = distinct(rows, (spread / moments.mean.len().max(1) as f64).sqrt() * 64.0 * rounding)?;
+    if width.is_none() && 2 * distinct <= rows.dim(0)? {
+        return refused(format!("only {distinct} of its {n} rows are distinct, and points have no density"));
+    }
     match width {
         Some(width) if spread < 1e-3 * width => refused(format!(
             "its variance of {spread:.1e} in all dimensions together is far below the width {width:.1e} of the \
@@ -203,6 +209,28 @@ pub(crate) fn has_spread(view: usize, rows: &Tensor, rounding: f64, width: Optio
         )),
         _ => Ok(spread),
     }
+}
+
+/// The number of rows that differ by more than about a step.
+fn distinct(rows: &Tensor, step: f64) -> Result<usize> {
+    let rows = rows.to_dtype(DType::F64)?.to_vec2::<f64>()?;
+    let step = step.max(f64::MIN_POSITIVE);
+    let keys: std::collections::HashSet<Vec<i64>> =
+        rows.iter().map(|row| row.iter().map(|v| (v / step).round() as i64).collect()).collect();
+    Ok(keys.len())
+}
+
+/// Refuses views that are equal: what a continuous variable tells of itself has no end.
+fn views_differ(rows: &[Tensor], rounding: f64) -> Result<()> {
+    for (i, view) in rows.iter().enumerate().skip(1) {
+        let change = (view - &rows[0])?.sqr()?.sum_all()?.to_scalar::<f64>()?;
+        let size = rows[0].sqr()?.sum_all()?.to_scalar::<f64>()?;
+        if change <= 4.0 * rounding * rounding * size {
+            let found = "it equals view 1, and what a continuous variable tells of itself has no end".into();
+            return Err(crate::Error::NoSpread { view: i + 1, found });
+        }
+    }
+    Ok(())
 }
 
 /// The smallest cross-entropy of a left-out row over a grid of concentrations, which goes on for as long as the

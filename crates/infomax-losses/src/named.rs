@@ -81,6 +81,16 @@ fn without_temperature(name: &str) -> Error {
 /// Refuses the terms of a contrastive method with two temperatures.
 pub(crate) fn agree(config: &ObjectiveConfig) -> Result<()> {
     let name = config.name.as_str();
+    if let ("lejepa", InvarianceConfig::Mse(invariance), Entropy::SigReg(entropy)) =
+        (name, &config.invariance, &config.entropy)
+        && (invariance.weight + entropy.weight - 1.0).abs() > 1e-6
+    {
+        return Err(Error::Contradiction(format!(
+            "invariance.weight = {} and entropy.weight = {}: they are 1 - lambda and lambda of `lejepa`; set \
+             entropy.weight alone, or name = \"custom\" with both kinds for weights of their own",
+            invariance.weight, entropy.weight
+        )));
+    }
     if !TEMPERED.contains(&name) {
         return config.temperature.map_or(Ok(()), |_| Err(without_temperature(name)));
     }

@@ -305,3 +305,23 @@ fn directions_are_seeded_or_given() {
     assert!((got - expected).abs() < 1e-12);
     assert!(SigReg::default().along(&x, &axis.t().unwrap()).is_err());
 }
+
+/// What a variable tells of itself has no end, and points have no density: neither is a number of nats.
+#[test]
+fn equal_views_and_repeated_rows_have_no_account() {
+    let z = Key::new(5).normal(0.0, 1.0, (32, 4), DType::F32, &Device::Cpu).unwrap();
+    let noise = (Key::new(6).normal(0.0, 0.1, (32, 4), DType::F32, &Device::Cpu).unwrap() + &z).unwrap();
+    let two = Tensor::cat(&vec![z.narrow(0, 0, 2).unwrap(); 16], 0).unwrap();
+    let beside = (&two + 1e-2).unwrap();
+    let account = |name: &str, a: &Tensor, b: &Tensor| {
+        let z = Embeddings::pair(a.clone(), b.clone()).unwrap();
+        ObjectiveConfig::named(name).unwrap().account(&z).map_err(|e| e.to_string())
+    };
+    for name in ["vicreg", "simclr", "koleo"] {
+        let message = account(name, &z, &z).unwrap_err();
+        assert!(message.contains("equals view 1"), "{name}: {message}");
+    }
+    let message = account("vicreg", &two, &beside).unwrap_err();
+    assert!(message.contains("only 2 of its 32 rows are distinct"), "{message}");
+    assert!(account("vicreg", &z, &noise).unwrap().account.information > 0.0);
+}

@@ -160,6 +160,12 @@ fn announce(config: &RunConfig, assembly: &Assembly, observer: &mut dyn RunObser
     if let Some(why) = assembly.images.no_probe() {
         observer.on_note(&format!("note: {why}; training does not need labels"));
     }
+    let (warmup, epochs) = (config.optim.schedule.warmup_epochs, config.train.run.epochs as f64);
+    if warmup >= epochs {
+        observer.on_warning(&format!(
+            "optim.warmup_epochs = {warmup} of {epochs} epochs: the learning rate is still rising at the end"
+        ));
+    }
     if let Some(warning) = &assembly.device_warning {
         observer.on_warning(warning);
     }

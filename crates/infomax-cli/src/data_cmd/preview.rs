@@ -85,7 +85,19 @@ pub(super) fn run(args: &PreviewArgs) -> Result<Status> {
     config.settle(&images)?;
     let recipe = match &args.preset {
         Some(name) => {
-            let recipe = Recipe::preset(name).context("--preset (--list shows all)")?;
+            let mut recipe = Recipe::preset(name).context("--preset (--list shows all)")?;
+            let sets = |key: &str| args.set.iter().any(|set| set.trim_start().starts_with(key));
+            if sets("augment.preset") || sets("augment.recipe") {
+                bail!(
+                    "--preset {name} and --set augment.preset or augment.recipe both say what the views are"
+                );
+            }
+            if let Some(size) = config.augment.size.filter(|_| sets("augment.size")) {
+                if name.contains('@') {
+                    bail!("--preset {name} has a size already; leave it or augment.size = {size} out");
+                }
+                recipe = recipe.with_size(size);
+            }
             config.augment.with_semantics(recipe)
         }
         None => config.augment.resolve()?,

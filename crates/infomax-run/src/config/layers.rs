@@ -201,7 +201,8 @@ impl Layers {
     }
 
     fn explain(&self, path: &str, message: &str) -> Error {
-        let origin = self.origin(path);
+        // An element of a list came with its list.
+        let origin = self.origin(path.split('[').next().unwrap_or(path));
         let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
         if let (true, Some((unknown, valid))) = (message.contains("unknown variant"), quoted.split_first()) {
             return Error::Config(format!(
@@ -212,7 +213,9 @@ impl Layers {
         }
         let defaults = Table::try_from(RunConfig::default()).unwrap_or_default();
         let example = match (message.starts_with("invalid"), values::at(&defaults, path)) {
-            (true, Some(value)) if !value.is_table() => format!("; for example {path} = {value}"),
+            (true, Some(value)) if !value.is_table() && value.as_array().is_none_or(|a| !a.is_empty()) => {
+                format!("; for example {path} = {value}")
+            }
             _ => String::new(),
         };
         Error::Config(format!("{path} (from {origin}): {}{example}", values::plain(message.trim())))

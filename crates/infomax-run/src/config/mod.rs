@@ -141,7 +141,15 @@ pub fn objective(layers: &Layers) -> Result<ObjectiveConfig> {
         // What is set at one place of the terms and follows from it at another.
         Some(name) => ObjectiveConfig::beside(name, text("convention"), &number),
     };
-    let preset = preset.map_err(|e| Error::Config(format!("objective.name: {e}")))?;
+    let preset = preset.map_err(|e| {
+        Error::Config(match &e {
+            infomax_losses::Error::Unknown { what, .. } if *what == "convention" => {
+                format!("objective.convention: {e}")
+            }
+            infomax_losses::Error::Unknown { .. } => format!("objective.name: {e}"),
+            _ => e.to_string(),
+        })
+    })?;
     let mut whole = Layers::default();
     let value = Value::try_from(preset).map_err(|e| Error::Config(format!("objective: {e}")))?;
     whole.over(Table::from_iter([("objective".to_owned(), value)]), "default of the preset");
@@ -259,6 +267,6 @@ mod tests {
         refused("train.log_every=0", &["train.log_every = 0"]);
         refused("augment.preset=nope", &["augment.", "nope"]);
         refused("objective.name=vicregg", &["objective.name", "`vicreg`"]);
-        refused("objective.convention=ours", &["objective.name", "ours"]);
+        refused("objective.convention=ours", &["objective.convention", "ours"]);
     }
 }

@@ -78,12 +78,16 @@ pub(super) fn plain(message: &str) -> String {
     text
 }
 
-/// The dotted paths of all values that are no tables.
+/// The dotted paths of all values, those inside of a table before the table itself.
 fn collect(table: &Table, prefix: &str, leaves: &mut Vec<String>) {
     for (key, value) in table {
         let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         match value {
-            Value::Table(inner) => collect(inner, &path, leaves),
+            Value::Table(inner) => {
+                collect(inner, &path, leaves);
+                // A table where none is wanted.
+                leaves.push(path);
+            }
             _ => leaves.push(path),
         }
     }
