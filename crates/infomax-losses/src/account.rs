@@ -198,7 +198,7 @@ pub(crate) fn has_spread(view: usize, rows: &Tensor, rounding: f64, width: Optio
         return refused(format!("its {n} rows are equal to the rounding of their type"));
     }
     // A kernel or component of its own width tells a few points apart and no more; a density has none.
-    let distinct = distinct(rows, (spread / moments.mean.len().max(1) as f64).sqrt() * 64.0 * rounding)?;
+    let distinct = distinct(rows)?;
     if width.is_none() && 2 * distinct <= rows.dim(0)? {
         return refused(format!("only {distinct} of its {n} rows are distinct, and points have no density"));
     }
@@ -211,12 +211,11 @@ pub(crate) fn has_spread(view: usize, rows: &Tensor, rounding: f64, width: Optio
     }
 }
 
-/// The number of rows that differ by more than about a step.
-fn distinct(rows: &Tensor, step: f64) -> Result<usize> {
+/// The number of rows that differ in any bit; of zeros both signs are one.
+fn distinct(rows: &Tensor) -> Result<usize> {
     let rows = rows.to_dtype(DType::F64)?.to_vec2::<f64>()?;
-    let step = step.max(f64::MIN_POSITIVE);
-    let keys: std::collections::HashSet<Vec<i64>> =
-        rows.iter().map(|row| row.iter().map(|v| (v / step).round() as i64).collect()).collect();
+    let keys: std::collections::HashSet<Vec<u64>> =
+        rows.iter().map(|row| row.iter().map(|v| (v + 0.0).to_bits()).collect()).collect();
     Ok(keys.len())
 }
 
