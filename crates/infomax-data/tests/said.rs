@@ -353,6 +353,33 @@ fn the_range_of_pixels_is_found_at_opening() {
 }
 
 #[test]
+fn a_single_record_does_not_decide_the_range() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.npy");
+    let put = |descr: &str, data: Vec<u8>| {
+        fs::write(&path, npy(descr, false, "(24, 2, 2)", &data)).unwrap();
+        let data = opened(&path);
+        let train = data.train().unwrap();
+        assert_eq!(train.len(), 23, "{}", skipped(&data));
+        (train.image(0).unwrap().data()[0], notes(&data), skipped(&data))
+    };
+    let floats = |usual: f32, odd: f32| {
+        (0..96).flat_map(|i| (if i == 33 { odd } else { usual }).to_le_bytes()).collect::<Vec<u8>>()
+    };
+    for odd in [200.0, -0.5, 10_000.0, f32::NAN] {
+        let (pixel, said, left_out) = put("<f4", floats(0.5, odd));
+        assert_eq!((pixel, said.as_str()), (128, ""), "{odd}");
+        assert!(left_out.contains("record 8: pixels"), "{left_out}");
+    }
+    let (pixel, said, left_out) = put("<f4", floats(200.0, 10_000.0));
+    assert_eq!(pixel, 200);
+    assert!(said.contains("from 200 to 200, which are taken as gray levels 0 to 255"), "{said}");
+    assert!(left_out.contains("record 8: pixels from 200 to 10000"), "{left_out}");
+    let shorts = (0..96u16).flat_map(|i| (if i == 33 { 60_000u16 } else { 200 }).to_le_bytes()).collect();
+    assert_eq!(put("<u2", shorts).0, 200);
+}
+
+#[test]
 fn lists_as_tables() {
     let dir = TempDir::new().unwrap();
     for (name, shade) in [("a.png", 1), ("b, c.png", 2), ("d.png", 3)] {
