@@ -581,6 +581,12 @@ mod parquet_shards {
         assert!(classes == "- - - -" && notes.contains("price; no column is called `label`"), "{notes}");
         let options = OpenOptions { label: Some("price".into()), ..OpenOptions::default() };
         assert_eq!(open(&path, &options).unwrap().train().unwrap().classes(), ["7", "9"]);
+        let options = OpenOptions { label: Some("nope".into()), ..OpenOptions::default() };
+        let text = open(&path, &options).unwrap_err().to_string();
+        assert!(
+            text.ends_with("a.parquet: no column `nope` for the labels; there are: image, caption, price"),
+            "{text}"
+        );
     }
 
     #[test]
