@@ -495,3 +495,62 @@ fn mixing_is_the_expectation_over_choices_of_blocks() {
     let few = Sorted((1..=5).map(|i| 2 * i).collect(), vec![String::new(); 10]);
     assert_eq!(Mixing::of(&few), None);
 }
+
+#[test]
+fn fields_and_labels_that_are_not_there_are_said() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.tar");
+    let mut builder = tar::Builder::new(Vec::new());
+    for i in 0..4u8 {
+        for (field, bytes) in [
+            ("png", png(i)),
+            ("json", format!("{{\"label\": {}, \"kind\": \"k{}\"}}", i % 2, i % 3).into_bytes()),
+            ("cls.txt", format!("{}", i % 3).into_bytes()),
+        ] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            builder.append_data(&mut header, format!("v1.{i}.{field}"), &bytes[..]).unwrap();
+        }
+    }
+    fs::write(&path, builder.into_inner().unwrap()).unwrap();
+    let text = notes(&opened(&path));
+    assert!(text.contains(".cls.txt, .json: data.label = \"cls.txt\" reads them"), "{text}");
+    let labeled =
+        |label: &str| open(&path, &OpenOptions { label: Some(label.into()), ..OpenOptions::default() });
+    for (label, classes) in
+        [("json", vec!["0", "1"]), ("cls.txt", vec!["0", "1", "2"]), ("json.kind", vec!["k0", "k1", "k2"])]
+    {
+        assert_eq!(labeled(label).unwrap().train().unwrap().classes(), classes, "{label}");
+    }
+    let text = labeled("foo").unwrap_err().to_string();
+    assert!(
+        text.contains("no member has the field `foo` for the labels; there are: cls.txt, json"),
+        "{text}"
+    );
+    let text = labeled("json.foo").unwrap_err().to_string();
+    assert!(
+        text.contains("its JSON has no `foo`; there are: kind, label") && text.contains("3 more"),
+        "{text}"
+    );
+    let options = OpenOptions { image: Some("foo.png".into()), ..OpenOptions::default() };
+    let text = open(&path, &options).unwrap_err().to_string();
+    assert!(text.contains("no member has the field `foo.png` for the images; there are: "), "{text}");
+}
+
+#[test]
+fn a_list_with_spaces_may_have_a_header() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), "a.png", &png(1));
+    write(dir.path(), "b.png", &png(2));
+    let path = dir.path().join("list.txt");
+    fs::write(&path, "image label\na.png 3\nb.png 4\n").unwrap();
+    let data = opened(&path);
+    assert_eq!(
+        (data.train().unwrap().classes(), skipped(&data).as_str()),
+        (&["3".into(), "4".into()][..], "")
+    );
+    fs::write(&path, "image label\nx.png 3\ny.png 4\n").unwrap();
+    let text = message(&path);
+    assert!(text.contains("no usable image: line 2: there is no file x.png; and 1 more"), "{text}");
+}
