@@ -581,6 +581,14 @@ mod parquet_shards {
         assert!(classes == "- - - -" && notes.contains("price; no column is called `label`"), "{notes}");
         let options = OpenOptions { label: Some("price".into()), ..OpenOptions::default() };
         assert_eq!(open(&path, &options).unwrap().train().unwrap().classes(), ["7", "9"]);
+        labeled(&path, "REQUIRED BINARY split (UTF8);", |c| {
+            let values = text(&["train", "test", "train", "test"]);
+            c.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+        });
+        assert!(read().1.contains("the column `split` is not used: the rows of all"), "{}", read().1);
+        labeled(&path, "REQUIRED INT64 price;", |c| {
+            c.typed::<Int64Type>().write_batch(&[7, 7, 9, 9], None, None).unwrap();
+        });
         let options = OpenOptions { label: Some("nope".into()), ..OpenOptions::default() };
         let text = open(&path, &options).unwrap_err().to_string();
         assert!(

@@ -118,6 +118,14 @@ pub(super) fn columns(metadata: &ParquetMetaData, options: &OpenOptions) -> Resu
             if label.is_none() { "; no column is called `label` (data.label names another one)" } else { "" };
         notes.push(format!("columns that are not used: {}{hint}", others.join(", ")));
     }
+    let split =
+        others.iter().find(|name| ["split", "subset", "partition"].contains(&name.to_lowercase().as_str()));
+    if let Some(name) = split {
+        notes.push(format!(
+            "the column `{name}` is not used: the rows of all its values are in one part; write a file for each part \
+             (train.parquet, test.parquet)"
+        ));
+    }
     let label = label.map(|column| Leaf { column, name: root(all[column]) });
     Ok(Columns { image, label, notes })
 }
