@@ -550,6 +550,9 @@ fn a_list_with_spaces_may_have_a_header() {
         (data.train().unwrap().classes(), skipped(&data).as_str()),
         (&["3".into(), "4".into()][..], "")
     );
+    let options = OpenOptions { label: Some("foo".into()), ..OpenOptions::default() };
+    let text = notes(&open(dir.path(), &options).unwrap());
+    assert!(text.contains("data.label = \"foo\" is not used: the format image folder"), "{text}");
     fs::write(&path, "image label\nx.png 3\ny.png 4\n").unwrap();
     let text = message(&path);
     assert!(text.contains("no usable image: line 2: there is no file x.png; and 1 more"), "{text}");
