@@ -21,10 +21,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A folder holds no usable image.
-    #[error(
-        "{path}: no usable image among {files} files and {damaged} damaged images{example}; \
-         images are JPEG or PNG files, in the folder or in sub-folders of it"
-    )]
+    #[error("{path}: no usable image{}", empty(*.files, *.damaged, .example))]
     Empty {
         /// The folder.
         path: PathBuf,
@@ -32,7 +29,7 @@ pub enum Error {
         files: usize,
         /// The number of image files that could not be read.
         damaged: usize,
-        /// The first of them with its reason, as text.
+        /// The first of them with its reason, as text; empty if there is none.
         example: String,
     },
     /// The operating system refused to read.
@@ -128,6 +125,18 @@ pub enum Error {
     /// An error of Candle.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+/// Why there is no image: the first reason, or else what is read.
+fn empty(files: usize, damaged: usize, example: &str) -> String {
+    match (example.is_empty(), damaged) {
+        (true, _) => format!(
+            " among {files} files; JPEG and PNG are read, and WebP, GIF, BMP and TIFF with the feature `formats`, in \
+             the folder or in sub-folders of it"
+        ),
+        (false, ..=1) => format!(": {example}"),
+        (false, _) => format!(": {example}; and {} more were left out", damaged - 1),
+    }
 }
 
 impl Error {

@@ -289,8 +289,15 @@ pub(crate) fn header(bytes: &[u8]) -> Result<NpyHeader, String> {
             (Some(("S" | "a", _)), Some(length @ 1..=4096)) => Number::Bytes(length),
             (Some(("U", _)), Some(length @ 1..=4096)) => Number::Text(length),
             _ => {
-                let need = "booleans, integers, text, f2, f4 (float32) and f8 (float64) are read: \
-                            z.astype(\"float32\")";
+                let need = match other.starts_with('O') {
+                    true => {
+                        "objects are not read: .astype(str) makes labels of them, .astype(\"float32\") numbers"
+                    }
+                    false => {
+                        "booleans, integers, text, f2, f4 (float32) and f8 (float64) are read: \
+                         z.astype(\"float32\")"
+                    }
+                };
                 return Err(format!("a .npy of type `{descr}`; {need}"));
             }
         },

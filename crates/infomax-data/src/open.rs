@@ -99,6 +99,14 @@ pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Opened> {
     let path = path.as_ref();
     let mut opened = open_at(path, options, 0)?;
     unify(&mut opened.parts);
+    const NAMED: [&str; 6] =
+        ["tar shards", "parquet shards", "image list", "NumPy .npy", "NumPy .npz", "safetensors"];
+    if let Some(name) = options.label.as_ref().filter(|_| !NAMED.contains(&opened.format)) {
+        opened.notes.push(format!(
+            "data.label = \"{name}\" is not used: the format {} has one kind of labels",
+            opened.format
+        ));
+    }
     Ok(opened)
 }
 

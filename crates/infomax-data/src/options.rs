@@ -109,7 +109,10 @@ pub(crate) fn accept(
         return Err(Error::Damaged { path: root.to_path_buf(), count: skipped.len(), list: list.join("; ") });
     }
     if samples == 0 {
-        let example = skipped.first().map(|s| format!(" (first: {}: {})", s.path.display(), s.reason));
+        let example = skipped.first().map(|s| match s.path == root {
+            true => s.reason.clone(),
+            false => format!("{}: {}", s.path.display(), s.reason),
+        });
         return Err(Error::Empty {
             path: root.to_path_buf(),
             files,

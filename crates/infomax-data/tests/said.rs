@@ -353,6 +353,33 @@ fn the_range_of_pixels_is_found_at_opening() {
 }
 
 #[test]
+fn a_single_record_does_not_decide_the_range() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.npy");
+    let put = |descr: &str, data: Vec<u8>| {
+        fs::write(&path, npy(descr, false, "(24, 2, 2)", &data)).unwrap();
+        let data = opened(&path);
+        let train = data.train().unwrap();
+        assert_eq!(train.len(), 23, "{}", skipped(&data));
+        (train.image(0).unwrap().data()[0], notes(&data), skipped(&data))
+    };
+    let floats = |usual: f32, odd: f32| {
+        (0..96).flat_map(|i| (if i == 33 { odd } else { usual }).to_le_bytes()).collect::<Vec<u8>>()
+    };
+    for odd in [200.0, -0.5, 10_000.0, f32::NAN] {
+        let (pixel, said, left_out) = put("<f4", floats(0.5, odd));
+        assert_eq!((pixel, said.as_str()), (128, ""), "{odd}");
+        assert!(left_out.contains("record 8: pixels"), "{left_out}");
+    }
+    let (pixel, said, left_out) = put("<f4", floats(200.0, 10_000.0));
+    assert_eq!(pixel, 200);
+    assert!(said.contains("from 200 to 200, which are taken as gray levels 0 to 255"), "{said}");
+    assert!(left_out.contains("record 8: pixels from 200 to 10000"), "{left_out}");
+    let shorts = (0..96u16).flat_map(|i| (if i == 33 { 60_000u16 } else { 200 }).to_le_bytes()).collect();
+    assert_eq!(put("<u2", shorts).0, 200);
+}
+
+#[test]
 fn lists_as_tables() {
     let dir = TempDir::new().unwrap();
     for (name, shade) in [("a.png", 1), ("b, c.png", 2), ("d.png", 3)] {
@@ -467,4 +494,66 @@ fn mixing_is_the_expectation_over_choices_of_blocks() {
     assert!(mixing.to_string().contains("8 of 100") && mixing.to_string().contains("sorted"), "{mixing}");
     let few = Sorted((1..=5).map(|i| 2 * i).collect(), vec![String::new(); 10]);
     assert_eq!(Mixing::of(&few), None);
+}
+
+#[test]
+fn fields_and_labels_that_are_not_there_are_said() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.tar");
+    let mut builder = tar::Builder::new(Vec::new());
+    for i in 0..4u8 {
+        for (field, bytes) in [
+            ("png", png(i)),
+            ("json", format!("{{\"label\": {}, \"kind\": \"k{}\"}}", i % 2, i % 3).into_bytes()),
+            ("cls.txt", format!("{}", i % 3).into_bytes()),
+        ] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            builder.append_data(&mut header, format!("v1.{i}.{field}"), &bytes[..]).unwrap();
+        }
+    }
+    fs::write(&path, builder.into_inner().unwrap()).unwrap();
+    let text = notes(&opened(&path));
+    assert!(text.contains(".cls.txt, .json: data.label = \"cls.txt\" reads them"), "{text}");
+    let labeled =
+        |label: &str| open(&path, &OpenOptions { label: Some(label.into()), ..OpenOptions::default() });
+    for (label, classes) in
+        [("json", vec!["0", "1"]), ("cls.txt", vec!["0", "1", "2"]), ("json.kind", vec!["k0", "k1", "k2"])]
+    {
+        assert_eq!(labeled(label).unwrap().train().unwrap().classes(), classes, "{label}");
+    }
+    let text = labeled("foo").unwrap_err().to_string();
+    assert!(
+        text.contains("no member has the field `foo` for the labels; there are: cls.txt, json"),
+        "{text}"
+    );
+    let text = labeled("json.foo").unwrap_err().to_string();
+    assert!(
+        text.contains("its JSON has no `foo`; there are: kind, label") && text.contains("3 more"),
+        "{text}"
+    );
+    let options = OpenOptions { image: Some("foo.png".into()), ..OpenOptions::default() };
+    let text = open(&path, &options).unwrap_err().to_string();
+    assert!(text.contains("no member has the field `foo.png` for the images; there are: "), "{text}");
+}
+
+#[test]
+fn a_list_with_spaces_may_have_a_header() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), "a.png", &png(1));
+    write(dir.path(), "b.png", &png(2));
+    let path = dir.path().join("list.txt");
+    fs::write(&path, "image label\na.png 3\nb.png 4\n").unwrap();
+    let data = opened(&path);
+    assert_eq!(
+        (data.train().unwrap().classes(), skipped(&data).as_str()),
+        (&["3".into(), "4".into()][..], "")
+    );
+    let options = OpenOptions { label: Some("foo".into()), ..OpenOptions::default() };
+    let text = notes(&open(dir.path(), &options).unwrap());
+    assert!(text.contains("data.label = \"foo\" is not used: the format image folder"), "{text}");
+    fs::write(&path, "image label\nx.png 3\ny.png 4\n").unwrap();
+    let text = message(&path);
+    assert!(text.contains("no usable image: line 2: there is no file x.png; and 1 more"), "{text}");
 }

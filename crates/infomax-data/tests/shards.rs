@@ -581,6 +581,65 @@ mod parquet_shards {
         assert!(classes == "- - - -" && notes.contains("price; no column is called `label`"), "{notes}");
         let options = OpenOptions { label: Some("price".into()), ..OpenOptions::default() };
         assert_eq!(open(&path, &options).unwrap().train().unwrap().classes(), ["7", "9"]);
+        labeled(&path, "REQUIRED BINARY split (UTF8);", |c| {
+            let values = text(&["train", "test", "train", "test"]);
+            c.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+        });
+        assert!(read().1.contains("the column `split` is not used: the rows of all"), "{}", read().1);
+        labeled(&path, "REQUIRED INT64 price;", |c| {
+            c.typed::<Int64Type>().write_batch(&[7, 7, 9, 9], None, None).unwrap();
+        });
+        let options = OpenOptions { label: Some("nope".into()), ..OpenOptions::default() };
+        let text = open(&path, &options).unwrap_err().to_string();
+        assert!(
+            text.ends_with("a.parquet: no column `nope` for the labels; there are: image, caption, price"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn labels_of_half_floats_decimals_and_times() {
+        use parquet::data_type::{FixedLenByteArray, FixedLenByteArrayType, Int32Type};
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("a.parquet");
+        let read = || {
+            let data = opened(&path);
+            let train = data.train().unwrap();
+            let class =
+                |i| train.label(i).map_or("-".to_owned(), |l: u32| train.classes()[l as usize].clone());
+            ((0..train.len()).map(class).collect::<Vec<_>>().join(" "), data.notes().join("\n"))
+        };
+        let fixed = |kind: &str, values: [Vec<u8>; 4]| {
+            let schema = format!("REQUIRED FIXED_LEN_BYTE_ARRAY ({}) label {kind};", values[0].len());
+            labeled(&path, &schema, |c| {
+                let values: Vec<FixedLenByteArray> =
+                    values.iter().map(|v| ByteArray::from(v.clone()).into()).collect();
+                c.typed::<FixedLenByteArrayType>().write_batch(&values, None, None).unwrap();
+            });
+        };
+        fixed("(FLOAT16)", [0x0000u16, 0x3c00, 0x4000, 0x7e00].map(|v| v.to_le_bytes().to_vec()));
+        assert_eq!(read().0, "0 1 2 -");
+        fixed("(DECIMAL(9, 2))", [0i32, 100, 300, -100].map(|v| v.to_be_bytes().to_vec()));
+        assert_eq!(read().0, "0 1 3 -");
+        fixed("(DECIMAL(9, 2))", [50i32, 125, 75, 100].map(|v| v.to_be_bytes().to_vec()));
+        let (classes, notes) = read();
+        assert!(classes == "- - - -" && notes.contains("50e-2 is no whole number"), "{notes}");
+        fixed("", [0u16, 1, 2, 0].map(|v| v.to_le_bytes().to_vec()));
+        let (classes, notes) = read();
+        assert!(
+            classes == "- - - -" && notes.contains("`label` is not read as labels: it holds bytes"),
+            "{notes}"
+        );
+        fixed("", ["cat", "dog", "cat", "ant"].map(|v| v.as_bytes().to_vec()));
+        assert_eq!(read().0, "cat dog cat ant");
+        for (kind, expected) in [("DECIMAL(9, 1)", "0 1 2 0"), ("DATE", "- - - -")] {
+            labeled(&path, &format!("REQUIRED INT32 label ({kind});"), |c| {
+                c.typed::<Int32Type>().write_batch(&[0, 10, 20, 0], None, None).unwrap();
+            });
+            let (classes, notes) = read();
+            assert_eq!(classes, expected, "{kind}: {notes}");
+            assert_eq!(notes.contains("`label` is not read as labels: it holds times"), kind == "DATE");
+        }
     }
 
     #[test]

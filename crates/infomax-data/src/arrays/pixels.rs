@@ -48,7 +48,7 @@ impl Range {
 
 /// Finds the scale that makes bytes of the pixels of an array.
 ///
-/// Booleans are 0 and 255. Integers are gray levels 0 to 255, `u16` above that 0 to 65,535. Numbers of floating point
+/// Booleans are 0 and 255. A few records do not decide: where nine of ten fit the smaller range, it is meant. Integers are gray levels 0 to 255, `u16` above that 0 to 65,535. Numbers of floating point
 /// are 0 to 1, or, where they go beyond 16, 0 to 255. Single records that do not fit are listed; where most do not,
 /// the array is refused with the range that was found.
 pub(super) fn judge(
@@ -76,45 +76,49 @@ pub(super) fn judge(
             Some((at(k), Range::of(number, &record)))
         })
         .collect();
-    let fine = ranges.iter().filter(|(_, r)| r.finite);
-    let low = fine.clone().map(|(_, r)| r.low).fold(f64::INFINITY, f64::min);
-    let high = fine.clone().map(|(_, r)| r.high).fold(f64::NEG_INFINITY, f64::max);
     if ranges.is_empty() {
         return Ok(Judged {
             scalar: scalar(if number.is_float() { 255.0 } else { 1.0 }),
             ..Judged::default()
         });
     }
-    let what = format!("{name} holds {number:?} from {} to {}", short(low), short(high));
-    let fitting = |scale: f64| ranges.iter().filter(|(_, r)| r.fits(scale)).count();
+    let (low, high) = span(ranges.iter().map(|(_, r)| r));
+    let what =
+        |(low, high): (f64, f64)| format!("{name} holds {number:?} from {} to {}", short(low), short(high));
+    let fitting = |scale: f64| ranges.iter().map(|(_, r)| r).filter(move |r| r.fits(scale));
+    let count = |scale: f64| fitting(scale).count();
+    // What is said is the range of the records that are used.
+    let levels = span(fitting(1.0));
     let (all, half) = (ranges.len(), ranges.len().div_ceil(2));
     let mut notes = Vec::new();
     let scale = if number.is_float() {
-        let whole = fine.clone().all(|(_, r)| r.whole);
-        if fitting(255.0) == all || (fitting(255.0) >= half && !(high <= 255.5 && fitting(1.0) == all)) {
+        let whole = fitting(1.0).all(|r| r.whole);
+        if count(255.0) == all || (count(255.0) >= half && nearly_all(&ranges, 255.0)) {
             255.0
-        } else if fitting(1.0) >= half && (whole || high > 16.0) {
-            notes.push(format!("{what}, which are taken as gray levels 0 to 255"));
+        } else if count(1.0) >= half && (whole || levels.1 > 16.0) {
+            notes.push(format!("{}, which are taken as gray levels 0 to 255", what(levels)));
             1.0
-        } else if fitting(1.0) == all && fitting(255.0) > 0 && high > 16.0 {
-            1.0
+        } else if count(255.0) >= half {
+            255.0
         } else {
-            return Err(format!("{what}: {}", advice(low, high)));
+            return Err(format!("{}: {}", what((low, high)), advice(low, high)));
         }
-    } else if fitting(1.0) == all || (fitting(1.0) >= half && number != Number::U16) {
-        if high <= 1.0 && high > 0.0 {
+    } else if count(1.0) == all || (count(1.0) >= half && (number != Number::U16 || nearly_all(&ranges, 1.0)))
+    {
+        if levels.1 <= 1.0 && levels.1 > 0.0 {
             notes.push(format!(
-                "{what}: of 255 gray levels that is black; if they are booleans, save them as bool, or times 255"
+                "{}: of 255 gray levels that is black; if they are booleans, save them as bool, or times 255",
+                what(levels)
             ));
         } else if number != Number::U8 {
-            notes.push(format!("{what}, which are taken as gray levels 0 to 255"));
+            notes.push(format!("{}, which are taken as gray levels 0 to 255", what(levels)));
         }
         1.0
     } else if number == Number::U16 {
-        notes.push(format!("{what}, which are taken as gray levels 0 to 65535"));
+        notes.push(format!("{}, which are taken as gray levels 0 to 65535", what((low, high))));
         1.0 / 257.0
     } else {
-        return Err(format!("{what}: {}", advice(low, high)));
+        return Err(format!("{}: {}", what((low, high)), advice(low, high)));
     };
     let wrong = ranges
         .iter()
@@ -129,6 +133,22 @@ pub(super) fn judge(
         })
         .collect();
     Ok(Judged { scalar: scalar(scale), wrong, notes })
+}
+
+/// The smallest and the largest number of the records that are finite.
+fn span<'a>(ranges: impl Iterator<Item = &'a Range>) -> (f64, f64) {
+    ranges
+        .filter(|r| r.finite)
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), r| (low.min(r.low), high.max(r.high)))
+}
+
+/// Whether at least nine of ten records fit a scale, or all but one of four or more. Records of nothing but zeros fit
+/// every scale and tell nothing.
+fn nearly_all(ranges: &[(usize, Range)], scale: f64) -> bool {
+    let telling = || ranges.iter().map(|(_, r)| r).filter(|r| r.low != 0.0 || r.high != 0.0);
+    let (all, fit) = (telling().count(), telling().filter(|r| r.fits(scale)).count());
+    let others = all - fit;
+    others * 10 <= all || (others == 1 && all >= 4)
 }
 
 /// What to do with a range that means nothing here.

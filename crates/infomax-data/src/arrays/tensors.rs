@@ -188,7 +188,8 @@ pub(crate) fn open_arrays(
         .chain(unread)
         .collect();
     if let (Some((_, first, unlabeled)), false) = (parts.first_mut(), unused.is_empty()) {
-        let hint = if *unlabeled { "; labels are arrays called label, target, class or y" } else { "" };
+        let hint =
+            if *unlabeled { "; labels are arrays called label (labels), target, class or y" } else { "" };
         first.note(format!("arrays that are not used: {}{hint}", unused.join(", ")));
     }
     Ok(parts.into_iter().map(|(part, data, _)| (part, data)).collect())

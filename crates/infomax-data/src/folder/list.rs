@@ -140,7 +140,11 @@ fn rows(path: &Path, text: &str) -> Result<Vec<(u64, Row)>> {
     let Some(delimiter) = delimiter else {
         for (i, line) in text.lines().enumerate() {
             if !line.trim().is_empty() && !line.starts_with('#') {
-                rows.push((i as u64 + 1, spaced(line.trim())));
+                let row = match rows.is_empty() {
+                    true => spaced_header(line).unwrap_or_else(|| spaced(line.trim())),
+                    false => spaced(line.trim()),
+                };
+                rows.push((i as u64 + 1, row));
             }
         }
         return Ok(rows);
@@ -177,6 +181,14 @@ fn spaced(line: &str) -> Row {
         Some((file, label)) if label.parse::<i64>().is_ok() => vec![file.trim().to_owned(), label.to_owned()],
         _ => vec![line.to_owned()],
     }
+}
+
+/// A first line `image label`, without a delimiter: two words, both of which name columns.
+fn spaced_header(line: &str) -> Option<Row> {
+    let row: Row = line.split_whitespace().map(str::to_owned).collect();
+    let known = |field: &str, names: &[&str]| names.contains(&field.to_lowercase().as_str());
+    let is_header = matches!(&row[..], [path, label] if known(path, &PATHS) && known(label, &LABELS));
+    is_header.then_some(row)
 }
 
 const PATHS: [&str; 17] = [

@@ -118,6 +118,14 @@ pub(super) fn columns(metadata: &ParquetMetaData, options: &OpenOptions) -> Resu
             if label.is_none() { "; no column is called `label` (data.label names another one)" } else { "" };
         notes.push(format!("columns that are not used: {}{hint}", others.join(", ")));
     }
+    let split =
+        others.iter().find(|name| ["split", "subset", "partition"].contains(&name.to_lowercase().as_str()));
+    if let Some(name) = split {
+        notes.push(format!(
+            "the column `{name}` is not used: the rows of all its values are in one part; write a file for each part \
+             (train.parquet, test.parquet)"
+        ));
+    }
     let label = label.map(|column| Leaf { column, name: root(all[column]) });
     Ok(Columns { image, label, notes })
 }
@@ -146,6 +154,28 @@ pub(super) fn values(
     let count = usize::try_from(rows.metadata().num_rows()).unwrap_or(0);
     let meta = rows.metadata().column(leaf.column).column_descr_ptr();
     let (most, repeated) = (meta.max_def_level(), meta.max_rep_level() > 0);
+    let logical = meta.logical_type_ref();
+    if matches!(logical, Some(LogicalType::Timestamp(_) | LogicalType::Time(_) | LogicalType::Date))
+        || matches!(
+            meta.converted_type(),
+            ConvertedType::DATE
+                | ConvertedType::TIME_MILLIS
+                | ConvertedType::TIME_MICROS
+                | ConvertedType::TIMESTAMP_MILLIS
+                | ConvertedType::TIMESTAMP_MICROS
+                | ConvertedType::INTERVAL
+        )
+    {
+        return Ok(Err(Unread::NoLabels("it holds times".into())));
+    }
+    let decimal =
+        matches!(logical, Some(LogicalType::Decimal(_))) || meta.converted_type() == ConvertedType::DECIMAL;
+    // The number of digits behind the point, of a decimal.
+    let scale = decimal.then(|| match logical {
+        Some(LogicalType::Decimal(kind)) => kind.scale,
+        _ => meta.type_scale(),
+    });
+    let half = matches!(logical, Some(LogicalType::Float16));
     let unsigned = matches!(meta.logical_type_ref(), Some(LogicalType::Integer(kind)) if !kind.is_signed)
         || matches!(
             meta.converted_type(),
@@ -153,7 +183,7 @@ pub(super) fn values(
         );
     let (mut levels, mut repeats) = (Vec::new(), Vec::new());
     macro_rules! all {
-        ($column:expr, $value:expr) => {{
+        ($column:expr) => {{
             let mut values = Vec::new();
             loop {
                 let repeats = if repeated { Some(&mut repeats) } else { None };
@@ -164,25 +194,46 @@ pub(super) fn values(
                     break;
                 }
             }
-            values.into_iter().map($value).collect::<Vec<Value>>()
+            values
         }};
+        ($column:expr, $value:expr) => {
+            all!($column).into_iter().map($value).collect::<Vec<Value>>()
+        };
     }
-    let text = |bytes: parquet::data_type::ByteArray| Value::of_text(&String::from_utf8_lossy(bytes.data()));
+    // Bytes are those of a decimal, of a half float, or of a text.
+    let of_bytes = |bytes: parquet::data_type::ByteArray| match (scale, bytes.data()) {
+        (Some(scale), data) => decimal_value(unscaled(data), scale),
+        (None, &[low, high]) if half => Value::of_float(half::f16::from_le_bytes([low, high]).into()),
+        (None, data) => Value::of_text(&String::from_utf8_lossy(data)),
+    };
+    let of_whole = |v: i64| match scale {
+        Some(scale) => decimal_value(Some(v.into()), scale),
+        None => Value::of_number(v),
+    };
     let values = match rows.get_column_reader(leaf.column).map_err(words)? {
         ColumnReader::BoolColumnReader(mut column) => all!(column, |v: bool| Value::Number(i64::from(v))),
         ColumnReader::Int32ColumnReader(mut column) => all!(column, |v: i32| match unsigned {
             true => Value::of_number(i64::from(v as u32)),
-            false => Value::of_number(v.into()),
+            false => of_whole(v.into()),
         }),
         ColumnReader::Int64ColumnReader(mut column) => all!(column, |v: i64| match unsigned {
             true => Value::of_number(i64::try_from(v as u64).unwrap_or(i64::MAX)),
-            false => Value::of_number(v),
+            false => of_whole(v),
         }),
         ColumnReader::FloatColumnReader(mut column) => all!(column, |v: f32| Value::of_float(v.into())),
         ColumnReader::DoubleColumnReader(mut column) => all!(column, Value::of_float),
-        ColumnReader::ByteArrayColumnReader(mut column) => all!(column, text),
+        ColumnReader::ByteArrayColumnReader(mut column) => all!(column, of_bytes),
         ColumnReader::FixedLenByteArrayColumnReader(mut column) => {
-            all!(column, |v: parquet::data_type::FixedLenByteArray| text(v.into()))
+            let values: Vec<parquet::data_type::FixedLenByteArray> = all!(column);
+            // Without a type, bytes of a fixed length may be anything: only those that are plain text are names.
+            let binary = |v: &parquet::data_type::FixedLenByteArray| {
+                std::str::from_utf8(v.data()).map_or(true, |text| text.chars().any(char::is_control))
+            };
+            if !half && scale.is_none() && values.iter().any(binary) {
+                let reason = "it holds bytes of a fixed length that are no text; write numbers or texts";
+                return Ok(Err(Unread::NoLabels(reason.into())));
+            }
+            values.into_iter().map(|v| of_bytes(v.into())).collect()
         }
         ColumnReader::Int96ColumnReader(_) => {
             return Ok(Err(Unread::NoLabels("it holds times".into())));
@@ -193,6 +244,26 @@ pub(super) fn values(
         return Ok(plain(values.into_iter().map(|v| v.unwrap_or(Value::Missing)).collect()));
     }
     Ok(lists(values, &levels, &repeats, most))
+}
+
+/// A number of big-endian bytes in two's complement, if it has at most 128 bits.
+fn unscaled(bytes: &[u8]) -> Option<i128> {
+    let negative = bytes.first().is_some_and(|b| b & 0x80 != 0);
+    let start = if negative { -1i128 } else { 0 };
+    (1..=16).contains(&bytes.len()).then(|| bytes.iter().fold(start, |v, b| v << 8 | i128::from(*b)))
+}
+
+/// A decimal number: `unscaled / 10^scale`, if that is whole.
+fn decimal_value(unscaled: Option<i128>, scale: i32) -> Value {
+    let power = u32::try_from(scale).ok().and_then(|scale| 10i128.checked_pow(scale));
+    let (Some(unscaled), Some(power)) = (unscaled, power) else {
+        return Value::Wrong("the label is a decimal of more than 38 digits".into());
+    };
+    match i64::try_from(unscaled / power) {
+        Ok(whole) if unscaled % power == 0 => Value::of_number(whole),
+        Ok(_) => Value::Wrong(format!("the label {unscaled}e-{scale} is no whole number")),
+        Err(_) => Value::Wrong(format!("the label {} is too large", unscaled / power)),
+    }
 }
 
 /// One value a row. Numbers of which most are not whole are those of a regression.

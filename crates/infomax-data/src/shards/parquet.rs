@@ -47,15 +47,23 @@ impl ParquetShards {
         let mut store = Groups::default();
         let (mut names, mut skipped, mut notes) = (Vec::new(), Vec::new(), Vec::new());
         let mut values: Vec<Value> = Vec::new();
+        let mut refused = Vec::new();
         for path in files {
             match store.add(path, options, &mut values, &mut skipped, &mut notes) {
                 Ok(found) if names.is_empty() => names = found,
                 Ok(_) => {}
                 // A shard that was cut has no index, which stands at its end.
-                Err(Error::Decode { path, reason }) => skipped.push(Skipped { path, reason }),
+                Err(Error::Decode { path, reason }) => refused.push(Skipped { path, reason }),
                 Err(other) => return Err(other),
             }
         }
+        // What is wrong with all files, such as a column that is asked for and not there, is said of the first one.
+        if refused.len() == files.len()
+            && let Some(Skipped { path, reason }) = refused.first().cloned()
+        {
+            return Err(Error::Decode { path, reason });
+        }
+        skipped.extend(refused);
         let labeled = values.iter().any(|value| *value != Value::Missing);
         let numbered = number(&values, if labeled { &names } else { &[] });
         let mut keep = Vec::with_capacity(values.len());

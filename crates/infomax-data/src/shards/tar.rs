@@ -66,9 +66,15 @@ impl TarShards {
     fn read(files: &[PathBuf], options: &OpenOptions) -> Result<Index> {
         let mut index =
             Index { image: options.image.clone(), label: options.label.clone(), ..Index::default() };
+        if let Some((field, key)) = options.label.as_deref().and_then(|label| label.split_once('.'))
+            && field.eq_ignore_ascii_case("json")
+        {
+            (index.label, index.json_key) = (Some(field.to_owned()), Some(key.to_owned()));
+        }
         for path in files {
             index.read(path)?;
         }
+        index.asked(files)?;
         Ok(index)
     }
 }
@@ -139,9 +145,15 @@ struct Index {
     passed: Passed,
     notes: Vec<String>,
     members: usize,
+    /// The fields of the images and of the other members, that is, what stands behind the key.
+    image_fields: BTreeSet<String>,
+    other_fields: BTreeSet<String>,
     /// The field of the image and of the label that are asked for.
     image: Option<String>,
     label: Option<String>,
+    /// The name inside of a JSON object that is asked for, as `json.NAME`.
+    json_key: Option<String>,
+    labels_seen: bool,
 }
 
 /// A shard while it is read.
@@ -156,6 +168,52 @@ struct Shard {
 }
 
 impl Index {
+    /// Refuses fields that are asked for and not there.
+    fn asked(&self, files: &[PathBuf]) -> Result<()> {
+        let refuse = |what: &str, name: &str, there: Vec<&str>| {
+            let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
+            let reason = format!("no member has the field `{name}` for the {what}; there are: {there}");
+            Error::Decode { path: files.first().cloned().unwrap_or_default(), reason }
+        };
+        let fields = |of: &BTreeSet<String>| of.iter().take(12).cloned().collect::<Vec<_>>();
+        let (images, others) = (fields(&self.image_fields), fields(&self.other_fields));
+        match (&self.image, &self.label) {
+            (Some(name), _) if self.entries.is_empty() && !images.is_empty() => {
+                Err(refuse("images", name, images.iter().map(String::as_str).collect()))
+            }
+            (_, Some(name)) if !self.labels_seen && !self.entries.is_empty() => {
+                Err(refuse("labels", name, others.iter().chain(&images).map(String::as_str).collect()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Remembers the field of a member that is no image, of a few different ones.
+    fn other_field(&mut self, name: &str) {
+        let stem = stem_of(name).0;
+        let stem = without_fields(stem.strip_suffix(".cls").unwrap_or(stem));
+        let field = name[stem.len()..].trim_start_matches('.').to_lowercase();
+        if !field.is_empty() && self.other_fields.len() < 64 {
+            self.other_fields.insert(field);
+        }
+    }
+
+    /// What is said of members that may hold labels, where no label was found.
+    fn hint(&self) -> Option<String> {
+        let like = |field: &&String| {
+            ["cls", "label", "class", "target", "json"]
+                .iter()
+                .any(|word| field.split(['.', '_', '-']).any(|part| part.starts_with(word)))
+        };
+        let like: Vec<&str> = self.other_fields.iter().filter(like).map(String::as_str).collect();
+        let first = like.first()?;
+        Some(format!(
+            "no member ends with .cls, so that nothing but folders tells classes; labels may be in {}: \
+             data.label = \"{first}\" reads them",
+            like.iter().map(|field| format!(".{field}")).collect::<Vec<_>>().join(", ")
+        ))
+    }
+
     fn read(&mut self, path: &Path) -> Result<()> {
         let io = |source: std::io::Error| Error::Io { path: path.to_path_buf(), source };
         let mut place = Place::open(path)?;
@@ -242,22 +300,29 @@ impl Index {
             };
             shard.keys.add(stem, is_label);
             if is_label {
+                self.labels_seen = true;
                 let mut text = Vec::new();
+                let json = extension == "json";
+                let most = if json { MAX_JSON } else { MAX_TEXT };
                 let read = match kind.is_file() || kind.is_contiguous() {
-                    true => entry.by_ref().take(MAX_TEXT + 1).read_to_end(&mut text).map(drop),
-                    false => take(file, offset, size.min(MAX_TEXT + 1)).map(|bytes| text = bytes),
+                    true => entry.by_ref().take(most + 1).read_to_end(&mut text).map(drop),
+                    false => take(file, offset, size.min(most + 1)).map(|bytes| text = bytes),
                 };
                 let value = match (read, std::str::from_utf8(&text)) {
-                    (Ok(()), Ok(text)) if text.len() as u64 <= MAX_TEXT => {
+                    (Ok(()), Ok(text)) if json && text.len() as u64 <= most => {
+                        json_value(text.trim_start_matches('\u{feff}'), self.json_key.as_deref())
+                    }
+                    (Ok(()), Ok(text)) if text.len() as u64 <= most => {
                         Value::of_text(text.trim_start_matches('\u{feff}'))
                     }
-                    _ => Value::Wrong(format!("the label is not a text of at most {MAX_TEXT} bytes")),
+                    _ => Value::Wrong(format!("the label is not a text of at most {most} bytes")),
                 };
                 shard.labels.push((name, value));
             } else if is_image_extension(&extension) {
                 let len = u32::try_from(size).unwrap_or(u32::MAX);
                 shard.images.push(Member { offset, len, shard: 0, label: NONE, name: name.into() });
             } else {
+                self.other_field(&name);
                 self.passed.file(&name);
             }
         }
@@ -289,6 +354,9 @@ impl Index {
             let name = image.name.clone();
             let key = keys.of(stem_of(&name).0);
             let field = name[key.len()..].trim_start_matches('.');
+            if self.image_fields.len() < 64 {
+                self.image_fields.insert(field.to_lowercase());
+            }
             if let Some(wanted) = &self.image
                 && !field.eq_ignore_ascii_case(wanted)
             {
@@ -385,6 +453,9 @@ impl Index {
             self.notes.extend(warn_of_parts(&classes));
         }
         self.notes.extend(self.passed.note("members"));
+        if !any_class && self.label.is_none() {
+            self.notes.extend(self.hint());
+        }
         let shards = Arc::new(std::mem::take(&mut self.shards));
         let mut rest = Found {
             skipped: std::mem::take(&mut self.skipped),
@@ -426,6 +497,43 @@ impl Index {
 
 /// The longest label that is read.
 const MAX_TEXT: u64 = 256;
+/// The longest JSON that is read for a label.
+const MAX_JSON: u64 = 1 << 20;
+
+/// The label that a JSON holds: itself, or in an object the value of a name, by default one that means labels.
+fn json_value(text: &str, key: Option<&str>) -> Value {
+    const NAMES: [&str; 9] =
+        ["label", "cls", "class", "target", "class_id", "label_id", "category", "category_id", "y"];
+    let json: serde_json::Value = match serde_json::from_str(text) {
+        Ok(json) => json,
+        Err(e) => return Value::Wrong(format!("the label is damaged JSON: {e}")),
+    };
+    let found = match (&json, key) {
+        (serde_json::Value::Object(all), Some(key)) => all.get(key),
+        (serde_json::Value::Object(all), None) => NAMES.iter().find_map(|name| all.get(*name)),
+        (_, Some(_)) => None,
+        (other, None) => Some(other),
+    };
+    let Some(found) = found else {
+        let all = json.as_object().map_or_else(Vec::new, |all| all.keys().take(12).cloned().collect());
+        return Value::Wrong(format!(
+            "its JSON has no `{}`; there are: {} (data.label = \"json.NAME\" names one)",
+            key.unwrap_or("label"),
+            all.join(", ")
+        ));
+    };
+    match found {
+        serde_json::Value::Null => Value::Missing,
+        serde_json::Value::Bool(v) => Value::Number(i64::from(*v)),
+        serde_json::Value::String(text) => Value::of_text(text),
+        serde_json::Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(whole), _) => Value::of_number(whole),
+            (None, Some(float)) => Value::of_float(float),
+            (None, None) => Value::Wrong(format!("the label {number} is no whole number")),
+        },
+        _ => Value::Wrong("the label in its JSON is neither a number nor a text".into()),
+    }
+}
 
 /// A name without the field that is asked for, or without its extension.
 fn field_stem<'a>(name: &'a str, field: Option<&str>) -> &'a str {
