@@ -48,8 +48,9 @@ impl Range {
 
 /// Finds the scale that makes bytes of the pixels of an array.
 ///
-/// Booleans are 0 and 255. A few records do not decide: where nine of ten fit the smaller range, it is meant. Integers are gray levels 0 to 255, `u16` above that 0 to 65,535. Numbers of floating point
-/// are 0 to 1, or, where they go beyond 16, 0 to 255. Single records that do not fit are listed; where most do not,
+/// Booleans are 0 and 255. Integers are gray levels 0 to 255, `u16` above that 0 to 65,535. Numbers of floating point
+/// are 0 to 1, or, where they go beyond 16, 0 to 255. A few records do not decide: where nine of ten fit the smaller
+/// range, it is meant. Single records that do not fit are listed; where most do not,
 /// the array is refused with the range that was found.
 pub(super) fn judge(
     segment: &Segment,
