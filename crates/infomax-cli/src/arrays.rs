@@ -48,11 +48,18 @@ pub(crate) fn tensor(file: &str) -> Result<Tensor> {
             path.display()
         ),
     };
-    if !tensor.dtype().is_float() {
-        bail!("{file}: its elements are {:?}; floating-point numbers are needed", tensor.dtype());
+    // Maps of one pixel, (samples, dim, 1, 1), are what an average pooling leaves of a batch.
+    let mut dims = tensor.dims().to_vec();
+    if dims.len() > 3 {
+        while dims.len() > 2 && dims.last() == Some(&1) {
+            dims.pop();
+        }
     }
+    let tensor = tensor.reshape(dims)?;
     Ok(match tensor.dtype() {
         DType::F64 => tensor,
+        // Whole numbers: wide, so that none changes.
+        DType::I64 | DType::U32 => tensor.to_dtype(DType::F64)?,
         _ => tensor.to_dtype(DType::F32)?,
     })
 }
@@ -63,7 +70,8 @@ pub(crate) fn views(files: &[String], dtype: Option<DType>) -> Result<Vec<Tensor
     for file in files {
         let read = tensor(file)?;
         if read.elem_count() == 0 {
-            bail!("{file} has shape {:?}: there is no sample in it", read.dims());
+            let what = if read.dims().first() == Some(&0) { "sample" } else { "column" };
+            bail!("{file} has shape {:?}: there is no {what} in it", read.dims());
         }
         match read.rank() {
             2 => views.push((file.clone(), read)),

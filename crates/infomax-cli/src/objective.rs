@@ -132,6 +132,10 @@ fn evaluate(name: &str, args: &ObjectiveArgs) -> Result<Status> {
     let report = objective.evaluate(&z, &ctx).map_err(|e| hint(e, args))?;
 
     let number = |t: &Tensor| -> Result<f64> { Ok(t.to_dtype(DType::F64)?.to_scalar::<f64>()?) };
+    if !number(&report.total)?.is_finite() {
+        let wider = if args.f64 { "" } else { "; --f64 computes with a wider range" };
+        crate::say!("warning: the total is not finite{wider}");
+    }
     let mut gradients = Vec::new();
     if let Some(dir) = &args.grad {
         let grads = report.total.backward()?;

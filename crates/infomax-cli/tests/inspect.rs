@@ -159,6 +159,25 @@ fn labels_of_every_kind_of_file_are_read() {
 }
 
 #[test]
+fn whole_numbers_and_maps_of_one_pixel_are_embeddings_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let z = normal(dir.path(), "z.npy", 8, 50, 4);
+    let whole = (z * 100.0).unwrap().round().unwrap().to_dtype(DType::I64).unwrap();
+    whole.write_npy(dir.path().join("whole.npy")).unwrap();
+    let wide = whole.to_dtype(DType::F64).unwrap();
+    wide.write_npy(dir.path().join("wide.npy")).unwrap();
+    wide.reshape((50, 4, 1, 1)).unwrap().write_npy(dir.path().join("maps.npy")).unwrap();
+    let report = |file: &str| {
+        let output = infomax(dir.path(), &["inspect", file, "--quiet", "--json"]);
+        ok(&output);
+        serde_json::from_str::<Value>(&stdout(&output)).unwrap()["report"].clone()
+    };
+    let expected = report("wide.npy");
+    assert_eq!(expected["d"], 4);
+    assert_eq!((report("whole.npy"), report("maps.npy")), (expected.clone(), expected));
+}
+
+#[test]
 fn equal_rows_have_no_entropy_and_files_are_not_kinds() {
     let dir = tempfile::tempdir().unwrap();
     Tensor::ones((9, 3), DType::F64, &Device::Cpu).unwrap().write_npy(dir.path().join("same.npy")).unwrap();

@@ -340,16 +340,22 @@ fn whole(bytes: &[u8]) -> Result<(NpyHeader, Vec<u8>), String> {
 
 fn parse(bytes: &[u8]) -> Result<Tensor, String> {
     let (header, data) = whole(bytes)?;
+    let dims: Vec<usize> = header.shape.iter().map(|d| *d as usize).collect();
     let dtype = match header.number {
         Number::F16 => DType::F16,
         Number::F32 => DType::F32,
         Number::F64 => DType::F64,
-        other => {
-            let need = "f4 (float32) or f8 (float64) are needed: z.astype(\"float32\")";
+        other if other.is_text() => {
+            let need = "numbers are needed: z.astype(\"float32\")";
             return Err(format!("its elements are `{other:?}`; {need}"));
         }
+        other => {
+            // Whole numbers and booleans: wide, so that up to 2^53 none changes.
+            let size = other.size() as usize;
+            let values: Vec<f64> = data.chunks_exact(size.max(1)).map(|b| other.float(b)).collect();
+            return Tensor::from_vec(values, dims, &Device::Cpu).map_err(|e| e.to_string());
+        }
     };
-    let dims: Vec<usize> = header.shape.iter().map(|d| *d as usize).collect();
     let tensor = Tensor::from_raw_buffer(&data, dtype, &dims, &Device::Cpu).map_err(|e| e.to_string())?;
     let wide = if dtype == DType::F16 { DType::F32 } else { dtype };
     tensor.to_dtype(wide).map_err(|e| e.to_string())

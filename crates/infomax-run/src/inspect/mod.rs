@@ -121,6 +121,11 @@ pub fn inspect(input: &InspectInput, cfg: &InspectConfig) -> Result<Inspection> 
     let (n, d) = input.z.dims2().map_err(|_| {
         Error::Config(format!("embeddings are a matrix (samples, features), not {:?}", input.z.dims()))
     })?;
+    if n < 2 || d == 0 {
+        return Err(Error::Config(format!(
+            "embeddings of {n} rows and {d} columns: at least 2 rows and a column are needed"
+        )));
+    }
     for (what, rows) in [
         ("views", input.views.as_ref().map(|views| views.dims().first().copied().unwrap_or(0))),
         ("labels", input.labels.as_ref().map(Vec::len)),
