@@ -54,25 +54,21 @@ pub(crate) fn run(args: &EmbedArgs) -> Result<Status> {
 
 fn write(embedded: &Embedded, format: &str, path: &Path, folder: &Path) -> Result<()> {
     let z = embedded.values.to_dtype(DType::F32)?.contiguous()?;
+    if format == "npy" {
+        return Ok(infomax_data::npy::write(path, &z)?);
+    }
     let temporary = beside(folder, format)?;
+    let index: Vec<i64> = embedded.rows.iter().map(|row| row.index as i64).collect();
+    let label: Vec<i64> = embedded.rows.iter().map(|row| row.label.map_or(-1, i64::from)).collect();
+    let n = index.len();
+    let column = |values: Vec<i64>| Tensor::from_vec(values, n, &Device::Cpu);
+    let (index, label) = (column(index)?, column(label)?);
     match format {
-        "npy" => z.write_npy(temporary.path())?,
-        _ => {
-            let index: Vec<i64> = embedded.rows.iter().map(|row| row.index as i64).collect();
-            let label: Vec<i64> = embedded.rows.iter().map(|row| row.label.map_or(-1, i64::from)).collect();
-            let n = index.len();
-            let column = |values: Vec<i64>| Tensor::from_vec(values, n, &Device::Cpu);
-            let (index, label) = (column(index)?, column(label)?);
-            match format {
-                "npz" => {
-                    Tensor::write_npz(&[("z", &z), ("index", &index), ("label", &label)], temporary.path())?
-                }
-                _ => candle_core::safetensors::save(
-                    &HashMap::from([("z", z), ("index", index), ("label", label)]),
-                    temporary.path(),
-                )?,
-            }
-        }
+        "npz" => Tensor::write_npz(&[("z", &z), ("index", &index), ("label", &label)], temporary.path())?,
+        _ => candle_core::safetensors::save(
+            &HashMap::from([("z", z), ("index", index), ("label", label)]),
+            temporary.path(),
+        )?,
     }
     persist(temporary, path)
 }

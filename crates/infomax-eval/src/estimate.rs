@@ -285,7 +285,7 @@ impl Resampling {
 }
 
 /// `m` of the numbers below `n`, ascending, all subsets alike.
-pub(crate) fn choose(key: Key, n: usize, m: usize) -> Vec<usize> {
+pub fn choose(key: Key, n: usize, m: usize) -> Vec<usize> {
     let mut rng = key.rng();
     let mut all: Vec<usize> = (0..n).collect();
     for i in 0..m {

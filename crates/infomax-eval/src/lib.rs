@@ -41,7 +41,7 @@ pub mod spectrum;
 
 pub use bank::FeatureBank;
 pub use error::{Error, Result};
-pub use estimate::{Bracket, Doubt, Estimate, Interval, Resampling};
+pub use estimate::{Bracket, Doubt, Estimate, Interval, Resampling, choose};
 pub use geometry::uniformity;
 pub use probe::{KnnConfig, KnnReport, LinearProbeConfig, ProbeReport, knn, linear_probe};
 pub use spectrum::{Spectrum, spectrum};

@@ -76,10 +76,11 @@ pub(crate) fn identity(config: &RunConfig, images: &Images, feature_dim: usize) 
         ("the training images".to_owned(), samples),
         ("train.batch".to_owned(), config.train.batch.to_string()),
     ]);
-    let mut settings = BTreeMap::new();
     let table = toml::Table::try_from(config)
         .map_err(|e| crate::Error::Config(format!("this configuration is no TOML: {e}")))?;
-    flatten(&table, "", &mut settings);
+    let leaves = crate::config::leaves(&table).into_iter();
+    let mut settings: BTreeMap<String, String> =
+        leaves.map(|(path, value)| (path, value.to_string())).collect();
     settings
         .retain(|key, _| !IRRELEVANT.iter().any(|start| key.starts_with(start)) && !fixed.contains_key(key));
     let card = serde_json::to_string(&ModelCard::new(config, images, feature_dim)?)
@@ -112,16 +113,4 @@ fn fingerprint(data: &dyn Dataset) -> u32 {
         }
     }
     hash.finalize()
-}
-
-fn flatten(table: &toml::Table, prefix: &str, out: &mut BTreeMap<String, String>) {
-    for (key, value) in table {
-        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-        match value {
-            toml::Value::Table(inner) => flatten(inner, &path, out),
-            value => {
-                out.insert(path, value.to_string());
-            }
-        }
-    }
 }

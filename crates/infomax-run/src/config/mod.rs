@@ -14,6 +14,7 @@ pub use sections::{
     AugmentConfig, DataConfig, EvalConfig, OptimSection, RunConfig, ShapesSection, Source, TrainSection,
 };
 pub use show::show;
+pub(crate) use values::leaves;
 
 use crate::{Error, Result};
 use infomax_losses::ObjectiveConfig;

@@ -22,7 +22,9 @@ pub fn reference() -> String {
     let _ = writeln!(out, "### Defaults for folders\n\n{FOLDERS}\n\n| key | default |\n|---|---|");
     let changed =
         super::difference(&defaults, Table::try_from(RunConfig::default().for_folder()).unwrap_or_default());
-    changed_rows(&mut out, "", &changed);
+    for (path, value) in super::leaves(&changed) {
+        let _ = writeln!(out, "| `{path}` | `{value}` |");
+    }
     out.trim_end().to_owned() + "\n"
 }
 
@@ -30,18 +32,6 @@ pub fn reference() -> String {
 const FOLDERS: &str = "With `--data`, `data.path` or `data.source = \"folder\"` these defaults differ. \
     `augment.preset` and `augment.size` are unset then: they follow from the images, `vicreg-cifar` at 32 pixels where the \
     shorter side has at most 48 pixels, else `vicreg-imagenet` at 64 pixels.";
-
-fn changed_rows(out: &mut String, prefix: &str, table: &Table) {
-    for (key, value) in table {
-        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-        match value {
-            toml::Value::Table(inner) => changed_rows(out, &path, inner),
-            value => {
-                let _ = writeln!(out, "| `{path}` | `{value}` |");
-            }
-        }
-    }
-}
 
 fn rows(out: &mut String, path: &str, node: &Node<'_>, defaults: &Table) {
     let chosen = |choice: &super::schema::Choice<'_>| {

@@ -78,6 +78,20 @@ pub(super) fn plain(message: &str) -> String {
     text
 }
 
+/// The dotted paths of all values that are no tables, with the values.
+pub(crate) fn leaves(table: &Table) -> Vec<(String, &Value)> {
+    let mut found = Vec::new();
+    for (key, value) in table {
+        match value {
+            Value::Table(inner) => {
+                found.extend(leaves(inner).into_iter().map(|(path, value)| (format!("{key}.{path}"), value)));
+            }
+            value => found.push((key.clone(), value)),
+        }
+    }
+    found
+}
+
 /// The dotted paths of all values, those inside of a table before the table itself.
 fn collect(table: &Table, prefix: &str, leaves: &mut Vec<String>) {
     for (key, value) in table {

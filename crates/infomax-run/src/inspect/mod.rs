@@ -17,7 +17,6 @@ use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use infomax_core::Key;
 use infomax_eval::Resampling;
-use rand::RngExt as _;
 use serde::Serialize;
 
 /// Embeddings, and what is known of them.
@@ -189,15 +188,5 @@ fn select(tensor: &Tensor, rows: &[usize]) -> Result<Tensor> {
 
 /// At most `most` of the numbers below `n`, ascending, drawn by the seed.
 fn subset(n: usize, most: usize, seed: u64) -> Vec<usize> {
-    if n <= most {
-        return (0..n).collect();
-    }
-    let mut rng = Key::new(seed).fold_named("inspect").rng();
-    let mut all: Vec<usize> = (0..n).collect();
-    for i in 0..most {
-        all.swap(i, rng.random_range(i..n));
-    }
-    all.truncate(most);
-    all.sort_unstable();
-    all
+    infomax_eval::choose(Key::new(seed).fold_named("inspect"), n, n.min(most))
 }
