@@ -6,7 +6,7 @@
 //! | [`Views`], [`Embeddings`] | the embeddings of one batch, `V` views of shape `(B, D)` each |
 //! | [`Term`], [`Objective`], [`Report`] | a loss as a sum of named, weighted parts |
 //! | [`Params`] | named parameters and buffers in a fixed order |
-//! | [`Encoder`], [`Learner`], [`Pass`] | what a model offers to training and to evaluation |
+//! | [`Encoder`], [`Mapped`], [`Learner`], [`Pass`] | what a model offers to training and to evaluation |
 //! | [`View`], [`Batch`], [`BatchSource`] | what a data set offers to training |
 //! | [`Collective`], [`replicas`] | sums and gathers over the processes of a data-parallel run |
 //!
@@ -28,7 +28,7 @@ pub use {candle_core, rand, rand_chacha};
 pub use collective::{Collective, Local, Replica, replicas};
 pub use error::{Error, Result};
 pub use key::Key;
-pub use model::{Encoder, Learner};
+pub use model::{Encoder, Learner, Mapped};
 pub use objective::{Bound, Context, InformationAccount, Objective, Part, Report, Role, Term, TermState};
 pub use params::{Init, Param, ParamBuilder, ParamKind, Params};
 pub use pass::{Mode, Pass};

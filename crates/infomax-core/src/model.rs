@@ -11,8 +11,40 @@ pub trait Encoder: std::fmt::Debug + Send + Sync {
     /// Inputs of a shape that the encoder does not take.
     fn forward(&self, xs: &Tensor, pass: &Pass<'_>) -> Result<Tensor>;
 
+    /// Features as [`Encoder::forward`] gives them, with the map that they are pooled from; `None` where the encoder
+    /// has no such map.
+    ///
+    /// # Errors
+    /// As [`Encoder::forward`].
+    fn forward_mapped(&self, _xs: &Tensor, _pass: &Pass<'_>) -> Result<Option<Mapped>> {
+        Ok(None)
+    }
+
     /// The width of the features.
     fn feature_dim(&self) -> usize;
+}
+
+/// Features with the map that they are pooled from.
+#[derive(Clone, Debug)]
+pub struct Mapped {
+    /// The features `(B, D)`.
+    pub features: Tensor,
+    /// The map `(B, rows * columns, D)`, row by row from the upper left corner.
+    pub map: Tensor,
+    /// Its rows and columns.
+    pub grid: (usize, usize),
+}
+
+impl Mapped {
+    /// Features with a map of images `(B, D, rows, columns)`.
+    ///
+    /// # Errors
+    /// A map of another rank.
+    pub fn of_images(features: Tensor, map: &Tensor) -> Result<Self> {
+        let (_, _, rows, columns) = map.dims4()?;
+        let map = map.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
+        Ok(Self { features, map, grid: (rows, columns) })
+    }
 }
 
 /// All that is trained together: an encoder with its heads, and a teacher where the method has one.

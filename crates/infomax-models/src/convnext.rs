@@ -4,7 +4,7 @@ use crate::drop::{path, rates, times};
 use crate::transformer::{Affine, EPS, images, patchify};
 use crate::{Error, Result, Scope};
 use candle_core::{Tensor, Var};
-use infomax_core::{Encoder, Init, ParamKind, Pass};
+use infomax_core::{Encoder, Mapped, Init, ParamKind, Pass};
 use infomax_kernels::{
     Conv2dConfig, Elementwise, FeedForward, depthwise_conv2d_last, feed_forward, patches_last,
 };
@@ -185,6 +185,14 @@ impl Encoder for ConvNext {
     fn forward(&self, xs: &Tensor, pass: &Pass<'_>) -> infomax_core::Result<Tensor> {
         let map = self.feature_map(xs, pass)?.flatten(1, 2)?;
         Ok(self.norm.layer_norm(&map.mean(1)?, &self.name)?)
+    }
+
+    fn forward_mapped(&self, xs: &Tensor, pass: &Pass<'_>) -> infomax_core::Result<Option<Mapped>> {
+        let map = self.feature_map(xs, pass)?;
+        let grid = (map.dim(1)?, map.dim(2)?);
+        let map = map.flatten(1, 2)?;
+        let features = self.norm.layer_norm(&map.mean(1)?, &self.name)?;
+        Ok(Some(Mapped { features, map, grid }))
     }
 
     fn feature_dim(&self) -> usize {

@@ -5,7 +5,7 @@ use crate::{
     ResNet9Config, ResNetConfig, Result, Scope, Vit, VitConfig,
 };
 use candle_core::{Tensor, Var};
-use infomax_core::{Context, Embeddings, Encoder, Learner, Params, Pass, View, Views};
+use infomax_core::{Context, Embeddings, Encoder, Learner, LocalMap, Mapped, Params, Pass, View, Views};
 use serde::{Deserialize, Serialize};
 
 /// An encoder with its heads, as data.
@@ -23,6 +23,9 @@ pub struct ModelConfig {
     pub projector_norm: bool,
     /// The hidden widths of a predictor (BYOL, SimSiam); empty: none.
     pub predictor: Vec<usize>,
+    /// The widths of a second projector, which maps the features of every place of the last map to local embeddings
+    /// (VICRegL, arXiv 2210.01571: 512-512-512); empty: none.
+    pub local_projector: Vec<usize>,
     /// The momentum of a teacher that follows encoder and projector, at the start (BYOL: 0.996); it rises to 1
     /// along half a cosine. Absent: no teacher.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,6 +96,17 @@ impl EncoderConfig {
     }
 }
 
+impl ModelConfig {
+    /// A projector of these widths, with the settings that all projectors of the model share.
+    fn head(&self, dims: &[usize]) -> ProjectorConfig {
+        ProjectorConfig {
+            dims: dims.to_vec(),
+            last_bias: self.projector_last_bias,
+            norm: self.projector_norm,
+        }
+    }
+}
+
 impl Default for EncoderConfig {
     /// The standard ResNet-18 with the stem for small images.
     fn default() -> Self {
@@ -109,14 +123,15 @@ impl Default for ModelConfig {
             projector_last_bias: false,
             projector_norm: true,
             predictor: Vec::new(),
+            local_projector: Vec::new(),
             teacher_momentum: None,
         }
     }
 }
 
-/// An encoder with a projector, and optionally a predictor and a momentum teacher.
+/// An encoder with a projector, and optionally a predictor, a projector of local features and a momentum teacher.
 ///
-/// Parameters are named `encoder.*`, `projector.*`, `predictor.*`; the teacher's `teacher.encoder.*` and
+/// Parameters are named `encoder.*`, `projector.*`, `predictor.*`, `local_projector.*`; the teacher's `teacher.encoder.*` and
 /// `teacher.projector.*` are buffers. In training each view passes the network on its own, so that batch
 /// statistics are those of one view, as in the official VICReg code. A teacher has neither stochastic depth nor
 /// dropout, as in DINO.
@@ -125,6 +140,7 @@ pub struct JointEmbedding {
     params: Params,
     student: Branch,
     predictor: Option<Predictor>,
+    local: Option<Projector>,
     teacher: Option<Teacher>,
 }
 
@@ -150,6 +166,14 @@ impl JointEmbedding {
             [] => None,
             hidden => Some(Predictor::new(student.dim(), hidden, root.pp("predictor"))?),
         };
+        let local = match cfg.local_projector.as_slice() {
+            [] => None,
+            dims => {
+                let head = cfg.head(dims);
+                let inputs = student.encoder.feature_dim();
+                Some(Projector::new(inputs, &head, root.pp("local_projector")).map_err(local_head)?)
+            }
+        };
         let teacher = match cfg.teacher_momentum {
             None => None,
             Some(momentum) if (0.0..=1.0).contains(&momentum) => {
@@ -159,7 +183,7 @@ impl JointEmbedding {
             }
             Some(other) => return Err(Error::config("teacher_momentum", other, "must be in 0..=1")),
         };
-        Ok(Self { params: params.clone(), student, predictor, teacher })
+        Ok(Self { params: params.clone(), student, predictor, local, teacher })
     }
 
     /// The dimension of the embeddings.
@@ -186,12 +210,25 @@ impl Learner for JointEmbedding {
         }
         let mut features = Vec::with_capacity(views.len());
         let mut projections = Vec::with_capacity(views.len());
+        let mut maps = Vec::new();
         for (v, view) in views.iter().enumerate() {
-            let (y, z) = self.student.forward(&view.values, &pass.fold_in(v as u64))?;
+            let pass = pass.fold_in(v as u64);
+            let (y, z) = match &self.local {
+                None => self.student.forward(&view.values, &pass)?,
+                Some(head) => {
+                    let mapped = self.student.encoder.forward_mapped(&view.values, &pass)?;
+                    let mapped = mapped.ok_or_else(|| {
+                        Error::config("local_projector", "set", "this encoder has no map of local features")
+                    })?;
+                    maps.push(local_map(head, &mapped, view, &pass)?);
+                    let z = self.student.project(&mapped.features, &pass)?;
+                    (mapped.features, z)
+                }
+            };
             features.push(y);
             projections.push(z);
         }
-        let projections = Views::new(projections)?;
+        let mut projections = Views::new(projections)?;
         let predictions = match &self.predictor {
             Some(predictor) => Some(projections.map(|z| Ok(predictor.forward(z, pass)?))?),
             None => None,
@@ -207,6 +244,9 @@ impl Learner for JointEmbedding {
             }
             None => None,
         };
+        if !maps.is_empty() {
+            projections = projections.with_local(maps)?;
+        }
         let features = Some(Views::new(features)?);
         // Two views of one kind are not told apart: losses keep their own convention then.
         let globals = (globals < views.len()).then_some(globals);
@@ -234,27 +274,58 @@ impl Branch {
         let projector = if cfg.projector.is_empty() {
             None
         } else {
-            let head = ProjectorConfig {
-                dims: cfg.projector.clone(),
-                last_bias: cfg.projector_last_bias,
-                norm: cfg.projector_norm,
-            };
-            Some(Projector::new(encoder.feature_dim(), &head, scope.pp("projector"))?)
+            Some(Projector::new(encoder.feature_dim(), &cfg.head(&cfg.projector), scope.pp("projector"))?)
         };
         Ok(Self { encoder, projector })
     }
 
     fn forward(&self, xs: &Tensor, pass: &Pass<'_>) -> Result<(Tensor, Tensor)> {
         let y = self.encoder.forward(xs, pass)?;
-        let z = match &self.projector {
-            Some(projector) => projector.forward(&y, pass)?,
-            None => y.clone(),
-        };
+        let z = self.project(&y, pass)?;
         Ok((y, z))
+    }
+
+    fn project(&self, features: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+        match &self.projector {
+            Some(projector) => projector.forward(features, pass),
+            None => Ok(features.clone()),
+        }
     }
 
     fn dim(&self) -> usize {
         self.projector.as_ref().map_or_else(|| self.encoder.feature_dim(), Projector::dim)
+    }
+}
+
+/// The local embeddings of a view, with the places of their centers in the image where it is known how the view was
+/// cut: in parts of the longer side, so that both axes have one unit.
+fn local_map(head: &Projector, mapped: &Mapped, view: &View, pass: &Pass<'_>) -> infomax_core::Result<LocalMap> {
+    let (batch, patches, _) = mapped.map.dims3()?;
+    let values = head.forward(&mapped.map.flatten(0, 1)?, pass)?.reshape((batch, patches, head.dim()))?;
+    let (rows, columns) = mapped.grid;
+    let places = view.cuts.as_ref().map(|cuts| {
+        let mut places = Vec::with_capacity(2 * batch * patches);
+        for cut in cuts.iter() {
+            let (width, height) = (f64::from(cut.image.0), f64::from(cut.image.1));
+            let longer = width.max(height).max(1.0);
+            for place in 0..patches {
+                let center = |at: usize, of: usize| (at as f64 + 0.5) / of as f64;
+                let (x, y) = cut.source_point(center(place % columns, columns), center(place / columns, rows));
+                places.extend([(x * width / longer) as f32, (y * height / longer) as f32]);
+            }
+        }
+        Tensor::from_vec(places, (cuts.len(), patches, 2), values.device())
+    });
+    LocalMap::new(values, places.transpose()?)
+}
+
+/// The widths of the local projector are said to be its own.
+fn local_head(error: Error) -> Error {
+    match error {
+        Error::Config { key, value, reason } if key == "projector" => {
+            Error::Config { key: "local_projector".into(), value, reason }
+        }
+        other => other,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{BatchNorm, Conv2d, Error, Result, Scope};
 use candle_core::Tensor;
-use infomax_core::{Encoder, Pass};
+use infomax_core::{Encoder, Mapped, Pass};
 use infomax_kernels::{
     Activation, Blocked, Conv2dConfig, Pool2dConfig, ResidualUnit, Shortcut, global_avg_pool, max_pool2d,
 };
@@ -281,6 +281,12 @@ impl Encoder for ResNet {
             global_avg_pool(&self.plain_map(xs, pass)?)
         };
         Ok(pooled.map_err(Error::kernel(&self.name))?)
+    }
+
+    fn forward_mapped(&self, xs: &Tensor, pass: &Pass<'_>) -> infomax_core::Result<Option<Mapped>> {
+        let map = self.feature_map(xs, pass)?;
+        let features = global_avg_pool(&map).map_err(Error::kernel(&self.name))?;
+        Mapped::of_images(features, &map).map(Some)
     }
 
     fn feature_dim(&self) -> usize {

@@ -4,7 +4,7 @@ use crate::resnet::{Fused, run};
 use crate::transformer::images;
 use crate::{BatchNorm, Conv2d, Error, Precision, Result, Scope};
 use candle_core::Tensor;
-use infomax_core::{Encoder, Pass};
+use infomax_core::{Encoder, Mapped, Pass};
 use infomax_kernels::{Activation, Blocked, Conv2dConfig, Pool2dConfig, max_pool2d};
 use serde::{Deserialize, Serialize};
 
@@ -140,6 +140,11 @@ impl Encoder for ResNet9 {
     fn forward(&self, xs: &Tensor, pass: &Pass<'_>) -> infomax_core::Result<Tensor> {
         // Values are at least 0, and a tie at 0 gets no gradient through the ReLU below it.
         Ok(self.feature_map(xs, pass)?.flatten_from(2)?.max(2)?)
+    }
+
+    fn forward_mapped(&self, xs: &Tensor, pass: &Pass<'_>) -> infomax_core::Result<Option<Mapped>> {
+        let map = self.feature_map(xs, pass)?;
+        Mapped::of_images(map.flatten_from(2)?.max(2)?, &map).map(Some)
     }
 
     fn feature_dim(&self) -> usize {

@@ -5,7 +5,7 @@ use crate::positions::resample;
 use crate::transformer::{Affine, EPS, images, patchify};
 use crate::{Error, Result, Scope};
 use candle_core::{Tensor, Var};
-use infomax_core::{Encoder, Init, ParamKind, Pass};
+use infomax_core::{Encoder, Mapped, Init, ParamKind, Pass};
 use infomax_kernels::{
     AttentionConfig, Elementwise, FeedForward, SelfAttention, attention, feed_forward, linear, linear_with,
     self_attention,
@@ -220,6 +220,12 @@ impl Vit {
         self.norm.layer_norm(&ys, &self.name)
     }
 
+    /// Without the class token and the registers.
+    fn patch_tokens(&self, tokens: &Tensor) -> Result<Tensor> {
+        let prefix = 1 + self.cfg.registers;
+        Ok(tokens.narrow(1, prefix, tokens.dim(1)? - prefix)?)
+    }
+
     /// The positions of the class token and of a grid of patches.
     fn positions(&self, grid: (usize, usize), old: usize) -> Result<Tensor> {
         if grid == (old, old) {
@@ -234,11 +240,21 @@ impl Vit {
 impl Encoder for Vit {
     fn forward(&self, xs: &Tensor, pass: &Pass<'_>) -> infomax_core::Result<Tensor> {
         let tokens = self.tokens(xs, pass)?;
-        let prefix = 1 + self.cfg.registers;
         Ok(match self.cfg.pool {
             VitPool::Token => tokens.narrow(1, 0, 1)?.squeeze(1)?,
-            VitPool::Mean => tokens.narrow(1, prefix, tokens.dim(1)? - prefix)?.mean(1)?,
+            VitPool::Mean => self.patch_tokens(&tokens)?.mean(1)?,
         })
+    }
+
+    fn forward_mapped(&self, xs: &Tensor, pass: &Pass<'_>) -> infomax_core::Result<Option<Mapped>> {
+        let tokens = self.tokens(xs, pass)?;
+        let map = self.patch_tokens(&tokens)?.contiguous()?;
+        let features = match self.cfg.pool {
+            VitPool::Token => tokens.narrow(1, 0, 1)?.squeeze(1)?,
+            VitPool::Mean => map.mean(1)?,
+        };
+        let (_, _, height, width) = xs.dims4()?;
+        Ok(Some(Mapped { features, map, grid: (height / self.cfg.patch, width / self.cfg.patch) }))
     }
 
     fn feature_dim(&self) -> usize {

@@ -4,7 +4,7 @@ use crate::error::of;
 use crate::{Error, Images, Result, RunConfig};
 use candle_core::{DType, Tensor};
 use infomax_augment::{Augmenter, Recipe};
-use infomax_core::{Context, Embeddings, Key, Learner, Pass, View, Views};
+use infomax_core::{Context, Embeddings, Key, Learner, LocalMap, Pass, View, Views};
 
 /// Embeds two empty samples, and evaluates the objective on as many rows of noise as a batch has, with what the
 /// model gives: a method without its teacher, predictor or labels, a batch below the dimension where that cannot
@@ -39,13 +39,23 @@ pub(crate) fn rehearse(
     }
     let seen = learner.embed(&views, &Pass::eval()).map_err(of("model"))?;
     let key = Key::new(0).fold_named("rehearsal");
+    let batch = config.train.batch;
     let noise = |views: &Views, name: &str| {
         let mut view = 0;
-        views.map(|z| {
+        let rows = views.map(|z| {
             view += 1;
-            let shape = (config.train.batch, z.dims()[1]);
+            let shape = (batch, z.dims()[1]);
             key.fold_named(name).fold_in(view).normal(0.0, 1.0, shape, z.dtype(), z.device())
-        })
+        })?;
+        let Some(maps) = views.local() else { return Ok(rows) };
+        let maps = maps.iter().enumerate().map(|(view, map)| {
+            let (_, patches, dim) = map.values().dims3()?;
+            let key = key.fold_named("local").fold_in(view as u64);
+            let (dtype, device) = (map.values().dtype(), map.values().device());
+            let values = key.normal(0.0, 1.0, (batch, patches, dim), dtype, device)?;
+            LocalMap::new(values, Some(key.fold_named("places").normal(0.0, 1.0, (batch, patches, 2), dtype, device)?))
+        });
+        rows.with_local(maps.collect::<infomax_core::Result<_>>()?)
     };
     let optional = |views: &Option<Views>, name: &str| views.as_ref().map(|v| noise(v, name)).transpose();
     let embeddings = Embeddings {
@@ -54,7 +64,7 @@ pub(crate) fn rehearse(
         targets: optional(&seen.targets, "targets")?,
         features: optional(&seen.features, "features")?,
         globals: seen.globals,
-        labels: labels(images, config.train.batch),
+        labels: labels(images, batch),
     };
     // An objective of its own: running state must not remember the rehearsal.
     let objective = config.objective.build().map_err(of("objective"))?;

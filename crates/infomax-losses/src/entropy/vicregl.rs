@@ -142,8 +142,8 @@ impl Term for Vicregl {
             let maps = z.projections.local().ok_or(Error::Missing {
                 term: "vicregl",
                 field: "projections.local",
-                hint: "maps of local embeddings are needed (`Views::with_local`); a run has none yet: set \
-                       objective.entropy.alpha = 1, the share of the pooled ones",
+                hint: "maps of local embeddings are needed (`Views::with_local`; in a run model.local_projector = \
+                       [512, 512, 512]), or set objective.entropy.alpha = 1, the share of the pooled ones",
             })?;
             let local = self.local(maps)?;
             parts.push(Part {
