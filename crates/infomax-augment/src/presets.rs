@@ -55,7 +55,7 @@ const fn preset(
     Preset { name, source, normalization, build }
 }
 
-const PRESETS: [Preset; 36] = [
+const PRESETS: [Preset; 40] = [
     preset("vicreg-cifar", "solo-learn, CIFAR-10/100", Cifar10, || vicreg_small(32)),
     preset("vicreg-tiny-imagenet", "solo-learn's CIFAR recipe at 64 pixels", TinyImageNet, || {
         vicreg_small(64)
@@ -132,8 +132,23 @@ const PRESETS: [Preset; 36] = [
     // Color and brightness say nothing about a shape, and are the easiest thing to remember an image
     // by: they are changed as far as they go, so that the outline is what two views have in common.
     preset("vicreg-shapes", "ours, for the embedded data set", Cifar10, || {
-        let base = view(32, (0.6, 1.0), [0.8, 0.5, 0.8, 0.5]).always_jittered().solarized(0.3);
-        vec![ViewConfig { grayscale: 0.5, ..base.bilinear() }.times(2)]
+        vec![of_shapes(32, (0.6, 1.0)).times(2)]
+    }),
+    preset("four-views-shapes", "ours, for the embedded data set", Cifar10, || {
+        vec![of_shapes(24, (0.6, 1.0)).times(4)]
+    }),
+    preset("multicrop-shapes", "ours, for the embedded data set", Cifar10, || {
+        vec![of_shapes(24, (0.6, 1.0)).times(2), of_shapes(16, (0.4, 0.7)).times(4)]
+    }),
+    preset("emp-ssl-shapes", "ours, for the embedded data set", Cifar10, || {
+        vec![of_shapes(16, (0.4, 0.7)).times(20)]
+    }),
+    preset("emp-ssl-cifar", "EMP-SSL, official", Cifar10, || {
+        let patch = view(32, (0.25, 0.25), [0.4, 0.4, 0.4, 0.2]).blurred(0.1).solarized(0.1);
+        vec![
+            ViewConfig { crop: Some(Crop { scale: (0.25, 0.25), ratio: (1.0, 1.0) }), ..patch.bilinear() }
+                .times(20),
+        ]
     }),
     preset("none", "resized, no randomness", Cifar10, || vec![ViewConfig::plain(32).times(2)]),
 ];
@@ -191,6 +206,8 @@ impl Recipe {
     /// | `spt-vicreg-cifar` | spt | 32, 0.08..1 | .4/.4/.2/.1 | - | - |
     /// | `spt-barlow-twins-cifar` | spt | 32; 0.2..1, 0.08..1 | .4/.4/.2/.1 | - | - |
     /// | `vicreg-shapes` | ours, for the embedded data set; bilinear, gray with p 0.5 | 32, 0.6..1 | .8/.5/.8/.5, p 1 | - | 0.3 |
+    /// | `four-views-shapes`, `multicrop-shapes`, `emp-ssl-shapes` | ours, as `vicreg-shapes` | 4 x 24, 0.6..1; 2 x 24, 0.6..1 and 4 x 16, 0.4..0.7; 20 x 16, 0.4..0.7 | .8/.5/.8/.5, p 1 | - | 0.3 |
+    /// | `emp-ssl-cifar` | EMP-SSL, official; square patches | 20 x 32, 0.25 | .4/.4/.4/.2 | 0.1 | 0.1 |
     /// | `none` | | 2 x 32, resized, no randomness | - | - | - |
     ///
     /// No library has a preset for Tiny-ImageNet or STL-10; those are the recipe that is named, at that size,
@@ -219,6 +236,12 @@ impl Recipe {
         let reason = format!("NAME@SIZE takes a size of 1 to {} pixels", crate::recipe::MAX_SIZE);
         Ok(recipe.with_size(pixels.ok_or_else(|| Error::config("preset", name, reason))?))
     }
+}
+
+/// A view of the embedded data set.
+fn of_shapes(size: usize, scale: (f64, f64)) -> ViewConfig {
+    let base = view(size, scale, [0.8, 0.5, 0.8, 0.5]).always_jittered().solarized(0.3);
+    ViewConfig { grayscale: 0.5, ..base.bilinear() }
 }
 
 fn vicreg_small(size: usize) -> Vec<ViewConfig> {

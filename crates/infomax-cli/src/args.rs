@@ -21,7 +21,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Train a representation without labels, then show what it learned.
     #[command(
-        after_help = "Examples:\n  infomax pretrain\n  infomax pretrain --data photos/ --set train.epochs=50\n  infomax pretrain --config configs/cifar10-vicreg.toml --data cifar10/\n  infomax pretrain --set objective.entropy.covariance=4 --set optim.name=lars --set optim.lr=0.3\n  infomax pretrain --resume runs/001-vicreg-shapes\n  infomax pretrain --resume runs/001-vicreg-shapes --epochs 40   extends a finished run\n\nCtrl-C saves a checkpoint and says how to resume. Exit codes: 0 done, 1 error, 3 collapsed, 130 interrupted."
+        after_help = "Examples:\n  infomax pretrain\n  infomax pretrain --data photos/ --set train.epochs=50\n  infomax pretrain --method byol           its whole recipe (`infomax methods`)\n  infomax pretrain --config configs/cifar10-vicreg.toml --data cifar10/\n  infomax pretrain --set objective.entropy.covariance=4 --set optim.name=lars --set optim.lr=0.3\n  infomax pretrain --resume runs/001-vicreg-shapes\n  infomax pretrain --resume runs/001-vicreg-shapes --epochs 40   extends a finished run\n\nCtrl-C saves a checkpoint and says how to resume. Exit codes: 0 done, 1 error, 3 collapsed, 130 interrupted."
     )]
     Pretrain(PretrainArgs),
     /// Evaluate a run: linear probe, kNN, spectrum, against a random encoder and raw pixels.
@@ -46,6 +46,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  infomax objective list\n  infomax objective vicreg z1.npy z2.npy\n  infomax objective vicreg z1.npy z2.npy --set entropy.covariance=4 --grad grads/ --json\n  infomax objective simclr --convention lightly run.safetensors:z1 run.safetensors:z2\n  infomax objective byol z1.npy z2.npy --prediction p1.npy --prediction p2.npy --target t1.npy --target t2.npy\n  infomax objective custom z1.npy z2.npy z3.npy --set invariance.kind=mse --set entropy.kind=pairdist\n\n  infomax objective simclr z1.npy z2.npy --set temperature=0.1\n\nFiles: .npy, .npz, .safetensors, .pt (FILE:NAME where it holds several arrays), .csv; (samples, dim) a view, or one\n(views, samples, dim).\nThe account says, in nats, what the views tell of each other: H(Z) + E ln q(z | z'); see docs/estimators.md."
     )]
     Objective(ObjectiveArgs),
+    /// Every method that trains by one word: terms, heads, views, optimizer, source.
+    #[command(
+        after_help = "Examples:\n  infomax methods\n  infomax methods byol      its recipe as a file\n  infomax methods --json"
+    )]
+    Methods(MethodsArgs),
     /// The entropy of embeddings from a file, in nats, or what two files tell of each other.
     #[command(
         after_help = "Examples:\n  infomax entropy gaussian z.npy\n  infomax entropy pairdist z.npy --set divergence=bhattacharyya --set variance=0.1\n  infomax entropy pairdist z.npy --weights w.npy\n  infomax entropy pairdist-full means.npy --covariances s.npy\n  infomax entropy sigreg z.npy --set slices=4096 --set seed=1\n  infomax entropy renyi x.npy y.npy --set alpha=1.01     joint, conditional and mutual information\n\nKinds: every entropy term of `infomax objective list`. What is printed is H, and not the loss -H; `upper`, `lower` and\n`estimate` are values in nats, a `surrogate` moves with the entropy. Files as for `infomax objective`."
@@ -56,6 +61,10 @@ pub(crate) enum Command {
 /// Where a configuration comes from.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ConfigSource {
+    /// The recipe of a method by its name: objective, heads, predictor, teacher, views and optimizer; see `infomax
+    /// methods`.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) method: Option<String>,
     /// A TOML file with the sections [data] [augment] [model] [objective] [optim] [train] [eval].
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -102,11 +111,21 @@ impl ConfigSource {
         let short = short.into_iter().map(|(text, origin)| (text, origin.to_owned()));
         let set = self.set.iter().map(|text| (text.clone(), "--set".to_owned()));
         infomax_run::config::Origins {
+            method: self.method.clone(),
             file: self.config.clone(),
             data: self.data.clone(),
             assignments: short.chain(set).collect(),
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MethodsArgs {
+    /// One method alone.
+    pub(crate) name: Option<String>,
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -118,7 +137,7 @@ pub(crate) struct PretrainArgs {
     pub(crate) run: Option<PathBuf>,
     /// Continue an interrupted run from its last checkpoint, bit for bit. With `--epochs N` a finished run goes on to N
     /// epochs in all; its learning rate then follows the longer schedule.
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "data", "set", "seed", "device", "run", "strict"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["method", "config", "data", "set", "seed", "device", "run", "strict"])]
     pub(crate) resume: Option<PathBuf>,
     /// Only train; do not evaluate at the end.
     #[arg(long)]

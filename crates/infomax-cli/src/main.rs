@@ -19,6 +19,7 @@ mod embed;
 mod entropy;
 mod evaluate;
 mod inspect;
+mod methods;
 mod objective;
 mod pretrain;
 mod progress;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
             ConfigCommand::Show { source, json } => show(&source, json),
             ConfigCommand::Reference => print(config::reference().trim_end()).map(|()| Status::Done),
         },
+        Command::Methods(args) => methods::run(&args),
         Command::Objective(args) => objective::run(&args),
         Command::Entropy(args) => entropy::run(&args),
     };

@@ -101,6 +101,12 @@ impl ObjectiveConfig {
         Ok(ObjectiveAccount { space, estimator, stands_in, spread, account })
     }
 
+    /// Whether the entropy term is itself an entropy in nats of the rows as the invariance sees them, so that nothing
+    /// stands in for it in an account.
+    pub fn entropy_in_nats(&self) -> bool {
+        self.entropy.nats_on() == Some(self.space())
+    }
+
     fn space(&self) -> Space {
         let unit = match &self.invariance {
             InvarianceConfig::Cosine(_) | InvarianceConfig::WeightedCosine(_) => true,

@@ -4,7 +4,7 @@ use crate::drop::{path, rates, times};
 use crate::transformer::{Affine, EPS, images, patchify};
 use crate::{Error, Result, Scope};
 use candle_core::{Tensor, Var};
-use infomax_core::{Encoder, Mapped, Init, ParamKind, Pass};
+use infomax_core::{Encoder, Init, Mapped, ParamKind, Pass};
 use infomax_kernels::{
     Conv2dConfig, Elementwise, FeedForward, depthwise_conv2d_last, feed_forward, patches_last,
 };

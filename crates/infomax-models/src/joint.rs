@@ -299,7 +299,12 @@ impl Branch {
 
 /// The local embeddings of a view, with the places of their centers in the image where it is known how the view was
 /// cut: in parts of the longer side, so that both axes have one unit.
-fn local_map(head: &Projector, mapped: &Mapped, view: &View, pass: &Pass<'_>) -> infomax_core::Result<LocalMap> {
+fn local_map(
+    head: &Projector,
+    mapped: &Mapped,
+    view: &View,
+    pass: &Pass<'_>,
+) -> infomax_core::Result<LocalMap> {
     let (batch, patches, _) = mapped.map.dims3()?;
     let values = head.forward(&mapped.map.flatten(0, 1)?, pass)?.reshape((batch, patches, head.dim()))?;
     let (rows, columns) = mapped.grid;
@@ -310,7 +315,8 @@ fn local_map(head: &Projector, mapped: &Mapped, view: &View, pass: &Pass<'_>) ->
             let longer = width.max(height).max(1.0);
             for place in 0..patches {
                 let center = |at: usize, of: usize| (at as f64 + 0.5) / of as f64;
-                let (x, y) = cut.source_point(center(place % columns, columns), center(place / columns, rows));
+                let (x, y) =
+                    cut.source_point(center(place % columns, columns), center(place / columns, rows));
                 places.extend([(x * width / longer) as f32, (y * height / longer) as f32]);
             }
         }

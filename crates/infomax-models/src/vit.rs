@@ -5,7 +5,7 @@ use crate::positions::resample;
 use crate::transformer::{Affine, EPS, images, patchify};
 use crate::{Error, Result, Scope};
 use candle_core::{Tensor, Var};
-use infomax_core::{Encoder, Mapped, Init, ParamKind, Pass};
+use infomax_core::{Encoder, Init, Mapped, ParamKind, Pass};
 use infomax_kernels::{
     AttentionConfig, Elementwise, FeedForward, SelfAttention, attention, feed_forward, linear, linear_with,
     self_attention,

@@ -5,15 +5,23 @@
 use candle_core::{DType, Device, Tensor};
 use infomax_core::{Cut, Key, Learner as _, Params, Pass, View};
 use infomax_models::{
-    ConvNextConfig, EncoderConfig, JointEmbedding, ModelConfig, Precision, ResNet9Config, ResNetConfig, VitConfig,
-    VitPool,
+    ConvNextConfig, EncoderConfig, JointEmbedding, ModelConfig, Precision, ResNet9Config, ResNetConfig,
+    VitConfig, VitPool,
 };
 use infomax_testing::{assert_all_grads, spread};
 use std::sync::Arc;
 
 fn encoders() -> Vec<EncoderConfig> {
     let vit = |pool| {
-        let base = VitConfig { image: 16, patch: 4, width: 8, depth: 1, heads: 2, registers: 1, ..Default::default() };
+        let base = VitConfig {
+            image: 16,
+            patch: 4,
+            width: 8,
+            depth: 1,
+            heads: 2,
+            registers: 1,
+            ..Default::default()
+        };
         EncoderConfig::Vit(VitConfig { pool, ..base })
     };
     vec![
@@ -67,8 +75,12 @@ fn the_map_is_row_by_row() {
 #[test]
 fn local_embeddings_have_gradients_and_places() {
     let encoder = EncoderConfig::ResNet(ResNetConfig { blocks: vec![1, 1], width: 4, ..Default::default() });
-    let config =
-        ModelConfig { encoder, projector: vec![12, 6], local_projector: vec![8, 5], ..ModelConfig::default() };
+    let config = ModelConfig {
+        encoder,
+        projector: vec![12, 6],
+        local_projector: vec![8, 5],
+        ..ModelConfig::default()
+    };
     let params = Params::new(DType::F32, &Device::Cpu, Key::new(0));
     let model = JointEmbedding::new(&config, &params).unwrap();
     let cut = |flip| Cut { image: (40, 20), x: 10, y: 4, width: 20, height: 10, flip, vertical_flip: false };
@@ -87,7 +99,8 @@ fn local_embeddings_have_gradients_and_places() {
     assert_eq!(places[0][5], places[1][6]);
     let vars: Vec<_> = params.trainable().into_iter().map(|(name, p)| (name, p.var)).collect();
     assert!(vars.iter().any(|(name, _)| name.starts_with("local_projector.")));
-    let read = |t: &Tensor| (t * spread(t.dims(), 3, 1.0).to_dtype(DType::F32).unwrap()).unwrap().sum_all().unwrap();
+    let read =
+        |t: &Tensor| (t * spread(t.dims(), 3, 1.0).to_dtype(DType::F32).unwrap()).unwrap().sum_all().unwrap();
     let total = (read(&z.projections[0]) + read(local[1].values())).unwrap();
     assert_all_grads(&vars, &total, &[]).unwrap();
     // Without cuts there are no places, and nothing else changes.

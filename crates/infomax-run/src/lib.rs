@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`RunConfig`] | a run as data: data, views, model, objective, optimizer, training, evaluation |
 //! | [`config::Layers`] | defaults, files and single values laid over each other, with the origin of each |
+//! | [`methods`] | whole recipes by one word: the heads, views and optimizer that the authors of a method use |
 //! | [`pretrain`], [`Options`], [`Outcome`] | trains a representation and evaluates it |
 //! | [`evaluate_run`], [`Evaluation`] | probes a checkpoint again |
 //! | [`embed_run`], [`Embedded`] | the features of images by the encoder of a run, with paths and labels |
@@ -35,6 +36,7 @@ mod evaluate;
 mod identity;
 mod images;
 pub mod inspect;
+pub mod methods;
 mod observer;
 mod opened;
 mod pretrain;

@@ -53,7 +53,10 @@ pub(crate) fn rehearse(
             let key = key.fold_named("local").fold_in(view as u64);
             let (dtype, device) = (map.values().dtype(), map.values().device());
             let values = key.normal(0.0, 1.0, (batch, patches, dim), dtype, device)?;
-            LocalMap::new(values, Some(key.fold_named("places").normal(0.0, 1.0, (batch, patches, 2), dtype, device)?))
+            LocalMap::new(
+                values,
+                Some(key.fold_named("places").normal(0.0, 1.0, (batch, patches, 2), dtype, device)?),
+            )
         });
         rows.with_local(maps.collect::<infomax_core::Result<_>>()?)
     };
@@ -66,15 +69,49 @@ pub(crate) fn rehearse(
         globals: seen.globals,
         labels: labels(images, batch),
     };
-    // An objective of its own: running state must not remember the rehearsal.
-    let objective = config.objective.build().map_err(of("objective"))?;
-    let context = Context { total_steps: Some(1), ..Context::standalone() };
-    objective.evaluate(&embeddings, &context).map(drop).map_err(|error| {
+    // An objective of its own for each time: running state must not remember the rehearsal.
+    let total = |embeddings: &Embeddings| -> infomax_core::Result<f64> {
+        let objective = config.objective.build().map_err(infomax_core::Error::from)?;
+        let context = Context { total_steps: Some(1), ..Context::standalone() };
+        let total = objective.evaluate(embeddings, &context)?.total;
+        Ok(total.to_dtype(DType::F64)?.to_scalar::<f64>()?)
+    };
+    let whole = total(&embeddings).map_err(|error| {
         Error::Config(format!(
-            "the objective `{}` refuses what this model gives for a batch of {}: {error}",
-            config.objective.name, config.train.batch
+            "the objective `{}` refuses what this model gives for a batch of {batch}: {error}",
+            config.objective.name
         ))
+    })?;
+    unused(config, embeddings, &|without| {
+        total(without).is_ok_and(|value| value.to_bits() == whole.to_bits())
     })
+}
+
+/// Refuses a head or a teacher that the objective does not look at: without it nothing changes.
+fn unused(config: &RunConfig, embeddings: Embeddings, same: &dyn Fn(&Embeddings) -> bool) -> Result<()> {
+    let refuse = |key: &str, what: &str, remedy: &str| {
+        Err(Error::Config(format!(
+            "model.{key}: the objective `{}` does not look at {what}; {remedy}",
+            config.objective.name
+        )))
+    };
+    if config.train.run.allow_unused_parameters {
+        return Ok(());
+    }
+    let leave = "leave it out, or choose a method that has it (`infomax methods`)";
+    if embeddings.projections.local().is_some() {
+        let projections = embeddings.projections.map(|z| Ok(z.clone()))?;
+        if same(&Embeddings { projections, ..embeddings.clone() }) {
+            return refuse("local_projector", "local embeddings", leave);
+        }
+    }
+    if embeddings.predictions.is_some() && same(&Embeddings { predictions: None, ..embeddings.clone() }) {
+        return refuse("predictor", "predictions", leave);
+    }
+    if embeddings.targets.is_some() && same(&Embeddings { targets: None, ..embeddings.clone() }) {
+        return refuse("teacher_momentum", "the targets of a teacher", leave);
+    }
+    Ok(())
 }
 
 /// Labels of a batch, if every sample has one.

@@ -9,6 +9,7 @@ use crate::{
 };
 use candle_core::Tensor;
 use infomax_core::{Bound, Context, Embeddings, LocalMap, Part, Role, Term};
+use rayon::prelude::*;
 
 /// The regularization of VICRegL (Bardes, Ponce, LeCun; arXiv 2210.01571): `alpha` times the variance and
 /// covariance of the embeddings, and `1 - alpha` times VICReg of local embeddings.
@@ -202,27 +203,49 @@ fn nearest(a: &Tensor, b: &Tensor, count: usize) -> Result<Matches> {
     }
     let (x, y) = (op::host(&a.detach())?, op::host(&b.detach())?);
     let count = count.min(p);
+    // Samples do not depend on each other: any number of threads gives the same matches.
+    let closest: Vec<Vec<(f64, usize, usize)>> = (0..batch)
+        .into_par_iter()
+        .map(|i| {
+            let (own, others) = (&x[i * p * d..(i + 1) * p * d], &y[i * q * d..(i + 1) * q * d]);
+            let mut best: Vec<_> =
+                own.chunks_exact(d).enumerate().map(|(s, row)| closest(s, row, others)).collect();
+            best.sort_by(|u, v| u.0.total_cmp(&v.0));
+            best.truncate(count);
+            best
+        })
+        .collect();
     let mut rows = [vec![0u32; count * batch], vec![0u32; count * batch]];
-    for i in 0..batch {
-        let mut best: Vec<(f64, usize, usize)> = (0..p)
-            .map(|s| {
-                let own = &x[(i * p + s) * d..(i * p + s + 1) * d];
-                let candidates = (0..q).map(|t| {
-                    let row = &y[(i * q + t) * d..(i * q + t + 1) * d];
-                    (own.iter().zip(row).map(|(u, v)| (u - v) * (u - v)).sum::<f64>(), t)
-                });
-                let (r2, t) =
-                    candidates.fold((f64::INFINITY, 0), |best, c| if c.0 < best.0 { c } else { best });
-                (r2, s, t)
-            })
-            .collect();
-        best.sort_by(|u, v| u.0.total_cmp(&v.0));
-        for (m, (_, s, t)) in best.into_iter().take(count).enumerate() {
+    for (i, best) in closest.into_iter().enumerate() {
+        for (m, (_, s, t)) in best.into_iter().enumerate() {
             rows[0][m * batch + i] = (i * p + s) as u32;
             rows[1][m * batch + i] = (i * q + t) as u32;
         }
     }
     Ok(Matches { rows, count, batch })
+}
+
+/// The squared distance of a row to the nearest of the others, its own place, and that of the nearest: the first of
+/// several.
+fn closest(place: usize, row: &[f64], others: &[f64]) -> (f64, usize, usize) {
+    let mut best = (f64::INFINITY, place, 0);
+    for (t, other) in others.chunks_exact(row.len()).enumerate() {
+        // Four sums at a time: one alone would wait for each addition.
+        let mut sums = [0.0; 4];
+        let (whole, rest) = (row.chunks_exact(4), row.len() / 4 * 4);
+        for (u, v) in whole.zip(other.chunks_exact(4)) {
+            for lane in 0..4 {
+                let difference = u[lane] - v[lane];
+                sums[lane] += difference * difference;
+            }
+        }
+        let tail: f64 = row[rest..].iter().zip(&other[rest..]).map(|(u, v)| (u - v) * (u - v)).sum();
+        let distance = (sums[0] + sums[1]) + (sums[2] + sums[3]) + tail;
+        if distance < best.0 {
+            best = (distance, place, t);
+        }
+    }
+    best
 }
 
 fn pick(map: &Tensor, matches: &Matches, side: usize) -> Result<Tensor> {

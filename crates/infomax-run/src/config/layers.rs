@@ -52,7 +52,7 @@ impl Layers {
         else {
             return refuse(": a key is empty");
         };
-        if parents.is_empty() {
+        if parents.is_empty() && *last != "method" {
             return refuse(": the key needs a section");
         }
         let mut table = Table::new();
@@ -88,9 +88,30 @@ impl Layers {
         &self.table
     }
 
+    /// The method that is named, if one is.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a value that is no word.
+    pub fn method(&self) -> Result<Option<String>> {
+        match self.table.get("method") {
+            None => Ok(None),
+            Some(Value::String(name)) => Ok(Some(name.clone())),
+            Some(other) => Err(Error::Config(format!(
+                "method (from {}): a word is wanted, for example method = \"byol\", not {}",
+                self.origin("method"),
+                other.type_str()
+            ))),
+        }
+    }
+
     /// Whether a layer has a value at a dotted path.
     pub fn has(&self, path: &str) -> bool {
         values::at(&self.table, path).is_some()
+    }
+
+    /// One section, to be changed.
+    pub(super) fn section_mut(&mut self, name: &str) -> Option<&mut Value> {
+        self.table.get_mut(name)
     }
 
     /// Where the value at a dotted path came from; for a table, the first origin that is no default.
@@ -163,7 +184,7 @@ impl Layers {
                 Value::Table(inner) if Node::of(schema).is_table() => {
                     self.check_table(inner, schema, &place)?
                 }
-                _ if path.is_empty() => {
+                _ if path.is_empty() && Node::of(schema).is_table() => {
                     let found = value.type_str();
                     return Err(Error::Config(format!("`{key}` must be a section [{key}], not {found}")));
                 }

@@ -16,6 +16,7 @@ pub use sections::{
 pub use show::show;
 pub(crate) use values::leaves;
 
+use crate::methods::{Method, Setting};
 use crate::{Error, Result};
 use infomax_losses::ObjectiveConfig;
 use std::path::PathBuf;
@@ -27,6 +28,8 @@ pub const SECTIONS: [&str; 7] = ["data", "augment", "model", "objective", "optim
 /// Where a configuration comes from, below the defaults.
 #[derive(Clone, Debug, Default)]
 pub struct Origins {
+    /// The name of a method, which lies over the defaults and below all else: see [`crate::methods`].
+    pub method: Option<String>,
     /// A TOML file.
     pub file: Option<PathBuf>,
     /// A folder or file of images, which the name of the flag stands for.
@@ -35,7 +38,7 @@ pub struct Origins {
     pub assignments: Vec<(String, String)>,
 }
 
-/// Reads all layers: defaults < defaults of a folder < file < data < assignments.
+/// Reads all layers: defaults < defaults of a folder < method < file < data < assignments.
 ///
 /// # Errors
 /// A file that is not TOML, an assignment that is none, an unknown section or key with the nearest valid ones.
@@ -58,6 +61,9 @@ pub fn layers(origins: &Origins) -> Result<Layers> {
     for (assignment, origin) in &origins.assignments {
         upper.over_assignment(assignment, origin)?;
     }
+    if let Some(name) = &origins.method {
+        upper.over(Table::from_iter([("method".to_owned(), Value::String(name.clone()))]), "--method");
+    }
     let given = |key: &str| upper.table().get("data").and_then(|data| data.get(key)).is_some();
     if given("path") && !given("source") {
         // A path means what lies there.
@@ -74,9 +80,9 @@ pub fn layers(origins: &Origins) -> Result<Layers> {
     let name = ("name".to_owned(), Value::String(defaults.objective.name.clone()));
     lowest.insert("objective".to_owned(), Value::Table(Table::from_iter([name])));
     let views = upper.table().get("augment").and_then(Value::as_table);
-    let (preset, recipe) =
+    let (preset, recipe_given) =
         ["preset", "recipe"].map(|key| views.is_some_and(|views| views.contains_key(key))).into();
-    if preset && recipe {
+    if preset && recipe_given {
         let (one, other) = (upper.origin("augment.preset"), upper.origin("augment.recipe"));
         return Err(Error::Config(format!(
             "augment.preset (from {one}) and [augment.recipe] (from {other}) both say what the views are: leave one \
@@ -84,7 +90,7 @@ pub fn layers(origins: &Origins) -> Result<Layers> {
         )));
     }
     if let Some(Value::Table(augment)) = lowest.get_mut("augment")
-        && (preset || recipe || folder)
+        && (preset || recipe_given || folder)
     {
         // The default size is that of the default recipe: another one has its own, and that of a folder follows from
         // the images.
@@ -96,11 +102,69 @@ pub fn layers(origins: &Origins) -> Result<Layers> {
         let changed = difference(&table(&defaults)?, table(&defaults.for_folder())?);
         layers.over(changed, "default for folders");
     }
+    if let Some(name) = upper.method()? {
+        let method = Method::named(&name)?;
+        let setting = setting(&layers, &upper, folder)?;
+        agree(method, &upper)?;
+        let mut recipe = method.layer(setting);
+        if let Some(Value::Table(augment)) = recipe.get_mut("augment") {
+            if preset || recipe_given {
+                // Whoever chooses the views chooses their size.
+                augment.clear();
+            } else if let Some(Value::Table(below)) = layers.section_mut("augment") {
+                below.remove("size");
+            }
+        }
+        layers.over(recipe, &format!("default of {name}"));
+    }
     layers.over_layers(upper);
     // With its preset written out, so that a wrong key is held against those of the kind that is chosen.
     objective(&layers)?;
     layers.check()?;
     Ok(layers)
+}
+
+/// What the settings of a method depend on, as far as it is known before the images are.
+fn setting(lower: &Layers, upper: &Layers, folder: bool) -> Result<Setting> {
+    let find = |path: &str| values::at(upper.table(), path).or_else(|| values::at(lower.table(), path));
+    let given = |path: &str| values::at(upper.table(), path);
+    let preset = given("augment.preset")
+        .and_then(Value::as_str)
+        .and_then(|name| infomax_augment::Recipe::preset(name).ok());
+    let written: Option<Vec<i64>> = given("augment.recipe.views")
+        .and_then(Value::as_array)
+        .map(|views| views.iter().filter_map(|view| view.get("size")?.as_integer()).collect());
+    let size = given("augment.size").and_then(Value::as_integer).or_else(|| {
+        let of_preset = preset.and_then(|recipe| recipe.views.iter().map(|view| view.size as i64).max());
+        of_preset.or_else(|| written?.into_iter().max())
+    });
+    let kind = given("model.encoder.kind").and_then(Value::as_str);
+    Ok(Setting {
+        embedded: !folder,
+        large: size.is_some_and(|size| size >= 128),
+        adaptive: matches!(kind, Some("vit" | "convnext")),
+        batch: find("train.batch")
+            .and_then(Value::as_integer)
+            .and_then(|batch| u64::try_from(batch).ok())
+            .unwrap_or(256),
+    })
+}
+
+/// Refuses another objective than that of the method.
+fn agree(method: &Method, upper: &Layers) -> Result<()> {
+    let Some(other) = values::at(upper.table(), "objective.name").and_then(Value::as_str) else {
+        return Ok(());
+    };
+    if other == method.name {
+        return Ok(());
+    }
+    Err(Error::Config(format!(
+        "method = \"{}\" (from {}) and objective.name = \"{other}\" (from {}) name two objectives: leave one of them \
+         out; single keys of a method's terms are set with [objective.invariance] and [objective.entropy]",
+        method.name,
+        upper.origin("method"),
+        upper.origin("objective.name")
+    )))
 }
 
 /// The configuration as a table.

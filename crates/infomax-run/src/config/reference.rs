@@ -12,6 +12,10 @@ pub fn reference() -> String {
     let defaults = Table::try_from(RunConfig::default()).unwrap_or_default();
     let sections = Node::of(root()).keys;
     let mut out = String::new();
+    if let Some(schema) = sections.get("method") {
+        let _ = writeln!(out, "### Above all sections\n");
+        table(&mut out, [(&"method".to_owned(), schema)].into_iter(), &Table::new(), true);
+    }
     for section in SECTIONS {
         let Some(schema) = sections.get(section) else { continue };
         // Writing to a string cannot fail.

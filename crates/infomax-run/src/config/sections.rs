@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 /// A resolved configuration: all that a run depends on, beside the images themselves.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct RunConfig {
+    /// The method whose recipe lies below what is written: see `infomax methods`. Absent: the default job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
     /// Which images.
     pub data: DataConfig,
     /// The views that training sees.
@@ -38,6 +41,7 @@ impl Default for RunConfig {
     fn default() -> Self {
         let encoder = ResNetConfig { blocks: vec![1, 1, 1], width: 24, ..ResNetConfig::default() };
         Self {
+            method: None,
             data: DataConfig::default(),
             augment: AugmentConfig::default(),
             model: ModelConfig {
@@ -87,6 +91,7 @@ impl RunConfig {
     /// [`Error::Config`] or [`Error::Setting`] with the key, its value and its origin.
     pub fn resolve(layers: &Layers) -> Result<Self> {
         let config = Self {
+            method: layers.method()?,
             data: layers.section("data")?,
             augment: layers.section("augment")?,
             model: layers.section("model")?,
@@ -121,6 +126,9 @@ impl RunConfig {
 
     fn check(&self) -> Result<()> {
         let refuse = |text: String| Err(Error::Config(text));
+        if let Some(name) = &self.method {
+            crate::methods::Method::named(name)?;
+        }
         let d = &self.data;
         if d.source == Source::Folder && d.path.is_none() {
             return refuse("data.source = \"folder\" needs data.path (or `--data DIR`)".into());

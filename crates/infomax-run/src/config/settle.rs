@@ -1,6 +1,7 @@
 //! What of a configuration follows from the images.
 
 use super::{RunConfig, Source};
+use crate::methods::Method;
 use crate::{Images, Result};
 use infomax_data::Dataset;
 
@@ -19,7 +20,7 @@ impl RunConfig {
 
     /// Fills in what follows from the images, and says what and why: the recipe of a folder for which none was
     /// chosen. The published recipe for CIFAR at 32 pixels where the images are small, that for ImageNet at 64
-    /// pixels where they are larger.
+    /// pixels where they are larger; of the method, if one is named, else VICReg's.
     ///
     /// # Errors
     /// A recipe that cannot be at the size that was asked for.
@@ -27,9 +28,12 @@ impl RunConfig {
         let mut notes = Vec::new();
         if !self.is_settled() {
             let shorter = shorter_side(&*images.train);
-            let (preset, size) = match shorter {
-                Some(side) if side > SMALL => ("vicreg-imagenet", PHOTOGRAPHS),
-                _ => ("vicreg-cifar", 32),
+            let photographs = shorter.is_some_and(|side| side > SMALL);
+            let size = if photographs { PHOTOGRAPHS } else { 32 };
+            let preset = match &self.method {
+                Some(name) => Method::named(name)?.views(!photographs),
+                None if photographs => "vicreg-imagenet",
+                None => "vicreg-cifar",
             };
             let seen = shorter.map_or_else(
                 || "images of unknown size".to_owned(),

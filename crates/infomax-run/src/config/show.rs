@@ -16,6 +16,9 @@ pub fn show(config: &RunConfig, layers: &Layers) -> Result<String> {
         Value::try_from(config).map_err(|e| Error::Config(format!("this configuration is no TOML: {e}")))?;
     let sections = Node::of(root()).keys;
     let mut lines: Vec<(String, String)> = Vec::new();
+    if let Some(method) = &config.method {
+        lines.push((format!("method = \"{method}\""), layers.origin("method").to_owned()));
+    }
     for section in SECTIONS {
         if !lines.is_empty() {
             lines.push((String::new(), String::new()));

@@ -1,0 +1,89 @@
+//! `infomax methods`: every method that trains by one word.
+
+use crate::args::MethodsArgs;
+use crate::{Status, print};
+use anyhow::Result;
+use infomax_losses::named::NamedObjective;
+use infomax_run::methods::{Method, Setting, methods};
+
+/// `infomax methods`.
+pub(crate) fn run(args: &MethodsArgs) -> Result<Status> {
+    let chosen = match &args.name {
+        Some(name) => vec![Method::named(name)?],
+        None => methods().iter().collect(),
+    };
+    if args.json {
+        let rows = chosen.iter().map(|method| row(method)).collect::<Result<Vec<_>>>()?;
+        let json = match (&args.name, rows.as_slice()) {
+            (Some(_), [one]) => serde_json::to_string_pretty(one)?,
+            _ => serde_json::to_string_pretty(&rows)?,
+        };
+        print(&json)?;
+        return Ok(Status::Done);
+    }
+    for method in &chosen {
+        print(&text(method)?)?;
+    }
+    if args.name.is_some() {
+        let setting = |large| Setting { embedded: false, large, adaptive: false, batch: 256 };
+        for (large, what) in [(false, "views below 128 pixels"), (true, "views from 128 pixels on")] {
+            let toml = chosen[0].to_toml(setting(large))?;
+            print(&format!("\n# As a file, for a batch of 256 and {what}:\n{}", toml.trim_end()))?;
+        }
+    } else {
+        print(
+            "\nTrain one with `infomax pretrain --method NAME`; `infomax methods NAME` prints its recipe as a file. Batch, \
+             epochs\nand encoder are those of the run. `--method` lies below files, `--data` and `--set`.",
+        )?;
+    }
+    Ok(Status::Done)
+}
+
+fn named(method: &Method) -> Option<&'static NamedObjective> {
+    infomax_losses::names().iter().find(|named| named.name == method.name)
+}
+
+/// Whether the entropy term is an entropy, in words.
+fn nats(method: &Method) -> Result<&'static str> {
+    Ok(match (method.has_entropy()?, method.entropy_in_nats()?) {
+        (_, true) => "its entropy term is in nats",
+        (true, false) => "its entropy term is a surrogate; an account puts an estimate in nats in its place",
+        (false, false) => "no entropy term; an account puts an estimate in nats in its place",
+    })
+}
+
+fn text(method: &Method) -> Result<String> {
+    let [embedded, small, large] = method.view_presets();
+    let (composition, source) = named(method).map_or(("", ""), |named| (named.composition, named.source));
+    let mut lines = vec![
+        method.name.to_owned(),
+        format!("    terms: {composition}"),
+        format!("    heads: {}", method.heads()),
+        format!("    views: {small}, {large} (embedded data: {embedded})"),
+        format!("    optimizer: {}", method.optimizer()),
+        format!("    {}", nats(method)?),
+        format!("    source: {source}; settings: {}", method.settings),
+    ];
+    if !method.note.is_empty() {
+        lines.push(format!("    note: {}", method.note));
+    }
+    Ok(lines.join("\n"))
+}
+
+fn row(method: &Method) -> Result<serde_json::Value> {
+    let [embedded, small, large] = method.view_presets();
+    let objective = method.objective()?;
+    let recipe = |large| method.layer(Setting { embedded: false, large, adaptive: false, batch: 256 });
+    Ok(serde_json::json!({
+        "name": method.name,
+        "composition": named(method).map(|named| named.composition),
+        "source": named(method).map(|named| named.source),
+        "settings": method.settings,
+        "note": method.note,
+        "views": { "embedded": embedded, "small": small, "large": large },
+        "entropy": objective.entropy.kind(),
+        "invariance": objective.invariance.kind(),
+        "entropy_in_nats": method.entropy_in_nats()?,
+        "recipe": { "small": recipe(false), "large": recipe(true) },
+    }))
+}
