@@ -128,7 +128,7 @@ impl EntropyConfig {
             Self::Mmcr(c) => c.normalize,
             Self::Mcr2(c) => c.normalize,
             Self::Vmf(_) | Self::Contrastive(_) | Self::KoLeo(_) | Self::Mec(_) | Self::Tico(_) => true,
-            Self::MatrixSsl(_) | Self::Hydes(_) | Self::Swav(_) => true,
+            Self::MatrixSsl(_) | Self::Hydes(_) | Self::Swav(_) | Self::Expansion(_) => true,
             _ => false,
         }
     }

@@ -238,6 +238,7 @@ kinds! {
     "matrix-ssl" => MatrixSsl,
     "hydes" => Hydes,
     "swav" => Swav,
+    "expansion" => Expansion,
 }
 
 /// The absent entropy term.

@@ -33,6 +33,8 @@ pub enum Teacher {
     StopGradient,
     /// The predictions with the other views' targets of a momentum teacher (BYOL).
     Momentum,
+    /// The projections themselves with the other views' targets of a momentum teacher: no predictor (SimDINO).
+    MomentumDirect,
 }
 
 /// `1/(n d) ||z - z'||_F^2`, averaged as [`Pairing`] says: `-E log q(z | z')` of a Gaussian, up to constants.
@@ -395,19 +397,20 @@ fn paired(
     let (students, others) = match teacher {
         Teacher::None => (views, views.clone()),
         Teacher::StopGradient => (predictions()?, views.detach()),
-        Teacher::Momentum => {
+        Teacher::Momentum | Teacher::MomentumDirect => {
             let targets = z.targets.as_ref().ok_or(Error::Missing {
                 term,
                 field: "targets",
                 hint: "a momentum teacher is needed (model.teacher_momentum = 0.99 in a run), or set \
                        objective.invariance.teacher = \"none\"",
             })?;
-            (predictions()?, targets.detach())
+            let students = if teacher == Teacher::Momentum { predictions()? } else { views };
+            (students, targets.detach())
         }
     };
     // A momentum teacher embeds the global views only, which come first.
     let fits = match teacher {
-        Teacher::Momentum => (1..=students.len()).contains(&others.len()),
+        Teacher::Momentum | Teacher::MomentumDirect => (1..=students.len()).contains(&others.len()),
         _ => students.len() == others.len(),
     };
     if !fits {

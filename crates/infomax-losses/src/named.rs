@@ -318,6 +318,16 @@ const NAMED: &[NamedObjective] = &[
         preset: |_, _| (cosine(2.0), pairdist(Divergence::Kl, true)),
     },
     NamedObjective {
+        name: "simdino",
+        composition: "negative cosine to a momentum teacher + minus the scaled coding rate of the global views",
+        conventions: OFFICIAL,
+        source: "arXiv 2502.10385",
+        preset: |_, _| {
+            let invariance = Cosine { teacher: Teacher::MomentumDirect, ..Default::default() };
+            (InvarianceConfig::Cosine(invariance), Entropy::Expansion(Default::default()))
+        },
+    },
+    NamedObjective {
         name: "simsiam",
         composition: "negative cosine of predictions to projections without gradient; no entropy term",
         conventions: OFFICIAL,

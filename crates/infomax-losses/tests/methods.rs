@@ -3,7 +3,7 @@
 
 mod common;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use common::{check, json, number, tensor, total};
 use infomax_core::{Context, Embeddings, LocalMap, Term as _, Views};
 use infomax_losses::entropy::*;
@@ -260,4 +260,76 @@ fn the_grid_of_sigreg_tends_to_the_closed_form() {
     let mean = number(&normality(&slices, Statistic::EppsPulley).unwrap().mean_all().unwrap());
     let expected = golden["closed_form_infinite_range_mean"].as_f64().unwrap();
     assert!((mean - expected).abs() < 1e-9 * expected, "{mean} {expected}");
+}
+
+/// SimDINO by an in-test reference: the determinant by elimination, cosines by loops.
+#[test]
+fn simdino() {
+    let (n, d) = (7, 4);
+    let rows = |seed| infomax_testing::spread(&[n, d], seed, 1.0);
+    let (students, teachers) = ([rows(1), rows(2), rows(3)], [rows(4), rows(5)]);
+    let unit = |z: &Tensor| -> Vec<Vec<f64>> {
+        let z = z.to_vec2::<f64>().unwrap();
+        let norm = |row: &Vec<f64>| row.iter().map(|v| v * v).sum::<f64>().sqrt();
+        z.iter().map(|row| row.iter().map(|v| v / norm(row)).collect()).collect()
+    };
+    let (s, t): (Vec<_>, Vec<_>) = (students.iter().map(unit).collect(), teachers.iter().map(unit).collect());
+    let mut cosines = 0.0;
+    for (j, teacher) in t.iter().enumerate() {
+        for (_, student) in s.iter().enumerate().filter(|(i, _)| *i != j) {
+            let products = student.iter().flatten().zip(teacher.iter().flatten()).map(|(a, b)| a * b);
+            cosines += products.sum::<f64>() / n as f64;
+        }
+    }
+    // Two teachers, three students, without the pairs of one view.
+    cosines /= 4.0;
+    let rate = |view: usize, smooth: bool| {
+        let mut matrix = vec![vec![0.0; d]; d];
+        for i in 0..n {
+            let row: Vec<f64> = (0..d)
+                .map(|k| if smooth { 0.5 * (s[view][i][k] + t[view][i][k]) } else { s[view][i][k] })
+                .collect();
+            for (a, line) in matrix.iter_mut().enumerate() {
+                for (b, entry) in line.iter_mut().enumerate() {
+                    *entry += d as f64 / (n as f64 * 0.5) * row[a] * row[b];
+                }
+            }
+        }
+        (0..d).for_each(|k| matrix[k][k] += 1.0);
+        let mut log_det = 0.0;
+        for k in 0..d {
+            log_det += matrix[k][k].ln();
+            for i in k + 1..d {
+                let factor = matrix[i][k] / matrix[k][k];
+                for j in k..d {
+                    matrix[i][j] -= factor * matrix[k][j];
+                }
+            }
+        }
+        0.5 * log_det * (d + n) as f64 / (d * n) as f64
+    };
+    let config = ObjectiveConfig::named("simdino").unwrap();
+    let embeddings = Embeddings {
+        targets: Some(Views::new(teachers.to_vec()).unwrap()),
+        globals: Some(2),
+        ..Embeddings::new(Views::new(students.to_vec()).unwrap())
+    };
+    let total = |embeddings: &Embeddings| {
+        number(&config.build().unwrap().evaluate(embeddings, &Context::standalone()).unwrap().total)
+    };
+    let expected = -cosines - 0.5 * (rate(0, true) + rate(1, true));
+    assert!((total(&embeddings) - expected).abs() < 1e-10, "{} {expected}", total(&embeddings));
+    // A collapsed student and teacher: the largest cosine, and the smaller rate costs more than it gains.
+    let same = Tensor::ones((n, d), DType::F64, &Device::Cpu).unwrap();
+    let collapsed = Embeddings {
+        targets: Some(Views::pair(same.clone(), same.clone()).unwrap()),
+        ..Embeddings::new(Views::new(vec![same; 3]).unwrap())
+    };
+    assert!((total(&collapsed) - (-1.0 - 0.5 * (1.0f64 + 8.0).ln() * 11.0 / 28.0)).abs() < 1e-10);
+    // Without a teacher nothing is smoothed, and the invariance says what it lacks.
+    let alone = infomax_losses::entropy::Expansion::default().entropy(&students[0], None).unwrap();
+    assert!((number(&alone) - rate(0, false)).abs() < 1e-10);
+    let lacking = Embeddings { targets: None, ..embeddings };
+    let message = config.build().unwrap().evaluate(&lacking, &Context::standalone()).unwrap_err().to_string();
+    assert!(message.contains("momentum teacher"), "{message}");
 }

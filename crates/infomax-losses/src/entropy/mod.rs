@@ -2,6 +2,7 @@
 
 mod components;
 mod correlation;
+mod expansion;
 mod gaussian;
 mod hydes;
 mod marginal;
@@ -21,6 +22,7 @@ mod vicregl;
 
 pub use components::{PairDistFull, mixture_bound, mixture_bound_weighted};
 pub use correlation::TotalCorrelation;
+pub use expansion::Expansion;
 pub(crate) use gaussian::centered;
 pub use gaussian::{CodingRate, Gaussian, Hadamard, LogDet, Moment, half_log_det};
 pub use hydes::Hydes;

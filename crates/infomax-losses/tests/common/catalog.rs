@@ -50,6 +50,7 @@ const ENTROPIES: &[&str] = &[
     "kind = \"mmcr\"\nnormalize = false\nlambda = 0.5",
     "kind = \"matrix-ssl\"\norder = 2",
     "kind = \"mcr2\"\nnormalize = false",
+    "kind = \"expansion\"\nsmooth = false\neps = 0.2",
 ];
 
 const INVARIANCES: &[&str] = &[
@@ -60,6 +61,7 @@ const INVARIANCES: &[&str] = &[
     "kind = \"cosine\"\npairing = \"mean\"",
     "kind = \"cosine\"\nteacher = \"stop-gradient\"",
     "kind = \"cosine\"\nteacher = \"momentum\"\npairing = \"mean\"",
+    "kind = \"cosine\"\nteacher = \"momentum-direct\"",
     "kind = \"smooth-l1\"\npairing = \"globals\"\nbeta = 0.7",
     "kind = \"smooth-l1\"\nteacher = \"momentum\"",
     "kind = \"whitened\"\neps = 0.2",

@@ -145,6 +145,20 @@ pub(super) const METHODS: &[Method] = &[
     Method { name: "simclr-logdet", settings: "simclr; arXiv 2303.00633", ..SIMCLR },
     Method { name: "simclr-pairdist", settings: "simclr; arXiv 2303.00633", ..SIMCLR },
     Method {
+        name: "simdino",
+        settings: "official (head, teacher, rate, decay), views of its multi-crop",
+        note: "the authors train transformers",
+        projector: same(&[2048, 2048, 256]),
+        teacher_momentum: Some(same(0.996)),
+        views: Views {
+            embedded: "multicrop-shapes",
+            small: "swav-multicrop-cifar",
+            large: "multicrop-imagenet",
+        },
+        optimizer: same(Rule::AdamW { lr: 5e-4, weight_decay: 0.04 }),
+        ..VICREG
+    },
+    Method {
         name: "simsiam",
         settings: "official (heads, rate), views of solo-learn",
         note: "without the normalization at the projector's end",
