@@ -1,6 +1,7 @@
 //! The configuration of a run: one typed struct with seven sections, and the layers that it is read from.
 
 mod layers;
+mod online;
 mod reference;
 mod schema;
 mod sections;
@@ -9,9 +10,11 @@ mod show;
 mod values;
 
 pub use layers::{Layers, suggestion};
+pub use online::OnlineConfig;
 pub use reference::reference;
 pub use sections::{
-    AugmentConfig, DataConfig, EvalConfig, OptimSection, RunConfig, ShapesSection, Source, TrainSection,
+    AugmentConfig, CoursesSection, DataConfig, EvalConfig, OptimSection, RunConfig, ShapesSection, Source,
+    TrainSection,
 };
 pub use show::show;
 pub(crate) use values::leaves;
