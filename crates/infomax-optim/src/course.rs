@@ -142,7 +142,8 @@ mod tests {
     fn courses_start_at_the_configured_value_and_end_at_their_own() {
         let dino = CourseConfig { end: Some(0.4), ..Default::default() };
         let s = dino.schedule(0.04, 10, 100).unwrap();
-        let near = |value: f64, expected: f64| assert!((value - expected).abs() < 1e-12, "{value} {expected}");
+        let near =
+            |value: f64, expected: f64| assert!((value - expected).abs() < 1e-12, "{value} {expected}");
         near(s.value(0), 0.04);
         near(s.value(100), 0.4);
         near(s.value(50), 0.22);

@@ -95,7 +95,11 @@ impl Watcher for Online {
         if let (Some(linear), Some(labels), Some(features)) =
             (&mut self.linear, seen.labels, &seen.embeddings.features)
         {
-            linear.learn(&features[0], labels).map_err(other("the online linear probe"))?;
+            let global = seen.embeddings.globals().min(features.len());
+            let views = features.iter().take(global).collect::<Vec<_>>();
+            let learned = Tensor::cat(&views, 0).map_err(crate::Error::from);
+            let learned = learned.and_then(|views| linear.learn(&views, &labels.repeat(global)));
+            learned.map_err(other("the online linear probe"))?;
         }
         if due(self.every) {
             found.extend(ranks("", seen.embeddings.projections.as_slice()));
