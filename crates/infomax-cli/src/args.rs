@@ -21,7 +21,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Train a representation without labels, then show what it learned.
     #[command(
-        after_help = "Examples:\n  infomax pretrain\n  infomax pretrain --data photos/ --set train.epochs=50\n  infomax pretrain --method byol           its whole recipe (`infomax methods`)\n  infomax pretrain --config configs/cifar10-vicreg.toml --data cifar10/\n  infomax pretrain --set objective.entropy.covariance=4 --set optim.name=lars --set optim.lr=0.3\n  infomax pretrain --resume runs/001-vicreg-shapes\n  infomax pretrain --resume runs/001-vicreg-shapes --epochs 40   extends a finished run\n\nCtrl-C saves a checkpoint and says how to resume. Exit codes: 0 done, 1 error, 3 collapsed, 130 interrupted."
+        after_help = "Examples:\n  infomax pretrain\n  infomax pretrain --data photos/ --set train.epochs=50\n  infomax pretrain --method byol           its whole recipe (`infomax methods`)\n  infomax pretrain --config configs/cifar10-vicreg.toml --data cifar10/\n  infomax pretrain --set objective.entropy.covariance=4 --set optim.name=lars --set optim.lr=0.3\n  infomax pretrain --resume runs/001-vicreg-shapes\n  infomax pretrain --resume runs/001-vicreg-shapes --epochs 40   extends a finished run\n  infomax pretrain --budget 5m                                   trains for a time\n  infomax pretrain --stop-if 'rank < 0.1 * d'                    ends a run that goes wrong\n\nCtrl-C saves a checkpoint and says how to resume.\nExit codes: 0 done, 1 error, 3 collapsed, 4 a condition holds (--stop-if), 130 interrupted."
     )]
     Pretrain(PretrainArgs),
     /// Evaluate a run: linear probe, kNN, spectrum, against a random encoder and raw pixels.
@@ -139,11 +139,37 @@ pub(crate) struct PretrainArgs {
     /// epochs in all; its learning rate then follows the longer schedule.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["method", "config", "data", "set", "seed", "device", "run", "strict"])]
     pub(crate) resume: Option<PathBuf>,
+    /// Train for a wall time in the place of epochs (short for `--set train.budget=TIME`): 90s, 5m, 1h 30m. The schedule
+    /// follows the time, so that such a run cannot be repeated bit for bit. With `--resume` the time of the whole run.
+    #[arg(long, value_name = "TIME", conflicts_with = "epochs")]
+    pub(crate) budget: Option<String>,
+    /// End the run with the exit code 4, saved, if this holds, for example `rank < 0.1 * d`; may be repeated. Figures are
+    /// those of the monitor and of `train.online`; another name lists them.
+    #[arg(long, value_name = "CONDITION", conflicts_with = "resume")]
+    pub(crate) stop_if: Vec<String>,
     /// Only train; do not evaluate at the end.
     #[arg(long)]
     pub(crate) no_eval: bool,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+impl PretrainArgs {
+    /// Where the configuration of a new run comes from.
+    pub(crate) fn origins(&self) -> infomax_run::config::Origins {
+        let mut origins = self.source.origins();
+        let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+        if let Some(budget) = &self.budget {
+            let budget = format!("train.budget={}", quoted(budget));
+            origins.assignments.insert(0, (budget, "--budget".to_owned()));
+        }
+        if !self.stop_if.is_empty() {
+            let list: Vec<String> = self.stop_if.iter().map(|text| quoted(text)).collect();
+            let list = format!("train.stop_if=[{}]", list.join(", "));
+            origins.assignments.push((list, "--stop-if".to_owned()));
+        }
+        origins
+    }
 }
 
 #[derive(Debug, Args)]

@@ -25,10 +25,10 @@ pub(crate) fn run(args: &MethodsArgs) -> Result<Status> {
         print(&text(method)?)?;
     }
     if args.name.is_some() {
-        let setting = |large| Setting { embedded: false, large, adaptive: false, batch: 256 };
+        let setting = |large| Setting { embedded: false, large, adaptive: false };
         for (large, what) in [(false, "views below 128 pixels"), (true, "views from 128 pixels on")] {
             let toml = chosen[0].to_toml(setting(large))?;
-            print(&format!("\n# As a file, for a batch of 256 and {what}:\n{}", toml.trim_end()))?;
+            print(&format!("\n# As a file, for {what}:\n{}", toml.trim_end()))?;
         }
     } else {
         print(
@@ -73,7 +73,7 @@ fn text(method: &Method) -> Result<String> {
 fn row(method: &Method) -> Result<serde_json::Value> {
     let [embedded, small, large] = method.view_presets();
     let objective = method.objective()?;
-    let recipe = |large| method.layer(Setting { embedded: false, large, adaptive: false, batch: 256 });
+    let recipe = |large| method.layer(Setting { embedded: false, large, adaptive: false });
     Ok(serde_json::json!({
         "name": method.name,
         "composition": named(method).map(|named| named.composition),

@@ -5,7 +5,7 @@ use crate::progress::Progress;
 use crate::{Status, evaluate, print};
 use anyhow::{Context as _, Result};
 use infomax_run::{Options, RunConfig, config};
-use infomax_train::{HealthState, Outcome};
+use infomax_train::{Budget, HealthState, Outcome};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -13,15 +13,18 @@ use std::time::Instant;
 /// `infomax pretrain`.
 pub(crate) fn run(args: &PretrainArgs) -> Result<Status> {
     let start = Instant::now();
+    let budget = args.budget.clone().map(Budget::try_from).transpose();
+    let budget = budget.map_err(|problem| anyhow::anyhow!("--budget: {problem}"))?;
     let config = match &args.resume {
         Some(run) => RunConfig::of_run(run)?,
-        None => RunConfig::resolve(&config::layers(&args.source.origins())?)?,
+        None => RunConfig::resolve(&config::layers(&args.origins())?)?,
     };
     let options = Options {
         run: args.resume.clone().or_else(|| args.run.clone()),
         resume: args.resume.is_some(),
         // Of a new run the epochs are part of its configuration.
         epochs: args.resume.as_ref().and(args.source.epochs),
+        budget: args.resume.as_ref().and(budget),
         evaluate: !args.no_eval,
         workers: args.output.threads.unwrap_or(0),
         stop: stop_flag()?,
@@ -29,14 +32,22 @@ pub(crate) fn run(args: &PretrainArgs) -> Result<Status> {
     let mut progress = Progress::new(args.output.quiet);
     let outcome = infomax_run::pretrain_with(&config, &options, &mut progress)?;
     let (run, total) = (outcome.run.display(), outcome.total_steps);
+    if outcome.times.steps > 0 {
+        progress.note(&format!("time: {}", outcome.times));
+    }
     let mut status = Status::Done;
     match &outcome.training {
         Outcome::Interrupted { checkpoint, step } => {
+            let of = if config.train.run.budget.is_some() { String::new() } else { format!(" of {total}") };
             crate::say!(
-                "Stopped after step {step} of {total}; saved {}.\nContinue with: infomax pretrain --resume {run}",
+                "Stopped after step {step}{of}; saved {}.\nContinue with: infomax pretrain --resume {run}",
                 checkpoint.display(),
             );
             return Ok(Status::Interrupted);
+        }
+        Outcome::Stopped { checkpoint, step, reason } => {
+            crate::say!("--stop-if holds at step {step}: {reason}\nSaved {}.", checkpoint.display());
+            return Ok(Status::ConditionHolds);
         }
         Outcome::Finished { health, .. } if health.state == HealthState::Collapsed => {
             crate::say!("The representation collapsed (step {}): {}", health.step, health.advice);
@@ -48,7 +59,7 @@ pub(crate) fn run(args: &PretrainArgs) -> Result<Status> {
     if args.output.json {
         let json = serde_json::json!({
             "run": outcome.run, "steps": total, "train_seconds": outcome.train_seconds,
-            "images_per_s": outcome.images_per_s,
+            "images_per_s": outcome.images_per_s, "times": outcome.times,
             "status": format!("{status:?}").to_lowercase(), "evaluation": evaluation,
         });
         print(&serde_json::to_string_pretty(&json)?)?;

@@ -25,7 +25,7 @@ impl Progress {
     /// An observer that shows nothing but warnings if it is quiet.
     pub(crate) fn new(quiet: bool) -> Self {
         let bar = ProgressBar::hidden();
-        let plan = Plan { epochs: 0, steps: 0, done: 0, batch: 0 };
+        let plan = Plan { epochs: 0, per_epoch: 0, timed: false, steps: 0, done: 0, batch: 0 };
         Self { bar, quiet, plan, made: Instant::now(), start: None, waited: 0.0, plain: false }
     }
 
@@ -54,6 +54,14 @@ impl Progress {
             self.bar.set_style(style.progress_chars("=> "));
         }
         self.plain = !self.quiet && self.bar.is_hidden();
+    }
+
+    /// `3/10`, or the epoch alone where the run ends by time.
+    fn epoch(&self, metrics: &StepMetrics) -> String {
+        match self.plan.timed {
+            true => format!("{}", metrics.epoch + 1),
+            false => format!("{}/{}", metrics.epoch + 1, self.plan.epochs),
+        }
     }
 
     /// The part of the time in which training waited for the loader, in per cent.
@@ -116,16 +124,17 @@ impl Observer for Progress {
             Some(_) => self.waited += metrics.time.data_wait_s,
         }
         let rate = self.rate(metrics.step);
+        if self.plan.timed {
+            self.bar.set_length(metrics.total_steps);
+        }
         self.bar.set_position(metrics.step);
-        self.bar.set_prefix(format!("epoch {}/{}", metrics.epoch + 1, self.plan.epochs));
+        self.bar.set_prefix(format!("epoch {}", self.epoch(metrics)));
         self.bar.set_message(format!("{rate:.0} images/s  {}", loss(metrics)));
-        let per_epoch = metrics.total_steps.div_ceil(self.plan.epochs.max(1)).max(1);
-        if metrics.total_steps > 0 && metrics.step.is_multiple_of(per_epoch) {
+        if metrics.step.is_multiple_of(self.plan.per_epoch.max(1)) {
             // A terminal keeps these lines above the bar.
             self.note(&format!(
-                "epoch {}/{}  step {}/{}  {rate:.0} images/s  {:.0} % waiting for data  {}",
-                metrics.epoch + 1,
-                self.plan.epochs,
+                "epoch {}  step {}/{}  {rate:.0} images/s  {:.0} % waiting for data  {}",
+                self.epoch(metrics),
                 metrics.step,
                 metrics.total_steps,
                 self.wait(),

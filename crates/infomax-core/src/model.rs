@@ -75,6 +75,28 @@ pub trait Learner: std::fmt::Debug + Send {
         self.encoder().feature_dim()
     }
 
+    /// Why the embedding of a sample in training depends on the other samples of its batch (batch normalization);
+    /// `None` if it does not, and the batch may be embedded in parts.
+    ///
+    /// Who answers `None` draws what is random for each sample by itself, from `pass.key` and the number of the sample,
+    /// `pass.collective.rank() * batch + i`: then parts draw what the whole batch would.
+    fn batch_dependence(&self) -> Option<String> {
+        Some("the model does not say whether a sample depends on the rest of its batch".to_owned())
+    }
+
+    /// The momentum with which the teacher follows after the step of `ctx`; `None` without a teacher.
+    fn teacher_momentum(&self, _ctx: &Context<'_>) -> Option<f64> {
+        None
+    }
+
+    /// Another momentum of the teacher from now on, in the place of the course that it has by itself.
+    ///
+    /// # Errors
+    /// A value outside of `[0, 1]`, or a model without a teacher.
+    fn set_teacher_momentum(&mut self, momentum: f64) -> Result<()> {
+        Err(crate::Error::config("teacher_momentum", momentum, "this model has no teacher"))
+    }
+
     /// Called after each optimizer step (momentum teachers follow here).
     ///
     /// # Errors

@@ -179,7 +179,7 @@ impl JointEmbedding {
             Some(momentum) if (0.0..=1.0).contains(&momentum) => {
                 let cfg = ModelConfig { encoder: cfg.encoder.without_drops(), ..cfg.clone() };
                 let branch = Branch::new(&cfg, precision, &Scope::frozen(params.root().pp("teacher")))?;
-                Some(Teacher { branch, pairs: pairs(params)?, momentum })
+                Some(Teacher { branch, pairs: pairs(params)?, momentum, set: None })
             }
             Some(other) => return Err(Error::config("teacher_momentum", other, "must be in 0..=1")),
         };
@@ -251,6 +251,38 @@ impl Learner for JointEmbedding {
         // Two views of one kind are not told apart: losses keep their own convention then.
         let globals = (globals < views.len()).then_some(globals);
         Ok(Embeddings { predictions, targets, features, globals, ..Embeddings::new(projections) })
+    }
+
+    fn batch_dependence(&self) -> Option<String> {
+        const STATISTIC: &str = ".running_mean";
+        let names = self.params.all().into_iter().filter_map(|(name, _)| {
+            let layer = name.strip_suffix(STATISTIC)?;
+            Some(layer.to_owned())
+        });
+        let layers: Vec<String> = names.collect();
+        let first = layers.first()?;
+        let more = match layers.len() - 1 {
+            0 => String::new(),
+            1 => " and one more layer".to_owned(),
+            more => format!(" and {more} more layers"),
+        };
+        Some(format!("`{first}`{more} normalize by the statistics of the batch"))
+    }
+
+    fn teacher_momentum(&self, ctx: &Context<'_>) -> Option<f64> {
+        self.teacher.as_ref().map(|teacher| 1.0 - teacher.away(ctx))
+    }
+
+    fn set_teacher_momentum(&mut self, momentum: f64) -> infomax_core::Result<()> {
+        let refuse = |reason: &str| Err(infomax_core::Error::config("teacher_momentum", momentum, reason));
+        match &mut self.teacher {
+            _ if !(0.0..=1.0).contains(&momentum) => refuse("must be in 0..=1"),
+            None => refuse("this model has no teacher; set model.teacher_momentum"),
+            Some(teacher) => {
+                teacher.set = Some(momentum);
+                Ok(())
+            }
+        }
     }
 
     fn after_step(&mut self, ctx: &Context<'_>) -> infomax_core::Result<()> {
@@ -342,17 +374,29 @@ struct Teacher {
     branch: Branch,
     /// The teacher's variable and the student's that it follows.
     pairs: Vec<(Var, Var)>,
+    /// The momentum at the start of its own course.
     momentum: f64,
+    /// The momentum that was set in the place of that course.
+    set: Option<f64>,
 }
 
 impl Teacher {
-    /// `t <- m t + (1 - m) s` in place, with `m` rising to 1 along a cosine where the length of the run is known.
-    fn follow(&self, ctx: &Context<'_>) -> Result<()> {
+    /// `1 - m` for the step of `ctx`: as it was set, or with `m` rising to 1 along a cosine where the length of the run
+    /// is known.
+    fn away(&self, ctx: &Context<'_>) -> f64 {
+        if let Some(momentum) = self.set {
+            return 1.0 - momentum;
+        }
         let progress = match ctx.total_steps {
             Some(total) if total > 0 => (ctx.step as f64 / total as f64).min(1.0),
             _ => 0.0,
         };
-        let away = (1.0 - self.momentum) * ((std::f64::consts::PI * progress).cos() + 1.0) / 2.0;
+        (1.0 - self.momentum) * ((std::f64::consts::PI * progress).cos() + 1.0) / 2.0
+    }
+
+    /// `t <- m t + (1 - m) s` in place.
+    fn follow(&self, ctx: &Context<'_>) -> Result<()> {
+        let away = self.away(ctx);
         for (teacher, student) in &self.pairs {
             infomax_kernels::update::lerp(teacher.as_tensor(), away, &student.as_detached_tensor())?;
         }

@@ -88,6 +88,30 @@ impl Default for OptimConfig {
     }
 }
 
+impl OptimConfig {
+    /// The weight decay, as [`Optimizer::set_weight_decay`] replaces it.
+    pub fn weight_decay(&self) -> f64 {
+        match self {
+            Self::Sgd(config) => config.weight_decay,
+            Self::AdamW(config) => config.weight_decay,
+            Self::Lars(config) => config.weight_decay,
+            Self::Lamb(config) => config.weight_decay,
+            Self::Muon(config) => config.weight_decay,
+        }
+    }
+
+    /// The momentum, as [`Optimizer::set_momentum`] replaces it: `momentum` or `beta1`.
+    pub fn momentum(&self) -> f64 {
+        match self {
+            Self::Sgd(config) => config.momentum,
+            Self::AdamW(config) => config.beta1,
+            Self::Lars(config) => config.momentum,
+            Self::Lamb(config) => config.beta1,
+            Self::Muon(config) => config.momentum,
+        }
+    }
+}
+
 /// Builds an optimizer.
 ///
 /// # Errors

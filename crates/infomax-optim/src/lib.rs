@@ -23,6 +23,7 @@
 
 mod adamw;
 mod config;
+mod course;
 mod error;
 mod grads;
 mod groups;
@@ -39,6 +40,7 @@ pub use {candle_core, infomax_core};
 
 pub use adamw::{AdamW, AdamWConfig};
 pub use config::{OptimConfig, Optimizer, build};
+pub use course::{CourseConfig, LrScale};
 pub use error::{Error, Result};
 pub use grads::Gradients;
 pub use groups::ParamGroup;

@@ -227,6 +227,12 @@ impl Schedule {
         }
     }
 
+    /// The same course over another number of steps, of which the warm-up keeps its own.
+    #[must_use]
+    pub fn over(self, total_steps: u64) -> Self {
+        Self { total_steps, warmup_steps: self.warmup_steps.min(total_steps), ..self }
+    }
+
     /// [`Schedule::lr`], for a weight decay or a momentum.
     pub fn value(&self, step: u64) -> f64 {
         self.lr(step)

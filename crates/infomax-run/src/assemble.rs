@@ -2,14 +2,17 @@
 
 use crate::error::of;
 use crate::images::damaged;
+use crate::online::Online;
 use crate::rehearse::rehearse;
+use crate::stop::StopIf;
 use crate::{Error, Images, Result, RunConfig, device};
 use candle_core::{DType, Device};
 use infomax_augment::Augmenter;
-use infomax_core::{BatchSource as _, Key, Objective, Params};
+use infomax_core::{BatchSource as _, Key, Learner as _, Objective, Params};
 use infomax_data::{DamagedSamples, Loader, LoaderConfig};
 use infomax_models::JointEmbedding;
 use infomax_optim::{Optimizer, Schedule};
+use infomax_train::Courses;
 
 /// All parts of a run, ready for a [`infomax_train::Trainer`]: what can be refused was refused here, before
 /// anything is written.
@@ -35,6 +38,12 @@ pub struct Assembly {
     pub optimizer: Box<dyn Optimizer>,
     /// The learning rate of each step.
     pub schedule: Schedule,
+    /// Weight decay and momenta of each step, where they are not constant.
+    pub courses: Courses,
+    /// What is measured while training goes on.
+    pub online: Online,
+    /// What ends the run.
+    pub(crate) stop: StopIf,
     /// The batches.
     pub loader: Loader,
     /// The samples that could not be read while the run went on.
@@ -76,7 +85,12 @@ impl Assembly {
         )?;
         let batches = loader.batches_per_epoch();
         let total_steps = config.train.run.total_steps(batches);
-        let schedule = config.optim.schedule.schedule(batches, total_steps).map_err(of("optim"))?;
+        let schedule = config.optim.lr(config.train.batch, batches, total_steps)?;
+        let courses = config.optim.courses(&config.model, batches, total_steps)?;
+        let online = Online::new(config, &images, &recipe, learner.feature_dim())?;
+        let stop = StopIf::new(config, &learner, &online)?;
+        let mut notes = notes;
+        notes.extend(online.notes());
         Ok(Self {
             config: settled,
             notes,
@@ -88,6 +102,9 @@ impl Assembly {
             objective,
             optimizer,
             schedule,
+            courses,
+            online,
+            stop,
             damaged: loader.damaged(),
             loader,
             total_steps,

@@ -226,7 +226,7 @@ pub fn evaluate(
 }
 
 /// The rows whose class is one of these, with its new number.
-fn labeled_rows(bank: &FeatureBank, classes: &BTreeMap<u32, u32>) -> Result<(Tensor, Vec<u32>)> {
+pub(crate) fn labeled_rows(bank: &FeatureBank, classes: &BTreeMap<u32, u32>) -> Result<(Tensor, Vec<u32>)> {
     let number = |label: &Option<u32>| label.and_then(|label| classes.get(&label).copied());
     let known = bank.labels.iter().zip(0u32..).filter_map(|(label, row)| Some((row, number(label)?)));
     let (rows, labels): (Vec<u32>, Vec<u32>) = known.unzip();

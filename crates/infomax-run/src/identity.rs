@@ -59,7 +59,7 @@ impl ModelCard {
 }
 
 /// Sections and keys without influence on the bits of training, and paths, which may move.
-const IRRELEVANT: [&str; 7] = [
+const IRRELEVANT: [&str; 9] = [
     "eval.",
     "data.path",
     "data.cache_mib",
@@ -67,6 +67,8 @@ const IRRELEVANT: [&str; 7] = [
     "train.device",
     "train.log_every",
     "train.keep_",
+    "train.stop_if",
+    "train.online.",
 ];
 
 /// What the checkpoints of a run remember of it.

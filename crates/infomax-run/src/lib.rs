@@ -9,6 +9,7 @@
 //! | [`evaluate_run`], [`Evaluation`] | probes a checkpoint again |
 //! | [`embed_run`], [`Embedded`] | the features of images by the encoder of a run, with paths and labels |
 //! | [`inspect`] | a report of what embeddings know: health, rank, entropy, normality, geometry, labels |
+//! | [`Condition`] | `rank < 0.1 * d`: what machines judge reports and runs by |
 //! | [`ModelCard`] | what a checkpoint says of its model |
 //! | [`RunObserver`] | is told what happens: for bars, dashboards, logs |
 //! | [`device::open`] | `auto`, `cpu`, `cuda:N` or `metal` as a device of Candle |
@@ -28,6 +29,7 @@
 //! ```
 
 mod assemble;
+mod condition;
 pub mod config;
 pub mod device;
 mod embed;
@@ -38,11 +40,14 @@ mod images;
 pub mod inspect;
 pub mod methods;
 mod observer;
+mod online;
 mod opened;
 mod pretrain;
 mod rehearse;
+mod stop;
 
 pub use assemble::{Assembly, check};
+pub use condition::Condition;
 pub use config::RunConfig;
 pub use embed::{EmbedOptions, Embedded, EmbeddedRow, Space, embed_run};
 pub use error::{Error, Result};

@@ -2,7 +2,7 @@
 //!
 //! A [`Method`] is a layer of a configuration between the defaults and what a user writes: heads, predictor, teacher,
 //! views, optimizer; the objective has its name. Batch, epochs and encoder stay those of the run, and learning rates,
-//! which are published for a batch of 256, follow the batch.
+//! which are published for a batch of 256, follow the batch by `optim.scale = "linear"`.
 
 mod table;
 
@@ -75,8 +75,6 @@ pub struct Setting {
     pub large: bool,
     /// Whether the encoder is a transformer or a ConvNeXt: they train with AdamW.
     pub adaptive: bool,
-    /// The batch, which the learning rate follows.
-    pub batch: u64,
 }
 
 /// All methods, by name.
@@ -128,7 +126,7 @@ impl Method {
             true => Rule::AdamW { lr: 5e-4, weight_decay: 0.05 },
             false => self.optimizer.of(setting.large),
         };
-        section("optim", rule.table(setting.batch));
+        section("optim", rule.table());
         if setting.embedded {
             let preset = Value::String(self.views.embedded.into());
             let mut augment = Table::from_iter([("preset".to_owned(), preset)]);
@@ -221,7 +219,7 @@ impl<T: Copy> Sizes<T> {
 }
 
 impl Rule {
-    fn table(self, batch: u64) -> Table {
+    fn table(self) -> Table {
         let mut table = Table::new();
         let (name, lr, weight_decay) = match self {
             Self::ClippedLars { lr, weight_decay } => {
@@ -235,7 +233,8 @@ impl Rule {
             Self::AdamW { lr, weight_decay } => ("adamw", lr, weight_decay),
         };
         table.insert("name".into(), Value::String(name.into()));
-        table.insert("lr".into(), Value::Float(lr * batch as f64 / 256.0));
+        table.insert("lr".into(), Value::Float(lr));
+        table.insert("scale".into(), Value::String("linear".into()));
         table.insert("weight_decay".into(), Value::Float(weight_decay));
         table
     }

@@ -26,6 +26,10 @@ pub trait RunObserver: Observer {
 pub struct Plan {
     /// Passes over the data.
     pub epochs: u64,
+    /// Steps of one pass.
+    pub per_epoch: u64,
+    /// Whether the run ends by time: then epochs and steps are not known before.
+    pub timed: bool,
     /// Steps in all.
     pub steps: u64,
     /// Steps that an earlier part of the run has made.

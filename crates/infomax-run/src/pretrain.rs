@@ -2,10 +2,11 @@
 
 use crate::evaluate::{Evaluation, TrainedOn, evaluate, write};
 use crate::identity::identity;
+use crate::stop::Judged;
 use crate::{Assembly, Error, Images, Plan, Result, RunConfig, RunObserver};
 use infomax_core::{BatchSource as _, Learner as _, Local};
 use infomax_models::Precision;
-use infomax_train::{Parts, RunDir, Trainer};
+use infomax_train::{Budget, Parts, RunDir, TimeTotals, Trainer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -20,6 +21,8 @@ pub struct Options {
     pub resume: bool,
     /// Of a run that is continued: so many epochs in all, instead of those of its configuration.
     pub epochs: Option<u64>,
+    /// Of a run that is continued: this wall time in all, instead of that of its configuration.
+    pub budget: Option<Budget>,
     /// Whether the representation is evaluated at the end.
     pub evaluate: bool,
     /// The threads of the loader; 0 for one a core.
@@ -30,7 +33,15 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { run: None, resume: false, epochs: None, evaluate: true, workers: 0, stop: Arc::default() }
+        Self {
+            run: None,
+            resume: false,
+            epochs: None,
+            budget: None,
+            evaluate: true,
+            workers: 0,
+            stop: Arc::default(),
+        }
     }
 }
 
@@ -42,11 +53,13 @@ pub struct Outcome {
     pub run: PathBuf,
     /// How training ended.
     pub training: infomax_train::Outcome,
-    /// The steps of the whole run.
+    /// The steps of the whole run; of one with a budget, those that it made or was to make.
     pub total_steps: u64,
+    /// Where the time of the steps went.
+    pub times: TimeTotals,
     /// The seconds from the start to the end of training.
     pub train_seconds: f64,
-    /// Samples by these seconds, of a run that was not resumed.
+    /// Samples that this process trained on, by these seconds.
     pub images_per_s: f64,
     /// What was learned; `None` if the run was interrupted or no evaluation was asked for.
     pub evaluation: Option<Evaluation>,
@@ -76,9 +89,13 @@ pub fn pretrain_with(
     match options.epochs {
         Some(0) => return Err(Error::Config("0 epochs: a run has at least 1".into())),
         // The steps of an epoch are counted in epochs again: a limit in steps would cut them off.
-        Some(epochs) => (config.train.run.epochs, config.train.run.max_steps) = (epochs, None),
+        Some(epochs) => {
+            (config.train.run.epochs, config.train.run.max_steps) = (epochs, None);
+            config.train.run.budget = None;
+        }
         None => {}
     }
+    config.train.run.budget = options.budget.or(config.train.run.budget);
     let assembly = Assembly::new(&config, options.workers)?;
     let config = &assembly.config;
     announce(config, &assembly, observer);
@@ -98,12 +115,16 @@ pub fn pretrain_with(
     observer.on_note(&format!("run: {}", path.display()));
     let identity = identity(config, &images, assembly.learner.feature_dim())?;
     log_images(&mut dir, &images, observer)?;
+    dir.log(&config.optim.lr_in_words(config.train.batch))?;
+    let per_epoch = assembly.loader.batches_per_epoch();
 
     let mut trainer = Trainer::new(Parts {
         learner: Box::new(assembly.learner),
         objective: assembly.objective,
         optimizer: assembly.optimizer,
         schedule: assembly.schedule,
+        courses: assembly.courses,
+        watchers: vec![Box::new(assembly.online)],
         source: Box::new(assembly.loader),
         config: config.train.run.clone(),
         run_dir: dir,
@@ -111,12 +132,14 @@ pub fn pretrain_with(
         collective: Arc::new(Local),
         device,
     })?;
+    let timed = config.train.run.budget.is_some();
     if options.resume {
         match trainer.resume()? {
             Some(resumed) => {
                 resumed.warnings.iter().for_each(|warning| observer.on_warning(warning));
-                observer.on_note(&format!("resumed at step {} of {total_steps}", resumed.step));
-                if resumed.step == total_steps {
+                let of = if timed { String::new() } else { format!(" of {total_steps}") };
+                observer.on_note(&format!("resumed at step {}{of}", resumed.step));
+                if resumed.step == total_steps && !timed {
                     observer.on_note("all of its steps are made; `--epochs N` with a larger N goes on");
                 }
                 // Now that it is known to fit.
@@ -127,17 +150,25 @@ pub fn pretrain_with(
     }
     observer.on_start(&Plan {
         epochs: config.train.run.epochs,
+        per_epoch,
+        timed,
         steps: total_steps,
         done: trainer.step(),
         batch: config.train.batch,
     });
-    let training = trainer.run(&options.stop, observer);
+    let begun = trainer.step();
+    let mut judged = Judged { inner: observer, stop: assembly.stop };
+    let training = trainer.run(&options.stop, &mut judged);
+    let unjudged = judged.stop.unjudged();
+    let total_steps = trainer.total_steps();
     observer.on_trained();
     for (_, reason) in damaged.list() {
         trainer.run_dir_mut().log(&format!("replaced a sample that could not be read: {reason}"))?;
     }
     warn_damaged(&damaged.list(), &path, observer);
     let training = training?;
+    unjudged.iter().for_each(|warning| observer.on_warning(warning));
+    let times = trainer.times();
     let train_seconds = start.elapsed().as_secs_f64();
 
     let finished = matches!(training, infomax_train::Outcome::Finished { .. });
@@ -149,8 +180,9 @@ pub fn pretrain_with(
     } else {
         None
     };
-    let images_per_s = (total_steps * config.train.batch as u64) as f64 / train_seconds.max(1e-9);
-    Ok(Outcome { run: path, training, total_steps, train_seconds, images_per_s, evaluation })
+    let made = (trainer.step() - begun) * config.train.batch as u64;
+    let images_per_s = made as f64 / train_seconds.max(1e-9);
+    Ok(Outcome { run: path, training, total_steps, times, train_seconds, images_per_s, evaluation })
 }
 
 /// Says what is trained on what.
@@ -161,7 +193,7 @@ fn announce(config: &RunConfig, assembly: &Assembly, observer: &mut dyn RunObser
         observer.on_note(&format!("note: {why}; training does not need labels"));
     }
     let (warmup, epochs) = (config.optim.schedule.warmup_epochs, config.train.run.epochs as f64);
-    if warmup >= epochs {
+    if warmup >= epochs && config.train.run.budget.is_none() {
         observer.on_warning(&format!(
             "optim.warmup_epochs = {warmup} of {epochs} epochs: the learning rate is still rising at the end"
         ));
@@ -169,12 +201,25 @@ fn announce(config: &RunConfig, assembly: &Assembly, observer: &mut dyn RunObser
     if let Some(warning) = &assembly.device_warning {
         observer.on_warning(warning);
     }
+    if config.train.run.accumulate > 1 {
+        let parts = config.train.run.accumulate;
+        let size = config.train.batch as u64 / parts;
+        let statistics = match assembly.learner.batch_dependence() {
+            Some(_) => {
+                "; batch normalization takes the statistics of each part (train.batch_norm = \"micro-batch\")"
+            }
+            None => ", with the gradient of the whole batch",
+        };
+        observer.on_note(&format!(
+            "train.accumulate = {parts}: batches are embedded in parts of {size}{statistics}"
+        ));
+    }
     let place = match assembly.device.is_cpu() {
         true => String::new(),
         false => format!(", on {:?}", assembly.device.location()),
     };
     observer.on_note(&format!(
-        "model: {} parameters, {} features{}{place}; objective: {}; optimizer: {}, lr {}; {} epochs of {} steps of {}",
+        "model: {} parameters, {} features{}{place}; objective: {}; optimizer: {}, {}; {} of {} steps of {}",
         assembly.params.count(),
         assembly.learner.feature_dim(),
         match config.train.precision {
@@ -183,8 +228,11 @@ fn announce(config: &RunConfig, assembly: &Assembly, observer: &mut dyn RunObser
         },
         assembly.objective.name(),
         assembly.optimizer.name(),
-        config.optim.schedule.lr,
-        config.train.run.epochs,
+        config.optim.lr_in_words(config.train.batch),
+        match config.train.run.budget {
+            Some(budget) => format!("{budget} of epochs"),
+            None => format!("{} epochs", config.train.run.epochs),
+        },
         assembly.loader.batches_per_epoch(),
         config.train.batch,
     ));

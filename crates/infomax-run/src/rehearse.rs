@@ -18,6 +18,7 @@ pub(crate) fn rehearse(
     recipe: &Recipe,
     learner: &dyn Learner,
 ) -> Result<()> {
+    config.train.run.check_accumulation(learner, config.train.batch).map_err(of("train"))?;
     let augmenter = Augmenter::new(recipe)?;
     let device = learner.params().device();
     let kinds = recipe.views.iter().flat_map(|view| std::iter::repeat_n(view.local, view.count));

@@ -78,14 +78,17 @@ fn the_recipe_follows_batch_encoder_and_size() {
         (config.model.projector.as_slice(), config.model.predictor.as_slice()),
         (&[4096, 256][..], &[4096][..])
     );
-    assert_eq!((config.model.teacher_momentum, config.optim.schedule.lr), (Some(0.99), 0.25));
+    assert_eq!(
+        (config.model.teacher_momentum, config.optim.lr(64, 1, 10).unwrap().base_lr),
+        (Some(0.99), 0.25)
+    );
     let OptimConfig::Lars(lars) = &config.optim.optimizer else { panic!("{:?}", config.optim) };
     assert!(lars.clip_lr && lars.eta == 0.02 && lars.weight_decay == 1e-5);
 
     let vit = resolve("byol", &["model.encoder.kind=vit", "train.batch=512"]).unwrap();
     assert!(matches!(vit.model.encoder, EncoderConfig::Vit(_)));
     assert!(matches!(&vit.optim.optimizer, OptimConfig::AdamW(c) if c.weight_decay == 0.05));
-    assert_eq!(vit.optim.schedule.lr, 1e-3);
+    assert_eq!(vit.optim.lr(512, 1, 10).unwrap().base_lr, 1e-3);
 
     let large = resolve("vicreg", &["augment.preset=vicreg-imagenet"]).unwrap();
     assert_eq!(large.model.projector, [8192, 8192, 8192]);

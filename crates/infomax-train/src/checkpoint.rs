@@ -15,6 +15,7 @@ pub const FORMAT_VERSION: u64 = 1;
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const OBJECTIVE: &str = "objective.safetensors";
+const WATCHERS: &str = "watchers.safetensors";
 /// The name of the metadatum of `model.safetensors` that says what the model is, as JSON.
 pub const METADATA: &str = "infomax";
 const STATE: &str = "state.json";
@@ -61,6 +62,12 @@ pub struct State {
     pub key: Key,
     /// The schedule of the learning rate.
     pub schedule: Schedule,
+    /// The courses of weight decay and momenta.
+    #[serde(default, skip_serializing_if = "crate::Courses::is_empty")]
+    pub courses: crate::Courses,
+    /// Seconds of training, of a run with a budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_s: Option<f64>,
     /// The dtype of the parameters.
     pub dtype: String,
     /// The name of the objective.
@@ -97,6 +104,7 @@ pub(crate) struct Tensors {
     pub(crate) model: BTreeMap<String, Tensor>,
     pub(crate) optimizer: BTreeMap<String, Tensor>,
     pub(crate) objective: BTreeMap<String, Tensor>,
+    pub(crate) watchers: BTreeMap<String, Tensor>,
     /// What the model is, for its file.
     pub(crate) description: String,
 }
@@ -190,6 +198,14 @@ impl Checkpoint {
         if self.state.files.contains_key(OBJECTIVE) { self.tensors(OBJECTIVE) } else { Ok(BTreeMap::new()) }
     }
 
+    /// The state of what was measured beside the training, on the CPU; empty if there is none.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::model`].
+    pub fn watchers(&self) -> Result<BTreeMap<String, Tensor>> {
+        if self.state.files.contains_key(WATCHERS) { self.tensors(WATCHERS) } else { Ok(BTreeMap::new()) }
+    }
+
     /// What `model.safetensors` says of itself, as JSON; `None` for a file without it.
     ///
     /// # Errors
@@ -240,6 +256,9 @@ impl Checkpoint {
             let mut parts = vec![(MODEL, &tensors.model), (OPTIMIZER, &tensors.optimizer)];
             if !tensors.objective.is_empty() {
                 parts.push((OBJECTIVE, &tensors.objective));
+            }
+            if !tensors.watchers.is_empty() {
+                parts.push((WATCHERS, &tensors.watchers));
             }
             state.files.clear();
             for (name, tensors) in parts {

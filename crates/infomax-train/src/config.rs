@@ -1,14 +1,23 @@
 //! The settings of a run.
 
-use crate::{Error, Result};
+use crate::{Budget, Error, Result};
 
 /// The settings of [`crate::Trainer`].
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Passes over the data.
+    /// Passes over the data; a run with a `budget` makes as many as it can instead.
     pub epochs: u64,
+    /// The wall time of training, such as `5m`, in the place of `epochs`: schedules follow the time. Such a run cannot
+    /// be repeated bit for bit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
+    /// In how many parts each batch is embedded, for less memory; the objective sees the whole batch, and its gradient
+    /// is that of the whole batch.
+    pub accumulate: u64,
+    /// What becomes of batch normalization where a batch is embedded in parts.
+    pub batch_norm: InParts,
     /// The seed of the run: initial weights, the order of the samples, views, and what the model and the objective
     /// draw. The embedded images have a seed of their own.
     pub seed: u64,
@@ -38,6 +47,9 @@ impl Default for TrainConfig {
     fn default() -> Self {
         Self {
             epochs: 10,
+            budget: None,
+            accumulate: 1,
+            batch_norm: InParts::Refuse,
             seed: 0,
             max_steps: None,
             checkpoint_every_epochs: 1,
@@ -51,6 +63,19 @@ impl Default for TrainConfig {
             monitor: MonitorConfig::default(),
         }
     }
+}
+
+/// Batch normalization where a batch is embedded in parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum InParts {
+    /// It is an error: the gradient would not be that of the whole batch.
+    #[default]
+    Refuse,
+    /// It takes the statistics of each part, and its running statistics move once a part.
+    MicroBatch,
 }
 
 /// When the embedding is measured, and below what it counts as collapsed.
@@ -105,6 +130,9 @@ impl TrainConfig {
         };
         if self.keep_checkpoints == 0 {
             return refuse("keep_checkpoints", &0, "at least one checkpoint must be kept");
+        }
+        if self.accumulate == 0 {
+            return refuse("accumulate", &0, "must be at least 1; 1 embeds the batch in one piece");
         }
         if self.log_every == 0 {
             return refuse("log_every", &0, "must be at least 1");

@@ -97,6 +97,14 @@ pub enum Error {
         /// The number of all trainable parameters.
         total: usize,
     },
+    /// A batch cannot be embedded in parts.
+    #[error("accumulate = {parts}: {reason}")]
+    Accumulate {
+        /// The number of parts.
+        parts: u64,
+        /// Why not, and what to do.
+        reason: String,
+    },
     /// Another rank of the run failed, so that this one stopped too.
     #[error("another rank failed at step {step}; its own message says why")]
     OtherRank {

@@ -7,14 +7,19 @@
 //! | [`RunDir`] | the folder of a run: `config.toml`, `metrics.jsonl`, `log.txt`, `checkpoints/` |
 //! | [`Checkpoint`] | a verified checkpoint on disk |
 //! | [`StepMetrics`] | what one step reports to an [`Observer`] and to `metrics.jsonl` |
+//! | [`Watcher`] | measures beside the training: online probes, ranks |
+//! | [`Courses`] | weight decay and momenta that change with the steps |
+//! | [`Budget`] | a wall time in the place of epochs |
 //! | [`EmbeddingStats`], [`Health`] | the monitor that tells a healthy embedding from a collapsed one |
 //!
 //! A run can be stopped at any moment. A checkpoint is written beside its final place, synced and renamed,
 //! so a name in `checkpoints/` always stands for a whole checkpoint; a resumed run continues with the bits
 //! that the uninterrupted one would have had.
 
+mod budget;
 mod checkpoint;
 mod config;
+mod courses;
 mod error;
 mod files;
 mod metrics;
@@ -22,15 +27,19 @@ mod monitor;
 mod observer;
 mod run_dir;
 mod trainer;
+mod watch;
 
+pub use budget::Budget;
 pub use checkpoint::{Checkpoint, FORMAT_VERSION, FileCheck, METADATA, Needs, State};
-pub use config::{MonitorConfig, TrainConfig};
+pub use config::{InParts, MonitorConfig, TrainConfig};
+pub use courses::Courses;
 pub use error::{Error, Result};
-pub use metrics::{PartValue, StepMetrics, StepTime};
+pub use metrics::{PartValue, StepMetrics, StepTime, TimeTotals};
 pub use monitor::{EmbeddingStats, Health, HealthState};
 pub use observer::{EpochSummary, Observer, Silent};
 pub use run_dir::{Found, RunDir};
 pub use trainer::{Identity, Outcome, Parts, Resumed, Trainer};
+pub use watch::{Seen, Watcher};
 pub use {candle_core, infomax_core, infomax_optim};
 
 /// The examples of the README run as tests.

@@ -27,6 +27,11 @@ pub trait Observer {
 
     /// When the monitor's verdict changes.
     fn on_health(&mut self, _health: &Health) {}
+
+    /// Asked after each step: a reason to end the run here, saved.
+    fn stop_reason(&mut self) -> Option<String> {
+        None
+    }
 }
 
 /// An observer that does nothing.

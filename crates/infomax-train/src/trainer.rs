@@ -1,12 +1,16 @@
 //! The training loop.
 
-use crate::checkpoint::{FORMAT_VERSION, State, Tensors};
-use crate::metrics::{PartValue, StepMetrics, StepTime};
-use crate::monitor::{EmbeddingStats, Health, Monitor};
-use crate::{EpochSummary, Error, Observer, Result, RunDir, TrainConfig};
-use candle_core::{DType, Device, Tensor};
-use infomax_core::{BatchSource, Collective, Context, Key, Learner, Local, Mode, Objective, Pass, Report};
-use infomax_optim::{Gradients, Optimizer, Schedule};
+mod accumulate;
+mod resume;
+mod step;
+
+use crate::budget::Clock;
+use crate::metrics::TimeTotals;
+use crate::monitor::{Health, Monitor};
+use crate::{Courses, EpochSummary, Error, Observer, Result, RunDir, TrainConfig, Watcher};
+use candle_core::Device;
+use infomax_core::{BatchSource, Collective, Key, Learner, Local, Objective};
+use infomax_optim::{Optimizer, Schedule};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +20,7 @@ use std::time::Instant;
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// All steps were made.
+    /// All steps were made, or the budget is used up.
     Finished {
         /// The last checkpoint.
         checkpoint: PathBuf,
@@ -24,6 +28,15 @@ pub enum Outcome {
         step: u64,
         /// The monitor's last verdict.
         health: Health,
+    },
+    /// The observer had a reason to end the run.
+    Stopped {
+        /// The checkpoint of the last finished step.
+        checkpoint: PathBuf,
+        /// The number of finished steps.
+        step: u64,
+        /// The reason.
+        reason: String,
     },
     /// The stop flag was set; resuming continues with the bits of the uninterrupted run.
     Interrupted {
@@ -56,6 +69,10 @@ pub struct Parts {
     pub optimizer: Box<dyn Optimizer>,
     /// The learning rate of each step.
     pub schedule: Schedule,
+    /// Weight decay and momenta of each step, where they are not constant.
+    pub courses: Courses,
+    /// What is measured beside the training.
+    pub watchers: Vec<Box<dyn Watcher>>,
     /// The batches.
     pub source: Box<dyn BatchSource>,
     /// Epochs, checkpoints, logging, guards.
@@ -100,6 +117,8 @@ impl Parts {
             objective,
             optimizer,
             schedule,
+            courses: Courses::default(),
+            watchers: Vec::new(),
             source,
             config,
             run_dir,
@@ -126,100 +145,61 @@ pub struct Trainer {
     monitor: Monitor,
     key: Key,
     step: u64,
+    /// The steps of the run; of one with a budget, as far as it can be told.
     total_steps: u64,
+    /// The steps after which it ends in any case.
+    limit: u64,
+    /// Seconds of training before this process took the run up.
+    spent: f64,
+    times: TimeTotals,
     saved: Option<(u64, PathBuf)>,
 }
 
-/// The words that ranks agree on: the bit of a request to stop, and that of an error.
+/// The words that ranks agree on: the bits of a request to stop, of an error, and of an end that an observer wants.
 const STOP: u64 = 1;
 const FAILED: u64 = 2;
+const ENDED: u64 = 4;
 
 impl Trainer {
     /// Puts a run together. Call [`Trainer::resume`] to continue one that is in the folder.
     ///
     /// # Errors
     /// A setting that is out of its range or does not fit the parameters, or a source without batches.
-    pub fn new(parts: Parts) -> Result<Self> {
+    pub fn new(mut parts: Parts) -> Result<Self> {
         parts.config.check()?;
+        if parts.config.budget.is_some() && parts.collective.size() > 1 {
+            let reason =
+                "the clocks of several ranks differ, and so would their learning rates; set max_steps";
+            let value = parts.config.budget.map(|budget| budget.to_string()).unwrap_or_default();
+            return Err(Error::Config { key: "budget", value, reason });
+        }
+        parts.courses.check(&mut *parts.optimizer, &mut *parts.learner)?;
         parts.optimizer.check(parts.learner.params())?;
         if parts.source.batches_per_epoch() == 0 {
             let reason = "the source has no batch: is the batch larger than the data set?";
             return Err(Error::Config { key: "batches_per_epoch", value: "0".into(), reason });
         }
+        let samples = parts.source.samples_per_epoch() / parts.source.batches_per_epoch();
+        let samples = usize::try_from(samples).unwrap_or(usize::MAX);
+        parts.config.check_accumulation(&*parts.learner, samples)?;
         let total_steps = parts.config.total_steps(parts.source.batches_per_epoch());
         let monitor = Monitor::new(parts.config.monitor.clone());
         let key = Key::new(parts.config.seed).fold_named("train");
-        Ok(Self { parts, monitor, key, step: 0, total_steps, saved: None })
-    }
-
-    /// Continues from the newest good checkpoint of the folder; `None` if there is none yet.
-    ///
-    /// # Errors
-    /// Those of [`RunDir::latest`]; [`Error::OtherRun`] if the checkpoint belongs to another model,
-    /// objective, optimizer or seed.
-    pub fn resume(&mut self) -> Result<Option<Resumed>> {
-        let Some(found) = RunDir::latest(self.parts.run_dir.path())? else { return Ok(None) };
-        let (checkpoint, state) = (&found.checkpoint, found.checkpoint.state());
-        for (what, saved, now) in [
-            ("the objective", state.objective.clone(), self.parts.objective.name().to_owned()),
-            ("the optimizer", state.optimizer.clone(), self.parts.optimizer.name().to_owned()),
-            ("the seed", state.seed.to_string(), self.parts.config.seed.to_string()),
-            ("the dtype", state.dtype.clone(), self.dtype()),
-        ] {
-            if saved != now {
-                return Err(checkpoint.other_run(format!("{what} was `{saved}`, now it is `{now}`")));
-            }
-        }
-        let identity = &self.parts.identity;
-        if let Some((name, saved, now)) = changes(&state.fixed, &identity.fixed).next() {
-            return Err(checkpoint.other_run(format!("{name}: it was {saved}, now it is {now}")));
-        }
-        if state.step > self.total_steps {
-            let total = self.total_steps;
-            return Err(checkpoint.other_run(format!(
-                "it has made {} steps already, and the run is to have {total}",
-                state.step
-            )));
-        }
-        // Everything is read before anything is changed.
-        let (model, optimizer, objective) =
-            (checkpoint.model()?, checkpoint.optimizer()?, checkpoint.objective()?);
-        self.parts.learner.params().load(&model).map_err(|e| checkpoint.other_run(e.to_string()))?;
-        self.parts.optimizer.load_state(&optimizer).map_err(|e| checkpoint.other_run(e.to_string()))?;
-        let params = self.parts.learner.params();
-        self.parts.optimizer.check(params).map_err(|e| checkpoint.other_run(e.to_string()))?;
-        let device = params.device();
-        let objective = objective.into_iter().map(|(name, tensor)| Ok((name, tensor.to_device(device)?)));
-        let objective: BTreeMap<_, _> = objective.collect::<candle_core::Result<_>>()?;
-        self.parts.objective.load_state(&objective).map_err(|e| checkpoint.other_run(e.to_string()))?;
-        self.parts.source.seek(state.position)?;
-        self.monitor.restore(state.monitor.clone(), state.health.clone());
-        self.step = state.step;
-        let mut warnings = found.warnings.clone();
-        if state.schedule != self.parts.schedule {
-            warnings.push(
-                "the learning rate schedule differs from that of the checkpoint: the run continues, but not as the \
-                 uninterrupted one would have"
-                    .to_owned(),
-            );
-        }
-        let changed = changes(&state.settings, &identity.settings);
-        let changed: Vec<_> =
-            changed.map(|(key, saved, now)| format!("{key} was {saved}, now it is {now}")).collect();
-        if !changed.is_empty() {
-            warnings.push(format!(
-                "settings differ from those of the checkpoint, and the run continues with the new ones: {}",
-                changed.join("; ")
-            ));
-        }
-        self.parts.run_dir.rewind(&found)?;
-        let path = checkpoint.path().to_owned();
-        self.parts.run_dir.log(&format!("resumed at step {} from {}", self.step, path.display()))?;
-        for warning in &warnings {
-            self.parts.run_dir.log(&format!("warning: {warning}"))?;
-        }
-        self.saved = Some((self.step, path.clone()));
-        Ok(Some(Resumed { checkpoint: path, step: self.step, warnings }))
+        let limit = match parts.config.budget {
+            Some(_) => parts.config.max_steps.unwrap_or(u64::MAX),
+            None => total_steps,
+        };
+        Ok(Self {
+            parts,
+            monitor,
+            key,
+            step: 0,
+            total_steps,
+            limit,
+            spent: 0.0,
+            times: TimeTotals::default(),
+            saved: None,
+        })
     }
 
     /// Trains until all steps are made or `stop` is set; either way the last finished step is saved.
@@ -261,9 +241,14 @@ impl Trainer {
         self.step
     }
 
-    /// The number of steps of the whole run.
+    /// The number of steps of the whole run; of one with a budget, as far as it can be told by now.
     pub fn total_steps(&self) -> u64 {
         self.total_steps
+    }
+
+    /// Where the time of the steps went that this process made.
+    pub fn times(&self) -> TimeTotals {
+        self.times
     }
 
     /// The counters of the source.
@@ -272,19 +257,27 @@ impl Trainer {
     }
 
     fn run_inner(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Outcome> {
-        let start = Instant::now();
-        let mut last_save = start;
+        let clock = Clock::new(self.spent, self.parts.config.budget);
+        let mut last_save = Instant::now();
         let (mut sum, mut count) = (0.0, 0u64);
-        self.parts.run_dir.log(&format!("training from step {} to {}", self.step, self.total_steps))?;
-        while self.step < self.total_steps {
+        let end = match self.parts.config.budget {
+            Some(budget) => format!("until {budget} are over ({:.1} s are)", self.spent),
+            None => format!("to {}", self.total_steps),
+        };
+        self.parts.run_dir.log(&format!("training from step {} {end}", self.step))?;
+        while self.step < self.limit && !clock.is_over() {
             if self.agree(u64::from(stop.load(Ordering::Relaxed)) * STOP)? & STOP != 0 {
-                let checkpoint = self.save(observer)?;
+                let checkpoint = self.save(&clock, observer)?;
                 self.parts.run_dir.log(&format!("interrupted at step {}", self.step))?;
                 return Ok(Outcome::Interrupted { checkpoint, step: self.step });
             }
-            let (metrics, health_changed) = self.advance(start)?;
+            let (metrics, health_changed) = self.advance(&clock)?;
             (sum, count) = (sum + metrics.total, count + 1);
-            if metrics.step.is_multiple_of(self.parts.config.log_every) || metrics.step == self.total_steps {
+            self.times.add(&metrics.time);
+            let last = self.step == self.limit || clock.is_over();
+            // What was measured beside the training is written whenever there is some.
+            if metrics.step.is_multiple_of(self.parts.config.log_every) || last || !metrics.figures.is_empty()
+            {
                 self.parts.run_dir.append(&metrics)?;
             }
             observer.on_step(&metrics);
@@ -317,11 +310,24 @@ impl Trainer {
                     .checkpoint_every_seconds
                     .is_some_and(|s| last_save.elapsed().as_secs_f64() >= s);
             if due {
-                self.save(observer)?;
+                self.save(&clock, observer)?;
                 last_save = Instant::now();
             }
+            let reason = observer.stop_reason();
+            if self.agree(u64::from(reason.is_some()) * ENDED)? & ENDED != 0 {
+                let reason = reason.unwrap_or_else(|| "another rank ended the run".to_owned());
+                let checkpoint = self.save(&clock, observer)?;
+                self.parts.run_dir.log(&format!("stopped at step {}: {reason}", self.step))?;
+                return Ok(Outcome::Stopped { checkpoint, step: self.step, reason });
+            }
         }
-        let checkpoint = self.save(observer)?;
+        if clock.is_over() {
+            self.parts.run_dir.log(&format!("the budget is used up after {:.1} s", clock.spent()))?;
+        }
+        if self.parts.config.budget.is_some() {
+            self.total_steps = self.step;
+        }
+        let checkpoint = self.save(&clock, observer)?;
         let health = self.monitor.health().clone();
         let judged = match self.monitor.has_judged() {
             true => format!("embedding {:?}", health.state),
@@ -329,115 +335,6 @@ impl Trainer {
         };
         self.parts.run_dir.log(&format!("finished at step {}, {judged}", self.step))?;
         Ok(Outcome::Finished { checkpoint, step: self.step, health })
-    }
-
-    /// One step.
-    fn advance(&mut self, start: Instant) -> Result<(StepMetrics, bool)> {
-        let began = Instant::now();
-        let epoch = self.parts.source.position().epoch;
-        let batch = self.parts.source.next_batch().and_then(|batch| batch.to_device(&self.parts.device));
-        let batch = self.together(batch.map_err(Error::from))?;
-        let data_wait_s = began.elapsed().as_secs_f64();
-        let samples = batch.len();
-        let key = self.key.fold_in(self.step);
-        let collective = self.parts.collective.clone();
-        let ranks = &*collective;
-        let ctx = Context { step: self.step, total_steps: Some(self.total_steps), key, collective: ranks };
-        let pass = Pass { mode: Mode::Train, key: key.fold_named("pass"), collective: ranks };
-
-        let mut embeddings = self.parts.learner.embed(&batch.views, &pass)?;
-        embeddings.labels = batch.labels;
-        drop(batch.views);
-        let report = self.parts.objective.evaluate(&embeddings, &ctx)?;
-        let values = self.values(&report);
-        let (total, parts) = self.together(values)?;
-        let store = infomax_kernels::backward(&report.total)?;
-        // What follows needs values only: with the report and the embeddings goes the whole graph.
-        drop(report);
-        let embeddings = embeddings.detach();
-
-        let params = self.parts.learner.params();
-        let grads = Gradients::of(params, &store).map_err(|e| self.name_step(e));
-        drop(store);
-        let mut grads = self.together(grads)?;
-        if self.step == 0 && !self.parts.config.allow_unused_parameters {
-            let mut names = grads.missing(params);
-            if !names.is_empty() {
-                names.truncate(8);
-                return Err(Error::Unused { names, total: params.trainable().len() });
-            }
-        }
-        grads.average(ranks).map_err(|e| self.name_step(e))?;
-        let grad_norm = grads.norm();
-        if let Some(max) = self.parts.config.clip_grad_norm {
-            grads.clip(max)?;
-        }
-        let lr = self.parts.schedule.lr(self.step);
-        self.parts.optimizer.step(params, &grads, lr)?;
-        drop(grads);
-        self.parts.learner.after_step(&ctx)?;
-        self.parts.objective.update(&embeddings, &ctx)?;
-        self.step += 1;
-
-        let (mut embedding, mut features, mut health, mut changed) = (None, None, None, false);
-        let mut account = None;
-        if self.monitor.is_due(self.step) {
-            let stats = EmbeddingStats::of(&embeddings.projections[0])?;
-            changed = self.monitor.observe(self.step, &stats);
-            embedding = Some(stats);
-            features = embeddings.features.as_ref().map(|views| EmbeddingStats::of(&views[0])).transpose()?;
-            health = Some(self.monitor.health().state);
-            // A measurement: what it refuses (equal rows, one view) is left out and stops nothing.
-            account = self.parts.objective.account(&embeddings).ok().flatten();
-        }
-        let step_s = began.elapsed().as_secs_f64();
-        let source = self.parts.source.stats();
-        let time = StepTime {
-            elapsed_s: start.elapsed().as_secs_f64(),
-            step_s,
-            data_wait_s,
-            images_per_s: samples as f64 / step_s.max(1e-9),
-            decode_s: source.decode_s,
-            augment_s: source.augment_s,
-        };
-        let metrics = StepMetrics {
-            step: self.step,
-            epoch,
-            total_steps: self.total_steps,
-            lr,
-            total,
-            parts,
-            grad_norm,
-            embedding,
-            features,
-            account,
-            health,
-            time,
-        };
-        Ok((metrics, changed))
-    }
-
-    /// Reads the total and the parts in one transfer, and refuses what is not finite. Parts come first: they
-    /// say more than the total.
-    fn values(&self, report: &Report) -> Result<(f64, Vec<PartValue>)> {
-        let dtype = report.total.dtype();
-        let scalars = report.parts.iter().map(|part| part.value.detach().to_dtype(dtype));
-        let mut scalars = scalars.collect::<candle_core::Result<Vec<_>>>()?;
-        scalars.push(report.total.detach());
-        let host = Tensor::stack(&scalars, 0)?.to_device(&candle_core::Device::Cpu)?;
-        let values = host.to_dtype(DType::F64)?.to_vec1::<f64>()?;
-        let mut parts = Vec::with_capacity(report.parts.len());
-        for (part, &value) in report.parts.iter().zip(&values) {
-            if !value.is_finite() {
-                return Err(non_finite(&self.saved, self.step, format!("the part `{}`", part.name), value));
-            }
-            parts.push(PartValue { name: part.name.clone(), value, weight: part.weight });
-        }
-        let total = values.last().copied().unwrap_or(f64::NAN);
-        if !total.is_finite() {
-            return Err(non_finite(&self.saved, self.step, "the total of the objective".into(), total));
-        }
-        Ok((total, parts))
     }
 
     /// What every rank says, at once; nothing to ask for where there is one.
@@ -462,87 +359,8 @@ impl Trainer {
             error => error.into(),
         }
     }
-
-    fn dtype(&self) -> String {
-        format!("{:?}", self.parts.learner.params().dtype()).to_lowercase()
-    }
-
-    /// Saves the last finished step, unless it is saved already.
-    fn save(&mut self, observer: &mut dyn Observer) -> Result<PathBuf> {
-        if let Some((step, path)) = &self.saved
-            && *step == self.step
-        {
-            return Ok(path.clone());
-        }
-        let model = self.parts.learner.params().tensors();
-        for (name, tensor) in &model {
-            // The last update may have overflowed; such a checkpoint must not push out a good one.
-            let sum = tensor.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
-            if !sum.is_finite() && has_non_finite(tensor)? {
-                return Err(non_finite(
-                    &self.saved,
-                    self.step,
-                    format!("the parameter `{name}`"),
-                    sum.into(),
-                ));
-            }
-        }
-        let tensors = Tensors {
-            model,
-            optimizer: self.parts.optimizer.state()?,
-            objective: self.parts.objective.state(),
-            description: self.parts.identity.model.clone(),
-        };
-        let (monitor, health) = self.monitor.memory();
-        let state = State {
-            format_version: FORMAT_VERSION,
-            step: self.step,
-            position: self.parts.source.position(),
-            seed: self.parts.config.seed,
-            key: self.key,
-            schedule: self.parts.schedule,
-            dtype: self.dtype(),
-            objective: self.parts.objective.name().to_owned(),
-            optimizer: self.parts.optimizer.name().to_owned(),
-            health: health.clone(),
-            monitor: monitor.to_vec(),
-            fixed: self.parts.identity.fixed.clone(),
-            settings: self.parts.identity.settings.clone(),
-            files: BTreeMap::new(),
-            crc32: 0,
-        };
-        let (keep, every) = (self.parts.config.keep_checkpoints, self.parts.config.keep_every_steps);
-        let path = self.parts.run_dir.save(state, &tensors, keep, every)?;
-        self.parts.run_dir.log(&format!("checkpoint {}", path.display()))?;
-        self.saved = Some((self.step, path.clone()));
-        observer.on_checkpoint(&path, self.step);
-        Ok(path)
-    }
-}
-
-/// What differs between two tables that both have a value for it: name, value before, value now. What only one of
-/// them has is new or gone with its choice, and is said as such.
-fn changes<'a>(
-    saved: &'a BTreeMap<String, String>,
-    now: &'a BTreeMap<String, String>,
-) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {
-    const UNSET: &str = "unset";
-    // A checkpoint of a program that kept no such table says nothing.
-    let names: std::collections::BTreeSet<&String> =
-        if saved.is_empty() { Default::default() } else { saved.keys().chain(now.keys()).collect() };
-    names.into_iter().filter_map(move |name| {
-        let of = |table: &'a BTreeMap<String, String>| table.get(name).map_or(UNSET, String::as_str);
-        (of(saved) != of(now)).then(|| (name.as_str(), of(saved), of(now)))
-    })
 }
 
 fn non_finite(saved: &Option<(u64, PathBuf)>, step: u64, what: String, value: f64) -> Error {
     Error::NonFinite { what, value, step, last_checkpoint: saved.as_ref().map(|(_, path)| path.clone()) }
-}
-
-/// A sum may overflow although all of its summands are finite.
-fn has_non_finite(tensor: &Tensor) -> Result<bool> {
-    let values =
-        tensor.to_device(&candle_core::Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
-    Ok(values.iter().any(|value| !value.is_finite()))
 }

@@ -1,6 +1,7 @@
 //! The configuration of a run: one typed struct with seven sections, and the layers that it is read from.
 
 mod layers;
+mod online;
 mod reference;
 mod schema;
 mod sections;
@@ -9,9 +10,11 @@ mod show;
 mod values;
 
 pub use layers::{Layers, suggestion};
+pub use online::OnlineConfig;
 pub use reference::reference;
 pub use sections::{
-    AugmentConfig, DataConfig, EvalConfig, OptimSection, RunConfig, ShapesSection, Source, TrainSection,
+    AugmentConfig, CoursesSection, DataConfig, EvalConfig, OptimSection, RunConfig, ShapesSection, Source,
+    TrainSection,
 };
 pub use show::show;
 pub(crate) use values::leaves;
@@ -104,7 +107,7 @@ pub fn layers(origins: &Origins) -> Result<Layers> {
     }
     if let Some(name) = upper.method()? {
         let method = Method::named(&name)?;
-        let setting = setting(&layers, &upper, folder)?;
+        let setting = setting(&upper, folder);
         agree(method, &upper)?;
         let mut recipe = method.layer(setting);
         if let Some(Value::Table(augment)) = recipe.get_mut("augment") {
@@ -125,8 +128,7 @@ pub fn layers(origins: &Origins) -> Result<Layers> {
 }
 
 /// What the settings of a method depend on, as far as it is known before the images are.
-fn setting(lower: &Layers, upper: &Layers, folder: bool) -> Result<Setting> {
-    let find = |path: &str| values::at(upper.table(), path).or_else(|| values::at(lower.table(), path));
+fn setting(upper: &Layers, folder: bool) -> Setting {
     let given = |path: &str| values::at(upper.table(), path);
     let preset = given("augment.preset")
         .and_then(Value::as_str)
@@ -139,15 +141,11 @@ fn setting(lower: &Layers, upper: &Layers, folder: bool) -> Result<Setting> {
         of_preset.or_else(|| written?.into_iter().max())
     });
     let kind = given("model.encoder.kind").and_then(Value::as_str);
-    Ok(Setting {
+    Setting {
         embedded: !folder,
         large: size.is_some_and(|size| size >= 128),
         adaptive: matches!(kind, Some("vit" | "convnext")),
-        batch: find("train.batch")
-            .and_then(Value::as_integer)
-            .and_then(|batch| u64::try_from(batch).ok())
-            .unwrap_or(256),
-    })
+    }
 }
 
 /// Refuses another objective than that of the method.

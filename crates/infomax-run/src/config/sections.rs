@@ -1,6 +1,7 @@
 //! The sections of a configuration: every key once, with its default, its unit and its documentation.
 
 use super::Layers;
+use super::online::OnlineConfig;
 use crate::error::of;
 use crate::{Error, Result};
 use infomax_augment::{Recipe, Semantics};
@@ -8,8 +9,8 @@ use infomax_data::ShapesConfig;
 use infomax_eval::{KnnConfig, LinearProbeConfig};
 use infomax_losses::ObjectiveConfig;
 use infomax_models::{EncoderConfig, ModelConfig, Precision, ResNetConfig};
-use infomax_optim::{AdamWConfig, OptimConfig, ScheduleConfig};
-use infomax_train::{RunDir, TrainConfig};
+use infomax_optim::{AdamWConfig, CourseConfig, LrScale, OptimConfig, Schedule, ScheduleConfig};
+use infomax_train::{Courses, RunDir, TrainConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -53,6 +54,8 @@ impl Default for RunConfig {
             optim: OptimSection {
                 schedule: ScheduleConfig { lr: 4e-3, warmup_epochs: 1.0, ..ScheduleConfig::default() },
                 optimizer: OptimConfig::AdamW(AdamWConfig { weight_decay: 1e-4, ..AdamWConfig::default() }),
+                scale: LrScale::None,
+                courses: CoursesSection::default(),
             },
             train: TrainSection::default(),
             eval: EvalConfig::default(),
@@ -164,6 +167,9 @@ impl RunConfig {
         t.run.check().map_err(of("train"))?;
         // The ranges of a schedule are checked where it is made.
         self.optim.schedule.schedule(1, t.run.epochs).map_err(of("optim"))?;
+        self.optim.courses(&self.model, 1, t.run.epochs)?;
+        t.online.check()?;
+        t.stop_if.iter().try_for_each(|text| crate::Condition::parse(text).map(drop))?;
         infomax_optim::build(&self.optim.optimizer).map_err(of("optim"))?;
         self.objective.build().map_err(of("objective"))?;
         self.eval.knn.check().and(self.eval.linear.check()).map_err(of("eval"))?;
@@ -360,6 +366,106 @@ pub struct OptimSection {
     /// The optimizer with its own settings.
     #[serde(flatten)]
     pub optimizer: OptimConfig,
+    /// How the learning rate follows the batch: `lr` and `warmup_start_lr` are those of a batch of 256, and are
+    /// multiplied by `batch / 256` (`linear`) or its square root (`sqrt`); `none` leaves them as they are.
+    #[serde(default)]
+    pub scale: LrScale,
+    /// The courses of other values than the learning rate.
+    #[serde(default, skip_serializing_if = "CoursesSection::is_empty")]
+    pub courses: CoursesSection,
+}
+
+/// Weight decay and momenta that change with the steps; each starts at the value that is configured elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CoursesSection {
+    /// From `optim.weight_decay` on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_decay: Option<CourseConfig>,
+    /// From `optim.momentum` on, or `optim.beta1` of AdamW and LAMB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub momentum: Option<CourseConfig>,
+    /// From `model.teacher_momentum` on, in the place of its cosine to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher_momentum: Option<CourseConfig>,
+}
+
+impl CoursesSection {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl OptimSection {
+    /// The schedule of the learning rate, scaled to the batch.
+    ///
+    /// # Errors
+    /// A setting out of its range.
+    pub fn lr(&self, batch: usize, steps_per_epoch: u64, total_steps: u64) -> Result<Schedule> {
+        let schedule = self.schedule.schedule(steps_per_epoch, total_steps).map_err(of("optim"))?;
+        let factor = self.scale.factor(batch);
+        Ok(Schedule {
+            base_lr: schedule.base_lr * factor,
+            warmup_start_lr: schedule.warmup_start_lr * factor,
+            final_lr: schedule.final_lr * factor,
+            ..schedule
+        })
+    }
+
+    /// The learning rate in words: the configured one, the rule and what comes of it.
+    pub fn lr_in_words(&self, batch: usize) -> String {
+        let (lr, base) = (self.schedule.lr, LrScale::BATCH);
+        let scaled = lr * self.scale.factor(batch);
+        match self.scale {
+            LrScale::Linear => format!("lr {lr} * {batch} / {base} = {scaled} (optim.scale = \"linear\")"),
+            LrScale::Sqrt => format!("lr {lr} * sqrt({batch} / {base}) = {scaled} (optim.scale = \"sqrt\")"),
+            _ => format!("lr {lr}"),
+        }
+    }
+
+    /// The schedules of weight decay and momenta.
+    ///
+    /// # Errors
+    /// A setting out of its range, or the course of what there is not.
+    pub fn courses(&self, model: &ModelConfig, steps_per_epoch: u64, total_steps: u64) -> Result<Courses> {
+        let course = |name: &'static str, course: &Option<CourseConfig>, base: f64| match course {
+            Some(course) => course.schedule(base, steps_per_epoch, total_steps).map(Some).map_err(of(name)),
+            None => Ok(None),
+        };
+        let teacher = match (&self.courses.teacher_momentum, model.teacher_momentum) {
+            (None, _) => None,
+            (course_, Some(base)) => course("optim.courses.teacher_momentum", course_, base)?,
+            (Some(_), None) => {
+                let text = "optim.courses.teacher_momentum: there is no teacher; set model.teacher_momentum, its start";
+                return Err(Error::Config(text.into()));
+            }
+        };
+        let courses = Courses {
+            weight_decay: course(
+                "optim.courses.weight_decay",
+                &self.courses.weight_decay,
+                self.optimizer.weight_decay(),
+            )?,
+            momentum: course("optim.courses.momentum", &self.courses.momentum, self.optimizer.momentum())?,
+            teacher_momentum: teacher,
+        };
+        // A schedule stays between its corners: what the optimizer would refuse in some step is refused here.
+        let mut probe = infomax_optim::build(&self.optimizer).map_err(of("optim"))?;
+        let corners =
+            |s: Option<Schedule>| s.into_iter().flat_map(|s| [s.base_lr, s.warmup_start_lr, s.final_lr]);
+        for value in corners(courses.weight_decay) {
+            probe.set_weight_decay(value).map_err(of("optim.courses.weight_decay"))?;
+        }
+        for value in corners(courses.momentum) {
+            probe.set_momentum(value).map_err(of("optim.courses.momentum"))?;
+        }
+        if let Some(value) = corners(courses.teacher_momentum).find(|value| !(0.0..=1.0).contains(value)) {
+            let text = format!("optim.courses.teacher_momentum reaches {value}: it must stay in 0..=1");
+            return Err(Error::Config(text));
+        }
+        Ok(courses)
+    }
 }
 
 /// The loop.
@@ -375,6 +481,11 @@ pub struct TrainSection {
     pub prefetch: usize,
     /// What the encoder's training passes compute with.
     pub precision: Precision,
+    /// Conditions that end the run, saved, such as `rank < 0.1 * d`; names as `metrics.jsonl` has them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stop_if: Vec<String>,
+    /// What is measured while training goes on.
+    pub online: OnlineConfig,
     /// The loop itself.
     #[serde(flatten)]
     pub run: TrainConfig,
@@ -383,7 +494,15 @@ pub struct TrainSection {
 impl Default for TrainSection {
     fn default() -> Self {
         let run = TrainConfig { log_every: 5, ..TrainConfig::default() };
-        Self { device: "auto".into(), batch: 128, prefetch: 4, precision: Precision::F32, run }
+        Self {
+            device: "auto".into(),
+            batch: 128,
+            prefetch: 4,
+            precision: Precision::F32,
+            stop_if: Vec::new(),
+            online: OnlineConfig::default(),
+            run,
+        }
     }
 }
 

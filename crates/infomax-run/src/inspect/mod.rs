@@ -1,7 +1,6 @@
 //! What embeddings know, and what is wrong with them: a report from plain tensors.
 
 mod compare;
-mod condition;
 mod content;
 mod figure;
 mod health;
@@ -9,8 +8,8 @@ mod labels;
 mod rank;
 mod shape;
 
+pub use crate::condition::Condition;
 pub use compare::compare;
-pub use condition::Condition;
 pub use figure::{Figure, Section};
 
 use crate::{Error, Result};

@@ -1,7 +1,7 @@
 //! Conditions on figures, for machines that judge: `rankme < 0.1 * d`.
 
-use super::Inspection;
 use crate::config::suggestion;
+use crate::inspect::Inspection;
 use crate::{Error, Result};
 
 /// A comparison of two products of numbers and figures.
@@ -57,40 +57,70 @@ impl Condition {
         Ok(Self { text: text.trim().to_owned(), left, comparison, right })
     }
 
-    /// Whether the condition holds, with the numbers of both sides.
+    /// The names of the figures that it compares.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.left.iter().chain(&self.right).filter_map(|factor| match &factor.atom {
+            Atom::Name(name) => Some(name.as_str()),
+            Atom::Number(_) => None,
+        })
+    }
+
+    /// That each figure is one of these.
+    ///
+    /// # Errors
+    /// The first name that is none of them, with the nearest and the list.
+    pub fn check(&self, known: &[&str], of: &str) -> Result<()> {
+        match self.names().find(|name| !known.contains(name)) {
+            None => Ok(()),
+            Some(name) => {
+                let hint = suggestion(name, known.iter().copied());
+                let text = &self.text;
+                Err(Error::Config(format!(
+                    "`{text}`: no figure `{name}`{hint}; {of} has {}",
+                    known.join(", ")
+                )))
+            }
+        }
+    }
+
+    /// Whether the condition holds for a report, with the numbers of both sides.
     ///
     /// # Errors
     /// A name that the report has not, with the nearest, or a figure without a value.
     pub fn holds(&self, report: &Inspection) -> Result<Option<String>> {
-        let (left, right) = (self.side(&self.left, report)?, self.side(&self.right, report)?);
+        self.check(&report.names(), "this report")?;
+        match self.holds_for(|name| report.value(name)) {
+            Some(held) => Ok(held),
+            None => Err(Error::Config(format!("`{}`: a figure of it has no value", self.text))),
+        }
+    }
+
+    /// Whether the condition holds for figures, with the numbers of both sides; `None` where a figure has no value, or
+    /// one that is not a number.
+    pub fn holds_for(&self, figure: impl Fn(&str) -> Option<f64>) -> Option<Option<String>> {
+        let side = |factors: &[Factor]| {
+            factors.iter().try_fold(1.0, |product, factor| {
+                let value = match &factor.atom {
+                    Atom::Number(value) => *value,
+                    Atom::Name(name) => figure(name).filter(|value| !value.is_nan())?,
+                };
+                Some(if factor.divide { product / value } else { product * value })
+            })
+        };
+        let (left, right) = (side(&self.left)?, side(&self.right)?);
         let holds = match self.comparison {
             Comparison::Less => left < right,
             Comparison::LessOrEqual => left <= right,
             Comparison::Greater => left > right,
             Comparison::GreaterOrEqual => left >= right,
         };
-        Ok(holds.then(|| format!("{}: {left:.6} against {right:.6}", self.text)))
+        Some(holds.then(|| format!("{}: {left:.6} against {right:.6}", self.text)))
     }
+}
 
-    fn side(&self, factors: &[Factor], report: &Inspection) -> Result<f64> {
-        factors.iter().try_fold(1.0, |product, factor| {
-            let value = match &factor.atom {
-                Atom::Number(value) => *value,
-                Atom::Name(name) => report.value(name).ok_or_else(|| {
-                    let names = report.names();
-                    let hint = suggestion(name, names.iter().copied());
-                    let known = names.join(", ");
-                    Error::Config(format!(
-                        "`{}`: no figure `{name}`{hint}; this report has {known}",
-                        self.text
-                    ))
-                })?,
-            };
-            if value.is_nan() {
-                return Err(Error::Config(format!("`{}`: a figure of it has no value", self.text)));
-            }
-            Ok(if factor.divide { product / value } else { product * value })
-        })
+impl std::fmt::Display for Condition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
     }
 }
 
@@ -122,14 +152,16 @@ fn product(text: &str) -> Result<Vec<Factor>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Figure, Section};
     use super::*;
 
-    fn report(rankme: f64) -> Inspection {
-        let mut section = Section::new("rank");
-        section.figures.push(Figure::plain("rankme", rankme, ""));
-        let (n, d, finite_rows) = (100, 40, 100);
-        Inspection { n, d, finite_rows, sections: vec![section], rows: Vec::new(), columns: Vec::new() }
+    /// Figures with `rankme` of 100 rows in 40 dimensions.
+    fn figures(rankme: f64) -> impl Fn(&str) -> Option<f64> {
+        move |name| match name {
+            "rankme" => Some(rankme),
+            "n" => Some(100.0),
+            "d" => Some(40.0),
+            _ => None,
+        }
     }
 
     #[test]
@@ -142,9 +174,11 @@ mod tests {
             ("rankme / d >= 1e-1", 4.0, true),
             ("2 * rankme * n > d", 0.1, false),
         ] {
-            let found = Condition::parse(text).unwrap().holds(&report(rankme)).unwrap();
+            let found = Condition::parse(text).unwrap().holds_for(figures(rankme)).unwrap();
             assert_eq!(found.is_some(), holds, "{text} {rankme}");
         }
+        let held = Condition::parse(" rankme < 0.1 * d").unwrap().holds_for(figures(3.0)).unwrap();
+        assert_eq!(held.as_deref(), Some("rankme < 0.1 * d: 3.000000 against 4.000000"));
     }
 
     #[test]
@@ -152,8 +186,19 @@ mod tests {
         for text in ["rankme", "rankme = 3", "< 3", "rankme < ", "rankme < 3 *", "a b < 3", "rankme < inf"] {
             assert!(Condition::parse(text).unwrap_err().to_string().contains("rankme < 0.1 * d"), "{text}");
         }
-        let message = Condition::parse("rank_me < 3").unwrap().holds(&report(1.0)).unwrap_err().to_string();
-        assert!(message.contains("did you mean `rankme`"), "{message}");
-        assert!(Condition::parse("rankme < 3").unwrap().holds(&report(f64::NAN)).is_err());
+    }
+
+    #[test]
+    fn unknown_names_and_figures_without_a_value_are_told_apart() {
+        let condition = Condition::parse("rank_me < 0.1 * d").unwrap();
+        assert_eq!(condition.names().collect::<Vec<_>>(), ["rank_me", "d"]);
+        let message = condition.check(&["d", "rankme"], "this report").unwrap_err().to_string();
+        for part in ["no figure `rank_me`", "did you mean `rankme`", "this report has d, rankme"] {
+            assert!(message.contains(part), "{message}");
+        }
+        let condition = Condition::parse("rankme < 3").unwrap();
+        condition.check(&["d", "rankme"], "this report").unwrap();
+        assert_eq!(condition.holds_for(figures(f64::NAN)), None);
+        assert_eq!(condition.holds_for(|_| None), None);
     }
 }

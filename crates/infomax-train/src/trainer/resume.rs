@@ -1,0 +1,192 @@
+//! Checkpoints of a run: written, and taken up again.
+
+use super::{Resumed, Trainer};
+use crate::budget::Clock;
+use crate::checkpoint::{FORMAT_VERSION, State, Tensors};
+use crate::{Observer, Result, RunDir};
+use candle_core::{DType, Tensor};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+impl Trainer {
+    /// Continues from the newest good checkpoint of the folder; `None` if there is none yet.
+    ///
+    /// # Errors
+    /// Those of [`RunDir::latest`]; [`Error::OtherRun`] if the checkpoint belongs to another model,
+    /// objective, optimizer or seed.
+    pub fn resume(&mut self) -> Result<Option<Resumed>> {
+        let Some(found) = RunDir::latest(self.parts.run_dir.path())? else { return Ok(None) };
+        let (checkpoint, state) = (&found.checkpoint, found.checkpoint.state());
+        for (what, saved, now) in [
+            ("the objective", state.objective.clone(), self.parts.objective.name().to_owned()),
+            ("the optimizer", state.optimizer.clone(), self.parts.optimizer.name().to_owned()),
+            ("the seed", state.seed.to_string(), self.parts.config.seed.to_string()),
+            ("the dtype", state.dtype.clone(), self.dtype()),
+        ] {
+            if saved != now {
+                return Err(checkpoint.other_run(format!("{what} was `{saved}`, now it is `{now}`")));
+            }
+        }
+        let identity = &self.parts.identity;
+        if let Some((name, saved, now)) = changes(&state.fixed, &identity.fixed).next() {
+            return Err(checkpoint.other_run(format!("{name}: it was {saved}, now it is {now}")));
+        }
+        if state.step > self.limit {
+            let total = self.limit;
+            return Err(checkpoint.other_run(format!(
+                "it has made {} steps already, and the run is to have {total}",
+                state.step
+            )));
+        }
+        // Everything is read before anything is changed.
+        let (model, optimizer, objective) =
+            (checkpoint.model()?, checkpoint.optimizer()?, checkpoint.objective()?);
+        let watched = checkpoint.watchers()?;
+        self.parts.learner.params().load(&model).map_err(|e| checkpoint.other_run(e.to_string()))?;
+        self.parts.optimizer.load_state(&optimizer).map_err(|e| checkpoint.other_run(e.to_string()))?;
+        let params = self.parts.learner.params();
+        self.parts.optimizer.check(params).map_err(|e| checkpoint.other_run(e.to_string()))?;
+        let device = params.device();
+        let objective = objective.into_iter().map(|(name, tensor)| Ok((name, tensor.to_device(device)?)));
+        let objective: BTreeMap<_, _> = objective.collect::<candle_core::Result<_>>()?;
+        self.parts.objective.load_state(&objective).map_err(|e| checkpoint.other_run(e.to_string()))?;
+        for (number, watcher) in self.parts.watchers.iter_mut().enumerate() {
+            let prefix = format!("{number}.");
+            let own = watched.iter().filter_map(|(name, tensor)| {
+                let name = name.strip_prefix(&prefix)?;
+                Some((name.to_owned(), tensor.clone()))
+            });
+            watcher.load_state(&own.collect())?;
+        }
+        self.parts.source.seek(state.position)?;
+        self.monitor.restore(state.monitor.clone(), state.health.clone());
+        self.step = state.step;
+        self.spent = state.trained_s.unwrap_or(0.0);
+        let mut warnings = found.warnings.clone();
+        if state.schedule != self.parts.schedule {
+            warnings.push(
+                "the learning rate schedule differs from that of the checkpoint: the run continues, but not as the \
+                 uninterrupted one would have"
+                    .to_owned(),
+            );
+        }
+        if state.courses != self.parts.courses {
+            warnings.push(
+                "the course of the weight decay or of a momentum differs from that of the checkpoint: the run \
+                 continues with the new one"
+                    .to_owned(),
+            );
+        }
+        let changed = changes(&state.settings, &identity.settings);
+        let changed: Vec<_> =
+            changed.map(|(key, saved, now)| format!("{key} was {saved}, now it is {now}")).collect();
+        if !changed.is_empty() {
+            warnings.push(format!(
+                "settings differ from those of the checkpoint, and the run continues with the new ones: {}",
+                changed.join("; ")
+            ));
+        }
+        self.parts.run_dir.rewind(&found)?;
+        let path = checkpoint.path().to_owned();
+        self.parts.run_dir.log(&format!("resumed at step {} from {}", self.step, path.display()))?;
+        for warning in &warnings {
+            self.parts.run_dir.log(&format!("warning: {warning}"))?;
+        }
+        self.saved = Some((self.step, path.clone()));
+        Ok(Some(Resumed { checkpoint: path, step: self.step, warnings }))
+    }
+
+    fn dtype(&self) -> String {
+        format!("{:?}", self.parts.learner.params().dtype()).to_lowercase()
+    }
+
+    /// Saves the last finished step, unless it is saved already.
+    pub(super) fn save(&mut self, clock: &Clock, observer: &mut dyn Observer) -> Result<PathBuf> {
+        if let Some((step, path)) = &self.saved
+            && *step == self.step
+        {
+            return Ok(path.clone());
+        }
+        let model = self.parts.learner.params().tensors();
+        for (name, tensor) in &model {
+            // The last update may have overflowed; such a checkpoint must not push out a good one.
+            let sum = tensor.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
+            if !sum.is_finite() && has_non_finite(tensor)? {
+                return Err(super::non_finite(
+                    &self.saved,
+                    self.step,
+                    format!("the parameter `{name}`"),
+                    sum.into(),
+                ));
+            }
+        }
+        let tensors = Tensors {
+            model,
+            optimizer: self.parts.optimizer.state()?,
+            objective: self.parts.objective.state(),
+            watchers: self
+                .parts
+                .watchers
+                .iter()
+                .enumerate()
+                .flat_map(|(number, watcher)| {
+                    watcher
+                        .state()
+                        .into_iter()
+                        .map(move |(name, tensor)| (format!("{number}.{name}"), tensor))
+                })
+                .collect(),
+            description: self.parts.identity.model.clone(),
+        };
+        let (monitor, health) = self.monitor.memory();
+        let state = State {
+            format_version: FORMAT_VERSION,
+            step: self.step,
+            position: self.parts.source.position(),
+            seed: self.parts.config.seed,
+            key: self.key,
+            schedule: self.parts.schedule,
+            courses: self.parts.courses,
+            // Only of a run that depends on it: equal runs write equal checkpoints.
+            trained_s: self.parts.config.budget.map(|_| clock.spent()),
+            dtype: self.dtype(),
+            objective: self.parts.objective.name().to_owned(),
+            optimizer: self.parts.optimizer.name().to_owned(),
+            health: health.clone(),
+            monitor: monitor.to_vec(),
+            fixed: self.parts.identity.fixed.clone(),
+            settings: self.parts.identity.settings.clone(),
+            files: BTreeMap::new(),
+            crc32: 0,
+        };
+        let (keep, every) = (self.parts.config.keep_checkpoints, self.parts.config.keep_every_steps);
+        let path = self.parts.run_dir.save(state, &tensors, keep, every)?;
+        self.parts.run_dir.log(&format!("checkpoint {}", path.display()))?;
+        self.saved = Some((self.step, path.clone()));
+        observer.on_checkpoint(&path, self.step);
+        Ok(path)
+    }
+}
+
+/// What differs between two tables that both have a value for it: name, value before, value now. What only one of
+/// them has is new or gone with its choice, and is said as such.
+fn changes<'a>(
+    saved: &'a BTreeMap<String, String>,
+    now: &'a BTreeMap<String, String>,
+) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {
+    const UNSET: &str = "unset";
+    // A checkpoint of a program that kept no such table says nothing.
+    let names: std::collections::BTreeSet<&String> =
+        if saved.is_empty() { Default::default() } else { saved.keys().chain(now.keys()).collect() };
+    names.into_iter().filter_map(move |name| {
+        let of = |table: &'a BTreeMap<String, String>| table.get(name).map_or(UNSET, String::as_str);
+        (of(saved) != of(now)).then(|| (name.as_str(), of(saved), of(now)))
+    })
+}
+
+/// A sum may overflow although all of its summands are finite.
+fn has_non_finite(tensor: &Tensor) -> Result<bool> {
+    let values =
+        tensor.to_device(&candle_core::Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+    Ok(values.iter().any(|value| !value.is_finite()))
+}

@@ -1,0 +1,221 @@
+//! One step.
+
+use super::accumulate::{Leaves, Parts};
+use super::{Trainer, non_finite};
+use crate::budget::Clock;
+use crate::metrics::{PartValue, StepMetrics, StepTime};
+use crate::monitor::EmbeddingStats;
+use crate::{Error, Result, Seen};
+use candle_core::{DType, Tensor};
+use infomax_core::{Batch, Context, Embeddings, Mode, Pass, Report};
+use infomax_optim::Gradients;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Seconds since the last question.
+struct Lap(Instant);
+
+impl Lap {
+    fn take(&mut self) -> f64 {
+        let now = Instant::now();
+        let seconds = now.duration_since(self.0).as_secs_f64();
+        self.0 = now;
+        seconds
+    }
+}
+
+/// What the forward and backward passes of a step give.
+struct Computed {
+    embeddings: Embeddings,
+    total: f64,
+    parts: Vec<PartValue>,
+    grads: Gradients,
+}
+
+impl Trainer {
+    pub(super) fn advance(&mut self, clock: &Clock) -> Result<(StepMetrics, bool)> {
+        let began = Instant::now();
+        let mut lap = Lap(began);
+        let mut time = StepTime::default();
+        let horizon = clock.horizon(self.step, self.total_steps).map(|steps| steps.min(self.limit));
+        self.total_steps = horizon.unwrap_or(self.total_steps);
+        let epoch = self.parts.source.position().epoch;
+        let batch = self.parts.source.next_batch().and_then(|batch| batch.to_device(&self.parts.device));
+        let batch = self.together(batch.map_err(Error::from))?;
+        time.data_wait_s = lap.take();
+        let samples = batch.len();
+        let key = self.key.fold_in(self.step);
+        let collective = self.parts.collective.clone();
+        let ranks = &*collective;
+        let ctx = Context { step: self.step, total_steps: Some(self.total_steps), key, collective: ranks };
+        let pass = Pass { mode: Mode::Train, key: key.fold_named("pass"), collective: ranks };
+
+        let computed = match self.parts.config.accumulate {
+            0 | 1 => self.whole(batch, &pass, &ctx, &mut lap, &mut time)?,
+            parts => self.in_parts(batch, parts, &pass, &ctx, &mut lap, &mut time)?,
+        };
+        let Computed { embeddings, total, parts, mut grads } = computed;
+        let params = self.parts.learner.params();
+        if self.step == 0 && !self.parts.config.allow_unused_parameters {
+            let mut names = grads.missing(params);
+            if !names.is_empty() {
+                names.truncate(8);
+                return Err(Error::Unused { names, total: params.trainable().len() });
+            }
+        }
+        time.backward_s += lap.take();
+        grads.average(ranks).map_err(|e| self.name_step(e))?;
+        let grad_norm = grads.norm();
+        if let Some(max) = self.parts.config.clip_grad_norm {
+            grads.clip(max)?;
+        }
+        let schedule = self.parts.schedule;
+        let lr = horizon.map_or(schedule, |steps| schedule.over(steps)).lr(self.step);
+        let values = self.parts.courses.at(self.step, horizon);
+        values.set(&mut *self.parts.optimizer, &mut *self.parts.learner)?;
+        self.parts.optimizer.step(self.parts.learner.params(), &grads, lr)?;
+        drop(grads);
+        time.optimizer_s = lap.take();
+        let teacher_momentum = self.parts.learner.teacher_momentum(&ctx);
+        self.parts.learner.after_step(&ctx)?;
+        self.parts.objective.update(&embeddings, &ctx)?;
+        self.step += 1;
+
+        let (mut embedding, mut features, mut health, mut changed) = (None, None, None, false);
+        let mut account = None;
+        if self.monitor.is_due(self.step) {
+            let stats = EmbeddingStats::of(&embeddings.projections[0])?;
+            changed = self.monitor.observe(self.step, &stats);
+            embedding = Some(stats);
+            features = embeddings.features.as_ref().map(|views| EmbeddingStats::of(&views[0])).transpose()?;
+            health = Some(self.monitor.health().state);
+            // A measurement: what it refuses (equal rows, one view) is left out and stops nothing.
+            account = self.parts.objective.account(&embeddings).ok().flatten();
+        }
+        let mut figures = BTreeMap::new();
+        for watcher in &mut self.parts.watchers {
+            let (learner, labels) = (&*self.parts.learner, embeddings.labels.as_deref());
+            figures.extend(watcher.watch(&Seen {
+                step: self.step,
+                embeddings: &embeddings,
+                labels,
+                learner,
+            })?);
+        }
+        let source = self.parts.source.stats();
+        time.step_s = began.elapsed().as_secs_f64();
+        time.elapsed_s = clock.elapsed();
+        time.images_per_s = samples as f64 / time.step_s.max(1e-9);
+        (time.decode_s, time.augment_s) = (source.decode_s, source.augment_s);
+        let metrics = StepMetrics {
+            step: self.step,
+            epoch,
+            total_steps: self.total_steps,
+            lr,
+            weight_decay: values.weight_decay,
+            momentum: values.momentum,
+            teacher_momentum,
+            total,
+            parts,
+            grad_norm,
+            embedding,
+            features,
+            account,
+            health,
+            figures,
+            time,
+        };
+        Ok((metrics, changed))
+    }
+
+    /// The batch in one piece.
+    fn whole(
+        &self,
+        batch: Batch,
+        pass: &Pass<'_>,
+        ctx: &Context<'_>,
+        lap: &mut Lap,
+        time: &mut StepTime,
+    ) -> Result<Computed> {
+        let mut embeddings = self.parts.learner.embed(&batch.views, pass)?;
+        embeddings.labels = batch.labels;
+        drop(batch.views);
+        time.forward_s = lap.take();
+        let report = self.parts.objective.evaluate(&embeddings, ctx)?;
+        let values = self.values(&report);
+        let (total, parts) = self.together(values)?;
+        time.loss_s = lap.take();
+        let store = infomax_kernels::backward(&report.total)?;
+        // What follows needs values only: with the report and the embeddings goes the whole graph.
+        drop(report);
+        let embeddings = embeddings.detach();
+        let grads = Gradients::of(self.parts.learner.params(), &store).map_err(|e| self.name_step(e));
+        drop(store);
+        let grads = self.together(grads)?;
+        time.backward_s = lap.take();
+        Ok(Computed { embeddings, total, parts, grads })
+    }
+
+    /// The batch in parts, with the gradient of the whole.
+    fn in_parts(
+        &self,
+        batch: Batch,
+        count: u64,
+        pass: &Pass<'_>,
+        ctx: &Context<'_>,
+        lap: &mut Lap,
+        time: &mut StepTime,
+    ) -> Result<Computed> {
+        let params = self.parts.learner.params();
+        let pieces = Parts::new(&*self.parts.learner, &batch, count, *pass)?;
+        let mut embeddings = pieces.embed()?;
+        embeddings.labels = batch.labels;
+        time.forward_s = lap.take();
+        let leaves = Leaves::new(&embeddings)?;
+        let report = self.parts.objective.evaluate(&leaves.embeddings, ctx)?;
+        let values = self.values(&report);
+        let (total, parts) = self.together(values)?;
+        let slopes = leaves.slopes(&infomax_kernels::backward(&report.total)?);
+        drop((report, leaves));
+        time.loss_s = lap.take();
+        let mut sum: Option<Gradients> = None;
+        let pulled = pieces.pull_back(&slopes, |store| {
+            let grads = Gradients::of(params, store).map_err(|e| self.name_step(e))?;
+            match &mut sum {
+                Some(sum) => sum.add(&grads).map_err(|e| self.name_step(e)),
+                None => {
+                    sum = Some(grads);
+                    Ok(())
+                }
+            }
+        });
+        let none = infomax_optim::Error::NoGradients { parameters: params.trainable().len() };
+        let grads = pulled.and_then(|()| sum.ok_or_else(|| none.into()));
+        let grads = self.together(grads)?;
+        time.backward_s = lap.take();
+        Ok(Computed { embeddings, total, parts, grads })
+    }
+
+    /// Reads the total and the parts in one transfer, and refuses what is not finite. Parts come first: they
+    /// say more than the total.
+    fn values(&self, report: &Report) -> Result<(f64, Vec<PartValue>)> {
+        let dtype = report.total.dtype();
+        let scalars = report.parts.iter().map(|part| part.value.detach().to_dtype(dtype));
+        let mut scalars = scalars.collect::<candle_core::Result<Vec<_>>>()?;
+        scalars.push(report.total.detach());
+        let host = Tensor::stack(&scalars, 0)?.to_device(&candle_core::Device::Cpu)?;
+        let values = host.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+        let mut parts = Vec::with_capacity(report.parts.len());
+        for (part, &value) in report.parts.iter().zip(&values) {
+            if !value.is_finite() {
+                return Err(non_finite(&self.saved, self.step, format!("the part `{}`", part.name), value));
+            }
+            parts.push(PartValue { name: part.name.clone(), value, weight: part.weight });
+        }
+        let total = values.last().copied().unwrap_or(f64::NAN);
+        if !total.is_finite() {
+            return Err(non_finite(&self.saved, self.step, "the total of the objective".into(), total));
+        }
+        Ok((total, parts))
+    }
+}
