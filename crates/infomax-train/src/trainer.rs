@@ -1,6 +1,7 @@
 //! The training loop.
 
-use crate::checkpoint::{FORMAT_VERSION, State, Tensors};
+use crate::capsule::Trace;
+use crate::checkpoint::{Checkpoint, FORMAT_VERSION, State, Tensors};
 use crate::metrics::{PartValue, StepMetrics, StepTime};
 use crate::monitor::{EmbeddingStats, Health, Monitor};
 use crate::{EpochSummary, Error, Observer, Result, RunDir, TrainConfig};
@@ -122,10 +123,11 @@ impl Parts {
 /// batch: an error or a request to stop on one of them ends all.
 #[derive(Debug)]
 pub struct Trainer {
-    parts: Parts,
-    monitor: Monitor,
+    pub(crate) parts: Parts,
+    pub(crate) monitor: Monitor,
+    pub(crate) trace: Trace,
     key: Key,
-    step: u64,
+    pub(crate) step: u64,
     total_steps: u64,
     saved: Option<(u64, PathBuf)>,
 }
@@ -139,8 +141,9 @@ impl Trainer {
     ///
     /// # Errors
     /// A setting that is out of its range or does not fit the parameters, or a source without batches.
-    pub fn new(parts: Parts) -> Result<Self> {
+    pub fn new(mut parts: Parts) -> Result<Self> {
         parts.config.check()?;
+        parts.run_dir.write_logs(&parts.config.log);
         parts.optimizer.check(parts.learner.params())?;
         if parts.source.batches_per_epoch() == 0 {
             let reason = "the source has no batch: is the batch larger than the data set?";
@@ -149,7 +152,7 @@ impl Trainer {
         let total_steps = parts.config.total_steps(parts.source.batches_per_epoch());
         let monitor = Monitor::new(parts.config.monitor.clone());
         let key = Key::new(parts.config.seed).fold_named("train");
-        Ok(Self { parts, monitor, key, step: 0, total_steps, saved: None })
+        Ok(Self { parts, monitor, trace: Trace::default(), key, step: 0, total_steps, saved: None })
     }
 
     /// Continues from the newest good checkpoint of the folder; `None` if there is none yet.
@@ -159,7 +162,22 @@ impl Trainer {
     /// objective, optimizer or seed.
     pub fn resume(&mut self) -> Result<Option<Resumed>> {
         let Some(found) = RunDir::latest(self.parts.run_dir.path())? else { return Ok(None) };
-        let (checkpoint, state) = (&found.checkpoint, found.checkpoint.state());
+        let checkpoint = &found.checkpoint;
+        let mut warnings = found.warnings.clone();
+        warnings.extend(self.restore(checkpoint)?);
+        self.parts.run_dir.rewind(&found)?;
+        let path = checkpoint.path().to_owned();
+        self.parts.run_dir.log(&format!("resumed at step {} from {}", self.step, path.display()))?;
+        for warning in &warnings {
+            self.parts.run_dir.log(&format!("warning: {warning}"))?;
+        }
+        self.saved = Some((self.step, path.clone()));
+        Ok(Some(Resumed { checkpoint: path, step: self.step, warnings }))
+    }
+
+    /// Takes over the state of a checkpoint; the settings that differ come back in words.
+    pub(crate) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<Vec<String>> {
+        let state = checkpoint.state();
         for (what, saved, now) in [
             ("the objective", state.objective.clone(), self.parts.objective.name().to_owned()),
             ("the optimizer", state.optimizer.clone(), self.parts.optimizer.name().to_owned()),
@@ -195,7 +213,7 @@ impl Trainer {
         self.parts.source.seek(state.position)?;
         self.monitor.restore(state.monitor.clone(), state.health.clone());
         self.step = state.step;
-        let mut warnings = found.warnings.clone();
+        let mut warnings = Vec::new();
         if state.schedule != self.parts.schedule {
             warnings.push(
                 "the learning rate schedule differs from that of the checkpoint: the run continues, but not as the \
@@ -212,14 +230,7 @@ impl Trainer {
                 changed.join("; ")
             ));
         }
-        self.parts.run_dir.rewind(&found)?;
-        let path = checkpoint.path().to_owned();
-        self.parts.run_dir.log(&format!("resumed at step {} from {}", self.step, path.display()))?;
-        for warning in &warnings {
-            self.parts.run_dir.log(&format!("warning: {warning}"))?;
-        }
-        self.saved = Some((self.step, path.clone()));
-        Ok(Some(Resumed { checkpoint: path, step: self.step, warnings }))
+        Ok(warnings)
     }
 
     /// Trains until all steps are made or `stop` is set; either way the last finished step is saved.
@@ -230,6 +241,7 @@ impl Trainer {
     pub fn run(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Outcome> {
         let result = self.run_inner(stop, observer);
         if let Err(error) = &result {
+            self.capsule_of_parameter(error, observer);
             // The error itself goes to the caller; a log that cannot be written must not hide it.
             let _ = self.parts.run_dir.log(&format!("stopped by an error: {error}"));
         }
@@ -282,7 +294,7 @@ impl Trainer {
                 self.parts.run_dir.log(&format!("interrupted at step {}", self.step))?;
                 return Ok(Outcome::Interrupted { checkpoint, step: self.step });
             }
-            let (metrics, health_changed) = self.advance(start)?;
+            let (metrics, health_changed) = self.guarded(start, observer)?;
             (sum, count) = (sum + metrics.total, count + 1);
             if metrics.step.is_multiple_of(self.parts.config.log_every) || metrics.step == self.total_steps {
                 self.parts.run_dir.append(&metrics)?;
@@ -332,7 +344,7 @@ impl Trainer {
     }
 
     /// One step.
-    fn advance(&mut self, start: Instant) -> Result<(StepMetrics, bool)> {
+    pub(crate) fn advance(&mut self, start: Instant) -> Result<(StepMetrics, bool)> {
         let began = Instant::now();
         let epoch = self.parts.source.position().epoch;
         let batch = self.parts.source.next_batch().and_then(|batch| batch.to_device(&self.parts.device));
@@ -345,10 +357,13 @@ impl Trainer {
         let ctx = Context { step: self.step, total_steps: Some(self.total_steps), key, collective: ranks };
         let pass = Pass { mode: Mode::Train, key: key.fold_named("pass"), collective: ranks };
 
+        self.trace.batch(&batch.views)?;
         let mut embeddings = self.parts.learner.embed(&batch.views, &pass)?;
+        self.trace.embedded(self.parts.learner.params(), &embeddings)?;
         embeddings.labels = batch.labels;
         drop(batch.views);
         let report = self.parts.objective.evaluate(&embeddings, &ctx)?;
+        self.trace.evaluated(self.parts.learner.params(), &report)?;
         let values = self.values(&report);
         let (total, parts) = self.together(values)?;
         let store = infomax_kernels::backward(&report.total)?;
@@ -357,6 +372,7 @@ impl Trainer {
         let embeddings = embeddings.detach();
 
         let params = self.parts.learner.params();
+        self.trace.gradients(params, &store)?;
         let grads = Gradients::of(params, &store).map_err(|e| self.name_step(e));
         drop(store);
         let mut grads = self.together(grads)?;
@@ -373,6 +389,7 @@ impl Trainer {
             grads.clip(max)?;
         }
         let lr = self.parts.schedule.lr(self.step);
+        self.trace.updating(grad_norm);
         self.parts.optimizer.step(params, &grads, lr)?;
         drop(grads);
         self.parts.learner.after_step(&ctx)?;
@@ -474,8 +491,19 @@ impl Trainer {
         {
             return Ok(path.clone());
         }
-        let model = self.parts.learner.params().tensors();
-        for (name, tensor) in &model {
+        self.check_parameters()?;
+        let (state, tensors) = self.snapshot(self.parts.learner.params().tensors())?;
+        let (keep, every) = (self.parts.config.keep_checkpoints, self.parts.config.keep_every_steps);
+        let path = self.parts.run_dir.save(state, &tensors, keep, every)?;
+        self.parts.run_dir.log(&format!("checkpoint {}", path.display()))?;
+        self.saved = Some((self.step, path.clone()));
+        observer.on_checkpoint(&path, self.step);
+        Ok(path)
+    }
+
+    /// Refuses parameters that are not finite.
+    pub(crate) fn check_parameters(&self) -> Result<()> {
+        for (name, tensor) in &self.parts.learner.params().tensors() {
             // The last update may have overflowed; such a checkpoint must not push out a good one.
             let sum = tensor.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
             if !sum.is_finite() && has_non_finite(tensor)? {
@@ -487,6 +515,11 @@ impl Trainer {
                 ));
             }
         }
+        Ok(())
+    }
+
+    /// The state with these parameters and buffers, as a checkpoint holds it.
+    pub(crate) fn snapshot(&self, model: BTreeMap<String, Tensor>) -> Result<(State, Tensors)> {
         let tensors = Tensors {
             model,
             optimizer: self.parts.optimizer.state()?,
@@ -508,15 +541,11 @@ impl Trainer {
             monitor: monitor.to_vec(),
             fixed: self.parts.identity.fixed.clone(),
             settings: self.parts.identity.settings.clone(),
+            failure: None,
             files: BTreeMap::new(),
             crc32: 0,
         };
-        let (keep, every) = (self.parts.config.keep_checkpoints, self.parts.config.keep_every_steps);
-        let path = self.parts.run_dir.save(state, &tensors, keep, every)?;
-        self.parts.run_dir.log(&format!("checkpoint {}", path.display()))?;
-        self.saved = Some((self.step, path.clone()));
-        observer.on_checkpoint(&path, self.step);
-        Ok(path)
+        Ok((state, tensors))
     }
 }
 
