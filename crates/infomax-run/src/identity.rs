@@ -59,15 +59,8 @@ impl ModelCard {
 }
 
 /// Sections and keys without influence on the bits of training, and paths, which may move.
-const IRRELEVANT: [&str; 7] = [
-    "eval.",
-    "data.path",
-    "data.cache_mib",
-    "train.prefetch",
-    "train.device",
-    "train.log",
-    "train.keep_",
-];
+const IRRELEVANT: [&str; 7] =
+    ["eval.", "data.path", "data.cache_mib", "train.prefetch", "train.device", "train.log", "train.keep_"];
 
 /// What the checkpoints of a run remember of it.
 pub(crate) fn identity(config: &RunConfig, images: &Images, feature_dim: usize) -> Result<Identity> {

@@ -8,6 +8,8 @@
 //! | [`evaluate_run`], [`Evaluation`] | probes a checkpoint again |
 //! | [`embed_run`], [`Embedded`] | the features of images by the encoder of a run, with paths and labels |
 //! | [`inspect`] | a report of what embeddings know: health, rank, entropy, normality, geometry, labels |
+//! | [`runs`] | runs side by side: what differs in their configurations, figures, curves |
+//! | [`replay`] | makes a failed step again from its capsule |
 //! | [`ModelCard`] | what a checkpoint says of its model |
 //! | [`RunObserver`] | is told what happens: for bars, dashboards, logs |
 //! | [`device::open`] | `auto`, `cpu`, `cuda:N` or `metal` as a device of Candle |
@@ -39,6 +41,8 @@ mod observer;
 mod opened;
 mod pretrain;
 mod rehearse;
+mod replay;
+pub mod runs;
 
 pub use assemble::{Assembly, check};
 pub use config::RunConfig;
@@ -50,6 +54,7 @@ pub use images::Images;
 pub use observer::{Plan, RunObserver, Silent};
 pub use opened::UseOptions;
 pub use pretrain::{Options, Outcome, pretrain, pretrain_with};
+pub use replay::{ReplayOptions, replay};
 pub use {
     candle_core, infomax_augment, infomax_core, infomax_data, infomax_eval, infomax_losses, infomax_models,
     infomax_optim, infomax_train,

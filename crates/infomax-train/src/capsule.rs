@@ -260,12 +260,20 @@ impl Trainer {
         model.extend(self.trace.buffers.clone());
         // An error here must not hide the one of the step.
         match self.snapshot(model) {
-            Ok((state, tensors)) => self.keep_capsule(State { position, ..state }, &tensors, failure, observer),
+            Ok((state, tensors)) => {
+                self.keep_capsule(State { position, ..state }, &tensors, failure, observer)
+            }
             Err(error) => drop(self.parts.run_dir.log(&format!("warning: no capsule: {error}"))),
         }
     }
 
-    fn keep_capsule(&mut self, state: State, tensors: &Tensors, failure: Failure, observer: &mut dyn Observer) {
+    fn keep_capsule(
+        &mut self,
+        state: State,
+        tensors: &Tensors,
+        failure: Failure,
+        observer: &mut dyn Observer,
+    ) {
         let reason = failure.reason.clone();
         let state = State { failure: Some(failure), ..state };
         let said = match self.parts.run_dir.save_capsule(state, tensors, self.parts.config.keep_capsules) {

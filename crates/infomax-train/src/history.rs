@@ -164,7 +164,8 @@ impl Record {
                     match (item.get("name").and_then(Value::as_str), item.as_object()) {
                         (Some(name), Some(fields)) => {
                             for (key, value) in fields.iter().filter(|(key, _)| *key != "name") {
-                                let key = if key == "value" { name.to_owned() } else { format!("{name}.{key}") };
+                                let key =
+                                    if key == "value" { name.to_owned() } else { format!("{name}.{key}") };
                                 self.collect(&below(&key), value);
                             }
                         }
@@ -288,7 +289,9 @@ mod tests {
             ..Record::default()
         };
         assert_eq!(log.seconds(&[record(4, 8.0), record(5, 10.0), record(7, 25.0)]), 35.0);
-        let again = Log::parse("2026-01-01T00:00:00Z finished at step 9\n2026-01-01T00:00:00Z training from step 9 to 20");
+        let again = Log::parse(
+            "2026-01-01T00:00:00Z finished at step 9\n2026-01-01T00:00:00Z training from step 9 to 20",
+        );
         assert_eq!(again.state, RunState::Unfinished);
     }
 }

@@ -258,7 +258,12 @@ impl RunDir {
     }
 
     /// Writes a capsule: a checkpoint in a folder of its own, of which the newest `keep` stay. With its size in bytes.
-    pub(crate) fn save_capsule(&self, state: State, tensors: &Tensors, keep: usize) -> Result<(PathBuf, u64)> {
+    pub(crate) fn save_capsule(
+        &self,
+        state: State,
+        tensors: &Tensors,
+        keep: usize,
+    ) -> Result<(PathBuf, u64)> {
         let folder = self.path.join(CAPSULES);
         files::create_dir(&folder)?;
         checkpoint::clean(&folder)?;

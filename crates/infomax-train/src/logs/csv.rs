@@ -82,15 +82,15 @@ mod tests {
             seconds: 0.0,
             problems: Vec::new(),
         };
-        let (one, three) = (record(1, &[("total", 0.1 + 0.2), ("time.step_s", 2.0)]), record(3, &[("total", 1e-9)]));
+        let (one, three) =
+            (record(1, &[("total", 0.1 + 0.2), ("time.step_s", 2.0)]), record(3, &[("total", 1e-9)]));
         let two = record(2, &[("parts.a,b", -4.0), ("total", 1.0)]);
         let mut table = Table::write(&history(vec![one.clone()]), &path).unwrap();
         assert!(!table.append(&two).unwrap(), "a column that it has not");
         let mut table = Table::write(&history(vec![one, two]), &path).unwrap();
         assert!(table.append(&three).unwrap());
         let text = std::fs::read_to_string(&path).unwrap();
-        let expected =
-            "step,total,\"parts.a,b\",time.step_s\n1,0.30000000000000004,,2\n2,1,-4,\n3,1e-9,,\n";
+        let expected = "step,total,\"parts.a,b\",time.step_s\n1,0.30000000000000004,,2\n2,1,-4,\n3,1e-9,,\n";
         assert_eq!(text, expected);
     }
 }

@@ -30,14 +30,17 @@ pub(super) struct Folder {
 impl Folder {
     pub(super) fn write(run: &Path, history: &History, store: &Path) -> Result<Self> {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let name = absolute(run).file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let name =
+            absolute(run).file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let started = history.started.unwrap_or(0.0);
         let [a, b] = Key::new((started * 1e3) as u64).fold_named(&name).words();
         let id = format!("{a:016x}{b:016x}");
         let experiment = absolute(store).join(EXPERIMENT);
         let folder = Self { run: experiment.join(&id), id, name, started };
         match fs::remove_dir_all(&folder.run) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", &folder.run, e)),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("remove", &folder.run, e));
+            }
             _ => {}
         }
         for part in ["metrics", "params", "tags", "artifacts"] {
@@ -144,7 +147,9 @@ fn parameters(config: &str) -> BTreeMap<String, String> {
                 let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
                 collect(&path, value, into);
             }),
-            toml::Value::String(text) => drop(into.insert(allowed(path), text.chars().take(LONGEST).collect())),
+            toml::Value::String(text) => {
+                drop(into.insert(allowed(path), text.chars().take(LONGEST).collect()))
+            }
             other => drop(into.insert(allowed(path), other.to_string().chars().take(LONGEST).collect())),
         }
     }
@@ -190,7 +195,10 @@ mod tests {
         assert!(folder.append(&record(2, 1e-7)).unwrap());
         let read = |name: &str| fs::read_to_string(folder.run.join(name)).unwrap();
         assert_eq!(read("metrics/parts.a_b"), "101500 0.5 1\n102500 1e-7 2\n");
-        assert_eq!((read("params/train.batch"), read("params/objective.name")), ("40".into(), "vicreg".into()));
+        assert_eq!(
+            (read("params/train.batch"), read("params/objective.name")),
+            ("40".into(), "vicreg".into())
+        );
         let meta = read("meta.yaml");
         assert!(meta.contains("run_name: 'it''s-a-run'") && meta.contains("status: 1\n"), "{meta}");
         assert!(meta.contains("end_time: null") && meta.contains("start_time: 100000\n"), "{meta}");

@@ -124,5 +124,6 @@ fn now() -> f64 {
 
 /// A value for a text file: the shortest number that reads as the same bits.
 fn number(value: f64) -> String {
-    format!("{value:?}").trim_end_matches(".0").to_owned()
+    let text = format!("{value:?}");
+    text.strip_suffix(".0").map_or(text.clone(), ToOwned::to_owned)
 }
