@@ -10,7 +10,7 @@ use std::path::PathBuf;
     name = "infomax",
     version,
     about = "Self-supervised pretraining as invariance + entropy, and a report of what the representation knows",
-    after_help = "Examples:\n  infomax pretrain                          the embedded data set, VICReg, a few minutes on 2 cores\n  infomax pretrain --data photos/           your own images (class sub-folders, or flat and unlabeled)\n  infomax pretrain --resume runs/001-vicreg-shapes\n  infomax evaluate runs/001-vicreg-shapes   probe a checkpoint again\n  infomax embed runs/001-vicreg-shapes -o z.npy   features, with paths and labels\n  infomax data fetch cifar10                a public data set, into data/cifar10\n  infomax config show --set train.epochs=20"
+    after_help = "Examples:\n  infomax pretrain                          the embedded data set, VICReg, a few minutes on 2 cores\n  infomax pretrain --data photos/           your own images (class sub-folders, or flat and unlabeled)\n  infomax pretrain --resume runs/001-vicreg-shapes\n  infomax runs                              the runs in ./runs, side by side\n  infomax evaluate runs/001-vicreg-shapes   probe a checkpoint again\n  infomax embed runs/001-vicreg-shapes -o z.npy   features, with paths and labels\n  infomax data fetch cifar10                a public data set, into data/cifar10\n  infomax config show --set train.epochs=20"
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
