@@ -182,13 +182,15 @@ fn curves(comparison: &Comparison) -> Option<String> {
         let (Some(low), Some(high)) = (values().reduce(f64::min), values().reduce(f64::max)) else {
             continue;
         };
+        // What is measured seldom has few blocks and no gaps.
+        let most = curve.points.iter().map(Vec::len).max().unwrap_or(1);
         let last = all().map(|(step, _)| *step).max().unwrap_or(1);
         text +=
             &format!("{}  {} .. {}, step 0 .. {last}\n", curve.name, number(Some(low)), number(Some(high)));
         for (run, points) in
             comparison.runs.iter().zip(&curve.points).filter(|(_, points)| !points.is_empty())
         {
-            let line = sparkline(points, CURVE, last, (low, high));
+            let line = sparkline(points, CURVE.min(most), last, (low, high));
             text += &format!("  {:width$}  {line}  {}\n", run.name, number(points.last().map(|(_, v)| *v)));
         }
     }

@@ -26,7 +26,7 @@ pub struct TrainConfig {
     pub keep_every_steps: Option<u64>,
     /// A line in `metrics.jsonl` for every so many steps.
     pub log_every: u64,
-    /// What these lines are written as, too: `csv`, `tensorboard`, `mlflow`.
+    /// Formats that the lines of `metrics.jsonl` are written in as well: `csv`, `tensorboard`, `mlflow`.
     pub log: Vec<LogFormat>,
     /// How many capsules of failed steps are kept for `infomax replay`; 0 for none at all.
     pub keep_capsules: usize,
