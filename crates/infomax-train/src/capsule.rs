@@ -36,6 +36,8 @@ pub struct Failure {
     pub kind: FailureKind,
     /// The reason in words.
     pub reason: String,
+    /// The steps of the whole run, as the objective was told.
+    pub total_steps: u64,
     /// The parts of the objective, its total and the norm of the gradient, as far as the step came: each with the
     /// shortest number that reads as the same bits.
     pub reached: Vec<(String, String)>,
@@ -44,7 +46,7 @@ pub struct Failure {
 impl Failure {
     /// The failure that an error of a step stands for; `None` for one that a replay says nothing about (a full disk, a
     /// wrong setting, another rank).
-    pub(crate) fn of(error: &Error, reached: Vec<(String, String)>) -> Option<Self> {
+    pub(crate) fn of(error: &Error, total_steps: u64, reached: Vec<(String, String)>) -> Option<Self> {
         let (kind, reason) = match error {
             // Without the checkpoint that the message names: it is another one at another time.
             Error::NonFinite { what, value, .. } => {
@@ -53,7 +55,7 @@ impl Failure {
             Error::Core(_) | Error::Optim(_) | Error::Candle(_) => (FailureKind::Error, error.to_string()),
             _ => return None,
         };
-        Some(Self { kind, reason, reached })
+        Some(Self { kind, reason, total_steps, reached })
     }
 }
 
@@ -184,7 +186,7 @@ impl Trainer {
             return self.advance(start);
         }
         let (position, step) = (self.parts.source.position(), self.step);
-        self.trace.begin(self.parts.learner.params())?;
+        self.trace.borrow_mut().begin(self.parts.learner.params())?;
         // The verdict comes after the update: where this step can bring it, its state is copied before.
         let before = if self.monitor.may_collapse(step + 1) { Some(self.copied()?) } else { None };
         match self.attempt(start) {
@@ -212,14 +214,20 @@ impl Trainer {
         match catch_unwind(AssertUnwindSafe(|| self.advance(start))) {
             Ok(Ok((metrics, changed))) => Attempt::Made(metrics, changed),
             Ok(Err(error)) => {
-                let failure = Failure::of(&error, self.trace.reached()).filter(|_| self.trace.started);
+                let failure = Failure::of(&error, self.total_steps, self.trace.borrow().reached())
+                    .filter(|_| self.trace.borrow().started);
                 Attempt::Failed(error, failure)
             }
             Err(payload) => {
                 let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
                 let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
                 let reason = text.unwrap_or_else(|| "a panic without a message".to_owned());
-                let failure = Failure { kind: FailureKind::Panic, reason, reached: self.trace.reached() };
+                let failure = Failure {
+                    kind: FailureKind::Panic,
+                    reason,
+                    total_steps: self.total_steps,
+                    reached: self.trace.borrow().reached(),
+                };
                 Attempt::Panicked(payload, failure)
             }
         }
@@ -231,7 +239,8 @@ impl Trainer {
         (changed && health.state == HealthState::Collapsed).then(|| Failure {
             kind: FailureKind::Collapse,
             reason: health.advice.clone(),
-            reached: self.trace.reached(),
+            total_steps: self.total_steps,
+            reached: self.trace.borrow().reached(),
         })
     }
 
@@ -243,7 +252,12 @@ impl Trainer {
             return;
         }
         let reason = format!("{what} is not finite ({value})");
-        let failure = Failure { kind: FailureKind::Parameter, reason, reached: Vec::new() };
+        let failure = Failure {
+            kind: FailureKind::Parameter,
+            reason,
+            total_steps: self.total_steps,
+            reached: Vec::new(),
+        };
         if let Ok((state, tensors)) = self.snapshot(self.parts.learner.params().tensors()) {
             self.keep_capsule(state, &tensors, failure, observer);
         }
@@ -251,13 +265,13 @@ impl Trainer {
 
     /// The capsule of a step that failed before anything but the buffers changed.
     fn capsule_before(&mut self, position: Position, failure: Failure, observer: &mut dyn Observer) {
-        if self.trace.updating {
+        if self.trace.borrow().updating {
             let text = "no capsule: the step failed after it began to change parameters";
             let _ = self.parts.run_dir.log(text);
             return;
         }
         let mut model = self.parts.learner.params().tensors();
-        model.extend(self.trace.buffers.clone());
+        model.extend(self.trace.borrow().buffers.clone());
         // An error here must not hide the one of the step.
         match self.snapshot(model) {
             Ok((state, tensors)) => {

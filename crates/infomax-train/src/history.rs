@@ -29,6 +29,8 @@ pub struct Record {
 pub enum RunState {
     /// All steps were made.
     Finished,
+    /// A condition that was to end it held.
+    Stopped,
     /// Stopped on request; it can be continued.
     Interrupted,
     /// An error ended it.
@@ -45,7 +47,11 @@ impl RunState {
         if let Some(error) = message.strip_prefix("stopped by an error: ") {
             return Some((Self::Failed, error));
         }
-        let ended = [(Self::Finished, "finished at step "), (Self::Interrupted, "interrupted at step ")];
+        let ended = [
+            (Self::Finished, "finished at step "),
+            (Self::Stopped, "stopped at step "),
+            (Self::Interrupted, "interrupted at step "),
+        ];
         ended.into_iter().find(|(_, start)| message.starts_with(start)).map(|(state, _)| (state, message))
     }
 }
@@ -54,6 +60,7 @@ impl std::fmt::Display for RunState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Finished => "finished",
+            Self::Stopped => "stopped",
             Self::Interrupted => "interrupted",
             Self::Failed => "failed",
             Self::Running => "running",
@@ -293,5 +300,7 @@ mod tests {
             "2026-01-01T00:00:00Z finished at step 9\n2026-01-01T00:00:00Z training from step 9 to 20",
         );
         assert_eq!(again.state, RunState::Unfinished);
+        let stopped = Log::parse("2026-01-01T00:00:00Z stopped at step 7: rank < 0.1 * d");
+        assert_eq!(stopped.state, RunState::Stopped);
     }
 }

@@ -84,6 +84,8 @@ impl Trainer {
             return Err(crate::Error::damaged(capsule.path(), problem));
         };
         let warnings = self.restore(capsule)?;
+        // Of a run whose length follows from its time, this one does not know it.
+        self.total_steps = recorded.total_steps;
         let mut held = Vec::new();
         for (name, param) in self.parts.learner.params().all() {
             let kind = if param.kind == infomax_core::ParamKind::Buffer { "buffer" } else { "parameter" };
@@ -93,11 +95,11 @@ impl Trainer {
             held.push(Held::of("state of the objective", &name, &tensor)?);
         }
         let parameter = match (recorded.kind, self.check_parameters()) {
-            (FailureKind::Parameter, Err(error)) => Failure::of(&error, Vec::new())
+            (FailureKind::Parameter, Err(error)) => Failure::of(&error, self.total_steps, Vec::new())
                 .map(|failure| Failure { kind: FailureKind::Parameter, ..failure }),
             _ => None,
         };
-        self.trace.held = Some(held);
+        self.trace.borrow_mut().held = Some(held);
         let found = match self.attempt(Instant::now()) {
             Attempt::Made(_, changed) => self.collapse(changed),
             Attempt::Failed(_, Some(failure)) | Attempt::Panicked(_, failure) => Some(failure),
@@ -105,7 +107,7 @@ impl Trainer {
         };
         let found = parameter.or(found);
         let same = found.as_ref() == Some(&recorded);
-        let held = self.trace.held.take().unwrap_or_default();
+        let held = self.trace.borrow_mut().held.take().unwrap_or_default();
         Ok(Replay { step: capsule.state().step, recorded, found, same, warnings, held })
     }
 }

@@ -8,6 +8,7 @@ use crate::{EpochSummary, Error, Observer, Result, RunDir, TrainConfig};
 use candle_core::{DType, Device, Tensor};
 use infomax_core::{BatchSource, Collective, Context, Key, Learner, Local, Mode, Objective, Pass, Report};
 use infomax_optim::{Gradients, Optimizer, Schedule};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -125,10 +126,10 @@ impl Parts {
 pub struct Trainer {
     pub(crate) parts: Parts,
     pub(crate) monitor: Monitor,
-    pub(crate) trace: Trace,
+    pub(crate) trace: RefCell<Trace>,
     key: Key,
     pub(crate) step: u64,
-    total_steps: u64,
+    pub(crate) total_steps: u64,
     saved: Option<(u64, PathBuf)>,
 }
 
@@ -152,7 +153,7 @@ impl Trainer {
         let total_steps = parts.config.total_steps(parts.source.batches_per_epoch());
         let monitor = Monitor::new(parts.config.monitor.clone());
         let key = Key::new(parts.config.seed).fold_named("train");
-        Ok(Self { parts, monitor, trace: Trace::default(), key, step: 0, total_steps, saved: None })
+        Ok(Self { parts, monitor, trace: RefCell::default(), key, step: 0, total_steps, saved: None })
     }
 
     /// Continues from the newest good checkpoint of the folder; `None` if there is none yet.
@@ -357,13 +358,13 @@ impl Trainer {
         let ctx = Context { step: self.step, total_steps: Some(self.total_steps), key, collective: ranks };
         let pass = Pass { mode: Mode::Train, key: key.fold_named("pass"), collective: ranks };
 
-        self.trace.batch(&batch.views)?;
+        self.trace.borrow_mut().batch(&batch.views)?;
         let mut embeddings = self.parts.learner.embed(&batch.views, &pass)?;
-        self.trace.embedded(self.parts.learner.params(), &embeddings)?;
+        self.trace.borrow_mut().embedded(self.parts.learner.params(), &embeddings)?;
         embeddings.labels = batch.labels;
         drop(batch.views);
         let report = self.parts.objective.evaluate(&embeddings, &ctx)?;
-        self.trace.evaluated(self.parts.learner.params(), &report)?;
+        self.trace.borrow_mut().evaluated(self.parts.learner.params(), &report)?;
         let values = self.values(&report);
         let (total, parts) = self.together(values)?;
         let store = infomax_kernels::backward(&report.total)?;
@@ -372,7 +373,7 @@ impl Trainer {
         let embeddings = embeddings.detach();
 
         let params = self.parts.learner.params();
-        self.trace.gradients(params, &store)?;
+        self.trace.borrow_mut().gradients(params, &store)?;
         let grads = Gradients::of(params, &store).map_err(|e| self.name_step(e));
         drop(store);
         let mut grads = self.together(grads)?;
@@ -389,7 +390,7 @@ impl Trainer {
             grads.clip(max)?;
         }
         let lr = self.parts.schedule.lr(self.step);
-        self.trace.updating(grad_norm);
+        self.trace.borrow_mut().updating(grad_norm);
         self.parts.optimizer.step(params, &grads, lr)?;
         drop(grads);
         self.parts.learner.after_step(&ctx)?;

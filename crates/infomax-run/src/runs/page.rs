@@ -28,9 +28,8 @@ pub(super) fn page(listing: &Listing) -> String {
     }
     for curve in &comparison.curves {
         let mut chart = Chart::new(curve.name.clone()).x("step").y(curve.name.clone());
-        for (run, points) in
-            runs.iter().zip(&curve.points).take(MOST).filter(|(_, points)| !points.is_empty())
-        {
+        // A run without this curve, too: each has one color in all charts.
+        for (run, points) in runs.iter().zip(&curve.points).take(MOST) {
             chart = chart.line(run.name.clone(), points.iter().map(|(step, value)| (*step as f64, *value)));
         }
         curves = curves.figure(chart, format!("{} over the steps.", curve.name));
@@ -69,7 +68,7 @@ fn overview(runs: &[RunSummary]) -> Section {
         let verdict = match run.state {
             RunState::Finished => Verdict::Good,
             RunState::Failed => Verdict::Bad,
-            RunState::Interrupted | RunState::Unfinished => Verdict::Warning,
+            RunState::Stopped | RunState::Interrupted | RunState::Unfinished => Verdict::Warning,
             RunState::Running => Verdict::Neutral,
         };
         let percent = |name: &str| match run.figure(name) {

@@ -80,7 +80,7 @@ impl Folder {
     fn state(&self, state: RunState, end: Option<f64>) -> Result<()> {
         // The numbers of `RunStatus` of MLflow.
         let status = match state {
-            RunState::Finished => 3,
+            RunState::Finished | RunState::Stopped => 3,
             RunState::Failed => 4,
             RunState::Interrupted | RunState::Unfinished => 5,
             RunState::Running => 1,
