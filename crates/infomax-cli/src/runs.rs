@@ -89,7 +89,7 @@ fn percent(value: Option<f64>) -> String {
 
 /// Four digits, as plain as possible.
 fn number(value: Option<f64>) -> String {
-    value.map_or("-".to_owned(), |value| infomax_run::runs::short(value))
+    value.map_or("-".to_owned(), infomax_run::runs::short)
 }
 
 fn listed(listing: &Listing) -> String {

@@ -1,6 +1,6 @@
 //! Metrics in other formats: while a run goes on, across its interruptions, and afterwards.
 
-#![allow(clippy::unwrap_used)] // Helpers of tests, where a failure should stop.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests, where a failure should stop.
 
 #[allow(dead_code, unreachable_pub)]
 mod common;
@@ -39,7 +39,7 @@ fn events(folder: &Path) -> BTreeMap<(u64, String), f32> {
         let data = &bytes[at + 12..at + 12 + length];
         for (of, place) in [(&bytes[at..at + 8], at + 8), (data, at + 12 + length)] {
             let crc = crc32c::crc32c(of);
-            let masked = (crc >> 15 | crc << 17).wrapping_add(0xa282_ead8);
+            let masked = crc.rotate_right(15).wrapping_add(0xa282_ead8);
             assert_eq!(masked.to_le_bytes(), bytes[place..place + 4]);
         }
         at += 16 + length;
