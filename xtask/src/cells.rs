@@ -23,6 +23,8 @@ pub(crate) enum Step {
     Tidy,
     /// A program that an earlier step built, from the dev profile's folder, in an empty folder.
     Built(&'static str, Vec<String>),
+    /// Logs of a run in TensorBoard and MLflow: `logs`, inside this process.
+    Logs,
     /// The unsafe code under the tools of `memory`, inside this process.
     Memory,
     /// The examples of the READMEs outside of the workspace: `readmes`, inside this process.
@@ -129,6 +131,12 @@ pub(crate) fn cells(crates: &[String]) -> Vec<Cell> {
         what: "every crate can be packaged, with its README and its licences".to_owned(),
         stage: Stage::Full,
         steps: vec![Step::Package],
+    });
+    cells.push(Cell {
+        name: "logs".to_owned(),
+        what: "TensorBoard and MLflow read what a run writes for them, where they are there".to_owned(),
+        stage: Stage::Full,
+        steps: vec![cargo(BUILD), Step::Logs],
     });
     cells.push(Cell {
         name: "memory".to_owned(),

@@ -9,6 +9,7 @@ mod bench;
 mod cells;
 mod ci;
 mod golden;
+mod logs;
 mod memory;
 mod package;
 mod peers;

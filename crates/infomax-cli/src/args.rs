@@ -10,7 +10,7 @@ use std::path::PathBuf;
     name = "infomax",
     version,
     about = "Self-supervised pretraining as invariance + entropy, and a report of what the representation knows",
-    after_help = "Examples:\n  infomax pretrain                          the embedded data set, VICReg, a few minutes on 2 cores\n  infomax pretrain --data photos/           your own images (class sub-folders, or flat and unlabeled)\n  infomax pretrain --resume runs/001-vicreg-shapes\n  infomax evaluate runs/001-vicreg-shapes   probe a checkpoint again\n  infomax embed runs/001-vicreg-shapes -o z.npy   features, with paths and labels\n  infomax data fetch cifar10                a public data set, into data/cifar10\n  infomax config show --set train.epochs=20"
+    after_help = "Examples:\n  infomax pretrain                          the embedded data set, VICReg, a few minutes on 2 cores\n  infomax pretrain --data photos/           your own images (class sub-folders, or flat and unlabeled)\n  infomax pretrain --resume runs/001-vicreg-shapes\n  infomax runs                              the runs in ./runs, side by side\n  infomax evaluate runs/001-vicreg-shapes   probe a checkpoint again\n  infomax embed runs/001-vicreg-shapes -o z.npy   features, with paths and labels\n  infomax data fetch cifar10                a public data set, into data/cifar10\n  infomax config show --set train.epochs=20"
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -56,6 +56,83 @@ pub(crate) enum Command {
         after_help = "Examples:\n  infomax entropy gaussian z.npy\n  infomax entropy pairdist z.npy --set divergence=bhattacharyya --set variance=0.1\n  infomax entropy pairdist z.npy --weights w.npy\n  infomax entropy pairdist-full means.npy --covariances s.npy\n  infomax entropy sigreg z.npy --set slices=4096 --set seed=1\n  infomax entropy renyi x.npy y.npy --set alpha=1.01     joint, conditional and mutual information\n\nKinds: every entropy term of `infomax objective list`. What is printed is H, and not the loss -H; `upper`, `lower` and\n`estimate` are values in nats, a `surrogate` moves with the entropy. Files as for `infomax objective`."
     )]
     Entropy(EntropyArgs),
+    /// Runs side by side: what there is, how they differ, their curves; and metrics in other formats.
+    #[command(
+        after_help = "Examples:\n  infomax runs                              a table of the runs in ./runs\n  infomax runs --sort linear                the best first; any figure of `--json` is a key\n  infomax runs 001 002                      two runs: what differs, figures, curves\n  infomax runs --html runs.html             one page with curves that loads nothing\n  infomax runs export 001 --format csv -o metrics.csv\n  infomax runs export 001 --format tensorboard -o tb/001\n\nA run is named by its folder, or by its name or number in ./runs. See docs/runs.md."
+    )]
+    Runs(RunsArgs),
+    /// Make the step again that ended a run in NaN, a collapse or an error, and show what every tensor held.
+    #[command(
+        after_help = "Example:\n  infomax replay runs/001-vicreg-shapes/capsules/step-00000120\n\nExit codes: 0 the step ended with the same bits as in the run, 1 error, 5 it ended in another way."
+    )]
+    Replay(ReplayArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct RunsArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<RunsCommand>,
+    /// Folders of runs, which are listed, or runs alone, which are compared [default: runs].
+    #[arg(value_name = "DIR")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// A table, even where runs alone are named.
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Sort the table by name, state, method, data, steps, loss, seconds, started or any figure, the largest first.
+    #[arg(long, value_name = "KEY", default_value = "name")]
+    pub(crate) sort: String,
+    /// Sort the other way around.
+    #[arg(long)]
+    pub(crate) reverse: bool,
+    /// Write one page with the table, what differs and the curves.
+    #[arg(long, value_name = "FILE.html", conflicts_with = "json")]
+    pub(crate) html: Option<PathBuf>,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunsCommand {
+    /// Write the metrics of a run in another format.
+    Export {
+        /// The run.
+        run: PathBuf,
+        /// The format.
+        #[arg(long)]
+        format: ExportFormat,
+        /// Where it goes: a file for csv, a folder otherwise.
+        #[arg(long, short, value_name = "PATH")]
+        out: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// A row for each logged step.
+    Csv,
+    /// An event file of TensorBoard.
+    Tensorboard,
+    /// The folder `mlruns` of a local MLflow tracking server.
+    Mlflow,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// The capsule: RUN/capsules/step-N.
+    pub(crate) capsule: PathBuf,
+    /// The folder of the run, if the capsule is not in it any more.
+    #[arg(long, value_name = "RUN")]
+    pub(crate) run: Option<PathBuf>,
+    /// Where the images of the run are now, if they moved.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: Option<PathBuf>,
+    /// Show the parameters and gradients of all layers, not only those that are not finite.
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 /// Where a configuration comes from.

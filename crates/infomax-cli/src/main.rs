@@ -23,6 +23,8 @@ mod methods;
 mod objective;
 mod pretrain;
 mod progress;
+mod replay;
+mod runs;
 mod table;
 
 use args::{Cli, Command, ConfigCommand, Output};
@@ -41,6 +43,8 @@ pub(crate) enum Status {
     Interrupted,
     /// A condition that was to fail holds.
     ConditionHolds,
+    /// A replayed step went another way than it did in its run.
+    NotTheSame,
 }
 
 fn main() -> ExitCode {
@@ -58,12 +62,15 @@ fn main() -> ExitCode {
         Command::Methods(args) => methods::run(&args),
         Command::Objective(args) => objective::run(&args),
         Command::Entropy(args) => entropy::run(&args),
+        Command::Runs(args) => runs::run(&args),
+        Command::Replay(args) => threads(&args.output).and_then(|()| replay::run(&args)),
     };
     match result {
         Ok(Status::Done) => ExitCode::SUCCESS,
         Ok(Status::Collapsed) => ExitCode::from(3),
         Ok(Status::Interrupted) => ExitCode::from(130),
         Ok(Status::ConditionHolds) => ExitCode::from(4),
+        Ok(Status::NotTheSame) => ExitCode::from(5),
         Err(error) => {
             crate::say!("error: {}", said(&error));
             ExitCode::FAILURE

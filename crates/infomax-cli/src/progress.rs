@@ -117,6 +117,16 @@ impl RunObserver for Progress {
 }
 
 impl Observer for Progress {
+    fn on_capsule(&mut self, path: &std::path::Path, bytes: u64) {
+        self.bar.suspend(|| {
+            crate::say!(
+                "The state before the step is kept ({:.1} MiB): infomax replay {}",
+                bytes as f64 / 1048576.0,
+                path.display()
+            );
+        });
+    }
+
     fn on_step(&mut self, metrics: &StepMetrics) {
         match self.start {
             // The first step carries the start of the loader, so it is not part of the rate.

@@ -29,8 +29,47 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     lines.join("\n")
 }
 
+/// A curve as a line of blocks: the mean of the values of each part of the steps `0..=last`, on a given scale; a part
+/// without values is empty.
+pub(crate) fn sparkline(points: &[(u64, f64)], width: usize, last: u64, (low, high): (f64, f64)) -> String {
+    const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let width = width.min(last as usize + 1).max(1);
+    let mut parts = vec![(0.0, 0usize); width];
+    for (step, value) in points.iter().filter(|(_, value)| value.is_finite()) {
+        let at = (*step as f64 / (last as f64 + 1.0) * width as f64) as usize;
+        if let Some((sum, count)) = parts.get_mut(at.min(width - 1)) {
+            // As a part of the scale, so that no sum overflows.
+            *sum += if high > low { (value / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0) } else { 0.5 };
+            *count += 1;
+        }
+    }
+    let block = |(sum, count): &(f64, usize)| match count {
+        0 => ' ',
+        _ => {
+            let height = sum / *count as f64 * (BLOCKS.len() - 1) as f64;
+            BLOCKS.get(height.round() as usize).copied().unwrap_or(' ')
+        }
+    };
+    parts.iter().map(block).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_curve_has_a_block_for_each_part_of_the_steps() {
+        let points: Vec<(u64, f64)> = (0..8).map(|step| (step, step as f64)).collect();
+        assert_eq!(super::sparkline(&points, 8, 7, (0.0, 7.0)), "▁▂▃▄▅▆▇█");
+        assert_eq!(
+            super::sparkline(&[(0, 0.0), (1, 6.0), (2, 7.0), (3, 7.0)], 2, 3, (0.0, 7.0)),
+            "▄█",
+            "means"
+        );
+        // A gap, a constant, what is not finite, and values whose difference overflows.
+        assert_eq!(super::sparkline(&[(0, 1.0), (3, 3.0)], 4, 3, (1.0, 3.0)), "▁  █");
+        assert_eq!(super::sparkline(&[(0, 2.0), (1, f64::NAN)], 2, 1, (2.0, 2.0)), "▅ ");
+        assert_eq!(super::sparkline(&[(0, -1e308), (1, 1e308)], 2, 1, (-1e308, 1e308)), "▁█");
+    }
+
     #[test]
     fn columns_align() {
         let text = super::table(

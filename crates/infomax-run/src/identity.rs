@@ -65,7 +65,7 @@ const IRRELEVANT: [&str; 9] = [
     "data.cache_mib",
     "train.prefetch",
     "train.device",
-    "train.log_every",
+    "train.log",
     "train.keep_",
     "train.stop_if",
     "train.online.",

@@ -10,6 +10,8 @@
 //! | [`embed_run`], [`Embedded`] | the features of images by the encoder of a run, with paths and labels |
 //! | [`inspect`] | a report of what embeddings know: health, rank, entropy, normality, geometry, labels |
 //! | [`Condition`] | `rank < 0.1 * d`: what machines judge reports and runs by |
+//! | [`runs`] | runs side by side: what differs in their configurations, figures, curves |
+//! | [`replay`] | makes a failed step again from its capsule |
 //! | [`ModelCard`] | what a checkpoint says of its model |
 //! | [`RunObserver`] | is told what happens: for bars, dashboards, logs |
 //! | [`device::open`] | `auto`, `cpu`, `cuda:N` or `metal` as a device of Candle |
@@ -45,6 +47,8 @@ mod opened;
 mod pretrain;
 mod rehearse;
 mod stop;
+mod replay;
+pub mod runs;
 
 pub use assemble::{Assembly, check};
 pub use condition::Condition;
@@ -57,6 +61,7 @@ pub use images::Images;
 pub use observer::{Plan, RunObserver, Silent};
 pub use opened::UseOptions;
 pub use pretrain::{Options, Outcome, pretrain, pretrain_with};
+pub use replay::{ReplayOptions, replay};
 pub use {
     candle_core, infomax_augment, infomax_core, infomax_data, infomax_eval, infomax_losses, infomax_models,
     infomax_optim, infomax_train,

@@ -1,5 +1,6 @@
 //! Checkpoints on disk.
 
+use crate::capsule::Failure;
 use crate::monitor::{Health, HealthState};
 use crate::{Error, Result, files};
 use candle_core::{Device, Tensor};
@@ -84,6 +85,9 @@ pub struct State {
     /// The settings of the run, by key: a run that continues with other values says so.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, String>,
+    /// How the step after this state failed, if this is its capsule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
     /// The other files of the checkpoint.
     pub files: BTreeMap<String, FileCheck>,
     /// CRC-32 of this file's content as compact JSON with a 0 here.
@@ -356,13 +360,23 @@ pub(crate) fn prune(checkpoints: &Path, keep: usize, every: Option<u64>) -> Resu
         if every.is_some_and(|every| step.is_multiple_of(every)) {
             continue;
         }
-        // First the name, then the content: a half-deleted checkpoint must not look like one.
-        let trash = checkpoints.join(format!("{TEMPORARY}trash-{step}"));
-        remove(&trash)?;
-        files::rename_synced(&path, &trash)?;
-        remove(&trash)?;
+        delete(checkpoints, step, &path)?;
     }
     Ok(())
+}
+
+/// Deletes the checkpoint of a step, if there is one.
+pub(crate) fn discard(checkpoints: &Path, step: u64) -> Result<()> {
+    let path = checkpoints.join(format!("{PREFIX}{step:08}"));
+    if path.exists() { delete(checkpoints, step, &path) } else { Ok(()) }
+}
+
+/// First the name, then the content: a half-deleted checkpoint must not look like one.
+fn delete(checkpoints: &Path, step: u64, path: &Path) -> Result<()> {
+    let trash = checkpoints.join(format!("{TEMPORARY}trash-{step}"));
+    remove(&trash)?;
+    files::rename_synced(path, &trash)?;
+    remove(&trash)
 }
 
 fn remove(path: &Path) -> Result<()> {

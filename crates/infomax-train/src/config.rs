@@ -1,6 +1,6 @@
 //! The settings of a run.
 
-use crate::{Budget, Error, Result};
+use crate::{Budget, Error, LogFormat, Result};
 
 /// The settings of [`crate::Trainer`].
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -35,6 +35,10 @@ pub struct TrainConfig {
     pub keep_every_steps: Option<u64>,
     /// A line in `metrics.jsonl` for every so many steps.
     pub log_every: u64,
+    /// Formats that the lines of `metrics.jsonl` are written in as well: `csv`, `tensorboard`, `mlflow`.
+    pub log: Vec<LogFormat>,
+    /// How many capsules of failed steps are kept for `infomax replay`; 0 for none at all.
+    pub keep_capsules: usize,
     /// The largest norm of the gradient of all parameters together.
     pub clip_grad_norm: Option<f64>,
     /// Whether parameters that the objective does not reach are accepted.
@@ -58,6 +62,8 @@ impl Default for TrainConfig {
             keep_checkpoints: 2,
             keep_every_steps: None,
             log_every: 1,
+            log: Vec::new(),
+            keep_capsules: 3,
             clip_grad_norm: None,
             allow_unused_parameters: false,
             monitor: MonitorConfig::default(),

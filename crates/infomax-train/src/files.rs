@@ -27,12 +27,12 @@ pub(crate) fn sync_dir(path: &Path) -> Result<()> {
 /// Renames, and syncs the folder of the new name.
 pub(crate) fn rename_synced(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(|e| Error::io("rename", from, e))?;
-    sync_dir(to.parent().unwrap_or(Path::new(".")))
+    sync_dir(folder(to))
 }
 
 /// Replaces a file as a whole: written beside it, synced, renamed.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+    let dir = folder(path);
     let io = |e| Error::io("write", path, e);
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
@@ -46,6 +46,11 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     file.as_file().sync_all().map_err(io)?;
     file.persist(path).map_err(|e| io(e.error))?;
     sync_dir(dir)
+}
+
+/// The folder that a path is in; a bare name is in the present one.
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Creates a folder and its parents.

@@ -6,6 +6,9 @@
 //! | [`TrainConfig`] | epochs, checkpoints, logging, clipping, the monitor |
 //! | [`RunDir`] | the folder of a run: `config.toml`, `metrics.jsonl`, `log.txt`, `checkpoints/` |
 //! | [`Checkpoint`] | a verified checkpoint on disk |
+//! | [`Replay`], [`Failure`] | a step that failed, made again from its capsule |
+//! | [`History`] | what a run wrote about itself, read from outside |
+//! | [`export`], [`LogFormat`] | its metrics as CSV, for TensorBoard, for MLflow |
 //! | [`StepMetrics`] | what one step reports to an [`Observer`] and to `metrics.jsonl` |
 //! | [`Watcher`] | measures beside the training: online probes, ranks |
 //! | [`Courses`] | weight decay and momenta that change with the steps |
@@ -17,26 +20,34 @@
 //! that the uninterrupted one would have had.
 
 mod budget;
+mod capsule;
 mod checkpoint;
 mod config;
 mod courses;
 mod error;
 mod files;
+mod history;
+mod logs;
 mod metrics;
 mod monitor;
 mod observer;
+mod replay;
 mod run_dir;
 mod trainer;
 mod watch;
 
 pub use budget::Budget;
+pub use capsule::{Failure, FailureKind};
 pub use checkpoint::{Checkpoint, FORMAT_VERSION, FileCheck, METADATA, Needs, State};
 pub use config::{InParts, MonitorConfig, TrainConfig};
 pub use courses::Courses;
 pub use error::{Error, Result};
+pub use history::{History, Record, RunState};
+pub use logs::{LogFormat, export};
 pub use metrics::{PartValue, StepMetrics, StepTime, TimeTotals};
 pub use monitor::{EmbeddingStats, Health, HealthState};
 pub use observer::{EpochSummary, Observer, Silent};
+pub use replay::{Held, Replay};
 pub use run_dir::{Found, RunDir};
 pub use trainer::{Identity, Outcome, Parts, Resumed, Trainer};
 pub use watch::{Seen, Watcher};

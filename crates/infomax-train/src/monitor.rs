@@ -101,6 +101,17 @@ impl Monitor {
         self.config.every > 0 && step.is_multiple_of(self.config.every)
     }
 
+    /// Whether the step that will be number `step` can bring the verdict of a collapse.
+    pub(crate) fn may_collapse(&self, step: u64) -> bool {
+        let before = self.config.patience.max(1) - 1;
+        let fresh = step > self.config.grace_steps && self.health.state != HealthState::Collapsed;
+        let collapsed = self.recent.iter().rev().take(before);
+        fresh
+            && self.is_due(step)
+            && self.recent.len() >= before
+            && collapsed.into_iter().all(|(state, _)| *state == HealthState::Collapsed)
+    }
+
     pub(crate) fn health(&self) -> &Health {
         &self.health
     }

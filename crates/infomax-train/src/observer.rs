@@ -25,6 +25,9 @@ pub trait Observer {
     /// After a checkpoint was written.
     fn on_checkpoint(&mut self, _path: &Path, _step: u64) {}
 
+    /// After a step failed and left a capsule of so many bytes.
+    fn on_capsule(&mut self, _path: &Path, _bytes: u64) {}
+
     /// When the monitor's verdict changes.
     fn on_health(&mut self, _health: &Health) {}
 

@@ -1,16 +1,18 @@
 //! The folder of a run.
 
 use crate::checkpoint::{self, Checkpoint, Needs, State, Tensors};
-use crate::{Error, Result, StepMetrics, files, metrics};
+use crate::logs::{LogFormat, Logs};
+use crate::{Error, Result, RunState, StepMetrics, files, metrics};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-const CONFIG: &str = "config.toml";
-const METRICS: &str = "metrics.jsonl";
-const LOG: &str = "log.txt";
+pub(crate) const CONFIG: &str = "config.toml";
+pub(crate) const METRICS: &str = "metrics.jsonl";
+pub(crate) const LOG: &str = "log.txt";
 const CHECKPOINTS: &str = "checkpoints";
-const LOCK: &str = ".lock";
+const CAPSULES: &str = "capsules";
+pub(crate) const LOCK: &str = ".lock";
 
 /// The newest checkpoint that can be loaded, and what was passed over on the way to it.
 #[derive(Clone, Debug)]
@@ -29,13 +31,18 @@ pub struct Found {
 /// RUN/metrics.jsonl     one line for each logged step
 /// RUN/log.txt           what happened, with times
 /// RUN/checkpoints/step-00000120/{model,optimizer,objective}.safetensors, state.json
+/// RUN/capsules/step-00000120/ the same, of a step that failed: see [`crate::Trainer::replay`]
+/// RUN/metrics.csv, tensorboard/, mlruns/ what [`LogFormat`] asks for
 /// ```
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
     metrics: File,
     log: File,
+    logs: Logs,
     _lock: File,
+    /// The folder of a run that leaves nothing.
+    _scratch: Option<tempfile::TempDir>,
 }
 
 impl RunDir {
@@ -85,7 +92,24 @@ impl RunDir {
             let file = path.join(name);
             OpenOptions::new().create(true).append(true).open(&file).map_err(|e| Error::io("open", &file, e))
         };
-        Ok(Self { metrics: append(METRICS)?, log: append(LOG)?, _lock: lock, path })
+        let (metrics, log, logs) = (append(METRICS)?, append(LOG)?, Logs::default());
+        Ok(Self { metrics, log, logs, _lock: lock, _scratch: None, path })
+    }
+
+    /// A folder in the place for temporary files, which goes with this value.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    pub fn scratch() -> Result<Self> {
+        let dir = tempfile::tempdir().map_err(|e| Error::io("create", Path::new("a temporary folder"), e))?;
+        let mut run = Self::create(dir.path(), "")?;
+        run._scratch = Some(dir);
+        Ok(run)
+    }
+
+    /// Writes the metrics in these formats, too, from the next line on, with all that is there already.
+    pub(crate) fn write_logs(&mut self, formats: &[LogFormat]) {
+        self.logs = Logs::new(formats);
     }
 
     /// The folder.
@@ -134,7 +158,11 @@ impl RunDir {
     /// [`Error::Io`] with the path.
     pub fn log(&mut self, message: &str) -> Result<()> {
         let line = format!("{:.3} {message}\n", jiff::Timestamp::now());
-        self.log.write_all(line.as_bytes()).map_err(|e| Error::io("write", &self.path.join(LOG), e))
+        self.log.write_all(line.as_bytes()).map_err(|e| Error::io("write", &self.path.join(LOG), e))?;
+        match RunState::of_message(message) {
+            Some((state, _)) => self.logs.end(state),
+            None => Ok(()),
+        }
     }
 
     /// The newest checkpoint that can be continued, `None` if there is none at all. The run need not be held.
@@ -196,6 +224,7 @@ impl RunDir {
             let to = checkpoint::set_aside(path)?;
             self.log(&format!("warning: damaged checkpoint {} moved to {}", path.display(), to.display()))?;
         }
+        self.logs.restart();
         let file = self.path.join(METRICS);
         let bytes = files::read(&file)?;
         let keep = metrics::keep_len(&bytes, found.checkpoint.state().step);
@@ -209,7 +238,8 @@ impl RunDir {
         let file = self.path.join(METRICS);
         let mut line = serde_json::to_vec(metrics).map_err(|e| Error::io("encode", &file, e.into()))?;
         line.push(b'\n');
-        self.metrics.write_all(&line).map_err(|e| Error::io("write", &file, e))
+        self.metrics.write_all(&line).map_err(|e| Error::io("write", &file, e))?;
+        self.logs.append(&self.path, &line)
     }
 
     /// Writes a checkpoint. The metrics up to it reach the disk first.
@@ -226,6 +256,27 @@ impl RunDir {
         checkpoint::prune(&folder, keep, every)?;
         Ok(path)
     }
+
+    /// Writes a capsule: a checkpoint in a folder of its own, of which the newest `keep` stay. With its size in bytes.
+    pub(crate) fn save_capsule(
+        &self,
+        state: State,
+        tensors: &Tensors,
+        keep: usize,
+    ) -> Result<(PathBuf, u64)> {
+        let folder = self.path.join(CAPSULES);
+        files::create_dir(&folder)?;
+        checkpoint::clean(&folder)?;
+        // The same step that failed before: the newer one counts.
+        checkpoint::discard(&folder, state.step)?;
+        let path = Checkpoint::write(&folder, state, tensors)?;
+        checkpoint::prune(&folder, keep, None)?;
+        let mut bytes = 0;
+        for entry in fs::read_dir(&path).map_err(|e| Error::io("read", &path, e))?.flatten() {
+            bytes += entry.metadata().map_or(0, |file| file.len());
+        }
+        Ok((path, bytes))
+    }
 }
 
 /// Whether a run logged a step or kept a checkpoint here; what cannot be read counts as a result.
@@ -241,7 +292,7 @@ fn has_results(path: &Path) -> bool {
     metrics || checkpoints
 }
 
-fn is_run(path: &Path) -> Result<()> {
+pub(crate) fn is_run(path: &Path) -> Result<()> {
     let problem = match () {
         () if !path.exists() => "there is no such folder".to_owned(),
         () if !path.join(CONFIG).is_file() => format!("it has no {CONFIG}"),

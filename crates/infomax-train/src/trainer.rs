@@ -4,6 +4,7 @@ mod accumulate;
 mod resume;
 mod step;
 
+use crate::capsule::Trace;
 use crate::budget::Clock;
 use crate::metrics::TimeTotals;
 use crate::monitor::{Health, Monitor};
@@ -11,6 +12,7 @@ use crate::{Courses, EpochSummary, Error, Observer, Result, RunDir, TrainConfig,
 use candle_core::Device;
 use infomax_core::{BatchSource, Collective, Key, Learner, Local, Objective};
 use infomax_optim::{Optimizer, Schedule};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -141,16 +143,17 @@ impl Parts {
 /// batch: an error or a request to stop on one of them ends all.
 #[derive(Debug)]
 pub struct Trainer {
-    parts: Parts,
-    monitor: Monitor,
+    pub(crate) parts: Parts,
+    pub(crate) monitor: Monitor,
+    pub(crate) trace: RefCell<Trace>,
     key: Key,
-    step: u64,
+    pub(crate) step: u64,
     /// The steps of the run; of one with a budget, as far as it can be told.
-    total_steps: u64,
+    pub(crate) total_steps: u64,
     /// The steps after which it ends in any case.
     limit: u64,
     /// Seconds of training before this process took the run up.
-    spent: f64,
+    pub(crate) spent: f64,
     times: TimeTotals,
     saved: Option<(u64, PathBuf)>,
 }
@@ -167,6 +170,7 @@ impl Trainer {
     /// A setting that is out of its range or does not fit the parameters, or a source without batches.
     pub fn new(mut parts: Parts) -> Result<Self> {
         parts.config.check()?;
+        parts.run_dir.write_logs(&parts.config.log);
         if parts.config.budget.is_some() && parts.collective.size() > 1 {
             let reason =
                 "the clocks of several ranks differ, and so would their learning rates; set max_steps";
@@ -192,6 +196,7 @@ impl Trainer {
         Ok(Self {
             parts,
             monitor,
+            trace: RefCell::default(),
             key,
             step: 0,
             total_steps,
@@ -210,6 +215,7 @@ impl Trainer {
     pub fn run(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Outcome> {
         let result = self.run_inner(stop, observer);
         if let Err(error) = &result {
+            self.capsule_of_parameter(error, observer);
             // The error itself goes to the caller; a log that cannot be written must not hide it.
             let _ = self.parts.run_dir.log(&format!("stopped by an error: {error}"));
         }
@@ -271,7 +277,7 @@ impl Trainer {
                 self.parts.run_dir.log(&format!("interrupted at step {}", self.step))?;
                 return Ok(Outcome::Interrupted { checkpoint, step: self.step });
             }
-            let (metrics, health_changed) = self.advance(&clock)?;
+            let (metrics, health_changed) = self.guarded(&clock, observer)?;
             (sum, count) = (sum + metrics.total, count + 1);
             self.times.add(&metrics.time);
             let last = self.step == self.limit || clock.is_over();

@@ -14,6 +14,7 @@
 //! | [`optim`] | `infomax-optim` | SGD, AdamW, LARS, LAMB, Muon, groups of parameters, schedules |
 //! | [`train`] | `infomax-train` | the loop, checkpoints, guards |
 //! | [`eval`] | `infomax-eval` | probes and diagnostics |
+//! | [`report`] | `infomax-report` | HTML pages and SVG charts |
 //! | [`run`] | `infomax-run` | whole runs: a configuration to data, model, trainer and evaluation |
 //!
 //! # Tutorial: a training loop by hand
@@ -72,6 +73,7 @@ pub use infomax_kernels as kernels;
 pub use infomax_losses as losses;
 pub use infomax_models as models;
 pub use infomax_optim as optim;
+pub use infomax_report as report;
 pub use infomax_run as run;
 pub use infomax_simd as simd;
 pub use infomax_train as train;

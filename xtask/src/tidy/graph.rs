@@ -14,6 +14,7 @@ use crate::workspace::packages;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("infomax-core", &[]),
     ("infomax-simd", &[]),
+    ("infomax-report", &[]),
     ("infomax-testing", &[]),
     ("infomax-kernels", &["infomax-simd"]),
     ("infomax-augment", &["infomax-simd"]),
@@ -36,6 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "infomax-losses",
             "infomax-models",
             "infomax-optim",
+            "infomax-report",
             "infomax-train",
         ],
     ),
@@ -56,6 +58,7 @@ const LIBRARIES: &[&str] = &[
     "infomax-losses",
     "infomax-models",
     "infomax-optim",
+    "infomax-report",
     "infomax-run",
     "infomax-simd",
     "infomax-train",

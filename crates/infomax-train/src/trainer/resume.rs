@@ -2,7 +2,7 @@
 
 use super::{Resumed, Trainer};
 use crate::budget::Clock;
-use crate::checkpoint::{FORMAT_VERSION, State, Tensors};
+use crate::checkpoint::{Checkpoint, FORMAT_VERSION, State, Tensors};
 use crate::{Observer, Result, RunDir};
 use candle_core::{DType, Tensor};
 use std::collections::BTreeMap;
@@ -16,7 +16,22 @@ impl Trainer {
     /// objective, optimizer or seed.
     pub fn resume(&mut self) -> Result<Option<Resumed>> {
         let Some(found) = RunDir::latest(self.parts.run_dir.path())? else { return Ok(None) };
-        let (checkpoint, state) = (&found.checkpoint, found.checkpoint.state());
+        let checkpoint = &found.checkpoint;
+        let mut warnings = found.warnings.clone();
+        warnings.extend(self.restore(checkpoint)?);
+        self.parts.run_dir.rewind(&found)?;
+        let path = checkpoint.path().to_owned();
+        self.parts.run_dir.log(&format!("resumed at step {} from {}", self.step, path.display()))?;
+        for warning in &warnings {
+            self.parts.run_dir.log(&format!("warning: {warning}"))?;
+        }
+        self.saved = Some((self.step, path.clone()));
+        Ok(Some(Resumed { checkpoint: path, step: self.step, warnings }))
+    }
+
+    /// Takes over the state of a checkpoint; the settings that differ come back in words.
+    pub(crate) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<Vec<String>> {
+        let state = checkpoint.state();
         for (what, saved, now) in [
             ("the objective", state.objective.clone(), self.parts.objective.name().to_owned()),
             ("the optimizer", state.optimizer.clone(), self.parts.optimizer.name().to_owned()),
@@ -62,7 +77,7 @@ impl Trainer {
         self.monitor.restore(state.monitor.clone(), state.health.clone());
         self.step = state.step;
         self.spent = state.trained_s.unwrap_or(0.0);
-        let mut warnings = found.warnings.clone();
+        let mut warnings = Vec::new();
         if state.schedule != self.parts.schedule {
             warnings.push(
                 "the learning rate schedule differs from that of the checkpoint: the run continues, but not as the \
@@ -86,14 +101,7 @@ impl Trainer {
                 changed.join("; ")
             ));
         }
-        self.parts.run_dir.rewind(&found)?;
-        let path = checkpoint.path().to_owned();
-        self.parts.run_dir.log(&format!("resumed at step {} from {}", self.step, path.display()))?;
-        for warning in &warnings {
-            self.parts.run_dir.log(&format!("warning: {warning}"))?;
-        }
-        self.saved = Some((self.step, path.clone()));
-        Ok(Some(Resumed { checkpoint: path, step: self.step, warnings }))
+        Ok(warnings)
     }
 
     fn dtype(&self) -> String {
@@ -107,8 +115,19 @@ impl Trainer {
         {
             return Ok(path.clone());
         }
-        let model = self.parts.learner.params().tensors();
-        for (name, tensor) in &model {
+        self.check_parameters()?;
+        let (state, tensors) = self.snapshot(self.parts.learner.params().tensors(), clock)?;
+        let (keep, every) = (self.parts.config.keep_checkpoints, self.parts.config.keep_every_steps);
+        let path = self.parts.run_dir.save(state, &tensors, keep, every)?;
+        self.parts.run_dir.log(&format!("checkpoint {}", path.display()))?;
+        self.saved = Some((self.step, path.clone()));
+        observer.on_checkpoint(&path, self.step);
+        Ok(path)
+    }
+
+    /// Refuses parameters that are not finite.
+    pub(crate) fn check_parameters(&self) -> Result<()> {
+        for (name, tensor) in &self.parts.learner.params().tensors() {
             // The last update may have overflowed; such a checkpoint must not push out a good one.
             let sum = tensor.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
             if !sum.is_finite() && has_non_finite(tensor)? {
@@ -120,6 +139,11 @@ impl Trainer {
                 ));
             }
         }
+        Ok(())
+    }
+
+    /// The state with these parameters and buffers, as a checkpoint holds it.
+    pub(crate) fn snapshot(&self, model: BTreeMap<String, Tensor>, clock: &Clock) -> Result<(State, Tensors)> {
         let tensors = Tensors {
             model,
             optimizer: self.parts.optimizer.state()?,
@@ -156,15 +180,11 @@ impl Trainer {
             monitor: monitor.to_vec(),
             fixed: self.parts.identity.fixed.clone(),
             settings: self.parts.identity.settings.clone(),
+            failure: None,
             files: BTreeMap::new(),
             crc32: 0,
         };
-        let (keep, every) = (self.parts.config.keep_checkpoints, self.parts.config.keep_every_steps);
-        let path = self.parts.run_dir.save(state, &tensors, keep, every)?;
-        self.parts.run_dir.log(&format!("checkpoint {}", path.display()))?;
-        self.saved = Some((self.step, path.clone()));
-        observer.on_checkpoint(&path, self.step);
-        Ok(path)
+        Ok((state, tensors))
     }
 }
 

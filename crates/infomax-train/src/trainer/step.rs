@@ -33,7 +33,7 @@ struct Computed {
 }
 
 impl Trainer {
-    pub(super) fn advance(&mut self, clock: &Clock) -> Result<(StepMetrics, bool)> {
+    pub(crate) fn advance(&mut self, clock: &Clock) -> Result<(StepMetrics, bool)> {
         let began = Instant::now();
         let mut lap = Lap(began);
         let mut time = StepTime::default();
@@ -50,6 +50,7 @@ impl Trainer {
         let ctx = Context { step: self.step, total_steps: Some(self.total_steps), key, collective: ranks };
         let pass = Pass { mode: Mode::Train, key: key.fold_named("pass"), collective: ranks };
 
+        self.trace.borrow_mut().batch(&batch.views)?;
         let computed = match self.parts.config.accumulate {
             0 | 1 => self.whole(batch, &pass, &ctx, &mut lap, &mut time)?,
             parts => self.in_parts(batch, parts, &pass, &ctx, &mut lap, &mut time)?,
@@ -69,6 +70,7 @@ impl Trainer {
         if let Some(max) = self.parts.config.clip_grad_norm {
             grads.clip(max)?;
         }
+        self.trace.borrow_mut().updating(grad_norm);
         let schedule = self.parts.schedule;
         let lr = horizon.map_or(schedule, |steps| schedule.over(steps)).lr(self.step);
         let values = self.parts.courses.at(self.step, horizon);
@@ -137,11 +139,14 @@ impl Trainer {
         lap: &mut Lap,
         time: &mut StepTime,
     ) -> Result<Computed> {
+        let params = self.parts.learner.params();
         let mut embeddings = self.parts.learner.embed(&batch.views, pass)?;
+        self.trace.borrow_mut().embedded(params, &embeddings)?;
         embeddings.labels = batch.labels;
         drop(batch.views);
         time.forward_s = lap.take();
         let report = self.parts.objective.evaluate(&embeddings, ctx)?;
+        self.trace.borrow_mut().evaluated(params, &report)?;
         let values = self.values(&report);
         let (total, parts) = self.together(values)?;
         time.loss_s = lap.take();
@@ -149,7 +154,8 @@ impl Trainer {
         // What follows needs values only: with the report and the embeddings goes the whole graph.
         drop(report);
         let embeddings = embeddings.detach();
-        let grads = Gradients::of(self.parts.learner.params(), &store).map_err(|e| self.name_step(e));
+        self.trace.borrow_mut().gradients(params, &store)?;
+        let grads = Gradients::of(params, &store).map_err(|e| self.name_step(e));
         drop(store);
         let grads = self.together(grads)?;
         time.backward_s = lap.take();
@@ -169,17 +175,21 @@ impl Trainer {
         let params = self.parts.learner.params();
         let pieces = Parts::new(&*self.parts.learner, &batch, count, *pass)?;
         let mut embeddings = pieces.embed()?;
+        self.trace.borrow_mut().embedded(params, &embeddings)?;
         embeddings.labels = batch.labels;
         time.forward_s = lap.take();
         let leaves = Leaves::new(&embeddings)?;
         let report = self.parts.objective.evaluate(&leaves.embeddings, ctx)?;
         let values = self.values(&report);
         let (total, parts) = self.together(values)?;
+        // The graph ends at the embeddings: the gradients of the parts come one after the other.
+        self.trace.borrow_mut().terms(&report)?;
         let slopes = leaves.slopes(&infomax_kernels::backward(&report.total)?);
         drop((report, leaves));
         time.loss_s = lap.take();
         let mut sum: Option<Gradients> = None;
         let pulled = pieces.pull_back(&slopes, |store| {
+            self.trace.borrow_mut().gradients(params, store)?;
             let grads = Gradients::of(params, store).map_err(|e| self.name_step(e))?;
             match &mut sum {
                 Some(sum) => sum.add(&grads).map_err(|e| self.name_step(e)),

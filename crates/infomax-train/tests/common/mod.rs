@@ -71,17 +71,26 @@ impl Encoder for Mlp {
 }
 
 /// Invariance, spread around a running center, and noise from the key of the step. At `nan_at` the spread
-/// is NaN.
+/// is NaN; at `fail_at` it refuses the batch, or panics.
 #[derive(Debug)]
 pub struct Toy {
     pub center: Tensor,
     pub nan_at: Option<u64>,
     pub collapse: bool,
+    pub fail_at: Option<(u64, bool)>,
+    /// A factor of the invariance.
+    pub scale: f64,
 }
 
 impl Toy {
     pub fn new() -> Self {
-        Self { center: Tensor::zeros(4, DType::F32, &Device::Cpu).unwrap(), nan_at: None, collapse: false }
+        Self {
+            center: Tensor::zeros(4, DType::F32, &Device::Cpu).unwrap(),
+            nan_at: None,
+            collapse: false,
+            fail_at: None,
+            scale: 1.0,
+        }
     }
 }
 
@@ -91,11 +100,17 @@ impl Objective for Toy {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Report> {
+        if let Some((at, panics)) = self.fail_at
+            && at == ctx.step
+        {
+            assert!(!panics, "as asked for");
+            return Err(infomax_core::Error::config("fail_at", at, "as asked for"));
+        }
         let z = &z.projections;
         // Of the whole batch, so that any number of ranks sees one objective.
         let (a, b) = (ctx.collective.all_gather(&z[0])?, ctx.collective.all_gather(&z[1])?);
         let noise = ctx.key.normal(0.0, 0.01, a.dims(), DType::F32, &Device::Cpu)?;
-        let invariance = ((&a - &b)? + noise)?.sqr()?.mean_all()?;
+        let invariance = (((&a - &b)? + noise)?.sqr()?.mean_all()? * self.scale)?;
         let distance = a.broadcast_sub(&self.center)?.sqr()?.mean_all()?;
         let spread = match self.collapse {
             true => distance,

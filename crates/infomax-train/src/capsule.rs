@@ -1,0 +1,344 @@
+//! Capsules: the state before a step that failed.
+
+use crate::budget::Clock;
+use crate::checkpoint::{State, Tensors};
+use crate::metrics::StepMetrics;
+use crate::monitor::HealthState;
+use crate::replay::Held;
+use crate::{Error, Observer, Result, Trainer};
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Tensor};
+use infomax_core::{Embeddings, ParamKind, Params, Position, Report, View};
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+/// In which way a step failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureKind {
+    /// A part of the loss or a gradient was not finite.
+    NonFinite,
+    /// A parameter was not finite before the step: the update of the step before overflowed.
+    Parameter,
+    /// The embedding collapsed by the monitor's verdict.
+    Collapse,
+    /// The model, the objective or an operation refused something.
+    Error,
+    /// A panic.
+    Panic,
+}
+
+/// How a step failed, and what it had computed until then.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Failure {
+    /// The way.
+    pub kind: FailureKind,
+    /// The reason in words.
+    pub reason: String,
+    /// The steps of the whole run, as the objective was told.
+    pub total_steps: u64,
+    /// The parts of the objective, its total and the norm of the gradient, as far as the step came: each with the
+    /// shortest number that reads as the same bits.
+    pub reached: Vec<(String, String)>,
+}
+
+impl Failure {
+    /// The failure that an error of a step stands for; `None` for one that a replay says nothing about (a full disk, a
+    /// wrong setting, another rank).
+    pub(crate) fn of(error: &Error, total_steps: u64, reached: Vec<(String, String)>) -> Option<Self> {
+        let (kind, reason) = match error {
+            // Without the checkpoint that the message names: it is another one at another time.
+            Error::NonFinite { what, value, .. } => {
+                (FailureKind::NonFinite, format!("{what} is not finite ({value})"))
+            }
+            Error::Core(_) | Error::Optim(_) | Error::Candle(_) => (FailureKind::Error, error.to_string()),
+            _ => return None,
+        };
+        Some(Self { kind, reason, total_steps, reached })
+    }
+}
+
+/// What is remembered of the step that is being made.
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    /// The batch is there: what fails now is the step.
+    started: bool,
+    /// Parameters are changing: the state before the step is gone.
+    updating: bool,
+    /// Scalars of the objective, not read yet.
+    scalars: Vec<(String, Tensor)>,
+    grad_norm: Option<f64>,
+    /// The buffers that embedding moves; unknown before the first step of this process.
+    moving: Option<BTreeSet<String>>,
+    /// Buffers before the step.
+    buffers: BTreeMap<String, Tensor>,
+    /// What the tensors of the step held, if it is replayed.
+    pub(crate) held: Option<Vec<Held>>,
+}
+
+impl Trace {
+    /// Before the step: copies what embedding may change, which is all buffers in the first step and from then on those
+    /// that it did change. A teacher's weights are buffers that only the update moves: they cost nothing.
+    fn begin(&mut self, params: &Params) -> Result<()> {
+        (self.started, self.updating, self.grad_norm) = (false, false, None);
+        self.scalars.clear();
+        self.buffers.clear();
+        for (name, param) in params.all() {
+            let moves = self.moving.as_ref().is_none_or(|moving| moving.contains(&name));
+            if param.kind == ParamKind::Buffer && moves {
+                self.buffers.insert(name, param.var.as_tensor().detach().copy()?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The batch is there.
+    pub(crate) fn batch(&mut self, views: &[View]) -> Result<()> {
+        self.started = true;
+        let Some(held) = &mut self.held else { return Ok(()) };
+        for (i, view) in views.iter().enumerate() {
+            held.push(Held::of("view", &i.to_string(), &view.values)?);
+        }
+        Ok(())
+    }
+
+    /// The batch is embedded.
+    pub(crate) fn embedded(&mut self, params: &Params, embeddings: &Embeddings) -> Result<()> {
+        if self.moving.is_none() {
+            let mut moving = BTreeSet::new();
+            for (name, before) in &self.buffers {
+                let Some(param) = params.get(name) else { continue };
+                if bits(before)? != bits(param.var.as_tensor())? {
+                    moving.insert(name.clone());
+                }
+            }
+            self.moving = Some(moving);
+        }
+        let Some(held) = &mut self.held else { return Ok(()) };
+        let kinds = [
+            ("feature", embeddings.features.as_ref()),
+            ("projection", Some(&embeddings.projections)),
+            ("prediction", embeddings.predictions.as_ref()),
+            ("target", embeddings.targets.as_ref()),
+        ];
+        for (kind, views) in kinds {
+            for (i, z) in views.into_iter().flat_map(|views| views.iter()).enumerate() {
+                held.push(Held::of(kind, &i.to_string(), z)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The objective is evaluated. In a replay a total that is not finite is differentiated all the same: which
+    /// gradients it spoils says where it comes from.
+    pub(crate) fn evaluated(&mut self, params: &Params, report: &Report) -> Result<()> {
+        self.terms(report)?;
+        let finite = self.reached().iter().all(|(_, value)| value.parse::<f64>().is_ok_and(f64::is_finite));
+        if self.held.is_some() && !finite {
+            self.gradients(params, &infomax_kernels::backward(&report.total)?)?;
+        }
+        Ok(())
+    }
+
+    /// The terms of the objective.
+    pub(crate) fn terms(&mut self, report: &Report) -> Result<()> {
+        self.scalars =
+            report.parts.iter().map(|part| (format!("part {}", part.name), part.value.detach())).collect();
+        self.scalars.push(("total".to_owned(), report.total.detach()));
+        let Some(held) = &mut self.held else { return Ok(()) };
+        for (name, value) in &self.scalars {
+            held.push(Held::of("term", name.strip_prefix("part ").unwrap_or(name), value)?);
+        }
+        Ok(())
+    }
+
+    /// The total is differentiated.
+    pub(crate) fn gradients(&mut self, params: &Params, store: &GradStore) -> Result<()> {
+        let Some(held) = &mut self.held else { return Ok(()) };
+        for (name, param) in params.trainable() {
+            if let Some(grad) = store.get(&param.var) {
+                held.push(Held::of("gradient", &name, grad)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// From here on parameters change.
+    pub(crate) fn updating(&mut self, grad_norm: f64) {
+        (self.updating, self.grad_norm) = (true, Some(grad_norm));
+    }
+
+    /// What the step has computed; what cannot be read is left out.
+    fn reached(&self) -> Vec<(String, String)> {
+        let mut reached: Vec<_> = self
+            .scalars
+            .iter()
+            .filter_map(|(name, value)| Some((name.clone(), format!("{:?}", scalar(value).ok()?))))
+            .collect();
+        reached.extend(self.grad_norm.map(|norm| ("norm of the gradient".to_owned(), format!("{norm:?}"))));
+        reached
+    }
+}
+
+impl Trainer {
+    /// One step, of which a capsule stays if it fails.
+    pub(crate) fn guarded(
+        &mut self,
+        clock: &Clock,
+        observer: &mut dyn Observer,
+    ) -> Result<(StepMetrics, bool)> {
+        if self.parts.config.keep_capsules == 0 || self.parts.collective.size() > 1 {
+            return self.advance(clock);
+        }
+        let (position, step) = (self.parts.source.position(), self.step);
+        self.trace.borrow_mut().begin(self.parts.learner.params())?;
+        // The verdict comes after the update: where this step can bring it, its state is copied before.
+        let before = if self.monitor.may_collapse(step + 1) { Some(self.copied(clock)?) } else { None };
+        match self.attempt(clock) {
+            Attempt::Made(metrics, changed) => {
+                if let (Some(failure), Some((state, tensors))) = (self.collapse(changed), before) {
+                    self.keep_capsule(state, &tensors, failure, observer);
+                }
+                Ok((metrics, changed))
+            }
+            Attempt::Failed(error, failure) => {
+                if let Some(failure) = failure {
+                    self.capsule_before(position, failure, clock, observer);
+                }
+                Err(error)
+            }
+            Attempt::Panicked(payload, failure) => {
+                self.capsule_before(position, failure, clock, observer);
+                resume_unwind(payload)
+            }
+        }
+    }
+
+    /// One step, whatever becomes of it.
+    pub(crate) fn attempt(&mut self, clock: &Clock) -> Attempt {
+        match catch_unwind(AssertUnwindSafe(|| self.advance(clock))) {
+            Ok(Ok((metrics, changed))) => Attempt::Made(metrics, changed),
+            Ok(Err(error)) => {
+                let failure = Failure::of(&error, self.total_steps, self.trace.borrow().reached())
+                    .filter(|_| self.trace.borrow().started);
+                Attempt::Failed(error, failure)
+            }
+            Err(payload) => {
+                let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+                let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+                let reason = text.unwrap_or_else(|| "a panic without a message".to_owned());
+                let failure = Failure {
+                    kind: FailureKind::Panic,
+                    reason,
+                    total_steps: self.total_steps,
+                    reached: self.trace.borrow().reached(),
+                };
+                Attempt::Panicked(payload, failure)
+            }
+        }
+    }
+
+    /// The collapse that a step brought, if its verdict is a new one.
+    pub(crate) fn collapse(&self, changed: bool) -> Option<Failure> {
+        let health = self.monitor.health();
+        (changed && health.state == HealthState::Collapsed).then(|| Failure {
+            kind: FailureKind::Collapse,
+            reason: health.advice.clone(),
+            total_steps: self.total_steps,
+            reached: self.trace.borrow().reached(),
+        })
+    }
+
+    /// The end of a run in which a parameter was found that is not finite: its capsule holds the state as it is.
+    pub(crate) fn capsule_of_parameter(&mut self, error: &Error, observer: &mut dyn Observer) {
+        let clock = &Clock::new(self.spent, self.parts.config.budget);
+        let single = self.parts.config.keep_capsules > 0 && self.parts.collective.size() == 1;
+        let Error::NonFinite { what, value, .. } = error else { return };
+        if !single || !what.starts_with("the parameter") {
+            return;
+        }
+        let reason = format!("{what} is not finite ({value})");
+        let failure = Failure {
+            kind: FailureKind::Parameter,
+            reason,
+            total_steps: self.total_steps,
+            reached: Vec::new(),
+        };
+        if let Ok((state, tensors)) = self.snapshot(self.parts.learner.params().tensors(), clock) {
+            self.keep_capsule(state, &tensors, failure, observer);
+        }
+    }
+
+    /// The capsule of a step that failed before anything but the buffers changed.
+    fn capsule_before(
+        &mut self,
+        position: Position,
+        failure: Failure,
+        clock: &Clock,
+        observer: &mut dyn Observer,
+    ) {
+        if self.trace.borrow().updating {
+            let text = "no capsule: the step failed after it began to change parameters";
+            let _ = self.parts.run_dir.log(text);
+            return;
+        }
+        let mut model = self.parts.learner.params().tensors();
+        model.extend(self.trace.borrow().buffers.clone());
+        // An error here must not hide the one of the step.
+        match self.snapshot(model, clock) {
+            Ok((state, tensors)) => {
+                self.keep_capsule(State { position, ..state }, &tensors, failure, observer)
+            }
+            Err(error) => drop(self.parts.run_dir.log(&format!("warning: no capsule: {error}"))),
+        }
+    }
+
+    fn keep_capsule(
+        &mut self,
+        state: State,
+        tensors: &Tensors,
+        failure: Failure,
+        observer: &mut dyn Observer,
+    ) {
+        let reason = failure.reason.clone();
+        let state = State { failure: Some(failure), ..state };
+        let said = match self.parts.run_dir.save_capsule(state, tensors, self.parts.config.keep_capsules) {
+            Ok((path, bytes)) => {
+                observer.on_capsule(&path, bytes);
+                format!("capsule {} ({:.1} MiB): {reason}", path.display(), bytes as f64 / 1048576.0)
+            }
+            Err(error) => format!("warning: no capsule: {error}"),
+        };
+        let _ = self.parts.run_dir.log(&said);
+    }
+
+    /// The state with memory of its own.
+    fn copied(&self, clock: &Clock) -> Result<(State, Tensors)> {
+        let (state, tensors) = self.snapshot(self.parts.learner.params().tensors(), clock)?;
+        let copy = |all: BTreeMap<String, Tensor>| -> Result<BTreeMap<String, Tensor>> {
+            all.into_iter().map(|(name, tensor)| Ok((name, tensor.detach().copy()?))).collect()
+        };
+        let Tensors { model, optimizer, objective, watchers, description } = tensors;
+        let (model, optimizer, objective) = (copy(model)?, copy(optimizer)?, copy(objective)?);
+        let watchers = copy(watchers)?;
+        Ok((state, Tensors { model, optimizer, objective, watchers, description }))
+    }
+}
+
+/// What became of a step.
+pub(crate) enum Attempt {
+    Made(StepMetrics, bool),
+    Failed(Error, Option<Failure>),
+    Panicked(Box<dyn Any + Send>, Failure),
+}
+
+fn scalar(value: &Tensor) -> Result<f64> {
+    Ok(value.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_scalar::<f64>()?)
+}
+
+/// The values of a tensor, in f64, by their bits: NaN is equal to itself.
+fn bits(tensor: &Tensor) -> Result<Vec<u64>> {
+    let values = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+    Ok(values.into_iter().map(f64::to_bits).collect())
+}
