@@ -168,6 +168,9 @@ pub(crate) struct InspectArgs {
     /// Write what is known of each row as a table.
     #[arg(long, value_name = "FILE.csv")]
     pub(crate) out: Option<PathBuf>,
+    /// Write the report with its charts as one HTML page.
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) html: Option<PathBuf>,
     /// End with the exit code 4 if this holds, for example `rankme < 0.1 * d`; may be repeated.
     #[arg(long, value_name = "CONDITION")]
     pub(crate) fail_if: Vec<String>,

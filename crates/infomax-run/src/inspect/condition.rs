@@ -129,7 +129,15 @@ mod tests {
         let mut section = Section::new("rank");
         section.figures.push(Figure::plain("rankme", rankme, ""));
         let (n, d, finite_rows) = (100, 40, 100);
-        Inspection { n, d, finite_rows, sections: vec![section], rows: Vec::new(), columns: Vec::new() }
+        Inspection {
+            n,
+            d,
+            finite_rows,
+            sections: vec![section],
+            rows: Vec::new(),
+            columns: Vec::new(),
+            plots: None,
+        }
     }
 
     #[test]

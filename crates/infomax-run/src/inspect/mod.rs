@@ -6,12 +6,16 @@ mod content;
 mod figure;
 mod health;
 mod labels;
+mod page;
+mod plots;
 mod rank;
 mod shape;
 
 pub use compare::compare;
 pub use condition::Condition;
 pub use figure::{Figure, Section};
+pub use page::{PageExtras, page, with_comparison};
+pub use plots::{Marginal, Plots};
 
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
@@ -50,13 +54,15 @@ pub struct InspectConfig {
     pub holdout: f64,
     /// The seed of what is drawn.
     pub seed: u64,
+    /// Whether what pictures are drawn from is computed, too: [`Inspection::plots`].
+    pub plots: bool,
 }
 
 impl Default for InspectConfig {
-    /// 40 draws a interval, 4,000 rows for what compares pairs, 10 neighbors, 0.3 held out.
+    /// 40 draws a interval, 4,000 rows for what compares pairs, 10 neighbors, 0.3 held out, no plots.
     fn default() -> Self {
         let resampling = Resampling { draws: 40, max_rows: 1_000, ..Resampling::default() };
-        Self { resampling, max_rows: 4_000, neighbors: 10, holdout: 0.3, seed: 0 }
+        Self { resampling, max_rows: 4_000, neighbors: 10, holdout: 0.3, seed: 0, plots: false }
     }
 }
 
@@ -77,6 +83,9 @@ pub struct Inspection {
     /// What is known of each row, for a table: a name and a value for each row, where there is one.
     #[serde(skip)]
     pub columns: Vec<(String, Vec<Option<f64>>)>,
+    /// What pictures are drawn from, if that is asked for.
+    #[serde(skip)]
+    pub plots: Option<Plots>,
 }
 
 impl Inspection {
@@ -170,13 +179,20 @@ pub fn inspect(input: &InspectInput, cfg: &InspectConfig) -> Result<Inspection> 
         values.into_iter().enumerate().for_each(|(i, value)| all[original(i)] = value);
         (name, all)
     }));
+    let mut confusion = None;
     if let Some(labels) = &input.labels {
         let labels: Vec<Option<u32>> = finite.iter().map(|&i| labels[i]).collect();
-        let (section, found) = labels::labels(&z, &labels, cfg);
+        let (section, found, confused) = labels::labels(&z, &labels, cfg);
         sections.push(section);
+        confusion = confused;
         rows.extend(found.into_iter().map(|note| RowNote { row: finite[note.row], ..note }));
     }
-    Ok(Inspection { n, d, finite_rows: finite.len(), sections, rows, columns })
+    let plots = cfg.plots.then(|| {
+        let labels: Option<Vec<Option<u32>>> =
+            input.labels.as_ref().map(|labels| finite.iter().map(|&i| labels[i]).collect());
+        Plots { confusion, ..plots::plots(&z, &finite, labels.as_deref(), cfg) }
+    });
+    Ok(Inspection { n, d, finite_rows: finite.len(), sections, rows, columns, plots })
 }
 
 /// Rows of a matrix by their numbers.
