@@ -29,6 +29,35 @@ pub struct Scan {
     pub variances: Vec<f64>,
 }
 
+impl Scan {
+    /// Adds the rows of another part, which start at a row of the whole. Rows of one part that equal rows of another
+    /// are not known.
+    pub fn join(&mut self, other: &Self, start: usize) {
+        let finite = |scan: &Self| (scan.rows - scan.not_finite) as f64;
+        let (a, b) = (finite(self), finite(other));
+        if self.means.is_empty() {
+            (self.means, self.variances) = (other.means.clone(), other.variances.clone());
+            self.constant_columns = other.constant_columns;
+        } else {
+            let (weight, total) = (b / (a + b).max(1.0), (a + b - 1.0).max(1.0));
+            for j in 0..self.means.len().min(other.means.len()) {
+                let apart = other.means[j] - self.means[j];
+                let squares =
+                    self.variances[j] * (a - 1.0).max(0.0) + other.variances[j] * (b - 1.0).max(0.0);
+                self.variances[j] = (squares + apart * apart * a * weight) / total;
+                self.means[j] += apart * weight;
+            }
+            self.constant_columns = self.variances.iter().filter(|v| **v == 0.0).count();
+        }
+        self.first_not_finite.extend(other.first_not_finite.iter().map(|row| row + start));
+        self.first_not_finite.truncate(10);
+        self.rows += other.rows;
+        self.not_finite += other.not_finite;
+        self.zero += other.zero;
+        self.duplicates += other.duplicates;
+    }
+}
+
 /// Takes rows in order.
 pub(super) struct Sink {
     drawn: Option<Vec<usize>>,

@@ -153,7 +153,7 @@ fn suspects(
         {
             let detail =
                 format!("all {k} nearest labeled rows have the class {first} and not {}", class(row));
-            notes.push(RowNote { row, why: "label", detail });
+            notes.push(RowNote { row, source: None, why: "label", detail });
         }
     }
     Ok(notes)

@@ -4,6 +4,7 @@ mod compare;
 mod condition;
 mod content;
 mod figure;
+mod groups;
 mod health;
 mod labels;
 mod page;
@@ -20,6 +21,7 @@ pub use plots::{Marginal, Plots};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use infomax_core::Key;
+use infomax_data::Scan;
 use infomax_eval::Resampling;
 use serde::Serialize;
 
@@ -32,12 +34,19 @@ pub struct InspectInput {
     pub views: Option<Tensor>,
     /// The class of each row, where it is known.
     pub labels: Option<Vec<Option<u32>>>,
+    /// What else is known of each row: a name, and a value for each row. Groups are compared by columns of few values;
+    /// a column `split`, `part`, `subset` or `fold` says which rows must not be the same sample.
+    pub columns: Vec<(String, Vec<Option<String>>)>,
+    /// The number of each row in its file, if rows were drawn from a larger one.
+    pub drawn: Option<Vec<usize>>,
+    /// What is known of all rows of that file.
+    pub scan: Option<Scan>,
 }
 
 impl InspectInput {
     /// Embeddings alone.
     pub fn new(z: Tensor) -> Self {
-        Self { z, views: None, labels: None }
+        Self { z, views: None, labels: None, columns: Vec::new(), drawn: None, scan: None }
     }
 }
 
@@ -111,7 +120,10 @@ impl Inspection {
 pub struct RowNote {
     /// The row, from 0.
     pub row: usize,
-    /// Why: `not-finite`, `duplicate`, `outlier`, `hub`, `label`.
+    /// Its number in the file, if rows were drawn from a larger one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<usize>,
+    /// Why: `not-finite`, `duplicate`, `near-duplicate`, `outlier`, `hub`, `label`.
     pub why: &'static str,
     /// The reason with its numbers.
     pub detail: String,
@@ -137,13 +149,19 @@ pub fn inspect(input: &InspectInput, cfg: &InspectConfig) -> Result<Inspection> 
     for (what, rows) in [
         ("views", input.views.as_ref().map(|views| views.dims().first().copied().unwrap_or(0))),
         ("labels", input.labels.as_ref().map(Vec::len)),
+        ("numbers of rows", input.drawn.as_ref().map(Vec::len)),
+        ("values of a column", input.columns.iter().map(|(_, values)| values.len()).find(|rows| *rows != n)),
     ] {
         if let Some(rows) = rows.filter(|rows| *rows != n) {
             let text = format!("{n} embeddings and {rows} {what}: row i of both is the same sample");
             return Err(Error::Config(text));
         }
     }
-    let (health, finite, mut rows, mut columns) = health::health(&input.z)?;
+    let source = |row: usize| input.drawn.as_ref().map_or(row, |drawn| drawn[row]);
+    let (mut health, finite, mut rows, mut columns) = health::health(&input.z, &source)?;
+    if let Some(scan) = &input.scan {
+        health::whole_file(&mut health, scan, n);
+    }
     let mut sections = vec![health];
     if finite.len() < 2 {
         return Err(Error::Config(format!(
@@ -186,6 +204,26 @@ pub fn inspect(input: &InspectInput, cfg: &InspectConfig) -> Result<Inspection> 
         sections.push(section);
         confusion = confused;
         rows.extend(found.into_iter().map(|note| RowNote { row: finite[note.row], ..note }));
+    }
+    if !input.columns.is_empty() {
+        let known = |row: usize| input.labels.as_ref().and_then(|labels| labels[original(row)]);
+        let value = |column: &[Option<String>], row: usize| column[original(row)].clone();
+        let (section, found) =
+            groups::groups(&sample, &input.columns, &known, &value, &|row| source(original(row)), cfg);
+        sections.push(section.noted(note.clone()));
+        rows.extend(found.into_iter().map(|note| RowNote { row: original(note.row), ..note }));
+    }
+    if let Ok(map) = infomax_eval::geometry::principal_map(&z) {
+        for (name, axis) in [("x", 0), ("y", 1)] {
+            let mut all = vec![None; n];
+            let value = |p: &(f64, f64)| if axis == 0 { p.0 } else { p.1 };
+            finite.iter().zip(&map.points).for_each(|(&i, p)| all[i] = Some(value(p)));
+            columns.push((name.to_owned(), all));
+        }
+    }
+    if let Some(drawn) = &input.drawn {
+        rows.iter_mut().for_each(|note| note.source = Some(drawn[note.row]));
+        columns.insert(0, ("source_row".into(), drawn.iter().map(|row| Some(*row as f64)).collect()));
     }
     let plots = cfg.plots.then(|| {
         let labels: Option<Vec<Option<u32>>> =

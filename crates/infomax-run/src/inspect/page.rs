@@ -365,8 +365,11 @@ fn rows(report: &Inspection, extras: &PageExtras) -> infomax_report::Section {
     let mut table = Table::new(head);
     let name = |row: usize| extras.names.get(row).cloned().flatten().unwrap_or_default();
     for note in &report.rows {
-        let mut cells =
-            vec![Cell::right(note.row.to_string()), Cell::from(note.why), Cell::from(note.detail.clone())];
+        let mut cells = vec![
+            Cell::right(note.source.unwrap_or(note.row).to_string()),
+            Cell::from(note.why),
+            Cell::from(note.detail.clone()),
+        ];
         if named {
             cells.insert(1, Cell::from(name(note.row)));
         }
@@ -381,7 +384,10 @@ fn rows(report: &Inspection, extras: &PageExtras) -> infomax_report::Section {
         .filter(|note| shown.insert((note.row, note.why)))
         .filter_map(|note| {
             let uri = extras.thumbnails.get(&note.row)?;
-            Some((uri.clone(), format!("{}: {} {}", note.why, note.row, name(note.row))))
+            Some((
+                uri.clone(),
+                format!("{}: {} {}", note.why, note.source.unwrap_or(note.row), name(note.row)),
+            ))
         })
         .collect();
     if !pictures.is_empty() {

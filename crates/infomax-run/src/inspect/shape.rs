@@ -93,6 +93,7 @@ pub(super) fn geometry(z: &Tensor, cfg: &InspectConfig) -> (Section, Vec<RowNote
         ));
         rows.extend(hubs.hubs.iter().take(LISTED).map(|&row| RowNote {
             row,
+            source: None,
             why: "hub",
             detail: format!("among the {k} nearest of {} rows", hubs.occurrences[row]),
         }));
@@ -114,6 +115,7 @@ pub(super) fn geometry(z: &Tensor, cfg: &InspectConfig) -> (Section, Vec<RowNote
     ));
     rows.extend(outliers.iter().take(LISTED).map(|&row| RowNote {
         row,
+        source: None,
         why: "outlier",
         detail: format!("its {k}-th neighbor is at {:.4}; the median is {:.4}", far[row], quartile(0.5)),
     }));
