@@ -6,7 +6,8 @@ use crate::arrays::Place;
 use crate::npy::{MAX_HEADER, NpyHeader, Number, header};
 use crate::{Error, Result, npy};
 use candle_core::DType;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
 use std::path::Path;
 
 /// Bytes that are read at once.
@@ -69,8 +70,9 @@ fn tensor(path: &Path, place: &Place, name: Option<&str>) -> Result<NpyHeader> {
     if length > (100 << 20) || length + 8 > place.len() {
         return Err(damaged("not a readable safetensors file: its header has no possible length".into()));
     }
-    let start = place.take(0, 8 + length).map_err(io)?;
-    let (_, all) = SafeTensors::read_metadata(&start)
+    // `SafeTensors::read_metadata` wants the whole file in memory.
+    let head = place.take(8, length).map_err(io)?;
+    let all: Metadata = serde_json::from_slice(&head)
         .map_err(|e| damaged(format!("not a readable safetensors file: {e}")))?;
     let tensors = all.tensors();
     let mut names: Vec<&str> = tensors.keys().map(String::as_str).collect();

@@ -57,6 +57,29 @@ fn drawn_rows_are_those_of_the_file_and_all_are_counted() {
 }
 
 #[test]
+fn parts_that_are_joined_count_as_the_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (n, d) = (300, 4);
+    let values = matrix(n, d);
+    let scan = |from: usize, to: usize| {
+        let path = dir.path().join("z.npy");
+        let part = values[from * d..to * d].to_vec();
+        Tensor::from_vec(part, (to - from, d), &Device::Cpu).unwrap().write_npy(&path).unwrap();
+        read_vectors(&path, &some(10)).unwrap().scan.unwrap()
+    };
+    let whole = scan(0, n);
+    let mut joined = Scan::default();
+    for (from, to) in [(0, 50), (50, 220), (220, n)] {
+        joined.join(&scan(from, to), from);
+    }
+    assert_eq!((joined.rows, joined.not_finite, joined.constant_columns), (n, 0, 0));
+    for j in 0..d {
+        assert!((joined.means[j] - whole.means[j]).abs() < 1e-12);
+        assert!((joined.variances[j] - whole.variances[j]).abs() < 1e-12);
+    }
+}
+
+#[test]
 fn lines_of_json_have_an_array_and_fields_beside_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("z.jsonl");
