@@ -171,7 +171,7 @@ pub(crate) struct InspectArgs {
     /// A table with a line for each row (.csv, .tsv, .jsonl, .parquet): names, paths of images, groups, splits.
     #[arg(long, value_name = "FILE")]
     pub(crate) columns: Option<PathBuf>,
-    /// Rows that are read at most; of more, so many are drawn by the seed. By default as many as 150 MiB of f32 hold.
+    /// Rows that are read at most; of more, so many are drawn by the seed. By default as many as 112 MiB of f32 hold.
     #[arg(long, value_name = "N")]
     pub(crate) read_rows: Option<usize>,
     /// Write what is known of each row as a table: .parquet by that ending, else CSV.

@@ -39,7 +39,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
         Some(file) => Some(arrays::tensor(file)?),
         None => None,
     };
-    let report = inspect(&InspectInput { views, ..input(&loaded) }, &cfg)?;
+    let report = inspect(&InspectInput { views, ..input(&loaded) }, &cfg).with_context(|| name.to_owned())?;
     let second = match inputs.next() {
         Some((other, theirs)) => {
             let beside = compare(&loaded.z, &theirs.z, &cfg)?;
@@ -80,9 +80,11 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
 }
 
 fn input(loaded: &Loaded) -> InspectInput {
+    // Names and paths make no groups.
+    let named = |name: &str| page::PATHS.iter().chain(&page::NAMES).any(|own| name.eq_ignore_ascii_case(own));
     InspectInput {
         labels: loaded.labels.as_ref().map(|labels| labels.classes.clone()),
-        columns: loaded.table.columns.clone(),
+        columns: loaded.table.columns.iter().filter(|(name, _)| !named(name)).cloned().collect(),
         drawn: loaded.drawn.clone(),
         scan: loaded.scan.clone(),
         ..InspectInput::new(loaded.z.clone())

@@ -15,9 +15,11 @@ const SIDE: usize = 112;
 const LARGEST: u64 = 64 << 20;
 /// Columns that the maps are colored by, beside the labels.
 const COLORS: usize = 4;
-const PATHS: [&str; 8] =
+/// What a column of paths of pictures is called.
+pub(super) const PATHS: [&str; 8] =
     ["path", "image_path", "file_path", "file_name", "filename", "file", "image", "image_file"];
-const NAMES: [&str; 6] = ["name", "id", "key", "title", "text", "caption"];
+/// What a column of names is called.
+pub(super) const NAMES: [&str; 6] = ["name", "id", "key", "title", "text", "caption"];
 
 pub(super) fn write(
     name: &str,

@@ -10,8 +10,8 @@ use infomax_data::{Scan, Table, VectorOptions, read_table, read_vectors};
 use infomax_run::{EmbedOptions, embed_run};
 use std::path::{Path, PathBuf};
 
-/// What is kept in memory by default, in bytes of f32: what is computed of it takes about ten times as much.
-const KEPT: u64 = 150 << 20;
+/// What is kept in memory by default, in bytes of f32: what is computed of it takes about fifteen times as much.
+const KEPT: u64 = 112 << 20;
 /// Kinds of files that are read in pieces.
 const PIECES: [&str; 6] = ["npy", "safetensors", "parquet", "pq", "jsonl", "ndjson"];
 /// Kinds that a folder of shards may hold.

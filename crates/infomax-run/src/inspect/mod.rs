@@ -164,8 +164,16 @@ pub fn inspect(input: &InspectInput, cfg: &InspectConfig) -> Result<Inspection> 
     }
     let mut sections = vec![health];
     if finite.len() < 2 {
+        let first = input.z.get(0)?.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>()?;
+        let wrong: Vec<String> =
+            (0..d).filter(|&j| !first[j].is_finite()).take(5).map(|j| j.to_string()).collect();
+        let which = if wrong.is_empty() {
+            String::new()
+        } else {
+            format!("; row 0 has not in the columns {}", wrong.join(", "))
+        };
         return Err(Error::Config(format!(
-            "{} of {n} rows have finite values only; at least 2 are needed",
+            "{} of {n} rows have finite values only; at least 2 are needed{which}",
             finite.len()
         )));
     }

@@ -66,12 +66,19 @@ pub fn with_comparison(page: Page, beside: &Section) -> Page {
     page.section(section(beside))
 }
 
-fn verdict(figure: &Figure) -> (Verdict, &'static str) {
+/// Only figures with a stated threshold can be unusual; of the others nothing is said.
+fn verdict(figure: &Figure) -> Cell {
     match (&figure.warning, figure.doubts.is_empty()) {
-        (Some(_), _) => (Verdict::Warning, "look"),
-        (None, false) => (Verdict::Neutral, "doubtful"),
-        (None, true) => (Verdict::Good, "usual"),
+        (Some(_), _) => Cell::badge(Verdict::Warning, "look"),
+        (None, false) => Cell::badge(Verdict::Neutral, "doubtful"),
+        (None, true) => Cell::default(),
     }
+}
+
+/// A sentence: a capital, and one full stop.
+fn sentence(text: &str) -> String {
+    let mut letters = text.trim_end_matches('.').chars();
+    letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).chain(['.']).collect()
 }
 
 fn summary(report: &Inspection) -> infomax_report::Section {
@@ -93,14 +100,14 @@ fn summary(report: &Inspection) -> infomax_report::Section {
         section.items(items)
     };
     if skipped > 0 {
-        section = section.text(format!("{skipped} parts could not be computed; their sections say why."));
+        let parts = if skipped == 1 { "1 part" } else { &format!("{skipped} parts") };
+        section = section.text(format!("{parts} could not be computed; the sections say why."));
     }
     section
 }
 
 fn section(part: &Section) -> infomax_report::Section {
-    let mut title = part.title.chars();
-    let title: String = title.next().into_iter().flat_map(char::to_uppercase).chain(title).collect();
+    let title = sentence(part.title).trim_end_matches('.').to_owned();
     let mut section = infomax_report::Section::new(title);
     let warnings = part.figures.iter().filter(|f| f.warning.is_some()).count();
     if warnings > 0 {
@@ -109,7 +116,7 @@ fn section(part: &Section) -> infomax_report::Section {
         section = section.verdict(Verdict::Neutral, "not computed");
     }
     if !part.figures.is_empty() {
-        let mut table = Table::new([
+        let mut table = Table::stacked([
             Cell::from("figure"),
             Cell::right("value"),
             Cell::right("interval"),
@@ -117,25 +124,24 @@ fn section(part: &Section) -> infomax_report::Section {
             Cell::from("meaning"),
         ]);
         for figure in &part.figures {
-            let (kind, word) = verdict(figure);
             let interval = match (&figure.interval, figure.bounds) {
                 (Some(i), _) => format!("{} to {}", number(i.lower, 4), number(i.upper, 4)),
                 (None, Some((a, b))) => format!("within {} to {}", number(a, 4), number(b, 4)),
                 (None, None) => String::new(),
             };
-            let mut meaning = vec![Inline::Text(figure.meaning.clone())];
+            let mut meaning = vec![Inline::Text(sentence(&figure.meaning))];
             if let Some(warning) = &figure.warning {
-                meaning.push(Inline::Strong(format!(" {warning}.")));
+                meaning.push(Inline::Strong(format!(" {}", sentence(warning))));
             }
             for doubt in &figure.doubts {
-                meaning.push(Inline::Text(format!(" Doubt: {doubt}.")));
+                meaning.push(Inline::Text(format!(" Doubt: {}.", doubt.to_string().trim_end_matches('.'))));
             }
             let key = Cell::from(Inline::Code(figure.key.into()));
             table.row([
                 key,
                 Cell::number(figure.value, 5),
                 Cell::right(interval),
-                Cell::badge(kind, word),
+                verdict(figure),
                 Cell::of(meaning),
             ]);
         }
@@ -211,7 +217,10 @@ fn with_normality(mut section: infomax_report::Section, report: &Inspection) -> 
             .add(Line::new("normal", bell));
         section = section.figure(
             chart,
-            format!("K2 = {}, p = {}", number(marginal.statistic, 4), number(marginal.p_value, 3)),
+            match marginal.p_value {
+                0.0 => format!("K2 = {}, p below 1e-300.", number(marginal.statistic, 4)),
+                p => format!("K2 = {}, p = {}.", number(marginal.statistic, 4), number(p, 3)),
+            },
         );
     }
     if plots.p_values.is_empty() {
@@ -237,7 +246,15 @@ fn with_distances(section: infomax_report::Section, report: &Inspection) -> info
         Chart::new("Distances of pairs").x("Euclidean distance").y("density"),
         |chart, (name, density)| chart.line(*name, density.iter().copied()),
     );
-    section.figure(chart, format!("All pairs of {} rows.", plots.distance_rows))
+    let mut caption = format!("All pairs of {} rows.", plots.distance_rows);
+    if let Some((share, largest)) = plots.distances_beyond {
+        caption += &format!(
+            " {} % of the pairs are farther apart, up to {}, and not shown.",
+            number(100.0 * share, 2),
+            number(largest, 4)
+        );
+    }
+    section.figure(chart, caption)
 }
 
 fn with_confusion(
@@ -290,7 +307,7 @@ fn maps(report: &Inspection, labels: Option<&[Option<u32>]>, extras: &PageExtras
                     None => points,
                 });
             }
-            section = section.figure(chart, format!("{}.", map.method));
+            section = section.figure(chart, sentence(&map.method));
         }
     }
     let skipped: Vec<String> = plots.skipped.iter().map(|reason| format!("Not drawn: {reason}")).collect();
@@ -362,7 +379,7 @@ fn rows(report: &Inspection, extras: &PageExtras) -> infomax_report::Section {
     if named {
         head.insert(1, Cell::from("name"));
     }
-    let mut table = Table::new(head);
+    let mut table = Table::stacked(head);
     let name = |row: usize| extras.names.get(row).cloned().flatten().unwrap_or_default();
     for note in &report.rows {
         let mut cells = vec![

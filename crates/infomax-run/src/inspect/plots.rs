@@ -23,6 +23,8 @@ pub struct Plots {
     pub p_values: Vec<f64>,
     /// Densities of the distances of pairs of rows: of all pairs, and with labels of pairs within and between classes.
     pub distances: Vec<(&'static str, Vec<(f64, f64)>)>,
+    /// The share of pairs that are farther apart than the densities show, and the largest distance.
+    pub distances_beyond: Option<(f64, f64)>,
     /// Of how many rows the distances are.
     pub distance_rows: usize,
     /// The rows of the maps, as numbers of the input.
@@ -80,7 +82,7 @@ pub(super) fn plots(
     plots.distance_rows = some.len();
     let of = |rows: &[usize]| rows.iter().map(|&i| labels.and_then(|l| l[i])).collect::<Vec<_>>();
     match select(z, &some).and_then(|rows| distances(&rows, &of(&some))) {
-        Ok(found) => plots.distances = found,
+        Ok((found, beyond)) => (plots.distances, plots.distances_beyond) = (found, beyond),
         Err(e) => plots.skipped.push(format!("distances: {e}")),
     }
     let some = subset(n, MAPPED.min(cfg.max_rows), cfg.seed);
@@ -170,7 +172,9 @@ fn histogram(values: &[f64], low: f64, high: f64) -> Vec<(f64, f64, f64)> {
 
 type Densities = Vec<(&'static str, Vec<(f64, f64)>)>;
 
-fn distances(z: &Tensor, labels: &[Option<u32>]) -> Result<Densities> {
+/// Densities, and the share of pairs beyond what they show with the largest distance: a few far rows would leave no room
+/// for the others.
+fn distances(z: &Tensor, labels: &[Option<u32>]) -> Result<(Densities, Option<(f64, f64)>)> {
     let rows = z.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
     let (mut all, mut within, mut between) = (Vec::new(), Vec::new(), Vec::new());
     for (i, a) in rows.iter().enumerate() {
@@ -183,19 +187,23 @@ fn distances(z: &Tensor, labels: &[Option<u32>]) -> Result<Densities> {
             }
         }
     }
-    let (low, high) = all.iter().fold((f64::INFINITY, 0.0f64), |(a, b), v| (a.min(*v), b.max(*v)));
+    all.sort_by(f64::total_cmp);
+    let (Some(&low), Some(&largest)) = (all.first(), all.last()) else { return Ok((Vec::new(), None)) };
+    let usual = all[(all.len() - 1) * 995 / 1000];
+    let high = if largest > 1.5 * usual && usual > low { usual } else { largest };
     let density = |values: &[f64]| -> Vec<(f64, f64)> {
         histogram(values, low, high).into_iter().map(|(a, b, h)| (0.5 * (a + b), h)).collect()
     };
-    if !(high > low) {
-        return Ok(Vec::new());
+    if high <= low {
+        return Ok((Vec::new(), None));
     }
     let mut out = vec![("all pairs", density(&all))];
     if !within.is_empty() && !between.is_empty() {
         out.push(("within a class", density(&within)));
         out.push(("between classes", density(&between)));
     }
-    Ok(out)
+    let beyond = all.iter().filter(|v| **v > high).count() as f64 / all.len() as f64;
+    Ok((out, (beyond > 0.0).then_some((beyond, largest))))
 }
 
 /// Rows of a map in an order that has nothing to do with theirs, so that no class hides the others.
@@ -232,13 +240,27 @@ mod tests {
     #[test]
     fn distances_are_split_by_class() {
         let z = Tensor::new(vec![vec![0.0f64], vec![1.0], vec![10.0], vec![11.5]], &Device::Cpu).unwrap();
-        let found = distances(&z, &[Some(0), Some(0), Some(1), None]).unwrap();
+        let (found, beyond) = distances(&z, &[Some(0), Some(0), Some(1), None]).unwrap();
+        assert_eq!(beyond, None);
         let largest = |k: usize| found[k].1.iter().filter(|p| p.1 > 0.0).map(|p| p.0).fold(0.0, f64::max);
         assert_eq!(
             found.iter().map(|f| f.0).collect::<Vec<_>>(),
             ["all pairs", "within a class", "between classes"]
         );
         assert!(largest(0) > 11.0 && largest(1) < 1.5 && (largest(2) - 10.0).abs() < 0.5);
-        assert_eq!(distances(&z, &[None; 4]).unwrap().len(), 1);
+        assert_eq!(distances(&z, &[None; 4]).unwrap().0.len(), 1);
+        // One row far out is said, and leaves room for the others.
+        let far: Vec<Vec<f64>> =
+            (0..500).map(|i| vec![if i == 7 { 1e6 } else { f64::from(i % 50) }]).collect();
+        let (found, beyond) = distances(&Tensor::new(far, &Device::Cpu).unwrap(), &[None; 500]).unwrap();
+        let (share, largest) = beyond.unwrap();
+        assert!((share - 499.0 / (250.0 * 499.0)).abs() < 1e-3 && largest > 9e5, "{share} {largest}");
+        assert!(found[0].1.iter().all(|p| p.0 < 60.0));
+        assert!(
+            distances(&Tensor::ones((5, 2), DType::F64, &Device::Cpu).unwrap(), &[None; 5])
+                .unwrap()
+                .0
+                .is_empty()
+        );
     }
 }
