@@ -123,7 +123,14 @@ fn every_kind_of_input_gives_the_same_report() {
     assert_eq!((figure(&part, "file_rows"), figure(&part, "file_duplicate_rows")), (150.0, 1.0));
     assert_eq!(part["report"]["n"], 60);
     assert!(part["notes"].to_string().contains("60 of 150 rows were drawn with the seed 3"), "{part}");
-    assert!(part["report"]["rows"][0]["source"].is_number());
+    let most = json(dir.path(), &["z.parquet", "--read-rows", "149", "--seed", "3"]);
+    let listed = most["report"]["rows"].as_array().unwrap();
+    let number = |note: &Value, key: &str| note[key].as_u64().unwrap();
+    assert!(
+        listed.iter().all(|note| (0..2).contains(&(number(note, "source") - number(note, "row")))),
+        "{most}"
+    );
+    assert!(listed.iter().any(|note| note["why"] == "duplicate" && number(note, "source") == 140), "{most}");
 }
 
 #[test]

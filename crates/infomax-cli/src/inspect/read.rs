@@ -172,7 +172,9 @@ fn files(word: &str) -> Result<Vec<PathBuf>> {
     let same = |a: &str, b: &str| a == b || [a, b].iter().all(|k| ["pt", "pth"].contains(k));
     if let Some(other) = files.iter().find(|file| !same(&kind(first), &kind(file))) {
         let text = "shards are of one kind; name them by a quoted pattern such as 'z-*.npy'";
-        bail!("{word} holds {} and {}: {text}", first.display(), other.display());
+        let run =
+            if path.is_dir() { "is not a run: it has no config.toml; as a folder of shards it" } else { "" };
+        bail!("{word} {run} holds {} and {}: {text}", first.display(), other.display());
     }
     Ok(files)
 }

@@ -85,16 +85,11 @@ fn draw(n: usize, d: usize, options: &VectorOptions) -> Option<Vec<usize>> {
     }
     // Selection sampling: the smallest `most` of one random number a row, ascending.
     let key = Key::new(options.seed).fold_named("rows of a file");
-    let mut all: Vec<(u64, u32)> = (0..n).map(|i| (word(key.fold_in(i as u64)), i as u32)).collect();
+    let mut all: Vec<(u64, u32)> = (0..n).map(|i| (key.fold_in(i as u64).words()[0], i as u32)).collect();
     all.select_nth_unstable(most);
     let mut rows: Vec<usize> = all[..most].iter().map(|(_, i)| *i as usize).collect();
     rows.sort_unstable();
     Some(rows)
-}
-
-fn word(key: Key) -> u64 {
-    let [a, b, ..] = key.words();
-    u64::from(a) << 32 | u64::from(b)
 }
 
 /// The column that holds embeddings among those that could: the one that is asked for, the only one, or the one whose

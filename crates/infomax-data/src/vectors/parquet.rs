@@ -144,14 +144,11 @@ fn leaves(reader: &Reader) -> Vec<Leaf> {
     (0..schema.num_columns()).filter_map(leaf).collect()
 }
 
+/// Takes definition levels, repetition levels and values; says whether it wants more.
+type Take<'a> = dyn FnMut(&[i16], &[i16], &[f64]) -> Words<bool> + 'a;
+
 /// Calls back with the levels and the values, as f64, of some records at a time.
-fn records(
-    reader: &Reader,
-    group: usize,
-    index: usize,
-    most: usize,
-    take: &mut dyn FnMut(&[i16], &[i16], &[f64]) -> Words<bool>,
-) -> Words<()> {
+fn records(reader: &Reader, group: usize, index: usize, most: usize, take: &mut Take<'_>) -> Words<()> {
     let words = |e: parquet::errors::ParquetError| e.to_string();
     let rows = reader.get_row_group(group).map_err(words)?;
     macro_rules! all {
