@@ -32,10 +32,11 @@ pub(super) fn normality(z: &Tensor, sample: &Tensor) -> Section {
                 ..Figure::plain(
                     "henze_zirkler",
                     test.statistic,
-                    format!(
-                        "the distance to a normal cloud of all columns together; p = {:.2e}",
-                        test.p_value
-                    ),
+                    match test.p_value {
+                        0.0 => "the distance to a normal cloud of all columns together; p below 1e-300"
+                            .to_owned(),
+                        p => format!("the distance to a normal cloud of all columns together; p = {p:.2e}"),
+                    },
                 )
             }
         }),
