@@ -79,7 +79,10 @@ pub fn neighbor_map(z: &Tensor, cfg: &NeighborMapConfig) -> Result<Map> {
     Ok(Map { points, method: format!("t-SNE of all pairs, perplexity {perplexity:.0}, {} steps", cfg.steps) })
 }
 
-fn principal(rows: &Rows) -> Result<(Vec<(f64, f64)>, [f64; 2])> {
+type Points = Vec<(f64, f64)>;
+
+/// The scores on two axes, and the shares of the variance that these hold.
+fn principal(rows: &Rows) -> Result<(Points, [f64; 2])> {
     let centered = rows.centered();
     let (n, d) = (rows.n, rows.d);
     let x = centered.tensor()?;
