@@ -136,12 +136,12 @@ fn parquet_is_read_as_it_was_written() {
     let path = dir.path().join("z.parquet");
     let (n, d) = (5_000, 3);
     let values = matrix(n, d);
-    let text = |i: usize| (i % 5 != 0).then(|| format!("name {i}"));
+    let text = |i: usize| (!i.is_multiple_of(5)).then(|| format!("name {i}"));
     let columns = vec![
         ("row".to_owned(), Cells::Whole((0..n as i64).collect())),
         (
             "score".to_owned(),
-            Cells::Numbers((0..n).map(|i| (i % 3 == 0).then_some(i as f64 / 4.0)).collect()),
+            Cells::Numbers((0..n).map(|i| i.is_multiple_of(3).then_some(i as f64 / 4.0)).collect()),
         ),
         ("name".to_owned(), Cells::Texts((0..n).map(text).collect())),
         ("vector".to_owned(), Cells::Lists(d, values.clone())),

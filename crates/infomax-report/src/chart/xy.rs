@@ -178,6 +178,7 @@ impl Chart {
 
     /// Adds a line.
     #[must_use]
+    #[allow(clippy::should_implement_trait)] // The verb of a builder, not a sum.
     pub fn add(mut self, line: Line) -> Self {
         self.marks.push(Mark::Line(line));
         self

@@ -239,7 +239,7 @@ mod tests {
             let mut rows = cloud(n);
             for (i, row) in rows.iter_mut().enumerate() {
                 if !(blind && i / 2 % 4 == 3) {
-                    row[0] += if i % 2 == 0 { 4.0 } else { -4.0 };
+                    row[0] += if i.is_multiple_of(2) { 4.0 } else { -4.0 };
                 }
             }
             run(rows, &columns, &labels).0
