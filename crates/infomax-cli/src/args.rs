@@ -34,7 +34,7 @@ pub(crate) enum Command {
     Embed(EmbedArgs),
     /// What do embeddings know? A report of their health, rank, entropy, normality, geometry and, with labels, probes.
     #[command(
-        after_help = "Examples:\n  infomax inspect z.npy\n  infomax inspect z.npy --labels y.npy --out rows.csv\n  infomax inspect runs/001-vicreg-shapes                    the test images of a run\n  infomax inspect epoch1.npy epoch9.npy                     two embeddings of the same rows, side by side\n  infomax inspect z.npy --views z2.npy --json\n  infomax inspect z.npy --fail-if 'rankme < 0.1 * d'        for machines: exit code 4 if it holds\n\nEntropies and informations are in nats, intervals of the level 0.9. What each figure is: docs/diagnostics.md.\nExit codes: 0 done, 1 error, 4 a condition of --fail-if holds."
+        after_help = "Examples:\n  infomax inspect z.npy\n  infomax inspect z.npy --labels y.npy --out rows.csv\n  infomax inspect z.parquet --html report.html --out rows.parquet\n  infomax inspect z.npy --columns meta.csv --html report.html   names, groups, thumbnails\n  infomax inspect runs/001-vicreg-shapes                    the test images of a run\n  infomax inspect epoch1.npy epoch9.npy                     two embeddings of the same rows, side by side\n  infomax inspect z.npy --views z2.npy --json\n  infomax inspect z.npy --fail-if 'rankme < 0.1 * d'        for machines: exit code 4 if it holds\n\nEntropies and informations are in nats, intervals of the level 0.9. What each figure is: docs/diagnostics.md.\nExit codes: 0 done, 1 error, 4 a condition of --fail-if holds."
     )]
     Inspect(InspectArgs),
     /// Data sets: what is in one, the views that training sees, and public ones to download.
@@ -278,18 +278,30 @@ impl UseArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// Embeddings (samples, features), or a run, whose test images are embedded. A second one is compared with it.
+    /// Embeddings (samples, features): a file, a folder of files or a quoted pattern such as 'z-*.npy' (their rows one
+    /// after the other), or a run, whose test images are embedded. FILE:NAME chooses an array or a column. A second one
+    /// is compared with it.
     #[arg(value_name = "EMBEDDINGS", required = true, num_args = 1..=2)]
     pub(crate) files: Vec<String>,
     /// Embeddings of other views of the same samples.
     #[arg(long, value_name = "FILE")]
     pub(crate) views: Option<String>,
-    /// The class of each row: integers in an .npy file, or a text file with one name or number a line (empty: unknown).
-    #[arg(long, value_name = "FILE")]
+    /// The class of each row: integers in an .npy file, a text file with one name or number a line (empty: unknown), or
+    /// the name of a column beside the embeddings or of --columns. A column `label` is taken by itself.
+    #[arg(long, value_name = "FILE|COLUMN")]
     pub(crate) labels: Option<PathBuf>,
-    /// Write what is known of each row as a table.
-    #[arg(long, value_name = "FILE.csv")]
+    /// A table with a line for each row (.csv, .tsv, .jsonl, .parquet): names, paths of images, groups, splits.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) columns: Option<PathBuf>,
+    /// Rows that are read at most; of more, so many are drawn by the seed. By default as many as 112 MiB of f32 hold.
+    #[arg(long, value_name = "N")]
+    pub(crate) read_rows: Option<usize>,
+    /// Write what is known of each row as a table: .parquet by that ending, else CSV.
+    #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+    /// Write the report with its charts as one HTML page.
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) html: Option<PathBuf>,
     /// End with the exit code 4 if this holds, for example `rankme < 0.1 * d`; may be repeated.
     #[arg(long, value_name = "CONDITION")]
     pub(crate) fail_if: Vec<String>,

@@ -48,6 +48,7 @@ mod relabeled;
 mod shapes;
 mod shards;
 mod split;
+mod vectors;
 mod verify;
 mod zip_member;
 
@@ -65,6 +66,9 @@ pub use shapes::{Shape, Shapes, ShapesConfig, Split};
 #[cfg(feature = "parquet")]
 pub use shards::ParquetShards;
 pub use shards::TarShards;
+#[cfg(feature = "parquet")]
+pub use vectors::{Cells, parquet_bytes};
+pub use vectors::{Scan, Table, VectorOptions, Vectors, read_table, read_vectors};
 pub use zip_member::read_member;
 pub use {candle_core, infomax_augment, infomax_core};
 

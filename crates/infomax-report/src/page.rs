@@ -50,6 +50,7 @@ pub struct Cell {
 pub struct Table {
     head: Vec<Cell>,
     rows: Vec<Vec<Cell>>,
+    stacked: bool,
 }
 
 /// A part of a page.
@@ -124,7 +125,13 @@ impl Table {
     /// A table with the names of its columns. A column of numbers has its name to the right if that is a
     /// [`Cell::right`].
     pub fn new<C: Into<Cell>>(head: impl IntoIterator<Item = C>) -> Self {
-        Self { head: head.into_iter().map(Into::into).collect(), rows: Vec::new() }
+        Self { head: head.into_iter().map(Into::into).collect(), rows: Vec::new(), stacked: false }
+    }
+
+    /// A table whose rows become blocks on a narrow screen, the last cell on lines of its own, as suits a last column of
+    /// sentences. Others are scrolled sideways there.
+    pub fn stacked<C: Into<Cell>>(head: impl IntoIterator<Item = C>) -> Self {
+        Self { stacked: true, ..Self::new(head) }
     }
 
     /// Adds a row; one that is too short ends with empty cells.
@@ -363,7 +370,7 @@ impl Table {
             "div",
             &[("class", "table"), ("tabindex", "0"), ("role", "region"), ("aria-label", "Table")],
         );
-        xml.open("table", &[]);
+        xml.open("table", if self.stacked { &[("class", "stacked")] } else { &[] });
         xml.open("thead", &[]);
         xml.open("tr", &[]);
         for cell in &self.head {

@@ -99,6 +99,10 @@ fn nice(low: f64, high: f64, count: usize) -> Vec<Tick> {
     let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|f| f * magnitude >= raw * 0.999).unwrap_or(10.0);
     let step = factor * magnitude;
     let (first, last) = ((low / step - 1e-9).ceil(), (high / step + 1e-9).floor());
+    // Between two ticks there may be none.
+    if last < first {
+        return Vec::new();
+    }
     // Not more than can be told apart, whatever rounding does to extreme values.
     let steps = (0..=(last - first).clamp(0.0, 64.0) as u32).map(|k| first + f64::from(k));
     steps.map(|k| Tick { value: k * step, label: label(k * step, step) }).collect()

@@ -72,7 +72,7 @@ pub(crate) fn variables(dark: bool) -> String {
 /// Colors after the named ones: hues by the golden angle, of a lightness that both papers bear.
 fn hue(k: usize) -> String {
     let angle = (k as f64 * 137.507_764).rem_euclid(360.0) / 60.0;
-    let light = if k % 2 == 0 { 0.42 } else { 0.58 };
+    let light = if k.is_multiple_of(2) { 0.42 } else { 0.58 };
     let chroma = 0.62 * (1.0 - (2.0f64 * light - 1.0).abs());
     let x = chroma * (1.0 - (angle.rem_euclid(2.0) - 1.0).abs());
     let (r, g, b) = match angle as u32 {

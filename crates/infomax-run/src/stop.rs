@@ -145,6 +145,10 @@ impl Observer for Judged<'_> {
         self.inner.on_checkpoint(path, step);
     }
 
+    fn on_capsule(&mut self, path: &Path, bytes: u64) {
+        self.inner.on_capsule(path, bytes);
+    }
+
     fn on_health(&mut self, health: &Health) {
         self.inner.on_health(health);
     }

@@ -131,7 +131,7 @@ pub(super) fn columns(metadata: &ParquetMetaData, options: &OpenOptions) -> Resu
 }
 
 /// The names of the classes that `datasets` keeps in the file for a column.
-pub(super) fn class_names(metadata: &ParquetMetaData, column: &str) -> Vec<String> {
+pub(crate) fn class_names(metadata: &ParquetMetaData, column: &str) -> Vec<String> {
     let pairs = metadata.file_metadata().key_value_metadata();
     let text = pairs.and_then(|p| p.iter().find(|kv| kv.key == "huggingface")?.value.as_deref());
     let json: Option<serde_json::Value> = text.and_then(|t| serde_json::from_str(t).ok());

@@ -118,9 +118,16 @@ impl std::fmt::Debug for Group {
 
 /// Reads by position: the reader that the crate has for files moves the cursor that all threads share.
 #[derive(Clone)]
-pub(super) struct AtPlace {
+pub(crate) struct AtPlace {
     place: Arc<Place>,
     at: u64,
+}
+
+impl AtPlace {
+    /// The whole file.
+    pub(crate) fn new(place: Arc<Place>) -> Self {
+        Self { place, at: 0 }
+    }
 }
 
 impl Length for AtPlace {
@@ -181,7 +188,7 @@ impl Groups {
         notes: &mut Vec<String>,
     ) -> Result<Vec<String>> {
         let damaged = |reason: String| Error::Decode { path: path.to_path_buf(), reason };
-        let place = AtPlace { place: Arc::new(Place::open(path)?), at: 0 };
+        let place = AtPlace::new(Arc::new(Place::open(path)?));
         // The reader panics on some damaged files.
         let reader = guarded(|| SerializedFileReader::new(place).map_err(|e| e.to_string()))
             .map_err(|e| damaged(format!("damaged parquet file: {e}")))?;
@@ -344,7 +351,7 @@ fn byte_arrays(shard: &Shard, group: usize) -> std::result::Result<Vec<Option<By
 }
 
 /// Puts the nulls back between the values that are there.
-pub(super) fn spread<T>(values: Vec<T>, levels: &[i16], most: i16) -> Vec<Option<T>> {
+pub(crate) fn spread<T>(values: Vec<T>, levels: &[i16], most: i16) -> Vec<Option<T>> {
     if most == 0 || levels.is_empty() {
         return values.into_iter().map(Some).collect();
     }

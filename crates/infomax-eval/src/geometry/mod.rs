@@ -2,6 +2,7 @@
 
 mod dimension;
 mod hubs;
+mod map;
 mod neighbors;
 mod silhouette;
 mod similarity;
@@ -9,6 +10,7 @@ mod uniformity;
 
 pub use dimension::{DimensionConfig, IntrinsicDimension, intrinsic_dimension};
 pub use hubs::{Hubness, Overlap, hubness, neighbor_overlap};
+pub use map::{Map, NeighborMapConfig, neighbor_map, principal_map};
 pub use neighbors::{Metric, Neighbors, nearest_neighbors};
 pub(crate) use neighbors::{nearest, smallest};
 pub use silhouette::{Silhouette, silhouette};

@@ -87,7 +87,7 @@ impl HeatMap {
             let middle = left + wide * (c as f64 + 0.5);
             if across {
                 canvas.text((middle, top - 5.0), Anchor::Middle, "ink", name, None);
-            } else if c % stride(wide) == 0 {
+            } else if c.is_multiple_of(stride(wide)) {
                 let turn = format!("rotate(-90 {middle:.2} {:.2})", top - 4.0);
                 let style = format!("fill:{}", canvas.css(Color::Named("ink")));
                 let (x, y) = (format!("{:.2}", middle + 4.0), format!("{:.2}", top - 4.0));
@@ -95,7 +95,7 @@ impl HeatMap {
                 canvas.xml.element("text", &attributes, &fit(name, 110.0, TEXT));
             }
         }
-        for (r, name) in self.rows.iter().enumerate().filter(|(r, _)| r % stride(tall) == 0) {
+        for (r, name) in self.rows.iter().enumerate().filter(|(r, _)| r.is_multiple_of(stride(tall))) {
             let middle = top + tall * (r as f64 + 0.5);
             canvas.text((left - 5.0, middle + 4.0), Anchor::End, "ink", &fit(name, 110.0, TEXT), None);
         }

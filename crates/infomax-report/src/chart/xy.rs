@@ -178,6 +178,7 @@ impl Chart {
 
     /// Adds a line.
     #[must_use]
+    #[allow(clippy::should_implement_trait)] // The verb of a builder, not a sum.
     pub fn add(mut self, line: Line) -> Self {
         self.marks.push(Mark::Line(line));
         self
@@ -425,7 +426,7 @@ impl Points {
 
 /// Round points as one path of lines without length: a tenth of the text of as many circles.
 fn dots(canvas: &mut Canvas<'_>, points: impl Iterator<Item = (f64, f64)>, color: Color, size: f64) {
-    let path: String = points.map(|(x, y)| format!("M{:.1} {:.1}h0", x, y)).collect();
+    let path: String = points.map(|(x, y)| format!("M{x:.1} {y:.1}h0")).collect();
     if path.is_empty() {
         return;
     }

@@ -3,20 +3,38 @@
 use super::{Figure, LISTED, RowNote, Section};
 use crate::Result;
 use candle_core::{DType, Device, Tensor};
-use std::collections::HashMap;
+use infomax_data::Scan;
+use std::collections::{HashMap, HashSet};
 
 type Columns = Vec<(String, Vec<Option<f64>>)>;
 
-/// The section, the rows without values that are not finite, rows to look at, and what is known of each row.
-pub(super) fn health(z: &Tensor) -> Result<(Section, Vec<usize>, Vec<RowNote>, Columns)> {
-    let rows = z.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
+/// Rows that are looked at together, so that no copy of all is made.
+const CHUNK: usize = 4_096;
+
+/// What one pass over the rows tells.
+struct Pass {
+    finite: Vec<usize>,
+    hashes: Vec<u64>,
+    norms: Vec<Option<f64>>,
+    low: Vec<f64>,
+    high: Vec<f64>,
+    columns: Vec<u64>,
+}
+
+/// The section, the rows without values that are not finite, rows to look at, and what is known of each row. `number` is
+/// what a row is called.
+pub(super) fn health(
+    z: &Tensor,
+    number: &dyn Fn(usize) -> usize,
+) -> Result<(Section, Vec<usize>, Vec<RowNote>, Columns)> {
+    let z = z.to_device(&Device::Cpu)?;
     let (n, d) = z.dims2()?;
+    let Pass { finite, hashes, norms, low, high, columns } = pass(&z)?;
     let mut section = Section::new("shape and health");
-    let finite: Vec<usize> = (0..n).filter(|&i| rows[i].iter().all(|v| v.is_finite())).collect();
     let mut notes: Vec<RowNote> = (0..n)
-        .filter(|i| finite.binary_search(i).is_err())
+        .filter(|i| norms[*i].is_none())
         .take(LISTED)
-        .map(|row| RowNote { row, why: "not-finite", detail: "holds NaN or infinite values".into() })
+        .map(|row| note(row, "not-finite", "holds NaN or infinite values".into()))
         .collect();
     section.figures.push(
         Figure::plain(
@@ -27,26 +45,31 @@ pub(super) fn health(z: &Tensor) -> Result<(Section, Vec<usize>, Vec<RowNote>, C
         .warn_if(finite.len() < n, "these rows are left out of all that follows"),
     );
 
-    let constant = (0..d).filter(|&j| finite.iter().all(|&i| rows[i][j] == rows[finite[0]][j])).count();
+    let constant: Vec<bool> = low.iter().zip(&high).map(|(a, b)| a == b).collect();
+    let constants = if finite.is_empty() { 0 } else { constant.iter().filter(|c| **c).count() };
     section.figures.push(
         Figure::plain(
             "constant_columns",
-            constant as f64,
+            constants as f64,
             "columns that are the same in all rows; 0 is usual",
         )
-        .warn_if(constant > 0 && !finite.is_empty(), "they carry nothing: dead units, or a mask"),
+        .warn_if(constants > 0, "they carry nothing: dead units, or a mask"),
     );
 
-    // Equal bits are equal rows; of zeros both signs.
-    let bits = |i: usize| -> Vec<u64> { rows[i].iter().map(|v| (v + 0.0).to_bits()).collect() };
-    let mut first: HashMap<Vec<u64>, usize> = HashMap::with_capacity(finite.len());
+    // Rows of one hash are compared by their values.
+    let row = |i: usize| -> Result<Vec<f64>> { Ok(z.get(i)?.to_dtype(DType::F64)?.to_vec1::<f64>()?) };
+    let mut first: HashMap<u64, Vec<usize>> = HashMap::with_capacity(finite.len());
     let mut duplicate_of = vec![None; n];
-    for &i in &finite {
-        match first.entry(bits(i)) {
-            std::collections::hash_map::Entry::Occupied(entry) => duplicate_of[i] = Some(*entry.get() as f64),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(i);
+    for (&i, hash) in finite.iter().zip(&hashes) {
+        let seen = first.entry(*hash).or_default();
+        for &other in seen.iter() {
+            if row(i)? == row(other)? {
+                duplicate_of[i] = Some(other);
+                break;
             }
+        }
+        if duplicate_of[i].is_none() {
+            seen.push(i);
         }
     }
     let duplicates = duplicate_of.iter().flatten().count();
@@ -57,24 +80,20 @@ pub(super) fn health(z: &Tensor) -> Result<(Section, Vec<usize>, Vec<RowNote>, C
         ),
     );
     let listed = duplicate_of.iter().enumerate().filter_map(|(row, of)| Some((row, (*of)?))).take(LISTED);
-    notes.extend(listed.map(|(row, of)| RowNote {
-        row,
-        why: "duplicate",
-        detail: format!("equals row {of}"),
-    }));
+    notes.extend(listed.map(|(row, of)| note(row, "duplicate", format!("equals row {}", number(of)))));
 
-    let column = |j: usize| finite.iter().map(|&i| (rows[i][j] + 0.0).to_bits()).collect::<Vec<_>>();
-    let mut seen = std::collections::HashSet::with_capacity(d);
-    let doubled =
-        (0..d).filter(|&j| !seen.insert(column(j))).count().saturating_sub(constant.saturating_sub(1));
+    // Constant columns are counted above.
+    let mut seen = HashSet::with_capacity(d);
+    let doubled = if finite.is_empty() {
+        0
+    } else {
+        (0..d).filter(|&j| !constant[j] && !seen.insert(columns[j])).count()
+    };
     section.figures.push(
         Figure::plain("duplicate_columns", doubled as f64, "columns that equal an earlier one; 0 is usual")
             .warn_if(doubled > 0, "they count twice in distances and add nothing"),
     );
 
-    let norms: Vec<Option<f64>> = (0..n)
-        .map(|i| finite.binary_search(&i).ok().map(|_| rows[i].iter().map(|v| v * v).sum::<f64>().sqrt()))
-        .collect();
     let mut sorted: Vec<f64> = norms.iter().flatten().copied().collect();
     sorted.sort_by(f64::total_cmp);
     if let (Some(least), Some(largest)) = (sorted.first(), sorted.last()) {
@@ -90,6 +109,91 @@ pub(super) fn health(z: &Tensor) -> Result<(Section, Vec<usize>, Vec<RowNote>, C
                 .warn_if(zeros > 0, "they have no direction: cosines of them mean nothing"),
         );
     }
-    let columns = vec![("norm".to_owned(), norms), ("duplicate_of".to_owned(), duplicate_of)];
-    Ok((section, finite, notes, columns))
+    let duplicate_of = duplicate_of.into_iter().map(|of| of.map(|of| number(of) as f64)).collect();
+    Ok((section, finite, notes, vec![("norm".to_owned(), norms), ("duplicate_of".to_owned(), duplicate_of)]))
+}
+
+/// Adds what is known of all rows of a file of which `n` were drawn.
+pub(super) fn whole_file(section: &mut Section, scan: &Scan, n: usize) {
+    section.notes.push(format!(
+        "{n} rows were drawn of {} in the file; the figures `file_...` are of all of them",
+        scan.rows
+    ));
+    let count = |key: &'static str, value: usize, meaning: String, warning: &str| {
+        Figure::plain(key, value as f64, meaning).warn_if(value > 0, warning)
+    };
+    let first: Vec<String> = scan.first_not_finite.iter().map(ToString::to_string).collect();
+    let which = if first.is_empty() { String::new() } else { format!(", the first: {}", first.join(", ")) };
+    section.figures.push(Figure::plain("file_rows", scan.rows as f64, "rows of the file"));
+    section.figures.push(count(
+        "file_not_finite_rows",
+        scan.not_finite,
+        format!("rows of the file with NaN or infinite values{which}; 0 is usual"),
+        "look at what wrote them",
+    ));
+    section.figures.push(count(
+        "file_constant_columns",
+        scan.constant_columns,
+        "columns that are the same in all finite rows of the file; 0 is usual".into(),
+        "they carry nothing: dead units, or a mask",
+    ));
+    section.figures.push(count(
+        "file_duplicate_rows",
+        scan.duplicates,
+        "rows of the file that equal an earlier one (by a hash of 64 bits); 0 is usual".into(),
+        "the same sample twice, or a collapse",
+    ));
+    section.figures.push(count(
+        "file_zero_rows",
+        scan.zero,
+        "rows of the file of length 0; 0 is usual".into(),
+        "they have no direction",
+    ));
+    let variance: f64 = scan.variances.iter().sum();
+    section.figures.push(Figure::plain(
+        "file_variance",
+        variance,
+        "the sum of the variances of the columns, over all finite rows of the file",
+    ));
+}
+
+fn note(row: usize, why: &'static str, detail: String) -> RowNote {
+    RowNote { row, source: None, why, detail }
+}
+
+/// One more value in a hash; of zeros both signs are equal.
+fn mix(hash: u64, value: f64) -> u64 {
+    (hash ^ (value + 0.0).to_bits()).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+}
+
+fn pass(z: &Tensor) -> Result<Pass> {
+    const START: u64 = 0xcbf2_9ce4_8422_2325;
+    let (n, d) = z.dims2()?;
+    let mut pass = Pass {
+        finite: Vec::with_capacity(n),
+        hashes: Vec::with_capacity(n),
+        norms: Vec::with_capacity(n),
+        low: vec![f64::INFINITY; d],
+        high: vec![f64::NEG_INFINITY; d],
+        columns: vec![START; d],
+    };
+    for start in (0..n).step_by(CHUNK) {
+        let part = z.narrow(0, start, CHUNK.min(n - start))?;
+        let values = part.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+        for (k, row) in values.chunks_exact(d).enumerate() {
+            if !row.iter().all(|v| v.is_finite()) {
+                pass.norms.push(None);
+                continue;
+            }
+            pass.finite.push(start + k);
+            pass.hashes.push(row.iter().fold(START, |hash, v| mix(hash, *v)));
+            pass.norms.push(Some(row.iter().map(|v| v * v).sum::<f64>().sqrt()));
+            for (j, v) in row.iter().enumerate() {
+                pass.low[j] = pass.low[j].min(*v);
+                pass.high[j] = pass.high[j].max(*v);
+                pass.columns[j] = mix(pass.columns[j], *v);
+            }
+        }
+    }
+    Ok(pass)
 }

@@ -9,10 +9,18 @@ use infomax_eval::probe::{RidgeConfig, ridge_probe};
 use infomax_eval::{KnnConfig, LinearProbeConfig, knn, linear_probe};
 use std::collections::BTreeMap;
 
+/// The classes of a probe, and how often it took each for each.
+type Confusion = (Vec<u32>, Vec<Vec<u32>>);
+
 /// Probes on a held-out part of every class, the information that labels and embeddings share, and rows whose
 /// neighbors agree on another label.
-pub(super) fn labels(z: &Tensor, labels: &[Option<u32>], cfg: &InspectConfig) -> (Section, Vec<RowNote>) {
+pub(super) fn labels(
+    z: &Tensor,
+    labels: &[Option<u32>],
+    cfg: &InspectConfig,
+) -> (Section, Vec<RowNote>, Option<Confusion>) {
     let mut section = Section::new("labels");
+    let mut confusion = None;
     let known: Vec<usize> = (0..labels.len()).filter(|&i| labels[i].is_some()).collect();
     if known.len() < labels.len() {
         section.notes.push(format!("{} rows have no label and are left out", labels.len() - known.len()));
@@ -41,7 +49,7 @@ pub(super) fn labels(z: &Tensor, labels: &[Option<u32>], cfg: &InspectConfig) ->
             known.len(),
             members.len()
         ));
-        return (section, Vec::new());
+        return (section, Vec::new(), None);
     }
     section.notes.push(format!(
         "{} classes; probes fitted to {} rows and tested on {} others of the same classes",
@@ -53,12 +61,13 @@ pub(super) fn labels(z: &Tensor, labels: &[Option<u32>], cfg: &InspectConfig) ->
     let (Some(xs), Some(ts)) =
         (section.try_part("probes", pick(&train)), section.try_part("probes", pick(&test)))
     else {
-        return (section, Vec::new());
+        return (section, Vec::new(), None);
     };
     let numbers = |rows: &[usize]| rows.iter().map(|&i| class(i)).collect::<Vec<u32>>();
     let (xl, tl) = (numbers(&train), numbers(&test));
     let linear = LinearProbeConfig::default();
     if let Some(report) = section.try_part("linear", linear_probe(&xs, &xl, &ts, &tl, &linear)) {
+        confusion = Some((members.keys().copied().collect(), report.confusion.clone()));
         let worst = report.per_class.iter().enumerate().filter_map(|(class, a)| Some((class, (*a)?)));
         let worst = worst.min_by(|a, b| a.1.total_cmp(&b.1));
         section.figures.push(Figure::plain(
@@ -120,7 +129,7 @@ pub(super) fn labels(z: &Tensor, labels: &[Option<u32>], cfg: &InspectConfig) ->
             .notes
             .push(format!("{} rows whose neighbors all have one other label are listed", rows.len()));
     }
-    (section, rows)
+    (section, rows, confusion)
 }
 
 /// Labeled rows whose ten nearest labeled rows all agree on another label.
@@ -144,7 +153,7 @@ fn suspects(
         {
             let detail =
                 format!("all {k} nearest labeled rows have the class {first} and not {}", class(row));
-            notes.push(RowNote { row, why: "label", detail });
+            notes.push(RowNote { row, source: None, why: "label", detail });
         }
     }
     Ok(notes)

@@ -3,18 +3,24 @@
 mod compare;
 mod content;
 mod figure;
+mod groups;
 mod health;
 mod labels;
+mod page;
+mod plots;
 mod rank;
 mod shape;
 
 pub use crate::condition::Condition;
 pub use compare::compare;
 pub use figure::{Figure, Section};
+pub use page::{PageExtras, page, with_comparison};
+pub use plots::{Marginal, Plots};
 
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use infomax_core::Key;
+use infomax_data::Scan;
 use infomax_eval::Resampling;
 use serde::Serialize;
 
@@ -27,12 +33,19 @@ pub struct InspectInput {
     pub views: Option<Tensor>,
     /// The class of each row, where it is known.
     pub labels: Option<Vec<Option<u32>>>,
+    /// What else is known of each row: a name, and a value for each row. Groups are compared by columns of few values;
+    /// a column `split`, `part`, `subset` or `fold` says which rows must not be the same sample.
+    pub columns: Vec<(String, Vec<Option<String>>)>,
+    /// The number of each row in its file, if rows were drawn from a larger one.
+    pub drawn: Option<Vec<usize>>,
+    /// What is known of all rows of that file.
+    pub scan: Option<Scan>,
 }
 
 impl InspectInput {
     /// Embeddings alone.
     pub fn new(z: Tensor) -> Self {
-        Self { z, views: None, labels: None }
+        Self { z, views: None, labels: None, columns: Vec::new(), drawn: None, scan: None }
     }
 }
 
@@ -49,13 +62,15 @@ pub struct InspectConfig {
     pub holdout: f64,
     /// The seed of what is drawn.
     pub seed: u64,
+    /// Whether what pictures are drawn from is computed, too: [`Inspection::plots`].
+    pub plots: bool,
 }
 
 impl Default for InspectConfig {
-    /// 40 draws a interval, 4,000 rows for what compares pairs, 10 neighbors, 0.3 held out.
+    /// 40 draws a interval, 4,000 rows for what compares pairs, 10 neighbors, 0.3 held out, no plots.
     fn default() -> Self {
         let resampling = Resampling { draws: 40, max_rows: 1_000, ..Resampling::default() };
-        Self { resampling, max_rows: 4_000, neighbors: 10, holdout: 0.3, seed: 0 }
+        Self { resampling, max_rows: 4_000, neighbors: 10, holdout: 0.3, seed: 0, plots: false }
     }
 }
 
@@ -76,6 +91,9 @@ pub struct Inspection {
     /// What is known of each row, for a table: a name and a value for each row, where there is one.
     #[serde(skip)]
     pub columns: Vec<(String, Vec<Option<f64>>)>,
+    /// What pictures are drawn from, if that is asked for.
+    #[serde(skip)]
+    pub plots: Option<Plots>,
 }
 
 impl Inspection {
@@ -101,7 +119,10 @@ impl Inspection {
 pub struct RowNote {
     /// The row, from 0.
     pub row: usize,
-    /// Why: `not-finite`, `duplicate`, `outlier`, `hub`, `label`.
+    /// Its number in the file, if rows were drawn from a larger one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<usize>,
+    /// Why: `not-finite`, `duplicate`, `near-duplicate`, `outlier`, `hub`, `label`.
     pub why: &'static str,
     /// The reason with its numbers.
     pub detail: String,
@@ -127,17 +148,31 @@ pub fn inspect(input: &InspectInput, cfg: &InspectConfig) -> Result<Inspection> 
     for (what, rows) in [
         ("views", input.views.as_ref().map(|views| views.dims().first().copied().unwrap_or(0))),
         ("labels", input.labels.as_ref().map(Vec::len)),
+        ("numbers of rows", input.drawn.as_ref().map(Vec::len)),
+        ("values of a column", input.columns.iter().map(|(_, values)| values.len()).find(|rows| *rows != n)),
     ] {
         if let Some(rows) = rows.filter(|rows| *rows != n) {
             let text = format!("{n} embeddings and {rows} {what}: row i of both is the same sample");
             return Err(Error::Config(text));
         }
     }
-    let (health, finite, mut rows, mut columns) = health::health(&input.z)?;
+    let source = |row: usize| input.drawn.as_ref().map_or(row, |drawn| drawn[row]);
+    let (mut health, finite, mut rows, mut columns) = health::health(&input.z, &source)?;
+    if let Some(scan) = &input.scan {
+        health::whole_file(&mut health, scan, n);
+    }
     let mut sections = vec![health];
     if finite.len() < 2 {
+        let first = input.z.get(0)?.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>()?;
+        let wrong: Vec<String> =
+            (0..d).filter(|&j| !first[j].is_finite()).take(5).map(|j| j.to_string()).collect();
+        let which = if wrong.is_empty() {
+            String::new()
+        } else {
+            format!("; row 0 has not in the columns {}", wrong.join(", "))
+        };
         return Err(Error::Config(format!(
-            "{} of {n} rows have finite values only; at least 2 are needed",
+            "{} of {n} rows have finite values only; at least 2 are needed{which}",
             finite.len()
         )));
     }
@@ -169,13 +204,40 @@ pub fn inspect(input: &InspectInput, cfg: &InspectConfig) -> Result<Inspection> 
         values.into_iter().enumerate().for_each(|(i, value)| all[original(i)] = value);
         (name, all)
     }));
+    let mut confusion = None;
     if let Some(labels) = &input.labels {
         let labels: Vec<Option<u32>> = finite.iter().map(|&i| labels[i]).collect();
-        let (section, found) = labels::labels(&z, &labels, cfg);
+        let (section, found, confused) = labels::labels(&z, &labels, cfg);
         sections.push(section);
+        confusion = confused;
         rows.extend(found.into_iter().map(|note| RowNote { row: finite[note.row], ..note }));
     }
-    Ok(Inspection { n, d, finite_rows: finite.len(), sections, rows, columns })
+    if !input.columns.is_empty() {
+        let known = |row: usize| input.labels.as_ref().and_then(|labels| labels[original(row)]);
+        let value = |column: &[Option<String>], row: usize| column[original(row)].clone();
+        let (section, found) =
+            groups::groups(&sample, &input.columns, &known, &value, &|row| source(original(row)), cfg);
+        sections.push(section.noted(note.clone()));
+        rows.extend(found.into_iter().map(|note| RowNote { row: original(note.row), ..note }));
+    }
+    if let Ok(map) = infomax_eval::geometry::principal_map(&z) {
+        for (name, axis) in [("x", 0), ("y", 1)] {
+            let mut all = vec![None; n];
+            let value = |p: &(f64, f64)| if axis == 0 { p.0 } else { p.1 };
+            finite.iter().zip(&map.points).for_each(|(&i, p)| all[i] = Some(value(p)));
+            columns.push((name.to_owned(), all));
+        }
+    }
+    if let Some(drawn) = &input.drawn {
+        rows.iter_mut().for_each(|note| note.source = Some(drawn[note.row]));
+        columns.insert(0, ("source_row".into(), drawn.iter().map(|row| Some(*row as f64)).collect()));
+    }
+    let plots = cfg.plots.then(|| {
+        let labels: Option<Vec<Option<u32>>> =
+            input.labels.as_ref().map(|labels| finite.iter().map(|&i| labels[i]).collect());
+        Plots { confusion, ..plots::plots(&z, &finite, labels.as_deref(), cfg) }
+    });
+    Ok(Inspection { n, d, finite_rows: finite.len(), sections, rows, columns, plots })
 }
 
 /// Rows of a matrix by their numbers.

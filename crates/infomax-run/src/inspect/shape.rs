@@ -32,10 +32,11 @@ pub(super) fn normality(z: &Tensor, sample: &Tensor) -> Section {
                 ..Figure::plain(
                     "henze_zirkler",
                     test.statistic,
-                    format!(
-                        "the distance to a normal cloud of all columns together; p = {:.2e}",
-                        test.p_value
-                    ),
+                    match test.p_value {
+                        0.0 => "the distance to a normal cloud of all columns together; p below 1e-300"
+                            .to_owned(),
+                        p => format!("the distance to a normal cloud of all columns together; p = {p:.2e}"),
+                    },
                 )
             }
         }),
@@ -93,6 +94,7 @@ pub(super) fn geometry(z: &Tensor, cfg: &InspectConfig) -> (Section, Vec<RowNote
         ));
         rows.extend(hubs.hubs.iter().take(LISTED).map(|&row| RowNote {
             row,
+            source: None,
             why: "hub",
             detail: format!("among the {k} nearest of {} rows", hubs.occurrences[row]),
         }));
@@ -114,6 +116,7 @@ pub(super) fn geometry(z: &Tensor, cfg: &InspectConfig) -> (Section, Vec<RowNote
     ));
     rows.extend(outliers.iter().take(LISTED).map(|&row| RowNote {
         row,
+        source: None,
         why: "outlier",
         detail: format!("its {k}-th neighbor is at {:.4}; the median is {:.4}", far[row], quartile(0.5)),
     }));

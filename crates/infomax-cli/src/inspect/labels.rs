@@ -1,0 +1,105 @@
+//! The class of each row.
+
+use anyhow::{Context as _, Result, bail};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// The class of each row, where it is known, and the names of classes that have any.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Labels {
+    pub(super) classes: Vec<Option<u32>>,
+    pub(super) names: BTreeMap<u32, String>,
+}
+
+/// What a column of labels is called.
+const HEADERS: [&str; 6] = ["label", "labels", "class", "target", "y", "category"];
+
+/// One class a row: whole numbers of an array, or words of a text.
+pub(super) fn of_file(path: &Path) -> Result<Labels> {
+    let shown = path.display();
+    let array = std::fs::read(path).with_context(|| format!("cannot read {shown}"))?;
+    if array.starts_with(b"\x93NUMPY") {
+        let classes = infomax_data::npy::read_some_labels(path)?;
+        return Ok(Labels { classes, names: BTreeMap::new() });
+    }
+    let text = String::from_utf8(array).map_err(|_| {
+        anyhow::anyhow!("{shown} is neither an .npy file nor a text with a label on each line")
+    })?;
+    let mut lines: Vec<&str> = text.trim_start_matches('\u{feff}').lines().map(str::trim).collect();
+    // A name above numbers, or the word itself, is a header.
+    let number = |line: &&str| line.is_empty() || line.parse::<f64>().is_ok();
+    if let Some((first, rest)) = lines.split_first()
+        && (HEADERS.contains(&first.to_lowercase().as_str())
+            || (!number(first) && !rest.is_empty() && rest.iter().all(number)))
+    {
+        lines.remove(0);
+    }
+    let numbers: Option<Vec<Option<f64>>> =
+        lines.iter().map(|l| if l.is_empty() { Some(None) } else { l.parse().ok().map(Some) }).collect();
+    if let Some(numbers) = numbers {
+        let known = |(row, v): (usize, &Option<f64>)| v.map_or(Ok(None), |v| class(v, row, path));
+        let classes = numbers.iter().enumerate().map(known).collect::<Result<_>>()?;
+        return Ok(Labels { classes, names: BTreeMap::new() });
+    }
+    let words: Vec<Option<&str>> = lines.iter().map(|l| Some(*l).filter(|l| !l.is_empty())).collect();
+    Ok(of_words(&words))
+}
+
+/// A whole number as a class; a negative one or NaN is unknown.
+fn class(value: f64, row: usize, path: &Path) -> Result<Option<u32>> {
+    if value.is_nan() || value < 0.0 {
+        return Ok(None);
+    }
+    if value.fract() != 0.0 || value > f64::from(u32::MAX) {
+        bail!("{}: the label {value} of row {row} is no class: a whole number below 2^32", path.display());
+    }
+    Ok(Some(value as u32))
+}
+
+/// The classes of a column of texts: whole numbers as they are, else words.
+pub(super) fn of_column(values: &[Option<String>]) -> Labels {
+    let number = |v: &Option<String>| match v {
+        None => Some(None),
+        Some(text) => {
+            let value = text.parse::<f64>().ok()?;
+            if value.is_nan() || value == -1.0 {
+                return Some(None);
+            }
+            (value.fract() == 0.0 && (0.0..4e9).contains(&value)).then_some(Some(value as u32))
+        }
+    };
+    if let Some(classes) = values.iter().map(number).collect::<Option<Vec<_>>>() {
+        return Labels { classes, names: BTreeMap::new() };
+    }
+    of_words(&values.iter().map(Option::as_deref).collect::<Vec<_>>())
+}
+
+/// Words are counted in the order of the alphabet.
+fn of_words(words: &[Option<&str>]) -> Labels {
+    let all: BTreeSet<&str> = words.iter().copied().flatten().collect();
+    let number: BTreeMap<&str, u32> = all.into_iter().zip(0u32..).collect();
+    Labels {
+        classes: words.iter().map(|word| word.and_then(|word| number.get(word).copied())).collect(),
+        names: number.into_iter().map(|(word, number)| (number, word.to_owned())).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_numbers_or_words() {
+        let of = |words: &[&str]| {
+            let column: Vec<Option<String>> =
+                words.iter().map(|w| (!w.is_empty()).then(|| (*w).to_owned())).collect();
+            of_column(&column)
+        };
+        let numbers = of(&["3", "", "7.0", "-1"]);
+        assert!(numbers.classes == [Some(3), None, Some(7), None] && numbers.names.is_empty());
+        let words = of(&["dog", "cat", "", "dog"]);
+        assert_eq!(words.classes, [Some(1), Some(0), None, Some(1)]);
+        assert_eq!(words.names[&1], "dog");
+        assert_eq!(of(&["1", "1.5"]).names.len(), 2, "numbers that are no classes are words");
+    }
+}

@@ -1,0 +1,92 @@
+//! `infomax inspect`: what embeddings know, as a report.
+
+mod labels;
+mod page;
+mod read;
+mod rows;
+mod terminal;
+
+use crate::args::InspectArgs;
+use crate::progress::Progress;
+use crate::{Status, arrays, print};
+use anyhow::{Context as _, Result, bail};
+use infomax_run::inspect::{Condition, InspectConfig, InspectInput, compare, inspect};
+use read::Loaded;
+
+pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
+    // What is wrong with a condition is said before the work.
+    let conditions: Vec<Condition> =
+        args.fail_if.iter().map(|text| Condition::parse(text)).collect::<Result<_, _>>()?;
+    if args.max_rows < 100 {
+        bail!("--max-rows {}: at least 100 rows are looked at", args.max_rows);
+    }
+    let plots = args.html.is_some();
+    let cfg = InspectConfig { max_rows: args.max_rows, seed: args.seed, plots, ..InspectConfig::default() };
+    let mut progress = Progress::new(args.output.quiet);
+    let mut inputs = Vec::new();
+    for file in &args.files {
+        inputs.push((file.as_str(), read::read(file, args, &mut progress)?));
+    }
+    let mut inputs = inputs.into_iter();
+    let Some((name, mut loaded)) = inputs.next() else { bail!("there are no embeddings") };
+    read::with_arguments(&mut loaded, args)?;
+    let views = match args.views.as_deref() {
+        Some(_) if loaded.drawn.is_some() => {
+            bail!(
+                "--views: rows of {name} were drawn, and the views would be of others; --read-rows N reads more"
+            )
+        }
+        Some(file) => Some(arrays::tensor(file)?),
+        None => None,
+    };
+    let report = inspect(&InspectInput { views, ..input(&loaded) }, &cfg).with_context(|| name.to_owned())?;
+    let second = match inputs.next() {
+        Some((other, theirs)) => {
+            let beside = compare(&loaded.z, &theirs.z, &cfg)?;
+            let plain = InspectConfig { plots: false, ..cfg };
+            Some((other, inspect(&input(&theirs), &plain)?, beside))
+        }
+        None => None,
+    };
+    if let Some(path) = &args.out {
+        rows::write(&report, &loaded, path).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &args.html {
+        page::write(name, &report, &loaded, second.as_ref().map(|(_, _, beside)| beside), path)?;
+    }
+    let mut held = Vec::new();
+    for condition in &conditions {
+        held.extend(condition.holds(&report)?);
+    }
+    if args.output.json {
+        let mut json = serde_json::json!({ "embeddings": name, "report": report, "failed": held });
+        if !loaded.notes.is_empty() {
+            json["notes"] = serde_json::json!(loaded.notes);
+        }
+        if let Some((name, second, beside)) = &second {
+            json["second"] = serde_json::json!({ "embeddings": name, "report": second });
+            json["comparison"] = serde_json::json!(beside);
+        }
+        print(&serde_json::to_string_pretty(&json)?)?;
+    } else {
+        let mut out = terminal::text(name, &report);
+        if let Some((name, second, beside)) = &second {
+            out += &format!("\n{}\n{}", terminal::text(name, second), terminal::section(beside));
+        }
+        print(out.trim_end())?;
+    }
+    held.iter().for_each(|condition| crate::say!("--fail-if holds: {condition}"));
+    Ok(if held.is_empty() { Status::Done } else { Status::ConditionHolds })
+}
+
+fn input(loaded: &Loaded) -> InspectInput {
+    // Names and paths make no groups.
+    let named = |name: &str| page::PATHS.iter().chain(&page::NAMES).any(|own| name.eq_ignore_ascii_case(own));
+    InspectInput {
+        labels: loaded.labels.as_ref().map(|labels| labels.classes.clone()),
+        columns: loaded.table.columns.iter().filter(|(name, _)| !named(name)).cloned().collect(),
+        drawn: loaded.drawn.clone(),
+        scan: loaded.scan.clone(),
+        ..InspectInput::new(loaded.z.clone())
+    }
+}
