@@ -27,6 +27,8 @@ pub(crate) enum Step {
     Memory,
     /// The examples of the READMEs outside of the workspace: `readmes`, inside this process.
     Readmes,
+    /// Exports of the built program in PyTorch: `weights`, inside this process.
+    Weights,
     /// The packages as the registry would take them: `package`, inside this process.
     Package,
 }
@@ -129,6 +131,14 @@ pub(crate) fn cells(crates: &[String]) -> Vec<Cell> {
         what: "every crate can be packaged, with its README and its licences".to_owned(),
         stage: Stage::Full,
         steps: vec![Step::Package],
+    });
+    cells.push(Cell {
+        name: "weights".to_owned(),
+        what:
+            "exports of each kind of encoder load in PyTorch (strict) and onnxruntime, where they are there"
+                .to_owned(),
+        stage: Stage::Full,
+        steps: vec![cargo(BUILD), Step::Weights],
     });
     cells.push(Cell {
         name: "memory".to_owned(),

@@ -103,6 +103,7 @@ fn run_step(ws: &Workspace, step: &Step) -> Result<()> {
         Step::Built(name, args) => run_built(ws, name, args),
         Step::Memory => crate::memory::run(ws),
         Step::Readmes => crate::readmes::run(ws),
+        Step::Weights => crate::weights::run(ws),
         Step::Package => crate::package::run(ws),
     }
 }

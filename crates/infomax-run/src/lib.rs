@@ -7,6 +7,8 @@
 //! | [`pretrain`], [`Options`], [`Outcome`] | trains a representation and evaluates it |
 //! | [`evaluate_run`], [`Evaluation`] | probes a checkpoint again |
 //! | [`embed_run`], [`Embedded`] | the features of images by the encoder of a run, with paths and labels |
+//! | [`export`], [`ExportOptions`], [`Exported`] | the weights of an encoder under the names of torchvision or timm, or as ONNX |
+//! | [`WeightsFile`] | weights from files of this project, torchvision and timm |
 //! | [`inspect`] | a report of what embeddings know: health, rank, entropy, normality, geometry, labels |
 //! | [`ModelCard`] | what a checkpoint says of its model |
 //! | [`RunObserver`] | is told what happens: for bars, dashboards, logs |
@@ -39,6 +41,7 @@ mod observer;
 mod opened;
 mod pretrain;
 mod rehearse;
+mod weights;
 
 pub use assemble::{Assembly, check};
 pub use config::RunConfig;
@@ -50,6 +53,7 @@ pub use images::Images;
 pub use observer::{Plan, RunObserver, Silent};
 pub use opened::UseOptions;
 pub use pretrain::{Options, Outcome, pretrain, pretrain_with};
+pub use weights::{ExportOptions, Exported, WeightsFile, export, export_onnx};
 pub use {
     candle_core, infomax_augment, infomax_core, infomax_data, infomax_eval, infomax_losses, infomax_models,
     infomax_optim, infomax_train,

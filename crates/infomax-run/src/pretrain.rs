@@ -79,7 +79,11 @@ pub fn pretrain_with(
         Some(epochs) => (config.train.run.epochs, config.train.run.max_steps) = (epochs, None),
         None => {}
     }
-    let assembly = Assembly::new(&config, options.workers)?;
+    let continued = match (&options.run, options.resume) {
+        (Some(run), true) => RunDir::latest_model(run)?.is_some(),
+        _ => false,
+    };
+    let assembly = Assembly::with_start(&config, options.workers, !continued)?;
     let config = &assembly.config;
     announce(config, &assembly, observer);
     let images = assembly.images.clone();
@@ -97,6 +101,7 @@ pub fn pretrain_with(
     };
     observer.on_note(&format!("run: {}", path.display()));
     let identity = identity(config, &images, assembly.learner.feature_dim())?;
+    assembly.notes.iter().try_for_each(|note| dir.log(note))?;
     log_images(&mut dir, &images, observer)?;
 
     let mut trainer = Trainer::new(Parts {
