@@ -29,6 +29,8 @@ pub(crate) enum Step {
     Memory,
     /// The examples of the READMEs outside of the workspace: `readmes`, inside this process.
     Readmes,
+    /// Exports of the built program in PyTorch: `weights`, inside this process.
+    Weights,
     /// The packages as the registry would take them: `package`, inside this process.
     Package,
 }
@@ -137,6 +139,14 @@ pub(crate) fn cells(crates: &[String]) -> Vec<Cell> {
         what: "TensorBoard and MLflow read what a run writes for them, where they are there".to_owned(),
         stage: Stage::Full,
         steps: vec![cargo(BUILD), Step::Logs],
+    });
+    cells.push(Cell {
+        name: "weights".to_owned(),
+        what:
+            "exports of each kind of encoder load in PyTorch (strict) and onnxruntime, where they are there"
+                .to_owned(),
+        stage: Stage::Full,
+        steps: vec![cargo(BUILD), Step::Weights],
     });
     cells.push(Cell {
         name: "memory".to_owned(),

@@ -104,6 +104,7 @@ fn run_step(ws: &Workspace, step: &Step) -> Result<()> {
         Step::Logs => crate::logs::run(ws),
         Step::Memory => crate::memory::run(ws),
         Step::Readmes => crate::readmes::run(ws),
+        Step::Weights => crate::weights::run(ws),
         Step::Package => crate::package::run(ws),
     }
 }

@@ -17,6 +17,7 @@ mod readmes;
 mod report;
 mod run;
 mod tidy;
+mod weights;
 mod workspace;
 
 use std::process::ExitCode;

@@ -32,6 +32,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  infomax embed runs/001-vicreg-shapes -o z.npy\n  infomax embed runs/002-vicreg-photos --data other-photos/ -o z.safetensors --projections\n\nFILE.npy holds the matrix (images, features) in f32; FILE.npz and FILE.safetensors hold it as `z`, with `index` and\n`label` (-1: unknown) beside it. FILE.csv has a line for each row: row, part, index, label, class, place."
     )]
     Embed(EmbedArgs),
+    /// Write the encoder of a run for other libraries: weights under the names of torchvision or timm, or ONNX.
+    #[command(
+        after_help = "Examples:\n  infomax export runs/001-vicreg-shapes -o encoder.safetensors --names timm\n  infomax export runs/001-vicreg-shapes -o model.safetensors --names torchvision --head\n  infomax export runs/001-vicreg-shapes -o encoder.onnx\n\nThe Python code that builds the network and loads the file with strict=True is printed. See docs/weights.md."
+    )]
+    Export(ExportArgs),
     /// What do embeddings know? A report of their health, rank, entropy, normality, geometry and, with labels, probes.
     #[command(
         after_help = "Examples:\n  infomax inspect z.npy\n  infomax inspect z.npy --labels y.npy --out rows.csv\n  infomax inspect z.parquet --html report.html --out rows.parquet\n  infomax inspect z.npy --columns meta.csv --html report.html   names, groups, thumbnails\n  infomax inspect runs/001-vicreg-shapes                    the test images of a run\n  infomax inspect epoch1.npy epoch9.npy                     two embeddings of the same rows, side by side\n  infomax inspect z.npy --views z2.npy --json\n  infomax inspect z.npy --fail-if 'rankme < 0.1 * d'        for machines: exit code 4 if it holds\n\nEntropies and informations are in nats, intervals of the level 0.9. What each figure is: docs/diagnostics.md.\nExit codes: 0 done, 1 error, 4 a condition of --fail-if holds."
@@ -161,6 +166,10 @@ pub(crate) struct ConfigSource {
     /// Where to compute: auto, cpu, cuda:N or metal (short for `--set train.device=NAME`).
     #[arg(long, value_name = "NAME")]
     pub(crate) device: Option<String>,
+    /// Weights that the encoder starts from: a safetensors or PyTorch file with the names of torchvision, timm or this
+    /// project, a folder with a model.safetensors, or a run (short for `--set model.init=FILE`).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) init: Option<PathBuf>,
     /// Treat an unreadable image as an error instead of skipping it.
     #[arg(long)]
     pub(crate) strict: bool,
@@ -176,6 +185,7 @@ impl ConfigSource {
                     "train.epochs" => "--epochs",
                     "train.seed" => "--seed",
                     "train.device" => "--device",
+                    "model.init" => "--init",
                     _ => "--strict",
                 },
             )
@@ -184,6 +194,9 @@ impl ConfigSource {
         short.extend(self.epochs.map(|n| flag("train.epochs", n.to_string())));
         short.extend(self.seed.map(|n| flag("train.seed", n.to_string())));
         short.extend(self.device.as_ref().map(|name| flag("train.device", format!("\"{name}\""))));
+        // Absolute, as part of the configuration: a run is continued from anywhere.
+        let init = self.init.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
+        short.extend(init.map(|path| flag("model.init", format!("{:?}", path.display().to_string()))));
         short.extend(self.strict.then(|| flag("data.strict", "true".to_owned())));
         let short = short.into_iter().map(|(text, origin)| (text, origin.to_owned()));
         let set = self.set.iter().map(|text| (text.clone(), "--set".to_owned()));
@@ -214,7 +227,7 @@ pub(crate) struct PretrainArgs {
     pub(crate) run: Option<PathBuf>,
     /// Continue an interrupted run from its last checkpoint, bit for bit. With `--epochs N` a finished run goes on to N
     /// epochs in all; its learning rate then follows the longer schedule.
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["method", "config", "data", "set", "seed", "device", "run", "strict"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["method", "config", "data", "set", "seed", "device", "run", "strict", "init"])]
     pub(crate) resume: Option<PathBuf>,
     /// Train for a wall time in the place of epochs (short for `--set train.budget=TIME`): 90s, 5m, 1h 30m. The schedule
     /// follows the time, so that such a run cannot be repeated bit for bit. With `--resume` the time of the whole run.
@@ -268,11 +281,18 @@ pub(crate) struct UseArgs {
     /// Another checkpoint than the newest: its step, or its folder.
     #[arg(long, value_name = "STEP")]
     pub(crate) checkpoint: Option<String>,
+    /// Weights of the encoder from a file instead of a checkpoint, as for `infomax pretrain --init`.
+    #[arg(long, value_name = "FILE", conflicts_with = "checkpoint")]
+    pub(crate) init: Option<PathBuf>,
 }
 
 impl UseArgs {
     pub(crate) fn options(&self) -> infomax_run::UseOptions {
-        infomax_run::UseOptions { data: self.data.clone(), checkpoint: self.checkpoint.clone() }
+        infomax_run::UseOptions {
+            data: self.data.clone(),
+            checkpoint: self.checkpoint.clone(),
+            init: self.init.clone(),
+        }
     }
 }
 
@@ -327,6 +347,29 @@ pub(crate) struct EmbedArgs {
     pub(crate) projections: bool,
     #[command(flatten)]
     pub(crate) of: UseArgs,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The folder of the run, or of one of its checkpoints.
+    pub(crate) run: PathBuf,
+    /// Where the weights go: FILE.safetensors, or FILE.onnx for the graph of the encoder in evaluation mode.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Whose names the parameters get in a safetensors file: `torchvision`, `timm` or `own`.
+    #[arg(long, value_name = "LIBRARY")]
+    pub(crate) names: Option<String>,
+    /// The projector as well: its names begin with `projector.`; an ONNX file has the output `projections`.
+    #[arg(long)]
+    pub(crate) head: bool,
+    /// The momentum teacher instead of the encoder that was trained.
+    #[arg(long)]
+    pub(crate) teacher: bool,
+    /// Another checkpoint than the newest: its step, or its folder.
+    #[arg(long, value_name = "STEP")]
+    pub(crate) checkpoint: Option<String>,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -18,6 +18,7 @@ mod data_cmd;
 mod embed;
 mod entropy;
 mod evaluate;
+mod export;
 mod inspect;
 mod methods;
 mod objective;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Command::Pretrain(args) => threads(&args.output).and_then(|()| pretrain::run(&args)),
         Command::Evaluate(args) => threads(&args.output).and_then(|()| evaluate::run(&args)),
         Command::Embed(args) => threads(&args.output).and_then(|()| embed::run(&args)),
+        Command::Export(args) => threads(&args.output).and_then(|()| export::run(&args)),
         Command::Inspect(args) => threads(&args.output).and_then(|()| inspect::run(&args)),
         Command::Data(args) => data_cmd::run(&args),
         Command::Config(args) => match args.command {

@@ -56,13 +56,20 @@ pub struct Params {
     entries: Arc<Mutex<BTreeMap<String, Param>>>,
     dtype: DType,
     device: Device,
-    key: Key,
+    /// `None`: parameters start at zero.
+    key: Option<Key>,
 }
 
 impl Params {
     /// An empty set: parameters that are added have this dtype and device and start from this key.
     pub fn new(dtype: DType, device: &Device, key: Key) -> Self {
-        Self { entries: Arc::default(), dtype, device: device.clone(), key }
+        Self { entries: Arc::default(), dtype, device: device.clone(), key: Some(key) }
+    }
+
+    /// An empty set whose parameters all start at zero, whatever their layer says: for shapes, and for weights that
+    /// are loaded afterwards. Nothing is drawn, which takes seconds for large networks.
+    pub fn zeros(dtype: DType, device: &Device) -> Self {
+        Self { entries: Arc::default(), dtype, device: device.clone(), key: None }
     }
 
     /// The builder of the root scope.
@@ -186,13 +193,14 @@ impl ParamBuilder {
         let path = self.path(name);
         let shape = shape.into();
         let (dtype, device) = (self.params.dtype, &self.params.device);
-        let key = self.params.key.fold_named(&path);
-        let start = match init {
-            Init::Const(value) => (Tensor::ones(shape, dtype, device)? * value)?,
-            Init::Normal { mean, std } => key.normal(mean, std, shape, dtype, device)?,
-            Init::Uniform { bound } => key.uniform(-bound, bound, shape, dtype, device)?,
+        let var = match self.params.key.map(|key| key.fold_named(&path)) {
+            None => Var::zeros(shape, dtype, device)?,
+            Some(key) => Var::from_tensor(&match init {
+                Init::Const(value) => (Tensor::ones(shape, dtype, device)? * value)?,
+                Init::Normal { mean, std } => key.normal(mean, std, shape, dtype, device)?,
+                Init::Uniform { bound } => key.uniform(-bound, bound, shape, dtype, device)?,
+            })?,
         };
-        let var = Var::from_tensor(&start)?;
         self.params.adopt(path, &var, kind)?;
         Ok(var)
     }
@@ -231,6 +239,16 @@ mod tests {
             assert_eq!(name_a, name_b);
             assert_eq!(pa.var.to_vec2::<f32>().unwrap(), pb.var.to_vec2::<f32>().unwrap());
         }
+    }
+
+    #[test]
+    fn an_undrawn_set_has_the_same_names_and_shapes() {
+        let blank = Params::zeros(DType::F32, &Device::Cpu);
+        let init = Init::Normal { mean: 0., std: 1. };
+        let var = blank.root().pp("net").get("x", (2, 3), ParamKind::Weight, init).unwrap();
+        assert_eq!(var.to_vec2::<f32>().unwrap(), [[0.0; 3]; 2]);
+        blank.load(&build(&["x"]).tensors()).unwrap();
+        assert_ne!(var.to_vec2::<f32>().unwrap(), [[0.0; 3]; 2]);
     }
 
     #[test]

@@ -4,9 +4,10 @@ use crate::{
     ConvNext, ConvNextConfig, Error, Precision, Predictor, Projector, ProjectorConfig, ResNet, ResNet9,
     ResNet9Config, ResNetConfig, Result, Scope, Vit, VitConfig,
 };
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use infomax_core::{Context, Embeddings, Encoder, Learner, LocalMap, Mapped, Params, Pass, View, Views};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// An encoder with its heads, as data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +31,10 @@ pub struct ModelConfig {
     /// along half a cosine. Absent: no teacher.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher_momentum: Option<f64>,
+    /// The weights that the encoder starts from: a safetensors file with the names of torchvision or timm or of this
+    /// project, or a folder with a `model.safetensors`. Absent: drawn at random. Whoever builds the model reads it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<std::path::PathBuf>,
 }
 
 /// An encoder, as data: its kind and the settings of that kind.
@@ -83,6 +88,16 @@ impl EncoderConfig {
         })
     }
 
+    /// The shapes of all parameters and running statistics, by their names; nothing is drawn.
+    ///
+    /// # Errors
+    /// A configuration out of range.
+    pub fn shapes(&self) -> Result<BTreeMap<String, Vec<usize>>> {
+        let params = Params::zeros(DType::F32, &Device::Cpu);
+        self.build(Precision::F32, params.root())?;
+        Ok(params.all().into_iter().map(|(name, param)| (name, param.var.dims().to_vec())).collect())
+    }
+
     /// The same network without stochastic depth and dropout: what a teacher is.
     #[must_use]
     pub fn without_drops(&self) -> Self {
@@ -125,6 +140,7 @@ impl Default for ModelConfig {
             predictor: Vec::new(),
             local_projector: Vec::new(),
             teacher_momentum: None,
+            init: None,
         }
     }
 }

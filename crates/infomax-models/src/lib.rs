@@ -9,6 +9,8 @@ mod joint;
 mod layers;
 mod load;
 mod mlp;
+#[cfg(feature = "onnx")]
+mod onnx;
 mod positions;
 mod presets;
 mod resnet;
@@ -16,6 +18,7 @@ mod resnet9;
 mod scope;
 mod transformer;
 mod vit;
+mod weights;
 
 pub use convnext::{ConvNext, ConvNextConfig};
 pub use error::{Error, Result};
@@ -23,10 +26,13 @@ pub use joint::{EncoderConfig, JointEmbedding, ModelConfig};
 pub use layers::{BatchNorm, Conv2d, Linear};
 pub use load::load_encoder;
 pub use mlp::{Predictor, Projector, ProjectorConfig};
+#[cfg(feature = "onnx")]
+pub use onnx::{ONNX_OPSET, export_onnx};
 pub use resnet::{Precision, ResNet, ResNetConfig, Stem};
 pub use resnet9::{ResNet9, ResNet9Config};
 pub use scope::Scope;
 pub use vit::{Vit, VitConfig, VitPool};
+pub use weights::{Export, Initialized, Naming, export_encoder, init_encoder, init_student};
 pub use {candle_core, infomax_core};
 
 /// The examples of the README run as tests.

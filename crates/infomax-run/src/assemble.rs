@@ -58,13 +58,21 @@ impl Assembly {
     /// # Errors
     /// What any part refuses, with the section of its setting.
     pub fn new(config: &RunConfig, workers: usize) -> Result<Self> {
+        Self::with_start(config, workers, true)
+    }
+
+    /// [`Assembly::new`]; without `start` the encoder does not start from `model.init`, since a checkpoint follows.
+    pub(crate) fn with_start(config: &RunConfig, workers: usize, start: bool) -> Result<Self> {
         let images = Images::open(&config.data)?;
         let mut settled = config.clone();
-        let notes = settled.settle(&images)?;
+        let mut notes = settled.settle(&images)?;
         let config = &settled;
         let device::Chosen { device, warning } = device::open(&config.train.device)?;
         let params = params(config, &device);
         let learner = learner(config, &params)?;
+        if let (Some(path), true) = (&config.model.init, start) {
+            notes.extend(crate::weights::init(config, path, &params)?);
+        }
         let objective = config.objective.build().map_err(of("objective"))?;
         let optimizer = infomax_optim::build(&config.optim.optimizer).map_err(of("optim"))?;
         optimizer.check(&params).map_err(of("optim"))?;
@@ -126,6 +134,9 @@ pub fn check(config: &mut RunConfig) -> Result<Option<Error>> {
     config.settle(&images)?;
     let params = params(config, &Device::Cpu);
     let learner = learner(config, &params)?;
+    if let Some(path) = &config.model.init {
+        crate::weights::init(config, path, &params)?;
+    }
     rehearse(config, &images, &config.augment.resolve()?, &learner).map(|()| None)
 }
 

@@ -36,6 +36,14 @@ pub enum Error {
         /// The reason.
         source: std::io::Error,
     },
+    /// A file of weights that cannot be read or does not fit.
+    #[error("the weights {}: {reason}", path.display())]
+    Weights {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// A run has no checkpoint.
     #[error("{} has no checkpoint yet; train it with `infomax pretrain --resume`", path.display())]
     NoCheckpoint {

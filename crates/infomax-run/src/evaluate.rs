@@ -105,7 +105,7 @@ pub fn evaluate_run(run: &Path, options: &UseOptions, observer: &mut dyn RunObse
     let Opened { config, images, learner, step, card } = Opened::new(run, options, observer)?;
     let mut evaluation = evaluate(&config, &images, &learner, step, observer)?;
     evaluation.trained_on = card.map(|card| TrainedOn { data: card.data, images: card.images });
-    if options.data.is_none() && options.checkpoint.is_none() {
+    if options.data.is_none() && options.checkpoint.is_none() && options.init.is_none() {
         let written = RunDir::write_into(run, FILE, &encode(&evaluation)?);
         if let Err(error) = written {
             observer.on_warning(&format!("the evaluation is not kept with the run: {error}"));

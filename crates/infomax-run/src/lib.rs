@@ -8,6 +8,8 @@
 //! | [`pretrain`], [`Options`], [`Outcome`] | trains a representation and evaluates it |
 //! | [`evaluate_run`], [`Evaluation`] | probes a checkpoint again |
 //! | [`embed_run`], [`Embedded`] | the features of images by the encoder of a run, with paths and labels |
+//! | [`export`], [`ExportOptions`], [`Exported`] | the weights of an encoder under the names of torchvision or timm, or as ONNX |
+//! | [`WeightsFile`] | weights from files of this project, torchvision and timm |
 //! | [`inspect`] | a report of what embeddings know: health, rank, entropy, normality, geometry, labels |
 //! | [`Condition`] | `rank < 0.1 * d`: what machines judge reports and runs by |
 //! | [`runs`] | runs side by side: what differs in their configurations, figures, curves |
@@ -49,6 +51,7 @@ mod rehearse;
 mod stop;
 mod replay;
 pub mod runs;
+mod weights;
 
 pub use assemble::{Assembly, check};
 pub use condition::Condition;
@@ -62,6 +65,7 @@ pub use observer::{Plan, RunObserver, Silent};
 pub use opened::UseOptions;
 pub use pretrain::{Options, Outcome, pretrain, pretrain_with};
 pub use replay::{ReplayOptions, replay};
+pub use weights::{ExportOptions, Exported, WeightsFile, export, export_onnx};
 pub use {
     candle_core, infomax_augment, infomax_core, infomax_data, infomax_eval, infomax_losses, infomax_models,
     infomax_optim, infomax_train,

@@ -13,6 +13,8 @@ pub struct UseOptions {
     pub data: Option<PathBuf>,
     /// Another checkpoint than the newest: its step, or its folder.
     pub checkpoint: Option<String>,
+    /// Weights of the encoder from a file instead of a checkpoint: see [`WeightsFile`](crate::WeightsFile).
+    pub init: Option<PathBuf>,
 }
 
 /// A run with its images and its weights.
@@ -35,13 +37,18 @@ impl Opened {
             config.data.path = Some(data.clone());
             (config.data.train_images, config.data.test_images) = (0, 0);
         }
-        let checkpoint = match &options.checkpoint {
-            Some(which) => Checkpoint::open_for(named(run, which)?, Needs::Model)?,
-            None => {
+        let checkpoint = match (&options.checkpoint, &options.init) {
+            (Some(_), Some(_)) => {
+                let text = "weights come from a checkpoint or from a file: leave --checkpoint or --init out";
+                return Err(Error::Config(text.into()));
+            }
+            (None, Some(_)) => None,
+            (Some(which), None) => Some(Checkpoint::open_for(named(run, which)?, Needs::Model)?),
+            (None, None) => {
                 let found =
                     RunDir::latest_model(run)?.ok_or_else(|| Error::NoCheckpoint { path: run.to_owned() })?;
                 found.warnings.iter().for_each(|warning| observer.on_warning(warning));
-                found.checkpoint
+                Some(found.checkpoint)
             }
         };
         let images = Images::open(&config.data)?;
@@ -52,14 +59,23 @@ impl Opened {
         }
         let params = params(&config, &chosen.device);
         let learner = JointEmbedding::new(&config.model, &params)?;
-        checkpoint.load_model(&params)?;
-        let card = ModelCard::of(&checkpoint)?;
-        Ok(Self { config, images, learner, step: checkpoint.state().step, card })
+        let (step, card) = match (&checkpoint, &options.init) {
+            (Some(checkpoint), _) => {
+                checkpoint.load_model(&params)?;
+                (checkpoint.state().step, ModelCard::of(checkpoint)?)
+            }
+            (None, Some(path)) => {
+                crate::weights::init(&config, path, &params)?.iter().for_each(|note| observer.on_note(note));
+                (0, None)
+            }
+            (None, None) => (0, None),
+        };
+        Ok(Self { config, images, learner, step, card })
     }
 }
 
 /// The folder of a checkpoint that a person named by its step or its path.
-fn named(run: &Path, which: &str) -> Result<PathBuf> {
+pub(crate) fn named(run: &Path, which: &str) -> Result<PathBuf> {
     let folder = run.join("checkpoints");
     let path = match which.parse::<u64>() {
         Ok(step) => folder.join(format!("step-{step:08}")),

@@ -96,7 +96,11 @@ pub fn pretrain_with(
         None => {}
     }
     config.train.run.budget = options.budget.or(config.train.run.budget);
-    let assembly = Assembly::new(&config, options.workers)?;
+    let continued = match (&options.run, options.resume) {
+        (Some(run), true) => RunDir::latest_model(run)?.is_some(),
+        _ => false,
+    };
+    let assembly = Assembly::with_start(&config, options.workers, !continued)?;
     let config = &assembly.config;
     announce(config, &assembly, observer);
     let images = assembly.images.clone();
@@ -114,6 +118,7 @@ pub fn pretrain_with(
     };
     observer.on_note(&format!("run: {}", path.display()));
     let identity = identity(config, &images, assembly.learner.feature_dim())?;
+    assembly.notes.iter().try_for_each(|note| dir.log(note))?;
     log_images(&mut dir, &images, observer)?;
     dir.log(&config.optim.lr_in_words(config.train.batch))?;
     let per_epoch = assembly.loader.batches_per_epoch();

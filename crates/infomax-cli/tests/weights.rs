@@ -1,0 +1,180 @@
+//! Weights out of runs and into them, by the program.
+
+#![allow(clippy::unwrap_used)] // Helpers of tests, where a failure should stop.
+
+mod common;
+
+use candle_core::{Device, Tensor};
+use common::{SMALL, infomax, ok, pretrain, stderr, stdout};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+fn golden(name: &str) -> String {
+    format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn tensors(path: &Path) -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(path, &Device::Cpu).unwrap()
+}
+
+fn bits(t: &Tensor) -> Vec<f32> {
+    t.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[track_caller]
+fn refused(dir: &Path, args: &[&str], parts: &[&str]) {
+    let output = infomax(dir, args);
+    let said = stderr(&output);
+    assert!(!output.status.success() && parts.iter().all(|part| said.contains(part)), "{args:?}: {said}");
+}
+
+#[test]
+fn an_export_holds_the_encoder_says_what_it_is_and_starts_another_run() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    ok(&pretrain(
+        dir,
+        &["--epochs", "1", "--no-eval", "--run", "run", "--set", "model.teacher_momentum=0.5"],
+    ));
+    let export = |more: &[&str]| infomax(dir, &[&["export", "run", "--quiet"], more].concat());
+    let output = export(&["-o", "t.safetensors", "--names", "torchvision"]);
+    ok(&output);
+    let code = stdout(&output);
+    for part in
+        ["model.load_state_dict(state, strict=True)", "\"t.safetensors\"", "model.maxpool", "model.layer3 ="]
+    {
+        assert!(code.contains(part), "{code}");
+    }
+    ok(&export(&["-o", "again.safetensors", "--names", "torchvision", "--checkpoint", "5"]));
+    let bytes = fs::read(dir.join("t.safetensors")).unwrap();
+    assert!(bytes == fs::read(dir.join("again.safetensors")).unwrap(), "equal exports are equal bytes");
+    let size = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + size]).unwrap();
+    let said = &header["__metadata__"];
+    assert_eq!((&said["format"], &said["names"]), (&"pt".into(), &"torchvision".into()));
+    assert_eq!((&said["architecture"], &said["input_size"]), (&"resnet".into(), &"[3, 16, 16]".into()));
+    assert!(said["python"].as_str().unwrap().contains("BasicBlock"), "{said}");
+    assert!(said["mean"].as_str().unwrap().starts_with("[0."), "{said}");
+
+    let checkpoint = tensors(&dir.join("run/checkpoints/step-00000005/model.safetensors"));
+    let exported = tensors(&dir.join("t.safetensors"));
+    assert_eq!(exported.len(), checkpoint.keys().filter(|name| name.starts_with("encoder.")).count());
+    for (name, tensor) in &exported {
+        assert_eq!(bits(tensor), bits(&checkpoint[&format!("encoder.{name}")]), "{name}");
+    }
+    // The head under its prefix, the teacher, a checkpoint by its folder.
+    let folder = "run/checkpoints/step-00000005";
+    let args = [
+        "export",
+        folder,
+        "-o",
+        "h.safetensors",
+        "--names",
+        "own",
+        "--head",
+        "--teacher",
+        "--json",
+        "--quiet",
+    ];
+    let output = infomax(dir, &args);
+    ok(&output);
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let heads = tensors(&dir.join("h.safetensors"));
+    assert_eq!(report["tensors"], heads.len());
+    assert_eq!(bits(&heads["conv1.weight"]), bits(&checkpoint["teacher.encoder.conv1.weight"]));
+    assert_eq!(bits(&heads["projector.0.weight"]), bits(&checkpoint["teacher.projector.0.weight"]));
+
+    // The features are those of the run, whether from the checkpoint, the export or the run as a start.
+    ok(&infomax(dir, &["embed", "run", "-o", "a.npy", "--quiet"]));
+    for init in ["t.safetensors", "run", folder] {
+        ok(&infomax(dir, &["embed", "run", "-o", "b.npy", "--quiet", "--init", init]));
+        assert!(fs::read(dir.join("a.npy")).unwrap() == fs::read(dir.join("b.npy")).unwrap(), "{init}");
+    }
+    // A run of no learning rate keeps the weights that it starts from; running statistics follow its batches.
+    let start =
+        ["--epochs", "1", "--no-eval", "--run", "next", "--init", "t.safetensors", "--set", "optim.lr=0"];
+    ok(&pretrain(dir, &[&start[..], &["--set", "optim.weight_decay=0"]].concat()));
+    let next = tensors(&dir.join("next/checkpoints/step-00000005/model.safetensors"));
+    for (name, tensor) in exported.iter().filter(|(name, _)| !name.contains("running")) {
+        assert_eq!(bits(tensor), bits(&next[&format!("encoder.{name}")]), "{name}");
+    }
+    let log = fs::read_to_string(dir.join("next/log.txt")).unwrap();
+    assert!(log.contains("the encoder starts from") && log.contains("names of torchvision"), "{log}");
+    // It continues without the file, which is absolute in its configuration.
+    assert!(fs::read_to_string(dir.join("next/config.toml")).unwrap().contains(dir.to_str().unwrap()));
+    fs::remove_file(dir.join("t.safetensors")).unwrap();
+    ok(&infomax(dir, &["pretrain", "--quiet", "--no-eval", "--resume", "next", "--epochs", "2"]));
+
+    let onnx = ["export", "run", "-o", "e.onnx", "--quiet", "--head", "--json"];
+    let output = infomax(dir, &onnx);
+    ok(&output);
+    assert!(stdout(&output).contains("opset 17"), "{}", stdout(&output));
+    let graph = fs::read(dir.join("e.onnx")).unwrap();
+    for part in ["projections", "BatchNormalization", "layer2.0.downsample.1.running_var", "input_size"] {
+        assert!(graph.windows(part.len()).any(|window| window == part.as_bytes()), "{part}");
+    }
+
+    refused(dir, &["export", "run", "-o", "x.bin", "--names", "timm"], &[".safetensors or .onnx"]);
+    refused(dir, &["export", "run", "-o", "x.safetensors"], &["--names is missing", "torchvision"]);
+    refused(
+        dir,
+        &["export", "run", "-o", "x.safetensors", "--names", "keras"],
+        &["keras", "torchvision, timm or own"],
+    );
+    refused(dir, &["export", "run", "-o", "x.onnx", "--names", "timm"], &["--names goes with"]);
+    refused(dir, &["export", "run", "-o", "no/x.onnx"], &["there is no folder no"]);
+    refused(dir, &["export", "next", "-o", "x.onnx", "--teacher"], &["no momentum teacher"]);
+    refused(dir, &["export", "nowhere", "-o", "x.onnx"], &["nowhere"]);
+}
+
+#[test]
+fn weights_of_pytorch_and_of_a_hub_are_recognized_and_others_refused_before_a_run() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let hub = dir.join("hub");
+    fs::create_dir(&hub).unwrap();
+    fs::copy(golden("resnet.safetensors"), hub.join("model.safetensors")).unwrap();
+    let config = r#"{"architecture": "resnet_tiny", "pretrained_cfg": {"mean": [0.485, 0.456, 0.406], "std": [1, 1, 1]}}"#;
+    fs::write(hub.join("config.json"), config).unwrap();
+    let pth = golden("resnet.pth");
+    let loud = |more: &[&str]| {
+        let args = [&["pretrain", "--epochs", "1", "--no-eval"][..], &SMALL, more].concat();
+        infomax(dir, &args)
+    };
+    let output = loud(&["--run", "a", "--init", "hub"]);
+    ok(&output);
+    let said = stderr(&output);
+    for part in [
+        "`resnet_tiny`",
+        "names of torchvision",
+        "F16",
+        "converted",
+        "fc.*",
+        "used to pixels with the mean [0.485",
+    ] {
+        assert!(said.to_lowercase().contains(&part.to_lowercase()), "{part}: {said}");
+    }
+    let output = loud(&["--run", "b", "--init", &pth]);
+    ok(&output);
+    assert!(stderr(&output).contains("names of torchvision"), "{}", stderr(&output));
+
+    let other = |encoder: &str, init: &str, parts: &[&str]| {
+        let args = [&["pretrain", "--quiet", "--run", "c"][..], &SMALL, &["--set", encoder, "--init", init]]
+            .concat();
+        refused(dir, &args, parts);
+        assert!(!dir.join("c").exists(), "a refused run leaves no folder");
+    };
+    other(
+        "model.encoder.width=6",
+        "hub",
+        &["resnet_tiny", "bn1.bias", "is [8] in the file, the model has [6]"],
+    );
+    other("model.encoder.blocks=[1, 2]", &pth, &["`layer2.1.bn1.bias`", "not in the file"]);
+    other("train.seed=1", "nowhere.safetensors", &["nowhere.safetensors", "No such file"]);
+    fs::write(dir.join("junk.safetensors"), b"junk").unwrap();
+    other("train.seed=1", "junk.safetensors", &["junk.safetensors", "no safetensors file", "save_file"]);
+    fs::create_dir(dir.join("empty")).unwrap();
+    other("train.seed=1", "empty", &["empty", "has no model.safetensors"]);
+}

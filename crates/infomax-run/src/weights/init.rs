@@ -1,0 +1,70 @@
+//! The start of an encoder from weights in a file.
+
+use super::WeightsFile;
+use crate::{Error, Result, RunConfig};
+use infomax_core::Params;
+use infomax_models::init_student;
+use serde_json::Value;
+use std::path::Path;
+
+/// Sets the encoder of a model, and its teacher, from `path`, and says what was found: whose names, how many tensors,
+/// what was converted, interpolated or passed over, and where the pixels are normalized otherwise than the weights are
+/// used to.
+///
+/// # Errors
+/// A file that cannot be read, or weights of another architecture, with the first five parameters that differ.
+pub(crate) fn init(config: &RunConfig, path: &Path, params: &Params) -> Result<Vec<String>> {
+    let file = WeightsFile::open(path)?;
+    let architecture = text(&file, "architecture");
+    let done = init_student(&config.model.encoder, params, &file.tensors).map_err(|error| {
+        let reason = match &architecture {
+            Some(name) => format!("it says that it is `{name}`; {error}"),
+            None => error.to_string(),
+        };
+        let reason = format!("it does not fit [model.encoder]: {reason}");
+        Error::Weights { path: file.path.clone(), reason }
+    })?;
+    let below = match done.prefix.as_str() {
+        "" => String::new(),
+        prefix => format!(" below `{prefix}`"),
+    };
+    let mut notes = vec![format!(
+        "the encoder starts from {} ({} tensors with the names of {}{below}, crc32 {:08x}{})",
+        file.path.display(),
+        done.tensors,
+        match done.naming {
+            infomax_models::Naming::Own => "this project",
+            other => other.name(),
+        },
+        file.crc32,
+        architecture.map_or(String::new(), |name| format!(", `{name}`"))
+    )];
+    notes.extend(done.notes);
+    let recipe = config.augment.resolve().ok();
+    for (key, ours) in [("mean", recipe.as_ref().map(|r| &r.mean)), ("std", recipe.as_ref().map(|r| &r.std))]
+    {
+        let (Some(ours), Some(theirs)) = (ours, numbers(&file, key)) else { continue };
+        let same = ours.len() == theirs.len()
+            && ours.iter().zip(&theirs).all(|(a, b)| (f64::from(*a) - b).abs() < 2e-3);
+        if !same {
+            notes.push(format!(
+                "the weights are used to pixels with the {key} {theirs:?}, [augment] has {ours:?}: set it with \
+                 augment.recipe.{key}"
+            ));
+        }
+    }
+    Ok(notes)
+}
+
+/// A word that the file, or the `config.json` beside it, says of the weights.
+fn text(file: &WeightsFile, key: &str) -> Option<String> {
+    let beside = file.config.as_ref().and_then(|config| config.get(key)).and_then(Value::as_str);
+    beside.map(str::to_owned).or_else(|| file.metadata.get(key).cloned())
+}
+
+/// Numbers that the file, or the `config.json` beside it, says of the weights.
+fn numbers(file: &WeightsFile, key: &str) -> Option<Vec<f64>> {
+    let beside = file.config.as_ref().and_then(|config| config.get("pretrained_cfg")?.get(key).cloned());
+    let value = beside.or_else(|| serde_json::from_str(file.metadata.get(key)?).ok())?;
+    value.as_array()?.iter().map(Value::as_f64).collect()
+}
