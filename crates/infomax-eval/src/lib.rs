@@ -37,6 +37,7 @@ mod matrix;
 pub mod normality;
 pub mod probe;
 pub mod propagation;
+pub mod selftest;
 mod special;
 pub mod spectrum;
 

@@ -56,7 +56,8 @@ fn reference_values() {
         close(e.value, &all["conditional"][format!("k{k}")]);
         let e = mixture_mutual_information(&sx, &sy, k, &none).unwrap();
         close(e.value, &all["gao"]["student"][format!("k{k}")]);
-        let (ux, uy) = ("information/gao2017-discrete-uniform-m5.x", "information/gao2017-discrete-uniform-m5.y");
+        let (ux, uy) =
+            ("information/gao2017-discrete-uniform-m5.x", "information/gao2017-discrete-uniform-m5.y");
         let e = mixture_mutual_information(&golden(ux), &golden(uy), k, &none).unwrap();
         close(e.value, &all["gao"]["uniform"][format!("k{k}")]);
     }
@@ -66,7 +67,9 @@ fn reference_values() {
     close(normal_mutual_information(&sx, &sy, NormalModel::Copula, &none).unwrap().value, &all["copula"]);
     close(normal_mutual_information(&dx, &dy, NormalModel::Shrunk, &none).unwrap().value, &all["shrunk"]);
     for (name, k, d) in [("k8_d5", 8, 5), ("k12_d10", 12, 10)] {
-        for (got, expected) in entropy_weights(k, d).unwrap().iter().zip(all["weights"][name].as_array().unwrap()) {
+        for (got, expected) in
+            entropy_weights(k, d).unwrap().iter().zip(all["weights"][name].as_array().unwrap())
+        {
             close(*got, expected);
         }
     }
@@ -79,7 +82,10 @@ fn reference_values() {
 fn normal_pairs_in_many_columns() {
     // Five pairs among 2 x 10 columns, where nearest neighbors alone find half.
     let (a, b) = pairs(1, 1_000, 5, 0.8);
-    let (x, y) = (Tensor::cat(&[&a, &normal(7, 1_000, 5)], 1).unwrap(), Tensor::cat(&[&b, &normal(8, 1_000, 5)], 1).unwrap());
+    let (x, y) = (
+        Tensor::cat(&[&a, &normal(7, 1_000, 5)], 1).unwrap(),
+        Tensor::cat(&[&b, &normal(8, 1_000, 5)], 1).unwrap(),
+    );
     let truth = -2.5 * (1.0f64 - 0.64).ln();
     let plain = mutual_information(&x, &y, &KsgConfig::default(), &Resampling::none()).unwrap().value;
     let corrected = corrected_mutual_information(&x, &y, &CorrectedConfig::default(), &few()).unwrap();
@@ -103,7 +109,9 @@ fn independent_variables_have_none() {
             copula_splitting_information(&x, &y, &none).unwrap().value,
             sliced_mutual_information(&x, &y, &SlicedConfig::default(), &none).unwrap().value,
             mixture_mutual_information(&x, &y, 3, &none).unwrap().value,
-            conditional_mutual_information(&x, &y, &normal(13, n, 1), &KsgConfig::default(), &none).unwrap().value,
+            conditional_mutual_information(&x, &y, &normal(13, n, 1), &KsgConfig::default(), &none)
+                .unwrap()
+                .value,
         ];
         assert!(values.iter().all(|v| v.abs() < 0.08), "{values:?}");
     }
@@ -153,7 +161,11 @@ fn splitting_copulas() {
 #[test]
 fn discrete_variables() {
     // A channel that flips one bit in ten: ln 2 - h(0.1).
-    let draws = Key::new(5).uniform(0.0, 1.0, (2, 4_000), DType::F64, &Device::Cpu).unwrap().to_vec2::<f64>().unwrap();
+    let draws = Key::new(5)
+        .uniform(0.0, 1.0, (2, 4_000), DType::F64, &Device::Cpu)
+        .unwrap()
+        .to_vec2::<f64>()
+        .unwrap();
     let x: Vec<u32> = draws[0].iter().map(|u| u32::from(*u < 0.5)).collect();
     let y: Vec<u32> = x.iter().zip(&draws[1]).map(|(x, u)| x ^ u32::from(*u < 0.1)).collect();
     let truth = 2f64.ln() + 0.1 * 0.1f64.ln() + 0.9 * 0.9f64.ln();
@@ -164,13 +176,23 @@ fn discrete_variables() {
     let classes = |row: usize| draws[row].iter().map(|u| (u * 20.0) as u32).collect::<Vec<u32>>();
     let e = discrete_mutual_information(&classes(0), &classes(1), &few()).unwrap();
     assert!(e.value.abs() < 0.015, "{}", e.value);
-    assert!(matches!(discrete_mutual_information(&[1; 9], &[0, 1, 2, 0, 1, 2, 0, 1, 2], &few()), Err(Error::OneClass { .. })));
+    assert!(matches!(
+        discrete_mutual_information(&[1; 9], &[0, 1, 2, 0, 1, 2, 0, 1, 2], &few()),
+        Err(Error::OneClass { .. })
+    ));
 }
 
 #[test]
 fn the_report_chooses_by_its_rule() {
-    let cfg = MutualConfig { permutations: 19, permutation_rows: 200, resampling: few(), ..MutualConfig::default() };
-    let report = |x: Tensor, y: Tensor| mutual_report(&Variable::Continuous(x), &Variable::Continuous(y), &cfg).unwrap();
+    let cfg = MutualConfig {
+        permutations: 19,
+        permutation_rows: 200,
+        resampling: few(),
+        ..MutualConfig::default()
+    };
+    let report = |x: Tensor, y: Tensor| {
+        mutual_report(&Variable::Continuous(x), &Variable::Continuous(y), &cfg).unwrap()
+    };
     let (x, y) = pairs(51, 500, 2, 0.6);
     let r = report(x.clone(), y.clone());
     assert_eq!(r.estimates[0].estimator, MutualEstimator::NormalCopula, "{}", r.reason);
@@ -194,10 +216,12 @@ fn the_report_chooses_by_its_rule() {
     let labels: Vec<u32> = x.to_vec2::<f64>().unwrap().iter().map(|r| u32::from(r[0] > 0.0)).collect();
     let r = mutual_report(&Variable::Continuous(x), &Variable::Discrete(labels.clone()), &cfg).unwrap();
     assert_eq!((r.estimates[0].estimator, r.dims), (MutualEstimator::Mixed, [2, 0]));
-    let r = mutual_report(&Variable::Discrete(labels.clone()), &Variable::Discrete(labels.clone()), &cfg).unwrap();
+    let r = mutual_report(&Variable::Discrete(labels.clone()), &Variable::Discrete(labels.clone()), &cfg)
+        .unwrap();
     assert!((r.estimates[0].estimate.as_ref().unwrap().value - 2f64.ln()).abs() < 0.01);
     let wrong = MutualConfig { estimators: vec![MutualEstimator::Ksg1], ..cfg.clone() };
-    let error = mutual_report(&Variable::Discrete(labels.clone()), &Variable::Discrete(labels), &wrong).unwrap_err();
+    let error =
+        mutual_report(&Variable::Discrete(labels.clone()), &Variable::Discrete(labels), &wrong).unwrap_err();
     assert!(error.to_string().contains("ksg1"), "{error}");
 }
 

@@ -77,8 +77,9 @@ pub fn mutual_information(
     let (x, y) = prepare("mutual_information", x, y, cfg)?;
     let (value, saturated) = ksg(&x, &y, cfg)?;
     let n = x.n;
-    let interval = resampling
-        .subsample_trend(value, n, 4 * cfg.k, |chosen| Ok(ksg(&x.select(chosen), &y.select(chosen), cfg)?.0))?;
+    let interval = resampling.subsample_trend(value, n, 4 * cfg.k, |chosen| {
+        Ok(ksg(&x.select(chosen), &y.select(chosen), cfg)?.0)
+    })?;
     let mut doubts: Vec<Doubt> = high_dimension(n, x.d + y.d).into_iter().collect();
     if saturated > 0.5 {
         let message = format!(

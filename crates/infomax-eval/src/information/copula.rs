@@ -56,8 +56,8 @@ pub fn copula_splitting_entropy(z: &Tensor, cfg: &Resampling) -> Result<Estimate
 pub fn copula_splitting_information(x: &Tensor, y: &Tensor, cfg: &Resampling) -> Result<Estimate> {
     let (x, y) = read_pair("copula_splitting_information", x, y)?;
     let value = splitting(&x, &y);
-    let interval = cfg
-        .subsample(value, x.n, 32, |chosen| Ok(splitting(&x.select(chosen), &y.select(chosen))))?;
+    let interval =
+        cfg.subsample(value, x.n, 32, |chosen| Ok(splitting(&x.select(chosen), &y.select(chosen))))?;
     Ok(Estimate::new(value, x.n)
         .with(interval)
         .doubting(few(x.n, x.d + y.d))

@@ -152,7 +152,8 @@ impl Canonical {
         let (dx, dy) = (self.x.d, self.y.d);
         let ksg_cfg = KsgConfig { k: cfg.k, marginals: Marginals::Raw, ..KsgConfig::default() };
         let one = |at: usize| -> Result<f64> {
-            let normal = key.fold_in(at as u64).normal(0.0, 1.0, (rows, dx + dy), DType::F64, &Device::Cpu)?;
+            let normal =
+                key.fold_in(at as u64).normal(0.0, 1.0, (rows, dx + dy), DType::F64, &Device::Cpu)?;
             let mut values = normal.flatten_all()?.to_vec1::<f64>()?;
             for row in values.chunks_exact_mut(dx + dy) {
                 for (j, r) in self.kept.iter().enumerate() {

@@ -86,7 +86,8 @@ pub fn discrete_mutual_information(x: &[u32], y: &[u32], cfg: &Resampling) -> Re
     let (value, cells) = plug_in(x, y, &rows);
     let interval = cfg.subsample(value, n, 4, |chosen| Ok(plug_in(x, y, chosen).0))?;
     let few = (n < 5 * cells).then(|| {
-        let message = format!("{n} rows in {cells} pairs of values: the correction of the bias does not suffice");
+        let message =
+            format!("{n} rows in {cells} pairs of values: the correction of the bias does not suffice");
         Doubt::new("few-samples", message)
     });
     Ok(Estimate::new(value, n).with(interval).doubting(few).doubting(super::mutual::negative(value)))

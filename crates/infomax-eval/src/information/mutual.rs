@@ -213,7 +213,8 @@ pub fn mutual_report(x: &Variable, y: &Variable, cfg: &MutualConfig) -> Result<M
             read_pair(OP, a, b)?;
             MutualEstimator::CONTINUOUS.to_vec()
         }
-        (Variable::Continuous(a), Variable::Discrete(l)) | (Variable::Discrete(l), Variable::Continuous(a)) => {
+        (Variable::Continuous(a), Variable::Discrete(l))
+        | (Variable::Discrete(l), Variable::Continuous(a)) => {
             matrix::labeled(OP, "x", a, l)?;
             matrix::classes(OP, l, l)?;
             vec![MutualEstimator::Mixed]
@@ -264,9 +265,8 @@ fn estimate(estimator: MutualEstimator, x: &Variable, y: &Variable, cfg: &Mutual
     let (k, resampling) = (cfg.k, &cfg.resampling);
     match (x, y) {
         (Variable::Discrete(a), Variable::Discrete(b)) => discrete_mutual_information(a, b, resampling),
-        (Variable::Continuous(z), Variable::Discrete(l)) | (Variable::Discrete(l), Variable::Continuous(z)) => {
-            mixed_mutual_information(z, l, k, resampling)
-        }
+        (Variable::Continuous(z), Variable::Discrete(l))
+        | (Variable::Discrete(l), Variable::Continuous(z)) => mixed_mutual_information(z, l, k, resampling),
         (Variable::Continuous(x), Variable::Continuous(y)) => match estimator {
             MutualEstimator::Ksg1 => mutual_information(x, y, &of_kind(k, KsgKind::One), resampling),
             MutualEstimator::Ksg2 => mutual_information(x, y, &of_kind(k, KsgKind::Two), resampling),
@@ -275,7 +275,8 @@ fn estimate(estimator: MutualEstimator, x: &Variable, y: &Variable, cfg: &Mutual
             MutualEstimator::NormalShrunk => normal_mutual_information(x, y, NormalModel::Shrunk, resampling),
             MutualEstimator::CopulaSplitting => copula_splitting_information(x, y, resampling),
             MutualEstimator::Sliced => {
-                let sliced = SlicedConfig { ksg: of_kind(k, KsgKind::One), seed: cfg.seed, ..Default::default() };
+                let sliced =
+                    SlicedConfig { ksg: of_kind(k, KsgKind::One), seed: cfg.seed, ..Default::default() };
                 sliced_mutual_information(x, y, &sliced, resampling)
             }
             MutualEstimator::Mixture => mixture_mutual_information(x, y, k, resampling),
@@ -307,7 +308,8 @@ fn p_of(estimator: MutualEstimator, x: &Variable, y: &Variable, cfg: &MutualConf
             let all: Vec<usize> = (0..n).collect();
             return p(&|order| Ok(plug_in(a, &moved(b, order), &all).0));
         }
-        (Variable::Continuous(z), Variable::Discrete(l)) | (Variable::Discrete(l), Variable::Continuous(z)) => {
+        (Variable::Continuous(z), Variable::Discrete(l))
+        | (Variable::Discrete(l), Variable::Continuous(z)) => {
             let rows = Rows::read(OP, "x", z)?;
             return p(&|order| Ok(ross(&rows, &moved(l, order), k)?.0));
         }
@@ -356,7 +358,8 @@ fn recommended(estimates: &[NamedEstimate], x: &Variable, y: &Variable) -> (Opti
     if let Some(mixture) = ties {
         return (Some(mixture), "rows coincide: `mixture` counts them as discrete".into());
     }
-    let columns = [x, y].map(|v| if let Variable::Continuous(x) = v { x.dims().get(1).copied() } else { None });
+    let columns =
+        [x, y].map(|v| if let Variable::Continuous(x) = v { x.dims().get(1).copied() } else { None });
     let columns: usize = columns.into_iter().flatten().sum();
     if x.rows() <= columns + 1
         && let Some(shrunk) = at(MutualEstimator::NormalShrunk)

@@ -35,7 +35,12 @@ pub enum NormalModel {
 /// # Errors
 /// Different numbers of rows, values that are not finite, constant columns, or, but for `Shrunk`, no more rows than
 /// columns or linearly dependent columns.
-pub fn normal_mutual_information(x: &Tensor, y: &Tensor, model: NormalModel, cfg: &Resampling) -> Result<Estimate> {
+pub fn normal_mutual_information(
+    x: &Tensor,
+    y: &Tensor,
+    model: NormalModel,
+    cfg: &Resampling,
+) -> Result<Estimate> {
     const OP: &str = "normal_mutual_information";
     let (x, y) = read_pair(OP, x, y)?;
     let (n, d) = (x.n, x.d + y.d);
@@ -105,7 +110,8 @@ fn doubts(n: usize, d: usize, value: f64) -> Vec<Doubt> {
 pub(super) fn information(x: &Rows, y: &Rows, model: NormalModel) -> Result<f64> {
     const OP: &str = "normal_mutual_information";
     let (x, y) = (model.prepare(x), model.prepare(y));
-    Ok(model.half_log_det(OP, &x)? + model.half_log_det(OP, &y)? - model.half_log_det(OP, &beside(&[&x, &y]))?)
+    Ok(model.half_log_det(OP, &x)? + model.half_log_det(OP, &y)?
+        - model.half_log_det(OP, &beside(&[&x, &y]))?)
 }
 
 impl NormalModel {

@@ -71,8 +71,7 @@ pub fn sliced_mutual_information(
             Ok((project(&x, key.fold_named("x"))?, project(&y, key.fold_named("y"))?))
         })
         .collect::<Result<_>>()?;
-    let each: Vec<f64> =
-        slices.iter().map(|(x, y)| Ok(ksg(x, y, &cfg.ksg)?.0)).collect::<Result<_>>()?;
+    let each: Vec<f64> = slices.iter().map(|(x, y)| Ok(ksg(x, y, &cfg.ksg)?.0)).collect::<Result<_>>()?;
     let value = each.iter().sum::<f64>() / cfg.slices as f64;
     let few = &slices[..cfg.slices.min(16)];
     let rows = resampling.subsample(value, x.n, 4 * cfg.ksg.k, |chosen| {

@@ -119,7 +119,9 @@ impl Tree {
             return;
         }
         let (start, end) = (start as usize, end as usize);
-        for (row, &i) in self.points[start * self.d..end * self.d].chunks_exact(self.d).zip(&self.order[start..end]) {
+        for (row, &i) in
+            self.points[start * self.d..end * self.d].chunks_exact(self.d).zip(&self.order[start..end])
+        {
             let distance = row.iter().zip(x).fold(0f64, |m, (a, b)| m.max((a - b).abs()));
             let last = limit(found);
             if i == own || distance > last || (distance == last && found.last().is_some_and(|f| f.1 < i)) {
@@ -208,7 +210,11 @@ impl Searcher {
     /// Over the columns of all of them side by side.
     pub(super) fn new(variables: &[&Rows]) -> Self {
         let rows = beside(variables);
-        if rows.d <= MAX_COLUMNS { Self::Tree(Tree::new(&rows), rows) } else { Self::All(rows.transposed(), rows) }
+        if rows.d <= MAX_COLUMNS {
+            Self::Tree(Tree::new(&rows), rows)
+        } else {
+            Self::All(rows.transposed(), rows)
+        }
     }
 
     /// The distances and numbers of the `k` nearest other rows of a row, ascending.
@@ -244,7 +250,8 @@ mod tests {
     fn a_tree_answers_as_a_comparison_with_every_row() {
         for (d, levels) in [(1, 0.0), (2, 0.0), (3, 4.0), (6, 0.0), (8, 2.0)] {
             let device = candle_core::Device::Cpu;
-            let x = Key::new(d).normal(0.0, 1.0, (300, d as usize), candle_core::DType::F64, &device).unwrap();
+            let x =
+                Key::new(d).normal(0.0, 1.0, (300, d as usize), candle_core::DType::F64, &device).unwrap();
             let mut rows = Rows::read("op", "x", &x).unwrap();
             if levels > 0.0 {
                 // Rounded: many rows at equal distances.

@@ -139,16 +139,21 @@ pub fn knn_grid(
         Some(top) if !(t.held_out > top.held_out) => Some(top),
         _ => Some(t),
     });
-    let Some(chosen) = chosen.cloned() else { return Err(Error::TooFew { op: OP, name: "train", rows: 0, needed: 1 }) };
+    let Some(chosen) = chosen.cloned() else {
+        return Err(Error::TooFew { op: OP, name: "train", rows: 0, needed: 1 });
+    };
     let near = neighbors(chosen.metric, &train, &test, chosen.k)?;
-    let all: Vec<Vec<f64>> =
-        near.iter().map(|row| votes(chosen.metric, row, train_labels, chosen.k, chosen.vote, classes)).collect();
+    let all: Vec<Vec<f64>> = near
+        .iter()
+        .map(|row| votes(chosen.metric, row, train_labels, chosen.k, chosen.vote, classes))
+        .collect();
     let predicted: Vec<u32> = all.iter().map(|v| best(v)).collect();
     let mut confusion = vec![vec![0u32; classes]; classes];
     predicted.iter().zip(test_labels).for_each(|(p, t)| confusion[*t as usize][*p as usize] += 1);
     let among_five = |(votes, label): (&Vec<f64>, &u32)| {
         let own = votes[*label as usize];
-        let before = (0..classes).filter(|&c| votes[c] > own || (votes[c] == own && c < *label as usize)).count();
+        let before =
+            (0..classes).filter(|&c| votes[c] > own || (votes[c] == own && c < *label as usize)).count();
         f64::from(u8::from(own > 0.0 && before < 5))
     };
     let top5 = all.iter().zip(test_labels).map(among_five).sum::<f64>() / test.n as f64;
@@ -187,7 +192,8 @@ fn neighbors(metric: Metric, train: &Rows, queries: &Rows, k: usize) -> Result<V
     let mut found = Vec::with_capacity(own.len());
     for start in (0..own.len()).step_by(512) {
         let count = 512.min(own.len() - start);
-        let products = queries.narrow(0, start, count)?.matmul(&transposed)?.flatten_all()?.to_vec1::<f32>()?;
+        let products =
+            queries.narrow(0, start, count)?.matmul(&transposed)?.flatten_all()?.to_vec1::<f32>()?;
         let block: Vec<Vec<(f64, u32)>> = products
             .par_chunks(train.n)
             .enumerate()

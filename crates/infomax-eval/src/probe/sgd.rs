@@ -63,7 +63,13 @@ impl SgdProbeConfig {
     /// The linear evaluation of VICReg (`evaluate.py` of its authors): 0.3, half a cosine over 100 epochs, momentum 0.9,
     /// `1e-6` decay of weights, batches of 256.
     pub fn vicreg() -> Self {
-        Self { name: "vicreg".into(), lr: 0.3, decay: Decay::Cosine, weight_decay: 1e-6, ..Self::solo_learn() }
+        Self {
+            name: "vicreg".into(),
+            lr: 0.3,
+            decay: Decay::Cosine,
+            weight_decay: 1e-6,
+            ..Self::solo_learn()
+        }
     }
 
     fn rate(&self, epoch: usize) -> f64 {
@@ -118,7 +124,8 @@ pub fn sgd_probe(
         || cfg.epochs == 0
     {
         let value = format!("{cfg:?}");
-        let reason = "needs a positive lr, momentum from 0 to 1, weight_decay of at least 0, and one epoch and row";
+        let reason =
+            "needs a positive lr, momentum from 0 to 1, weight_decay of at least 0, and one epoch and row";
         return Err(Error::Config { key: "sgd_probe", value, reason });
     }
     let train = matrix::labeled(OP, "train", train, train_labels)?;
@@ -134,7 +141,8 @@ pub fn sgd_probe(
     let reach = 1.0 / (d as f64).sqrt();
     let start = key.fold_named("weights");
     let mut w = start.uniform(-reach, reach, (d, classes), candle_core::DType::F32, &Device::Cpu)?;
-    let mut b = start.fold_in(1).uniform(-reach, reach, (1, classes), candle_core::DType::F32, &Device::Cpu)?;
+    let mut b =
+        start.fold_in(1).uniform(-reach, reach, (1, classes), candle_core::DType::F32, &Device::Cpu)?;
     let (mut vw, mut vb) = (w.zeros_like()?, b.zeros_like()?);
     let mut train_loss = 0.0;
     for epoch in 0..cfg.epochs {

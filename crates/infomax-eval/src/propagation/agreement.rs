@@ -36,7 +36,8 @@ pub struct Agreement {
 /// than two draws, or a prediction of zeros.
 pub fn agreement(predicted: &Tensor, sampled: &Tensor, draws: usize, leading: usize) -> Result<Agreement> {
     const OP: &str = "agreement";
-    let read = |t: &Tensor| -> Result<Tensor> { Ok(t.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?) };
+    let read =
+        |t: &Tensor| -> Result<Tensor> { Ok(t.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?) };
     let (p, c) = (read(predicted)?, read(sampled)?);
     let (d, _) = p.dims2()?;
     if c.dims() != p.dims() {
