@@ -8,6 +8,7 @@
 //! | [`evaluate_run`], [`Evaluation`] | probes a checkpoint again |
 //! | [`embed_run`], [`Embedded`] | the features of images by the encoder of a run, with paths and labels |
 //! | [`inspect`] | a report of what embeddings know: health, rank, entropy, normality, geometry, labels |
+//! | [`selftest::image_tasks`] | pictures with exactly set mutual information |
 //! | [`ModelCard`] | what a checkpoint says of its model |
 //! | [`RunObserver`] | is told what happens: for bars, dashboards, logs |
 //! | [`device::open`] | `auto`, `cpu`, `cuda:N` or `metal` as a device of Candle |
@@ -39,6 +40,7 @@ mod observer;
 mod opened;
 mod pretrain;
 mod rehearse;
+pub mod selftest;
 
 pub use assemble::{Assembly, check};
 pub use config::RunConfig;
