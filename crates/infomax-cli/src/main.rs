@@ -19,10 +19,13 @@ mod embed;
 mod entropy;
 mod evaluate;
 mod inspect;
+mod mi;
 mod objective;
 mod pretrain;
+mod probe;
 mod progress;
 mod table;
+mod variables;
 
 use args::{Cli, Command, ConfigCommand, Output};
 use clap::Parser as _;
@@ -56,6 +59,8 @@ fn main() -> ExitCode {
         },
         Command::Objective(args) => objective::run(&args),
         Command::Entropy(args) => entropy::run(&args),
+        Command::Mi(args) => threads(&args.output).and_then(|()| mi::run(&args)),
+        Command::Probe(args) => threads(&args.output).and_then(|()| probe::run(&args)),
     };
     match result {
         Ok(Status::Done) => ExitCode::SUCCESS,
