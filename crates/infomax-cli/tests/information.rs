@@ -130,10 +130,15 @@ fn probes_state_their_protocols() {
     let dir = tempfile::tempdir().unwrap();
     let d = dir.path();
     let labels: Vec<u32> = (0..240).map(|i| i % 3).collect();
-    let means: Vec<f64> = labels.iter().map(|l| 3.0 * f64::from(*l)).collect();
-    let means = Tensor::from_vec(means, (240, 1), &Device::Cpu).unwrap();
-    normal(1, 240, 5).broadcast_add(&means).unwrap().write_npy(d.join("z.npy")).unwrap();
-    normal(2, 240, 5).broadcast_add(&means).unwrap().write_npy(d.join("t.npy")).unwrap();
+    // A direction for each class: least squares masks a class between two others.
+    let at = |l: &u32| {
+        let own = *l;
+        (0..5).map(move |j| if j == own { 5.0 } else { 0.0 })
+    };
+    let means: Vec<f64> = labels.iter().flat_map(at).collect();
+    let means = Tensor::from_vec(means, (240, 5), &Device::Cpu).unwrap();
+    (normal(1, 240, 5) + &means).unwrap().write_npy(d.join("z.npy")).unwrap();
+    (normal(2, 240, 5) + &means).unwrap().write_npy(d.join("t.npy")).unwrap();
     let names: Vec<String> = labels.iter().map(|l| ["cat", "dog", "owl"][*l as usize].to_owned()).collect();
     std::fs::write(d.join("y.txt"), names.join("\n")).unwrap();
     let r = json(

@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// Images of each of the two classes on each side: enough for 4,000 rows.
 const POOL: usize = 2_300;
 /// Images of each class that the readout is fitted to.
-const FIT: usize = 300;
+const FIT: usize = 600;
 /// The classes of a bit of 0 and of 1: circle and cross.
 const CLASSES: [usize; 2] = [0, 5];
 
@@ -24,7 +24,7 @@ type Pool = [[Vec<f64>; 2]; 2];
 /// flips it with the probability `p`. Position, size, rotation and colors are drawn by themselves, so that the pictures
 /// share `b (ln 2 - h(p))` nats: 0, 0.5, 1, 2, 5 and 10 bits.
 ///
-/// Each picture goes through a residual network with random weights, and its features through the least-squares readout
+/// Each picture, its colors forgotten (the distance of each pixel from the color of a corner), goes through a residual network with random weights, and its features through the least-squares readout
 /// of the class on other pictures: `x` and `y` have a column a picture. A readout is a function of the picture, so that
 /// no more than the stated information is in them; what the encoder does not tell is missing.
 ///
@@ -105,7 +105,7 @@ fn pool(seed: u64) -> Result<Pool> {
     };
     let shapes = Shapes::new(plain)?;
     let params = Params::new(DType::F32, &Device::Cpu, Key::new(seed).fold_named("image-tasks"));
-    let encoder = ResNetConfig { blocks: vec![1, 1, 1], width: 8, ..ResNetConfig::default() };
+    let encoder = ResNetConfig { blocks: vec![1, 1, 1], width: 16, ..ResNetConfig::default() };
     let encoder = EncoderConfig::ResNet(encoder).build(Precision::F32, Scope::from(params.root()))?;
     let mut features = Vec::with_capacity(2);
     for class in CLASSES {
@@ -138,16 +138,25 @@ fn embed(shapes: &Shapes, encoder: &dyn Encoder, class: usize, count: usize) -> 
         let mut values = Vec::with_capacity(rows * 3 * size * size);
         for i in start..start + rows {
             let image = shapes.image(10 * i + class)?;
-            let data = image.data();
-            values.extend(
-                (0..3).flat_map(|c| data.iter().skip(c).step_by(3).map(|v| f32::from(*v) / 127.5 - 1.0)),
-            );
+            let plane = outline(image.data());
+            values.extend((0..3).flat_map(|_| plane.iter().copied()));
         }
         let batch = Tensor::from_vec(values, (rows, 3, size, size), &Device::Cpu).map_err(failed)?;
         let z = encoder.forward(&batch, &Pass::eval())?.detach();
         features.push(z.to_dtype(DType::F64).map_err(failed)?);
     }
     Tensor::cat(&features, 0).map_err(failed)
+}
+
+/// How far the color of each pixel is from that of the first one, a corner, from -1 for not at all to 1 for the farthest:
+/// what is left of a picture when its colors are forgotten.
+fn outline(data: &[u8]) -> Vec<f32> {
+    let corner = data.get(..3).unwrap_or_default();
+    let far =
+        |pixel: &[u8]| pixel.iter().zip(corner).map(|(a, b)| f32::from(a.abs_diff(*b))).fold(0.0, f32::max);
+    let distances: Vec<f32> = data.chunks_exact(3).map(far).collect();
+    let largest = distances.iter().copied().fold(1.0, f32::max);
+    distances.iter().map(|v| 2.0 * v / largest - 1.0).collect()
 }
 
 /// The direction `w` of `min |(X - mean) w - y|^2 / n + l |w|^2` with `y` of -1 for the first half of the rows and 1 for

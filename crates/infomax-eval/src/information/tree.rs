@@ -3,7 +3,7 @@
 use crate::matrix::Rows;
 
 /// Rows in a leaf: they are compared one after the other.
-const LEAF: usize = 12;
+const LEAF: usize = 16;
 /// Above so many columns nearly every leaf is visited, and plain comparison of all rows is sooner done.
 pub(super) const MAX_COLUMNS: usize = 8;
 
@@ -11,7 +11,7 @@ pub(super) const MAX_COLUMNS: usize = 8;
 /// comparison with every row gives, as rounding is monotone.
 pub(super) struct Tree {
     d: usize,
-    /// The rows in the order of the leaves.
+    /// The rows in the order of the leaves, each leaf column by column.
     points: Vec<f64>,
     /// Their numbers.
     order: Vec<u32>,
@@ -34,7 +34,15 @@ impl Tree {
         let mut tree =
             Self { d: rows.d, points: Vec::new(), order: Vec::new(), nodes: Vec::new(), boxes: Vec::new() };
         tree.split(rows, &mut order, 0);
-        tree.points = order.iter().flat_map(|&i| rows.row(i as usize)).copied().collect();
+        tree.points = vec![0.0; rows.values.len()];
+        for node in tree.nodes.iter().filter(|n| n.right == 0) {
+            let (start, end) = (node.start as usize, node.end as usize);
+            for (at, &i) in order[start..end].iter().enumerate() {
+                for (j, v) in rows.row(i as usize).iter().enumerate() {
+                    tree.points[start * rows.d + j * (end - start) + at] = *v;
+                }
+            }
+        }
         tree.order = order;
         tree
     }
@@ -52,13 +60,9 @@ impl Tree {
                 *h = h.max(*v);
             }
         }
-        let (axis, extent) = low
-            .iter()
-            .zip(high.iter())
-            .map(|(l, h)| h - l)
-            .enumerate()
-            .fold((0, 0.0), |best, (j, e)| if e > best.1 { (j, e) } else { best });
-        if order.len() <= LEAF || extent <= 0.0 {
+        let extents = low.iter().zip(high.iter()).map(|(l, h)| h - l).enumerate();
+        let (axis, _) = extents.fold((0, 0.0), |best, (j, e)| if e > best.1 { (j, e) } else { best });
+        if order.len() <= LEAF {
             return;
         }
         let middle = order.len() / 2;
@@ -79,16 +83,7 @@ impl Tree {
         let (low, high) = self.corners(node);
         let mut distance = 0f64;
         for ((l, h), x) in low.iter().zip(high).zip(x) {
-            distance = distance.max((l - x).max(x - h));
-        }
-        distance
-    }
-
-    fn farthest_of(&self, node: usize, x: &[f64]) -> f64 {
-        let (low, high) = self.corners(node);
-        let mut distance = 0f64;
-        for ((l, h), x) in low.iter().zip(high).zip(x) {
-            distance = distance.max((x - l).max(h - x));
+            distance = larger(distance, larger(l - x, x - h));
         }
         distance
     }
@@ -119,10 +114,10 @@ impl Tree {
             return;
         }
         let (start, end) = (start as usize, end as usize);
-        for (row, &i) in
-            self.points[start * self.d..end * self.d].chunks_exact(self.d).zip(&self.order[start..end])
-        {
-            let distance = row.iter().zip(x).fold(0f64, |m, (a, b)| m.max((a - b).abs()));
+        let mut distances = [0f64; LEAF];
+        let distances = &mut distances[..end - start];
+        self.leaf(start, end, x, distances);
+        for (&distance, &i) in distances.iter().zip(&self.order[start..end]) {
             let last = limit(found);
             if i == own || distance > last || (distance == last && found.last().is_some_and(|f| f.1 < i)) {
                 continue;
@@ -140,23 +135,44 @@ impl Tree {
 
     fn within(&self, node: usize, x: &[f64], inside: &impl Fn(f64) -> bool) -> usize {
         let Node { start, end, right } = self.nodes[node];
-        if !inside(self.nearest_of(node, x)) {
+        let (low, high) = self.corners(node);
+        let (mut near, mut far) = (0f64, 0f64);
+        for ((l, h), x) in low.iter().zip(high).zip(x) {
+            let (below, above) = (l - x, x - h);
+            near = larger(near, larger(below, above));
+            far = larger(far, larger(-below, -above));
+        }
+        if !inside(near) {
             return 0;
         }
-        if inside(self.farthest_of(node, x)) {
+        if inside(far) {
             return (end - start) as usize;
         }
         if right > 0 {
             return self.within(node + 1, x, inside) + self.within(right as usize, x, inside);
         }
-        self.points[start as usize * self.d..end as usize * self.d]
-            .chunks_exact(self.d)
-            .map(|row| {
-                let distance = row.iter().zip(x).fold(0f64, |m, (a, b)| m.max((a - b).abs()));
-                usize::from(inside(distance))
-            })
-            .sum()
+        let (start, end) = (start as usize, end as usize);
+        let mut distances = [0f64; LEAF];
+        let distances = &mut distances[..end - start];
+        self.leaf(start, end, x, distances);
+        distances.iter().map(|r| usize::from(inside(*r))).sum()
     }
+
+    /// The distances of a point to the rows of a leaf.
+    fn leaf(&self, start: usize, end: usize, x: &[f64], distances: &mut [f64]) {
+        let columns = &self.points[start * self.d..end * self.d];
+        for (column, x) in columns.chunks_exact(end - start).zip(x) {
+            for (d, v) in distances.iter_mut().zip(column) {
+                let difference = (v - x).abs();
+                *d = larger(difference, *d);
+            }
+        }
+    }
+}
+
+/// The larger of two numbers, none of which is NaN: without the branches of `f64::max` for it.
+fn larger(a: f64, b: f64) -> f64 {
+    if a > b { a } else { b }
 }
 
 /// Counts of rows of one variable within a distance.

@@ -136,7 +136,7 @@ pub fn knn_grid(
         }
     }
     let chosen = trials.iter().fold(None::<&KnnTrial>, |top, t| match top {
-        Some(top) if !(t.held_out > top.held_out) => Some(top),
+        Some(top) if t.held_out <= top.held_out || t.held_out.is_nan() => Some(top),
         _ => Some(t),
     });
     let Some(chosen) = chosen.cloned() else {
