@@ -425,7 +425,8 @@ pub(crate) struct ProbeArgs {
     /// Embeddings (samples, features), or a run, whose images are embedded.
     #[arg(value_name = "RUN|EMBEDDINGS")]
     pub(crate) embeddings: String,
-    /// The class of each row: integers or texts in an .npy file, or a text file with one name or number a line.
+    /// The class of each row: integers or texts in an .npy file, numbers of FILE.npz:NAME, or a text file with one name or
+    /// number a line.
     #[arg(long, value_name = "FILE")]
     pub(crate) labels: Option<PathBuf>,
     /// Embeddings to test on; without them a share of each class is held out.

@@ -113,7 +113,8 @@ pub(crate) fn labels(path: &Path) -> Result<Vec<Option<u32>>> {
 /// [`labels`] of two files, whose classes are numbered together: a class is the same number in both.
 pub(crate) fn labels_together(first: &Path, second: &Path) -> Result<[Vec<Option<u32>>; 2]> {
     for path in [first, second] {
-        let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        // What cannot be read, or names an array among others, is the business of the reader.
+        let Ok(bytes) = std::fs::read(path) else { continue };
         let header = String::from_utf8_lossy(bytes.get(..256).unwrap_or(&bytes)).into_owned();
         if bytes.starts_with(b"\x93NUMPY")
             && ["'<U", "'>U", "'|S", "'|O"].iter().any(|kind| header.contains(kind))
@@ -142,6 +143,13 @@ fn numbered(files: &[Vec<Option<String>>]) -> Vec<Vec<Option<u32>>> {
 /// The class of each row by its name.
 fn named(path: &Path) -> Result<Vec<Option<String>>> {
     let shown = path.display();
+    // An array among others, as `infomax embed` writes it: FILE.npz:label.
+    let name = path.to_string_lossy();
+    let file = name.rsplit_once(':').map_or(&*name, |(file, _)| file);
+    if [".npz", ".safetensors", ".pt", ".pth"].iter().any(|ending| file.to_lowercase().ends_with(ending)) {
+        let values = arrays::tensor(&name)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+        return values.iter().enumerate().map(|(row, v)| number_of(*v, row, path)).collect();
+    }
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {shown}"))?;
     let found: Vec<Option<String>> = if bytes.starts_with(b"\x93NUMPY") {
         let labels = infomax_run::infomax_data::npy::read_some_labels(path)?;
@@ -159,6 +167,15 @@ fn named(path: &Path) -> Result<Vec<Option<String>>> {
         bail!("{shown} holds no label");
     }
     Ok(found)
+}
+
+/// The name of a class that is a number, padded, so that the order of the names is that of the numbers.
+fn number_of(value: f64, row: usize, path: &Path) -> Result<Option<String>> {
+    match value {
+        v if v < 0.0 || v.is_nan() => Ok(None),
+        v if v.fract() == 0.0 && v <= f64::from(u32::MAX) => Ok(Some(format!("{:010}", v as u64))),
+        v => bail!("{}: the label {v} of row {row} is no whole number below 2^32", path.display()),
+    }
 }
 
 fn lines(text: &str, path: &Path) -> Result<Vec<Option<String>>> {
@@ -182,11 +199,7 @@ fn lines(text: &str, path: &Path) -> Result<Vec<Option<String>>> {
         if !numbers {
             return Ok(Some((*line).to_owned()));
         }
-        match line.parse::<f64>() {
-            Ok(v) if v < 0.0 || v.is_nan() => Ok(None),
-            Ok(v) if v.fract() == 0.0 && v <= f64::from(u32::MAX) => Ok(Some(format!("{:010}", v as u64))),
-            _ => bail!("{}: the label {line} of row {row} is no whole number below 2^32", path.display()),
-        }
+        number_of(line.parse().unwrap_or(f64::INFINITY), row, path)
     };
     lines.iter().enumerate().map(one).collect()
 }
