@@ -204,8 +204,8 @@ impl Counter {
             Self::Line(line) => {
                 let x = x[0];
                 let outside = |r: f64| if edge { r > radius } else { r >= radius };
-                let from = line.partition_point(|v| *v < x && outside(x - v));
-                line[from..].partition_point(|v| *v <= x || !outside(v - x))
+                let from = line.partition_point(|v| *v <= x && outside(x - v));
+                line[from..].partition_point(|v| !outside((v - x).abs()))
             }
             Self::Tree(tree) => tree.count(x, radius, edge),
             Self::All(columns, n) => {
