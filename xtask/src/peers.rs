@@ -48,6 +48,13 @@ const PEERS: &[Peer] = &[
         files: false,
     },
     Peer {
+        name: "information",
+        package: "infomax-eval",
+        example: "information",
+        needs: &["numpy", "scipy", "npeet"],
+        files: false,
+    },
+    Peer {
         name: "ops_layers",
         package: "infomax-kernels",
         example: "ops_layers",

@@ -21,12 +21,15 @@ mod evaluate;
 mod export;
 mod inspect;
 mod methods;
+mod mi;
 mod objective;
 mod pretrain;
+mod probe;
 mod progress;
 mod replay;
 mod runs;
 mod table;
+mod variables;
 
 use args::{Cli, Command, ConfigCommand, Output};
 use clap::Parser as _;
@@ -66,6 +69,8 @@ fn main() -> ExitCode {
         Command::Entropy(args) => entropy::run(&args),
         Command::Runs(args) => runs::run(&args),
         Command::Replay(args) => threads(&args.output).and_then(|()| replay::run(&args)),
+        Command::Mi(args) => threads(&args.output).and_then(|()| mi::run(&args)),
+        Command::Probe(args) => threads(&args.output).and_then(|()| probe::run(&args)),
     };
     match result {
         Ok(Status::Done) => ExitCode::SUCCESS,

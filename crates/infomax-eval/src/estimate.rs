@@ -220,6 +220,43 @@ impl Resampling {
         Ok((0..values.len()).map(interval).collect())
     }
 
+    /// [`Resampling::subsample`] for an estimator whose bias falls with the rows: where the mean over subsamples of `m`
+    /// rows lies off the estimate of `n` by more than two standard errors, the interval is widened on the side to which
+    /// the estimate moves as the rows grow, by what is still to come if the bias falls as `1 / sqrt(n)`:
+    /// `|theta_n - mean theta_m| / (sqrt(n / m) - 1)`.
+    pub(crate) fn subsample_trend(
+        &self,
+        value: f64,
+        n: usize,
+        needed: usize,
+        estimate: impl Fn(&[usize]) -> Result<f64> + Sync,
+    ) -> Result<Option<Interval>> {
+        let drawn = std::sync::Mutex::new(Vec::new());
+        let interval = self.subsample(value, n, needed, |rows| {
+            let one = estimate(rows)?;
+            // A poisoned lock would mean that another thread panicked: its values stay as they are.
+            drawn.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(one);
+            Ok(one)
+        })?;
+        let mut drawn = drawn.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // In an order that no thread decides.
+        drawn.sort_by(f64::total_cmp);
+        Ok(interval.map(|mut interval| {
+            let m = (n / 2).min(self.max_rows) as f64;
+            let count = drawn.len() as f64;
+            let trend = value - drawn.iter().sum::<f64>() / count;
+            let certain = (trend.abs() - 2.0 * (variance(&drawn) / count).sqrt()).max(0.0);
+            let ahead = certain / ((n as f64 / m).sqrt() - 1.0);
+            if trend > 0.0 {
+                interval.upper += ahead;
+            } else {
+                interval.lower -= ahead;
+            }
+            interval.method += ", widened by the trend from subsamples to all rows";
+            interval
+        }))
+    }
+
     /// The percentile bootstrap (Efron 1979) of a statistic of independent values.
     pub(crate) fn bootstrap(
         &self,

@@ -1,7 +1,7 @@
 //! Evaluation of frozen representations: what they know, how surely, and which rows to look at.
 //!
 //! One room a question, each a function on plain tensors: [`probe`], [`spectrum`](mod@spectrum), [`geometry`],
-//! [`normality`], [`information`], [`bound`]. Estimates come as an [`Estimate`]: the value, an [`Interval`] with
+//! [`normality`], [`information`], [`bound`], [`propagation`]. Estimates come as an [`Estimate`]: the value, an [`Interval`] with
 //! its method and level, the rows that took part, and the [`Doubt`]s about it. Entropies and informations are
 //! in nats. All is computed on the host in f64 unless stated; the same seed gives the same bits whatever the
 //! number of threads.
@@ -36,6 +36,8 @@ pub mod information;
 mod matrix;
 pub mod normality;
 pub mod probe;
+pub mod propagation;
+pub mod selftest;
 mod special;
 pub mod spectrum;
 

@@ -121,3 +121,55 @@ fn the_terms_of_the_bound_fall_with_what_is_known() {
     let all = all.unwrap();
     assert!(all.labeled.term < 1e-9 && all.doubts[0].code == "saturated");
 }
+
+#[test]
+fn the_protocols_by_gradient_descent_and_the_grid_of_neighbors() {
+    let (train, labels) = clusters(1, 240, 6, 12, 1.0);
+    let (test, truth) = clusters(2, 120, 6, 12, 1.0);
+    for cfg in [SgdProbeConfig::solo_learn(), SgdProbeConfig::vicreg()] {
+        let cfg = SgdProbeConfig { batch: 32, epochs: 30, lr: 0.05, ..cfg };
+        let a = sgd_probe(&train, &labels, &test, &truth, &cfg).unwrap();
+        assert!(
+            a.accuracy > 0.9 && a.top5_accuracy.unwrap() >= a.accuracy && a.calibration.cross_entropy < 0.5,
+            "{a:?}"
+        );
+        assert!(a.protocol.contains(&cfg.name) && a.confusion.iter().flatten().sum::<u32>() == 120);
+        assert_eq!(a, sgd_probe(&train, &labels, &test, &truth, &cfg).unwrap());
+    }
+    let wild = SgdProbeConfig { lr: 1e30, epochs: 3, ..SgdProbeConfig::vicreg() };
+    assert!(
+        sgd_probe(&train, &labels, &test, &truth, &wild).unwrap_err().to_string().contains("sgd_probe.lr")
+    );
+
+    let grid = knn_grid(&train, &labels, &test, &truth, &KnnGridConfig::default()).unwrap();
+    assert!(grid.accuracy > 0.9 && grid.trials.len() == 98 && grid.top5_accuracy.unwrap() >= grid.accuracy);
+    // One setting alone is that classifier: the one of the same settings in `knn`.
+    let one = KnnGridConfig {
+        metrics: vec![geometry::Metric::Cosine],
+        votes: vec![Vote::Exponential(0.1)],
+        k: vec![20],
+        ..KnnGridConfig::default()
+    };
+    let alone = knn_grid(&train, &labels, &test, &truth, &one).unwrap();
+    let plain = knn(&train, &labels, &test, &truth, &KnnConfig { k: 20, temperature: 0.1 }).unwrap();
+    assert_eq!((alone.accuracy, &alone.per_class), (plain.accuracy, &plain.per_class));
+    // The nearest row alone, by a loop.
+    let nearest = KnnGridConfig {
+        metrics: vec![geometry::Metric::Euclidean],
+        votes: vec![Vote::Inverse],
+        k: vec![1],
+        ..one
+    };
+    let found = knn_grid(&train, &labels, &test, &truth, &nearest).unwrap();
+    let (a, b) = (train.to_vec2::<f32>().unwrap(), test.to_vec2::<f32>().unwrap());
+    let distance = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| (x - y) * (x - y)).sum::<f32>();
+    let right = b.iter().zip(&truth).filter(|(t, l)| {
+        let first = (0..240).min_by(|&i, &j| distance(&a[i], t).total_cmp(&distance(&a[j], t))).unwrap();
+        labels[first] == **l
+    });
+    assert_eq!(found.accuracy, right.count() as f64 / 120.0);
+    // No classes: chance.
+    let (noise, other) = (normal(31, 240, 6), normal(32, 120, 6));
+    let none = knn_grid(&noise, &labels, &other, &truth, &KnnGridConfig::default()).unwrap();
+    assert!(none.accuracy < 0.25, "{}", none.accuracy);
+}

@@ -14,6 +14,7 @@
 //! | [`Condition`] | `rank < 0.1 * d`: what machines judge reports and runs by |
 //! | [`runs`] | runs side by side: what differs in their configurations, figures, curves |
 //! | [`replay`] | makes a failed step again from its capsule |
+//! | [`selftest::image_tasks`] | pictures with exactly set mutual information |
 //! | [`ModelCard`] | what a checkpoint says of its model |
 //! | [`RunObserver`] | is told what happens: for bars, dashboards, logs |
 //! | [`device::open`] | `auto`, `cpu`, `cuda:N` or `metal` as a device of Candle |
@@ -52,6 +53,7 @@ mod stop;
 mod replay;
 pub mod runs;
 mod weights;
+pub mod selftest;
 
 pub use assemble::{Assembly, check};
 pub use condition::Condition;

@@ -1,6 +1,7 @@
 //! Mutual information of two continuous variables by nearest neighbors.
 
 use super::entropy::{check_k, high_dimension, max_distances};
+use super::tree::{Counter, MAX_COLUMNS, Searcher};
 use crate::estimate::{Doubt, Estimate, Resampling};
 use crate::geometry::smallest;
 use crate::matrix::{self, Rows};
@@ -58,9 +59,11 @@ impl Default for KsgConfig {
 }
 
 /// The mutual information `I(X; Y)` of two continuous variables (Kraskov et al., arXiv:cond-mat/0305641), row `i`
-/// of both being one sample, with its interval by subsampling.
+/// of both being one sample, with its interval by
+/// subsampling, widened towards where the estimate moves as the rows grow.
 ///
-/// Estimates can fall below 0 for independent variables: the sign is kept. Cost `N^2 (D_x + D_y)`.
+/// Estimates can fall below 0 for independent variables: the sign is kept. Neighbors are found exactly, by a tree up
+/// to eight columns in all, and by comparison of all rows beyond: `N^2 (D_x + D_y)`.
 ///
 /// # Errors
 /// Different numbers of rows, values that are not finite, constant columns, `k` of 0 or not below the rows, or
@@ -74,8 +77,9 @@ pub fn mutual_information(
     let (x, y) = prepare("mutual_information", x, y, cfg)?;
     let (value, saturated) = ksg(&x, &y, cfg)?;
     let n = x.n;
-    let interval = resampling
-        .subsample(value, n, 4 * cfg.k, |chosen| Ok(ksg(&x.select(chosen), &y.select(chosen), cfg)?.0))?;
+    let interval = resampling.subsample_trend(value, n, 4 * cfg.k, |chosen| {
+        Ok(ksg(&x.select(chosen), &y.select(chosen), cfg)?.0)
+    })?;
     let mut doubts: Vec<Doubt> = high_dimension(n, x.d + y.d).into_iter().collect();
     if saturated > 0.5 {
         let message = format!(
@@ -106,7 +110,7 @@ pub(super) fn prepare(op: &'static str, x: &Tensor, y: &Tensor, cfg: &KsgConfig)
     Ok((transform(x, cfg.marginals), transform(y, cfg.marginals)))
 }
 
-fn transform(mut rows: Rows, marginals: Marginals) -> Rows {
+pub(super) fn transform(mut rows: Rows, marginals: Marginals) -> Rows {
     let (n, d) = (rows.n, rows.d);
     if marginals == Marginals::Raw {
         return rows;
@@ -126,7 +130,7 @@ fn transform(mut rows: Rows, marginals: Marginals) -> Rows {
     rows
 }
 
-fn normal_scores(column: &[f64]) -> Vec<f64> {
+pub(super) fn normal_scores(column: &[f64]) -> Vec<f64> {
     let n = column.len();
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_by(|&a, &b| column[a].total_cmp(&column[b]));
@@ -150,36 +154,8 @@ pub(super) fn ksg(x: &Rows, y: &Rows, cfg: &KsgConfig) -> Result<(f64, f64)> {
     const OP: &str = "mutual_information";
     let (n, k) = (x.n, cfg.k);
     check_k(OP, "x", n, k)?;
-    let (columns_x, columns_y) = (x.transposed(), y.transposed());
-    // psi of each count, and whether it is the smallest possible; `None` where the neighborhood has no extent.
-    let one = |i: usize| -> Option<(f64, bool)> {
-        let (dx, dy) = (max_distances(&columns_x, n, x.row(i)), max_distances(&columns_y, n, y.row(i)));
-        let near = smallest(n, i, k, |j| if dx[j] > dy[j] { dx[j] } else { dy[j] });
-        let eps = near.last().map_or(0.0, |(r, _)| *r);
-        if eps <= 0.0 {
-            return None;
-        }
-        match cfg.kind {
-            KsgKind::One => {
-                // The row itself is within: that is the 1 of n_x + 1.
-                let count = |d: &[f64]| d.iter().map(|v| u32::from(*v < eps)).sum::<u32>();
-                let (nx, ny) = (count(&dx), count(&dy));
-                let least = nx as usize <= k && ny as usize <= k;
-                Some((digamma(f64::from(nx)) + digamma(f64::from(ny)), least))
-            }
-            KsgKind::Two => {
-                let side = |d: &[f64]| near.iter().map(|(_, j)| d[*j as usize]).fold(0.0, f64::max);
-                let count = |d: &[f64]| {
-                    let side = side(d);
-                    d.iter().map(|v| u32::from(*v <= side)).sum::<u32>() - 1
-                };
-                let (nx, ny) = (count(&dx), count(&dy));
-                let least = nx as usize <= k && ny as usize <= k;
-                Some((digamma(f64::from(nx)) + digamma(f64::from(ny)), least))
-            }
-        }
-    };
-    let each: Vec<Option<(f64, bool)>> = (0..n).into_par_iter().map(one).collect();
+    let each: Vec<Option<(f64, bool)>> =
+        if x.d + y.d <= MAX_COLUMNS { by_trees(x, y, cfg) } else { by_comparison(x, y, cfg) };
     let ties = each.iter().filter(|e| e.is_none()).count();
     if ties > 0 {
         return Err(Error::Ties { op: OP, name: "(x, y)", rows: ties, n, k });
@@ -192,4 +168,91 @@ pub(super) fn ksg(x: &Rows, y: &Rows, cfg: &KsgConfig) -> Result<(f64, f64)> {
         KsgKind::Two => digamma(k as f64) - 1.0 / k as f64,
     };
     Ok((head + digamma(size) - mean, least))
+}
+
+/// `psi` of both counts of a row, added, and whether they are the smallest possible; `None` where the neighborhood
+/// has no extent.
+type Counted = Option<(f64, bool)>;
+
+fn counted(nx: usize, ny: usize, k: usize) -> Counted {
+    Some((digamma(nx as f64) + digamma(ny as f64), nx <= k && ny <= k))
+}
+
+/// Few columns: neighbors and counts by trees.
+fn by_trees(x: &Rows, y: &Rows, cfg: &KsgConfig) -> Vec<Counted> {
+    let k = cfg.k;
+    let (joint, in_x, in_y) = (Searcher::new(&[x, y]), Counter::new(x), Counter::new(y));
+    let one = |i: usize| {
+        let near = joint.nearest(i, k);
+        let eps = near.last().map_or(0.0, |(r, _)| *r);
+        if eps <= 0.0 {
+            return None;
+        }
+        match cfg.kind {
+            // The row itself is within: that is the 1 of n_x + 1.
+            KsgKind::One => counted(in_x.count(x.row(i), eps, false), in_y.count(y.row(i), eps, false), k),
+            KsgKind::Two => {
+                let count = |rows: &Rows, counter: &Counter| {
+                    let own = rows.row(i);
+                    let side = |j: u32| {
+                        own.iter().zip(rows.row(j as usize)).fold(0f64, |m, (a, b)| m.max((a - b).abs()))
+                    };
+                    let side = near.iter().map(|(_, j)| side(*j)).fold(0.0, f64::max);
+                    counter.count(own, side, true) - 1
+                };
+                counted(count(x, &in_x), count(y, &in_y), k)
+            }
+        }
+    };
+    (0..x.n).into_par_iter().map(one).collect()
+}
+
+/// Many columns: the distances to all rows, which serve the neighbors and the counts.
+fn by_comparison(x: &Rows, y: &Rows, cfg: &KsgConfig) -> Vec<Counted> {
+    let (n, k) = (x.n, cfg.k);
+    let (columns_x, columns_y) = (x.transposed(), y.transposed());
+    let one = |i: usize| {
+        let (dx, dy) = (max_distances(&columns_x, n, x.row(i)), max_distances(&columns_y, n, y.row(i)));
+        let near = smallest(n, i, k, |j| if dx[j] > dy[j] { dx[j] } else { dy[j] });
+        let eps = near.last().map_or(0.0, |(r, _)| *r);
+        if eps <= 0.0 {
+            return None;
+        }
+        match cfg.kind {
+            KsgKind::One => {
+                let count = |d: &[f64]| d.iter().map(|v| u32::from(*v < eps)).sum::<u32>() as usize;
+                counted(count(&dx), count(&dy), k)
+            }
+            KsgKind::Two => {
+                let count = |d: &[f64]| {
+                    let side = near.iter().map(|(_, j)| d[*j as usize]).fold(0.0, f64::max);
+                    d.iter().map(|v| u32::from(*v <= side)).sum::<u32>() as usize - 1
+                };
+                counted(count(&dx), count(&dy), k)
+            }
+        }
+    };
+    (0..n).into_par_iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use infomax_core::Key;
+
+    #[test]
+    fn trees_and_comparison_count_alike() {
+        let draw = |seed: u64, d: usize| {
+            let device = candle_core::Device::Cpu;
+            let x = Key::new(seed).normal(0.0, 1.0, (200, d), candle_core::DType::F64, &device).unwrap();
+            Rows::read("op", "x", &x).unwrap()
+        };
+        for (dx, dy) in [(1, 1), (3, 2), (1, 5)] {
+            let (x, y) = (draw(1, dx), draw(2, dy));
+            for kind in [KsgKind::One, KsgKind::Two] {
+                let cfg = KsgConfig { k: 4, kind, marginals: Marginals::Raw };
+                assert_eq!(by_trees(&x, &y, &cfg), by_comparison(&x, &y, &cfg));
+            }
+        }
+    }
 }

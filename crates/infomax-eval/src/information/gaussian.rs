@@ -111,12 +111,12 @@ pub fn shrinkage_covariance(z: &Tensor, kind: Shrinkage) -> Result<(Tensor, f64)
     Ok((Tensor::from_vec(cov, (rows.d, rows.d), &candle_core::Device::Cpu)?, share))
 }
 
-fn second_moment(centered: &Rows) -> Result<Vec<f64>> {
+pub(super) fn second_moment(centered: &Rows) -> Result<Vec<f64>> {
     let x = centered.tensor()?;
     Ok((x.t()?.contiguous()?.matmul(&x)? / centered.n as f64)?.flatten_all()?.to_vec1::<f64>()?)
 }
 
-fn shrink(centered: &Rows, cov: &[f64], kind: Shrinkage) -> (Vec<f64>, f64) {
+pub(super) fn shrink(centered: &Rows, cov: &[f64], kind: Shrinkage) -> (Vec<f64>, f64) {
     let (n, d) = (centered.n as f64, centered.d);
     let p = d as f64;
     let mu = (0..d).map(|j| cov[j * d + j]).sum::<f64>() / p;
@@ -145,7 +145,7 @@ fn shrink(centered: &Rows, cov: &[f64], kind: Shrinkage) -> (Vec<f64>, f64) {
 }
 
 /// `1/2 ln det` by Cholesky of the correlation matrix and the variances; `None` where it is singular.
-fn half_log_det(cov: &[f64], d: usize) -> Option<f64> {
+pub(super) fn half_log_det(cov: &[f64], d: usize) -> Option<f64> {
     let deviations: Vec<f64> = (0..d).map(|j| cov[j * d + j].sqrt()).collect();
     let correlation: Vec<f64> =
         cov.iter().enumerate().map(|(at, v)| v / (deviations[at / d] * deviations[at % d])).collect();

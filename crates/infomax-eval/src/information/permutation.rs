@@ -69,7 +69,7 @@ pub fn label_permutation_test(
     })
 }
 
-fn test(
+pub(super) fn test(
     n: usize,
     permutations: usize,
     seed: u64,

@@ -324,7 +324,7 @@ fn logits(x: &Tensor, weights: &[f64], classes: usize) -> Result<Tensor> {
     Ok(x.matmul(&w.narrow(0, 0, d)?)?.broadcast_add(&w.narrow(0, d, 1)?)?)
 }
 
-fn argmax(logits: &Tensor) -> Result<Vec<u32>> {
+pub(super) fn argmax(logits: &Tensor) -> Result<Vec<u32>> {
     Ok(logits.argmax(D::Minus1)?.to_vec1::<u32>()?)
 }
 
@@ -334,7 +334,7 @@ fn predict(x: &Tensor, weights: &[f64], classes: usize) -> Result<Vec<u32>> {
 
 /// The share of rows whose own class is among the five largest logits, by expectation over the order of equal
 /// ones: of a class that ties with others for the last places, the share of those places.
-fn top5(logits: &Tensor, labels: &[u32]) -> Result<f64> {
+pub(super) fn top5(logits: &Tensor, labels: &[u32]) -> Result<f64> {
     let rows = logits.to_vec2::<f32>()?;
     let chance = |(row, label): (&Vec<f32>, &u32)| {
         let own = row[*label as usize];

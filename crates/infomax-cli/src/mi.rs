@@ -1,0 +1,265 @@
+//! `infomax mi`: what two arrays tell of each other, and how well that is known.
+
+use crate::args::MiArgs;
+use crate::table::table;
+use crate::variables::{self, Kind};
+use crate::{Status, print};
+use anyhow::{Result, bail};
+use infomax_run::infomax_core::Key;
+use infomax_run::infomax_eval::information::{
+    KsgConfig, Marginals, MutualConfig, MutualEstimator, MutualReport, NormalModel, Variable,
+    conditional_mutual_information, mutual_report, normal_conditional_mutual_information,
+};
+use infomax_run::infomax_eval::selftest::{Cell, MeasureConfig, measure, tasks};
+use infomax_run::infomax_eval::{Estimate, Resampling, choose};
+use std::collections::BTreeMap;
+use std::f64::consts::LN_2;
+use std::fmt::Write as _;
+
+pub(crate) fn run(args: &MiArgs) -> Result<Status> {
+    if args.selftest {
+        return selftest(args);
+    }
+    let [x, y] = args.files.as_slice() else {
+        bail!(
+            "two files are needed, X and Y, row i of both being the same sample; or `infomax mi --selftest`"
+        );
+    };
+    let (mut x, mut y) = (variables::variable(x, args.x_is)?, variables::variable(y, args.y_is)?);
+    let mut given = args.given.as_deref().map(|z| variables::variable(z, Kind::Continuous)).transpose()?;
+    let all =
+        [Some(&x), Some(&y), given.as_ref()].into_iter().flatten().map(|v| v.rows()).collect::<Vec<_>>();
+    if let Some(&n) = all.first().filter(|n| **n > args.rows && all.iter().all(|m| m == *n)) {
+        let drawn = choose(Key::new(args.seed).fold_named("mi-rows"), n, args.rows);
+        for variable in [Some(&mut x), Some(&mut y), given.as_mut()].into_iter().flatten() {
+            variable.keep(&drawn)?;
+        }
+        say!("{} of {n} rows, drawn with the seed {} (all: --rows {n})", args.rows, args.seed);
+    }
+    if !args.output.quiet && !args.output.json {
+        [&x.note, &y.note].iter().for_each(|note| say!("{note}"));
+    }
+    let resampling =
+        Resampling { draws: args.draws, level: args.level, max_rows: args.max_rows, seed: args.seed };
+    if let Some(z) = given {
+        return conditional(args, [&x.variable, &y.variable, &z.variable], &resampling);
+    }
+    let cfg = MutualConfig {
+        estimators: estimators(&args.estimator)?,
+        k: args.k,
+        resampling,
+        permutations: args.permutations,
+        permutation_rows: args.permutation_rows,
+        seed: args.seed,
+    };
+    let report = mutual_report(&x.variable, &y.variable, &cfg)?;
+    if args.output.json {
+        let mut json = serde_json::to_value(&report)?;
+        json["unit"] = "nats".into();
+        json["x"] = x.note.into();
+        json["y"] = y.note.into();
+        json["rows_of"] = all.first().copied().into();
+        for estimate in json["estimates"].as_array_mut().into_iter().flatten() {
+            if let Some(nats) = estimate["estimate"]["value"].as_f64() {
+                estimate["bits"] = (nats / LN_2).into();
+            }
+        }
+        print(&serde_json::to_string_pretty(&json)?)?;
+    } else {
+        print(&text(&report, &cfg))?;
+    }
+    Ok(Status::Done)
+}
+
+/// `all` is no name of one.
+fn estimators(names: &[String]) -> Result<Vec<MutualEstimator>> {
+    use MutualEstimator::{Discrete, Mixed};
+    let known = || MutualEstimator::CONTINUOUS.into_iter().chain([Mixed, Discrete]);
+    let mut wanted = Vec::new();
+    for name in names.iter().flat_map(|n| n.split(',')).map(str::trim).filter(|n| *n != "all") {
+        match known().find(|e| e.name() == name) {
+            Some(estimator) => wanted.push(estimator),
+            None => {
+                let names: Vec<&str> = known().map(MutualEstimator::name).collect();
+                bail!("--estimator {name}: there is no such estimator; there are all, {}", names.join(", "));
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+fn range(estimate: &Estimate) -> String {
+    estimate.interval.as_ref().map_or_else(|| "-".into(), |i| format!("[{:.4}, {:.4}]", i.lower, i.upper))
+}
+
+fn text(report: &MutualReport, cfg: &MutualConfig) -> String {
+    let mut out = String::new();
+    if let Some((first, estimate)) = report.estimates.first().and_then(|f| Some((f, f.estimate.as_ref()?))) {
+        let _ = writeln!(
+            out,
+            "I(X; Y) = {:.4} nats = {:.4} bits   {} % interval {} nats   by {}",
+            estimate.value,
+            estimate.value / LN_2,
+            100.0 * cfg.resampling.level,
+            range(estimate),
+            first.estimator.name()
+        );
+    }
+    let _ = writeln!(out, "{} rows; chosen because {}\n", report.n, report.reason);
+    let rows: Vec<Vec<String>> = report
+        .estimates
+        .iter()
+        .map(|e| {
+            let Some(estimate) = &e.estimate else {
+                return vec![e.estimator.name().into(), "-".into(), "-".into(), "-".into(), "-".into()];
+            };
+            let p = e.p_value.map_or_else(|| "-".into(), |p| format!("{p:.3}"));
+            let (nats, bits) = (estimate.value, estimate.value / LN_2);
+            vec![e.estimator.name().into(), format!("{nats:.4}"), format!("{bits:.4}"), range(estimate), p]
+        })
+        .collect();
+    out += &table(&["estimator", "nats", "bits", "interval (nats)", "p"], &rows);
+    out += "\n\n";
+    for e in &report.estimates {
+        let _ = writeln!(out, "{}: {}", e.estimator.name(), e.estimator.about());
+        if let Some(reason) = &e.refused {
+            let _ = writeln!(out, "    not computed: {reason}");
+        }
+        for doubt in e.estimate.iter().flat_map(|e| &e.doubts) {
+            let _ = writeln!(out, "    doubt ({}): {doubt}", doubt.code);
+        }
+    }
+    if let Some(first) = report.estimates.first() {
+        if let Some(interval) = first.estimate.as_ref().and_then(|e| e.interval.as_ref()) {
+            let _ = writeln!(
+                out,
+                "\nintervals: {}; of precision, not of bias: docs/information.md",
+                interval.method
+            );
+        }
+        if first.p_value.is_some() {
+            let _ = write!(
+                out,
+                "p: independence, by {} permutations of Y on {} rows",
+                cfg.permutations, first.tested_rows
+            );
+        }
+    }
+    out.trim_end().to_owned()
+}
+
+/// `I(X; Y | Z)` by neighbors and by correlations.
+fn conditional(args: &MiArgs, variables: [&Variable; 3], resampling: &Resampling) -> Result<Status> {
+    let [Variable::Continuous(x), Variable::Continuous(y), Variable::Continuous(z)] = variables else {
+        bail!(
+            "--given: all three are columns of numbers; take classes for numbers by --x-is continuous, --y-is continuous"
+        );
+    };
+    let ksg = KsgConfig { k: args.k, marginals: Marginals::NormalScores, ..KsgConfig::default() };
+    let neighbors = conditional_mutual_information(x, y, z, &ksg, resampling)?;
+    let normal = normal_conditional_mutual_information(x, y, z, NormalModel::Copula, resampling)?;
+    if args.output.json {
+        let json = serde_json::json!({ "unit": "nats", "neighbors": neighbors, "normal_copula": normal });
+        print(&serde_json::to_string_pretty(&json)?)?;
+        return Ok(Status::Done);
+    }
+    let mut out = format!("I(X; Y | Z) of {} rows\n", neighbors.n);
+    let named = [
+        ("neighbors", "Frenzel and Pompe, normal scores", &neighbors),
+        ("normal-copula", "partial correlations of normal scores", &normal),
+    ];
+    for (name, about, e) in named {
+        let _ =
+            writeln!(out, "{name:<14} {:.4} nats {:.4} bits {}   {about}", e.value, e.value / LN_2, range(e));
+        for doubt in &e.doubts {
+            let _ = writeln!(out, "    doubt ({}): {doubt}", doubt.code);
+        }
+    }
+    print(out.trim_end())?;
+    Ok(Status::Done)
+}
+
+fn selftest(args: &MiArgs) -> Result<Status> {
+    let defaults = MeasureConfig::default();
+    let chosen = estimators(&args.estimator)?;
+    let cfg = MeasureConfig {
+        n: args.n.clone(),
+        seeds: args.seeds,
+        seed: args.seed,
+        estimators: if chosen.is_empty() { defaults.estimators } else { chosen },
+        k: args.k,
+        resampling: Resampling { level: args.level, ..defaults.resampling },
+    };
+    let mut all = tasks();
+    if args.images {
+        all.extend(infomax_run::selftest::image_tasks(args.seed)?);
+    }
+    if let Some(filter) = &args.tasks {
+        all.retain(|t| t.name.contains(filter.as_str()) || t.family == filter);
+        if all.is_empty() {
+            bail!("--tasks {filter}: no task has this in its name");
+        }
+    }
+    let (mut done, total) = (0, all.len() * cfg.n.len());
+    let cells = measure(&all, &cfg, |task, n| {
+        done += 1;
+        if !args.output.quiet {
+            say!("{done}/{total} {} with {n} rows", task.name);
+        }
+    })?;
+    if args.output.json {
+        let json = serde_json::json!({ "settings": cfg, "cells": cells, "unit": "nats" });
+        print(&serde_json::to_string_pretty(&json)?)?;
+    } else {
+        print(&selftest_text(&cells, &cfg))?;
+    }
+    Ok(Status::Done)
+}
+
+/// A row a task, and the means over tasks.
+fn selftest_text(cells: &[Cell], cfg: &MeasureConfig) -> String {
+    let names: Vec<&str> = std::iter::once("first").chain(cfg.estimators.iter().map(|e| e.name())).collect();
+    let mut header = vec!["task", "n", "truth"];
+    header.extend(&names);
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut sums: BTreeMap<&str, (f64, f64, f64, f64, f64)> = BTreeMap::new();
+    for group in cells.chunks(names.len()) {
+        let Some(first) = group.first() else { continue };
+        let mut row = vec![first.task.clone(), first.n.to_string(), format!("{:.3}", first.truth)];
+        let best = group.iter().map(|c| c.error).fold(f64::INFINITY, f64::min);
+        for cell in group {
+            let cover = cell.coverage.map_or_else(|| "-".into(), |c| format!("{:.0}", 100.0 * c));
+            row.push(format!("{:+.3} {:.3} {cover}", cell.mean - cell.truth, cell.error));
+            if cell.error.is_finite() {
+                let sum = sums.entry(cell.estimator).or_default();
+                sum.0 += cell.error;
+                sum.1 += 1.0;
+                sum.2 += f64::from(u8::from(cell.error <= best * 1.000_001));
+                if let Some(coverage) = cell.coverage {
+                    sum.3 += coverage;
+                    sum.4 += 1.0;
+                }
+            }
+        }
+        rows.push(row);
+    }
+    let mut last = vec!["all (mean error, share best, coverage)".to_owned(), String::new(), String::new()];
+    for name in &names {
+        let (error, count, best, coverage, covered) = sums.get(name).copied().unwrap_or_default();
+        last.push(format!(
+            "{:.3} {:.0}% {:.0}",
+            error / count,
+            100.0 * best / count,
+            100.0 * coverage / covered
+        ));
+    }
+    rows.push(last);
+    format!(
+        "bias, mean absolute error (nats) and coverage of the {:.0} % intervals (%) over {} draws of each task, k = {}\n\n{}\n\n\
+         first: what the rule of `infomax mi` puts first; docs/information.md says how it was drawn",
+        100.0 * cfg.resampling.level,
+        cfg.seeds,
+        cfg.k,
+        table(&header, &rows)
+    )
+}

@@ -1,0 +1,393 @@
+//! The mutual information of two variables of any kind, by every estimator that fits them, and which to read first.
+
+use super::continuous::{KsgConfig, KsgKind, Marginals, ksg, prepare};
+use super::corrected::{self, CorrectedConfig};
+use super::labels::ross;
+use super::mixtures::{gao, plug_in};
+use super::normal::{self, NormalModel, read_pair};
+use super::permutation::test;
+use super::sliced::{SlicedConfig, sliced_mutual_information};
+use crate::estimate::{Doubt, Estimate, Resampling, choose};
+use crate::matrix::{self, Rows};
+use crate::{Error, Result};
+use candle_core::{Device, Tensor};
+use infomax_core::Key;
+use serde::Serialize;
+
+/// One of the two variables: row `i` of both is the same sample.
+#[derive(Clone, Debug)]
+pub enum Variable {
+    /// Columns of numbers whose distances mean something, `(N, D)`.
+    Continuous(Tensor),
+    /// A class a row.
+    Discrete(Vec<u32>),
+}
+
+impl Variable {
+    fn rows(&self) -> usize {
+        match self {
+            Self::Continuous(x) => x.dims().first().copied().unwrap_or(0),
+            Self::Discrete(labels) => labels.len(),
+        }
+    }
+
+    fn select(&self, rows: &[usize]) -> Result<Self> {
+        Ok(match self {
+            Self::Continuous(x) => {
+                let index: Vec<u32> = rows.iter().map(|&i| i as u32).collect();
+                let index = Tensor::from_vec(index, rows.len(), &Device::Cpu)?;
+                Self::Continuous(x.to_device(&Device::Cpu)?.contiguous()?.index_select(&index, 0)?)
+            }
+            Self::Discrete(labels) => Self::Discrete(rows.iter().map(|&i| labels[i]).collect()),
+        })
+    }
+}
+
+/// An estimator of mutual information.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum MutualEstimator {
+    /// [`super::corrected_mutual_information`].
+    Corrected,
+    /// [`super::mutual_information`], the first kind, normal scores.
+    Ksg1,
+    /// The second kind.
+    Ksg2,
+    /// [`super::normal_mutual_information`] of normal scores.
+    NormalCopula,
+    /// The same of the columns as they are.
+    Normal,
+    /// The same with the covariance of Ledoit and Wolf.
+    NormalShrunk,
+    /// [`super::copula_splitting_information`].
+    CopulaSplitting,
+    /// [`super::sliced_mutual_information`] of lines: a lower bound.
+    Sliced,
+    /// [`super::mixture_mutual_information`], for ties.
+    Mixture,
+    /// [`super::mixed_mutual_information`]: one variable is discrete.
+    Mixed,
+    /// [`super::discrete_mutual_information`]: both are.
+    Discrete,
+}
+
+impl MutualEstimator {
+    /// Those for two continuous variables.
+    pub const CONTINUOUS: [Self; 9] = [
+        Self::Corrected,
+        Self::NormalCopula,
+        Self::Ksg1,
+        Self::Ksg2,
+        Self::Normal,
+        Self::NormalShrunk,
+        Self::CopulaSplitting,
+        Self::Sliced,
+        Self::Mixture,
+    ];
+
+    /// The name on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Corrected => "corrected",
+            Self::Ksg1 => "ksg1",
+            Self::Ksg2 => "ksg2",
+            Self::NormalCopula => "normal-copula",
+            Self::Normal => "normal",
+            Self::NormalShrunk => "normal-shrunk",
+            Self::CopulaSplitting => "copula-splitting",
+            Self::Sliced => "sliced",
+            Self::Mixture => "mixture",
+            Self::Mixed => "mixed",
+            Self::Discrete => "discrete",
+        }
+    }
+
+    /// What it is, in a line.
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::Corrected => "KSG in canonical coordinates, less its bias on a normal copula",
+            Self::Ksg1 => "Kraskov, Stoegbauer and Grassberger 1, normal scores",
+            Self::Ksg2 => "Kraskov, Stoegbauer and Grassberger 2, normal scores",
+            Self::NormalCopula => "correlations of normal scores; exact for a normal copula",
+            Self::Normal => "correlations of the columns; exact for normal variables",
+            Self::NormalShrunk => "correlations, Ledoit-Wolf; for as many columns as rows",
+            Self::CopulaSplitting => "recursive copula splitting (CADEE)",
+            Self::Sliced => "mean over random lines: a lower bound",
+            Self::Mixture => "Gao et al., for ties and partly discrete columns",
+            Self::Mixed => "Ross, neighbors within classes",
+            Self::Discrete => "shares of pairs of classes, Miller-Madow",
+        }
+    }
+}
+
+/// The settings of [`mutual_report`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MutualConfig {
+    /// The estimators; empty for all that fit.
+    pub estimators: Vec<MutualEstimator>,
+    /// The number of neighbors.
+    pub k: usize,
+    /// The intervals.
+    pub resampling: Resampling,
+    /// Permutations of the test of independence of each estimator; 0 for none.
+    pub permutations: usize,
+    /// At most so many rows, drawn by the seed, take part in a permutation.
+    pub permutation_rows: usize,
+    /// The seed of permutations, surrogates and slices.
+    pub seed: u64,
+}
+
+impl Default for MutualConfig {
+    /// All estimators, `k = 3`, 99 permutations of at most 1,000 rows.
+    fn default() -> Self {
+        Self {
+            estimators: Vec::new(),
+            k: 3,
+            resampling: Resampling::default(),
+            permutations: 99,
+            permutation_rows: 1_000,
+            seed: 0,
+        }
+    }
+}
+
+/// An estimate with the name of its estimator.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NamedEstimate {
+    /// The estimator.
+    pub estimator: MutualEstimator,
+    /// The estimate in nats; `None` where the estimator refused.
+    pub estimate: Option<Estimate>,
+    /// The p-value of independence by permutations, `None` without them.
+    pub p_value: Option<f64>,
+    /// The rows of the test.
+    pub tested_rows: usize,
+    /// Why there is no estimate.
+    pub refused: Option<String>,
+}
+
+/// The result of [`mutual_report`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MutualReport {
+    /// The rows.
+    pub n: usize,
+    /// The columns of both variables, 0 for a discrete one.
+    pub dims: [usize; 2],
+    /// The place in `estimates` of the one to read first; `None` if all refused.
+    pub recommended: Option<usize>,
+    /// Why that one.
+    pub reason: String,
+    /// All estimates, the recommended one first.
+    pub estimates: Vec<NamedEstimate>,
+}
+
+/// `I(X; Y)` by the estimators that fit both variables, each with interval, doubts and the p-value of a permutation
+/// test, and which to read first.
+///
+/// The rule, drawn from the table of `docs/information.md`: two discrete variables, `discrete`; one, `mixed`; two
+/// continuous ones with rows that coincide, `mixture`; no more rows than columns, `normal-shrunk`; where the interval
+/// of `corrected` holds the value of `normal-copula`, nothing speaks against a normal copula, and that estimate varies
+/// least; else `corrected`. An estimator that refuses passes to the next.
+///
+/// # Errors
+/// Different numbers of rows, values that are not finite, constant columns, a single class, settings out of range, or
+/// an estimator that does not fit the kinds of the variables.
+pub fn mutual_report(x: &Variable, y: &Variable, cfg: &MutualConfig) -> Result<MutualReport> {
+    const OP: &str = "mutual_report";
+    if x.rows() != y.rows() {
+        return Err(Error::Paired { op: OP, first: "x", second: "y", rows: [x.rows(), y.rows()] });
+    }
+    if cfg.k == 0 || cfg.permutation_rows < 8 {
+        let value = format!("k {}, permutation_rows {}", cfg.k, cfg.permutation_rows);
+        let reason = "needs k of at least 1 and permutations of at least 8 rows";
+        return Err(Error::Config { key: "mutual", value, reason });
+    }
+    cfg.resampling.check()?;
+    let dim = |v: &Variable| match v {
+        Variable::Continuous(x) => x.dims().get(1).copied().unwrap_or(0),
+        Variable::Discrete(_) => 0,
+    };
+    let fitting: Vec<MutualEstimator> = match (x, y) {
+        (Variable::Continuous(a), Variable::Continuous(b)) => {
+            read_pair(OP, a, b)?;
+            MutualEstimator::CONTINUOUS.to_vec()
+        }
+        (Variable::Continuous(a), Variable::Discrete(l))
+        | (Variable::Discrete(l), Variable::Continuous(a)) => {
+            matrix::labeled(OP, "x", a, l)?;
+            matrix::classes(OP, l, l)?;
+            vec![MutualEstimator::Mixed]
+        }
+        (Variable::Discrete(_), Variable::Discrete(_)) => vec![MutualEstimator::Discrete],
+    };
+    for wanted in &cfg.estimators {
+        if !fitting.contains(wanted) {
+            return Err(Error::Config {
+                key: "estimator",
+                value: wanted.name().into(),
+                reason: "does not fit: `mixed` is for one discrete variable, `discrete` for two, all others for none",
+            });
+        }
+    }
+    let chosen = if cfg.estimators.is_empty() { fitting } else { cfg.estimators.clone() };
+    let mut estimates = Vec::with_capacity(chosen.len());
+    for estimator in chosen {
+        estimates.push(one(estimator, x, y, cfg)?);
+    }
+    let (best, reason) = recommended(&estimates, x, y);
+    if let Some(best) = best {
+        estimates[..=best].rotate_right(1);
+    }
+    Ok(MutualReport { n: x.rows(), dims: [dim(x), dim(y)], recommended: best.map(|_| 0), reason, estimates })
+}
+
+/// An estimate and its test; what an estimator cannot do is kept as text.
+fn one(estimator: MutualEstimator, x: &Variable, y: &Variable, cfg: &MutualConfig) -> Result<NamedEstimate> {
+    let n = x.rows();
+    let (estimate, refused) = match estimate(estimator, x, y, cfg) {
+        Ok(estimate) => (Some(estimate), None),
+        Err(error @ Error::Config { .. }) => return Err(error),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let rows = n.min(cfg.permutation_rows);
+    let mut p_value = None;
+    if estimate.is_some() && cfg.permutations > 0 {
+        let drawn = choose(Key::new(cfg.seed).fold_named("tested"), n, rows);
+        let (x, y) = (x.select(&drawn)?, y.select(&drawn)?);
+        p_value = p_of(estimator, &x, &y, cfg).ok();
+    }
+    Ok(NamedEstimate { estimator, estimate, p_value, tested_rows: rows, refused })
+}
+
+fn estimate(estimator: MutualEstimator, x: &Variable, y: &Variable, cfg: &MutualConfig) -> Result<Estimate> {
+    use super::*;
+    let (k, resampling) = (cfg.k, &cfg.resampling);
+    match (x, y) {
+        (Variable::Discrete(a), Variable::Discrete(b)) => discrete_mutual_information(a, b, resampling),
+        (Variable::Continuous(z), Variable::Discrete(l))
+        | (Variable::Discrete(l), Variable::Continuous(z)) => mixed_mutual_information(z, l, k, resampling),
+        (Variable::Continuous(x), Variable::Continuous(y)) => match estimator {
+            MutualEstimator::Ksg1 => mutual_information(x, y, &of_kind(k, KsgKind::One), resampling),
+            MutualEstimator::Ksg2 => mutual_information(x, y, &of_kind(k, KsgKind::Two), resampling),
+            MutualEstimator::NormalCopula => normal_mutual_information(x, y, NormalModel::Copula, resampling),
+            MutualEstimator::Normal => normal_mutual_information(x, y, NormalModel::Sample, resampling),
+            MutualEstimator::NormalShrunk => normal_mutual_information(x, y, NormalModel::Shrunk, resampling),
+            MutualEstimator::CopulaSplitting => copula_splitting_information(x, y, resampling),
+            MutualEstimator::Sliced => {
+                let sliced =
+                    SlicedConfig { ksg: of_kind(k, KsgKind::One), seed: cfg.seed, ..Default::default() };
+                sliced_mutual_information(x, y, &sliced, resampling)
+            }
+            MutualEstimator::Mixture => mixture_mutual_information(x, y, k, resampling),
+            _ => {
+                let corrected = CorrectedConfig { k, seed: cfg.seed, ..Default::default() };
+                corrected_mutual_information(x, y, &corrected, resampling)
+            }
+        },
+    }
+}
+
+fn of_kind(k: usize, kind: KsgKind) -> KsgConfig {
+    KsgConfig { k, kind, marginals: Marginals::default() }
+}
+
+/// The p-value of independence: `y` is permuted.
+fn p_of(estimator: MutualEstimator, x: &Variable, y: &Variable, cfg: &MutualConfig) -> Result<f64> {
+    const OP: &str = "mutual_report";
+    let (n, k) = (x.rows(), cfg.k);
+    let p = |value: &(dyn Fn(Option<&[usize]>) -> Result<f64> + Sync)| -> Result<f64> {
+        Ok(test(n, cfg.permutations, cfg.seed, value)?.p_value)
+    };
+    let moved = |labels: &[u32], order: Option<&[usize]>| match order {
+        Some(order) => order.iter().map(|&i| labels[i]).collect::<Vec<u32>>(),
+        None => labels.to_vec(),
+    };
+    let (x, y) = match (x, y) {
+        (Variable::Discrete(a), Variable::Discrete(b)) => {
+            let all: Vec<usize> = (0..n).collect();
+            return p(&|order| Ok(plug_in(a, &moved(b, order), &all).0));
+        }
+        (Variable::Continuous(z), Variable::Discrete(l))
+        | (Variable::Discrete(l), Variable::Continuous(z)) => {
+            let rows = Rows::read(OP, "x", z)?;
+            return p(&|order| Ok(ross(&rows, &moved(l, order), k)?.0));
+        }
+        (Variable::Continuous(x), Variable::Continuous(y)) => (x, y),
+    };
+    let kind = if estimator == MutualEstimator::Ksg2 { KsgKind::Two } else { KsgKind::One };
+    let (scores_x, scores_y) = prepare(OP, x, y, &of_kind(k, kind))?;
+    let (rows_x, rows_y) = read_pair(OP, x, y)?;
+    let with = |order: Option<&[usize]>, rows: &Rows| order.map_or_else(|| rows.clone(), |o| rows.select(o));
+    let model = |model: NormalModel| p(&|order| normal::information(&rows_x, &with(order, &rows_y), model));
+    match estimator {
+        MutualEstimator::NormalCopula => model(NormalModel::Copula),
+        MutualEstimator::Normal => model(NormalModel::Sample),
+        MutualEstimator::NormalShrunk => model(NormalModel::Shrunk),
+        MutualEstimator::CopulaSplitting => {
+            p(&|order| Ok(super::copula::splitting(&rows_x, &with(order, &rows_y))))
+        }
+        MutualEstimator::Mixture => p(&|order| Ok(gao(&rows_x, &with(order, &rows_y), k).0)),
+        MutualEstimator::Sliced => {
+            let few = SlicedConfig { slices: 8, ksg: of_kind(k, kind), seed: cfg.seed, ..Default::default() };
+            p(&|order| {
+                let y = with(order, &rows_y).tensor()?;
+                Ok(sliced_mutual_information(x, &y, &few, &Resampling::none())?.value)
+            })
+        }
+        MutualEstimator::Corrected => {
+            let few = CorrectedConfig { k, surrogates: 2, seed: cfg.seed };
+            let none = Resampling::none();
+            p(&|order| Ok(corrected::of_rows(&rows_x, &with(order, &rows_y), &few, &none)?.0.value))
+        }
+        _ => p(&|order| Ok(ksg(&scores_x, &with(order, &scores_y), &of_kind(k, kind))?.0)),
+    }
+}
+
+/// The place of the estimate to read first, and why.
+fn recommended(estimates: &[NamedEstimate], x: &Variable, y: &Variable) -> (Option<usize>, String) {
+    let at = |wanted: MutualEstimator| {
+        estimates.iter().position(|e| e.estimator == wanted && e.estimate.is_some())
+    };
+    let estimate = |at: usize| estimates[at].estimate.as_ref();
+    if let ([only], true) = (estimates, estimates.first().is_some_and(|e| e.estimate.is_some())) {
+        return (Some(0), format!("`{}` is the one that was asked for, or that fits", only.estimator.name()));
+    }
+    let ties = at(MutualEstimator::Mixture)
+        .filter(|&m| estimate(m).is_some_and(|e| e.doubts.iter().any(|d| d.code == "ties")));
+    if let Some(mixture) = ties {
+        return (Some(mixture), "rows coincide: `mixture` counts them as discrete".into());
+    }
+    let columns =
+        [x, y].map(|v| if let Variable::Continuous(x) = v { x.dims().get(1).copied() } else { None });
+    let columns: usize = columns.into_iter().flatten().sum();
+    if x.rows() <= columns + 1
+        && let Some(shrunk) = at(MutualEstimator::NormalShrunk)
+    {
+        return (Some(shrunk), "no more rows than columns: only a shrunk covariance can be had".into());
+    }
+    let (corrected, copula) = (at(MutualEstimator::Corrected), at(MutualEstimator::NormalCopula));
+    if let (Some(c), Some(g)) = (corrected, copula)
+        && let (Some(Some(interval)), Some(normal)) = (estimate(c).map(|e| &e.interval), estimate(g))
+        && interval.lower <= normal.value
+        && normal.value <= interval.upper
+    {
+        let reason = "the interval of `corrected` holds the value of `normal-copula`: nothing speaks against a normal \
+                      copula, whose estimate varies least";
+        return (Some(g), reason.into());
+    }
+    if let Some(c) = corrected {
+        let reason = "`normal-copula` lies outside of the interval of `corrected`, or there is none: the dependence is \
+                      not that of correlations alone";
+        return (Some(c), reason.into());
+    }
+    match estimates.iter().position(|e| e.estimate.is_some()) {
+        Some(first) => (Some(first), "the first one that did not refuse".into()),
+        None => (None, "every estimator refused".into()),
+    }
+}
+
+/// The doubt of a value below 0.
+pub(super) fn negative(value: f64) -> Option<Doubt> {
+    (value < 0.0).then(|| Doubt::new("negative", "below 0: indistinguishable from none"))
+}
