@@ -12,7 +12,7 @@ impl Trainer {
     /// Continues from the newest good checkpoint of the folder; `None` if there is none yet.
     ///
     /// # Errors
-    /// Those of [`RunDir::latest`]; [`Error::OtherRun`] if the checkpoint belongs to another model,
+    /// Those of [`RunDir::latest`]; [`crate::Error::OtherRun`] if the checkpoint belongs to another model,
     /// objective, optimizer or seed.
     pub fn resume(&mut self) -> Result<Option<Resumed>> {
         let Some(found) = RunDir::latest(self.parts.run_dir.path())? else { return Ok(None) };
