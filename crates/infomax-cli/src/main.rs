@@ -20,6 +20,7 @@ mod entropy;
 mod evaluate;
 mod inspect;
 mod objective;
+mod paper;
 mod pretrain;
 mod progress;
 mod table;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         Command::Evaluate(args) => threads(&args.output).and_then(|()| evaluate::run(&args)),
         Command::Embed(args) => threads(&args.output).and_then(|()| embed::run(&args)),
         Command::Inspect(args) => threads(&args.output).and_then(|()| inspect::run(&args)),
+        Command::Paper(args) => threads(&args.output).and_then(|()| paper::run(&args)),
         Command::Data(args) => data_cmd::run(&args),
         Command::Config(args) => match args.command {
             ConfigCommand::Show { source, json } => show(&source, json),
