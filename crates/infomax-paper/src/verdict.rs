@@ -81,7 +81,7 @@ impl Judgment {
 /// Three significant digits.
 pub(crate) fn short(value: f64) -> String {
     match value.abs() {
-        v if v == 0.0 => "0".into(),
+        0.0 => "0".into(),
         v if (1e-3..1e4).contains(&v) => {
             let digits = (2 - v.log10().floor() as i32).max(0) as usize;
             format!("{value:.digits$}")

@@ -35,7 +35,8 @@ struct Row {
 }
 
 fn measure(z: &Tensor, other: &Tensor) -> Result<Row> {
-    let pair = principal(z, &[other], 4)?;
+    // Two: in more of them the trusted estimate is too low by tenths of a nat at a thousand rows.
+    let pair = principal(z, &[other], 2)?;
     let [a, b] = pair.as_slice() else { return Err(crate::Error::Config("no pair of views".into())) };
     let trusted = mutual_information(a, b, &KsgConfig::default(), &Resampling::none())?;
     let neighbors = KozachenkoLeonenko::default();
@@ -98,7 +99,7 @@ fn run(ctx: &mut Ctx<'_>) -> Result<Finding> {
         tables: vec![numbers],
         plots: vec![plot],
         notes: vec![
-            "Two views of each image, their projections in the four leading principal directions of the first view, where the \
+            "Two views of each image, their projections in the two leading principal directions of the first view, where the \
              estimate by nearest neighbors can be trusted; q is Gaussian with its best variance. An account with the Gaussian \
              entropy, an upper bound, may exceed the information: it is shown, and not judged. How tight the bound is: the \
              distance to the diagonal."
@@ -147,15 +148,15 @@ mod tests {
 
     #[test]
     fn the_account_of_normal_views_is_near_to_what_is_known() {
-        let z = crate::random::normal(infomax_core::Key::new(0), 800, 3).unwrap();
-        let e = crate::random::normal(infomax_core::Key::new(1), 800, 3).unwrap();
+        let z = crate::random::normal(infomax_core::Key::new(0), 800, 2).unwrap();
+        let e = crate::random::normal(infomax_core::Key::new(1), 800, 2).unwrap();
         let other: Vec<Vec<f64>> =
             z.iter().zip(&e).map(|(z, e)| z.iter().zip(e).map(|(z, e)| z + 0.5 * e).collect()).collect();
         let row =
             measure(&crate::random::tensor(&z).unwrap(), &crate::random::tensor(&other).unwrap()).unwrap();
-        // I = 3/2 ln(1 + 1 / 0.25).
-        assert!((row.trusted - 1.5 * 5f64.ln()).abs() < 0.35, "{}", row.trusted);
-        // q = N(z', 0.25) is not the true conditional: I - KL = 1.5 (ln 4 ...) lies below.
-        assert!(row.accounts[0] < row.trusted + 0.1 && row.accounts[0] > 1.0, "{:?}", row.accounts);
+        // I = ln(1 + 1 / 0.25).
+        assert!((row.trusted - 5f64.ln()).abs() < 0.2, "{}", row.trusted);
+        // q = N(z', 0.25 I) is not the true conditional: the account is ln 4, below I.
+        assert!((row.accounts[0] - 4f64.ln()).abs() < 0.15, "{:?}", row.accounts);
     }
 }

@@ -188,11 +188,18 @@ mod tests {
                 })
                 .collect();
             let z = crate::random::tensor(&z).unwrap();
-            // Shuffled once for each run: the bound cannot know the labels of the test.
-            let mix = |at: usize| {
-                truth[infomax_core::Key::new(900 + run).fold_in(at as u64).words()[0] as usize % 300]
-            };
-            let labels: Vec<u32> = if shuffled { (0..300).map(mix).collect() } else { truth.clone() };
+            // Permuted within each half, so that the classes stay equally frequent: what is left is chance.
+            let mut labels = truth.clone();
+            if shuffled {
+                for (half, part) in labels.chunks_mut(150).enumerate() {
+                    let words =
+                        |i: usize| infomax_core::Key::new(900 + run).fold_in((150 * half + i) as u64).words();
+                    let mut order: Vec<usize> = (0..150).collect();
+                    order.sort_by_key(|i| words(*i));
+                    let old = part.to_vec();
+                    part.iter_mut().zip(order).for_each(|(l, i)| *l = old[i]);
+                }
+            }
             let (train, test) = (z.narrow(0, 0, 150).unwrap(), z.narrow(0, 150, 150).unwrap());
             let (a, b) = labels.split_at(150);
             let bound = generalization_terms(&train, a, &train, &train, None, &Resampling::none()).unwrap();

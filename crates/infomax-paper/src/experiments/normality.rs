@@ -189,7 +189,7 @@ mod tests {
     /// The levels of a function of standard normal rows, tested as encoders are.
     fn of(f: fn(f64, f64) -> f64) -> Vec<(String, u64, Vec<Level>)> {
         let curve = |seed: u64| {
-            let x = crate::random::normal(Key::new(seed), 400, 10).unwrap();
+            let x = crate::random::normal(Key::new(seed), 400, 60).unwrap();
             let level = |noise: f64| {
                 let z: Vec<Vec<f64>> =
                     x.iter().map(|r| r.iter().map(|v| f(*v * noise, noise)).collect()).collect();
