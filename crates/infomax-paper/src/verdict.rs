@@ -103,15 +103,15 @@ pub enum Side {
 pub const LEVEL: f64 = 0.95;
 
 /// Whether the mean of independent values lies on one side of a threshold: supported if Student's interval of the level
-/// 0.95 lies there entirely, not supported if it lies entirely on the other side, else undecided. Fewer than two values
-/// decide nothing; values that are not finite are left out.
+/// 0.95 lies there entirely, not supported if it lies entirely on the other side, else undecided. Fewer than three values
+/// decide nothing, as two can be equal by chance and leave no width; values that are not finite are left out.
 pub fn mean_beyond(claim: &str, statistic: &str, values: &[f64], side: Side, threshold: f64) -> Judgment {
     let values: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
     let interval = stats::t_interval(&values, LEVEL);
     let word = if side == Side::Above { "above" } else { "below" };
     Judgment {
         claim: claim.into(),
-        verdict: of_interval(interval, side, threshold),
+        verdict: of_interval(interval.filter(|_| values.len() > 2), side, threshold),
         statistic: statistic.into(),
         effect: (!values.is_empty()).then(|| stats::mean(&values)),
         interval,
@@ -225,6 +225,7 @@ mod tests {
         assert_eq!(judge(&[2.0, 0.1, 1.0]), Verdict::Undecided);
         assert_eq!(judge(&[5.0]), Verdict::Undecided);
         assert_eq!(judge(&[5.0, f64::NAN]), Verdict::Undecided);
+        assert_eq!(judge(&[5.0, 5.0]), Verdict::Undecided, "equal by chance");
         let below = mean_beyond("c", "s", &[0.2, 0.1, 0.3], Side::Below, 1.0);
         assert_eq!(below.verdict, Verdict::Supported);
     }
