@@ -187,6 +187,8 @@ mod tests {
                         .collect()
                 })
                 .collect();
+            // With the constant among the features: without an intercept, runs that span it fit any labels better.
+            let z: Vec<Vec<f64>> = z.into_iter().map(|row| [row, vec![1.0]].concat()).collect();
             let z = crate::random::tensor(&z).unwrap();
             // Permuted within each half, so that the classes stay equally frequent: what is left is chance.
             let mut labels = truth.clone();
