@@ -42,6 +42,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  infomax inspect z.npy\n  infomax inspect z.npy --labels y.npy --out rows.csv\n  infomax inspect z.parquet --html report.html --out rows.parquet\n  infomax inspect z.npy --columns meta.csv --html report.html   names, groups, thumbnails\n  infomax inspect runs/001-vicreg-shapes                    the test images of a run\n  infomax inspect epoch1.npy epoch9.npy                     two embeddings of the same rows, side by side\n  infomax inspect z.npy --views z2.npy --json\n  infomax inspect z.npy --fail-if 'rankme < 0.1 * d'        for machines: exit code 4 if it holds\n\nEntropies and informations are in nats, intervals of the level 0.9. What each figure is: docs/diagnostics.md.\nExit codes: 0 done, 1 error, 4 a condition of --fail-if holds."
     )]
     Inspect(InspectArgs),
+    /// The experiments of the paper (arXiv 2303.00633), each with its numbers, charts and a verdict.
+    #[command(
+        after_help = "Examples:\n  infomax paper list\n  infomax paper mixtures diagonal em      those that need no network, in minutes\n  infomax paper --all --out report        within an hour on 2 cores\n  infomax paper --all --out report --resume\n  infomax paper table --data data/cifar10 --seeds 5\n\nOUT/report.html is one self-contained page; OUT/NAME/ holds the numbers (JSON, CSV) and charts (SVG), OUT/encoders/\nthe trained encoders, which experiments share. Ctrl-C saves; --resume goes on. What each verdict rests on:\ndocs/paper.md. Exit codes: 0 done, 1 error or an experiment failed, 130 interrupted."
+    )]
+    Paper(PaperArgs),
     /// Data sets: what is in one, the views that training sees, and public ones to download.
     Data(DataArgs),
     /// Show configurations.
@@ -343,6 +348,45 @@ pub(crate) struct InspectArgs {
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PaperArgs {
+    /// Experiments by name, or `list` for what there is.
+    #[arg(value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) names: Vec<String>,
+    /// All experiments.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// small: all of them within an hour on 2 cores. full: the paper's scale, for a GPU.
+    #[arg(long, value_name = "PRESET", default_value = "small")]
+    pub(crate) preset: PaperPreset,
+    /// Images of your own, as for `infomax pretrain` [default: the embedded data set].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The number of seeds of each trained encoder [default: 3, of the preset full 5].
+    #[arg(long, value_name = "N")]
+    pub(crate) seeds: Option<u64>,
+    /// Where report, numbers and encoders go.
+    #[arg(long, value_name = "DIR", default_value = "paper")]
+    pub(crate) out: PathBuf,
+    /// Take over complete findings of the same settings that are in the folder. Encoders are taken over in any case.
+    #[arg(long)]
+    pub(crate) resume: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// The sizes of experiments.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum PaperPreset {
+    /// Whether everything runs, in seconds; its verdicts mean nothing.
+    #[value(hide = true)]
+    Smoke,
+    /// All of them within an hour on 2 cores.
+    Small,
+    /// The paper's scale.
+    Full,
 }
 
 #[derive(Debug, Args)]

@@ -23,6 +23,7 @@ mod inspect;
 mod methods;
 mod mi;
 mod objective;
+mod paper;
 mod pretrain;
 mod probe;
 mod progress;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         Command::Embed(args) => threads(&args.output).and_then(|()| embed::run(&args)),
         Command::Export(args) => threads(&args.output).and_then(|()| export::run(&args)),
         Command::Inspect(args) => threads(&args.output).and_then(|()| inspect::run(&args)),
+        Command::Paper(args) => threads(&args.output).and_then(|()| paper::run(&args)),
         Command::Data(args) => data_cmd::run(&args),
         Command::Config(args) => match args.command {
             ConfigCommand::Show { source, json } => show(&source, json),

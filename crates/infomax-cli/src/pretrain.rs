@@ -74,7 +74,7 @@ pub(crate) fn run(args: &PretrainArgs) -> Result<Status> {
 }
 
 /// A flag that Ctrl-C (or a request to terminate) sets; the second one ends the program at once.
-fn stop_flag() -> Result<Arc<AtomicBool>> {
+pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     ctrlc::set_handler(move || {

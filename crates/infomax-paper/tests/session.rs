@@ -1,0 +1,120 @@
+//! Experiments end to end at the smallest size: files, sharing of encoders, interruption, a seed that fails.
+
+#![allow(clippy::unwrap_used)]
+
+use infomax_paper::{EXPERIMENTS, Outcome, Preset, Settings, State, Verdict, run};
+use infomax_run::RunConfig;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+fn settings(out: &Path) -> Settings {
+    Settings { preset: Preset::Smoke, workers: 1, machine: "a test".into(), ..Settings::new(out) }
+}
+
+fn lines(settings: &Settings, names: &[&str]) -> (Outcome, Vec<String>) {
+    let mut lines = Vec::new();
+    let outcome = run(settings, names, &mut |line| lines.push(line.to_owned())).unwrap();
+    (outcome, lines)
+}
+
+#[test]
+fn what_needs_no_network_writes_all_of_its_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outcome, _) = lines(&settings(dir.path()), &["em", "mixtures", "diagonal", "distances"]);
+    let names: Vec<&str> = outcome.experiments.iter().map(|d| d.name.as_str()).collect();
+    assert_eq!(names, ["mixtures", "diagonal", "em", "distances"], "the order of the table");
+    for done in &outcome.experiments {
+        assert_eq!((done.state, &done.error), (State::Done, &None), "{}", done.name);
+        assert!(done.finding.judgments.iter().all(|j| j.effect.is_some()), "{}", done.name);
+        let folder = dir.path().join(&done.name);
+        for name in done.finding.tables.iter().map(|t| format!("{}.csv", t.name)) {
+            let text = std::fs::read_to_string(folder.join(name)).unwrap();
+            assert!(text.lines().count() > 1);
+        }
+        for name in done.finding.plots.iter().map(|p| format!("{}.svg", p.name)) {
+            assert!(std::fs::read_to_string(folder.join(name)).unwrap().contains("<svg"));
+        }
+        let text = std::fs::read(folder.join("finding.json")).unwrap();
+        assert_eq!(&serde_json::from_slice::<infomax_paper::Done>(&text).unwrap(), done);
+    }
+    // Those three hold in mathematics, and at this size, too.
+    let verdict = |name: &str| outcome.experiments.iter().find(|d| d.name == name).unwrap().verdict;
+    assert_eq!(verdict("diagonal"), Verdict::Supported);
+    let held = &outcome.experiments[0].finding.judgments[0];
+    assert_eq!(held.effect, Some(1.0), "{held:?}");
+    assert!(std::fs::read_to_string(dir.path().join("em/em.svg")).unwrap().contains("<animate"));
+    let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+    assert!(page.contains("Verdicts") && page.contains("a test") && !page.contains("<script"));
+
+    // The same again, and one more experiment's name alone: the others stay in the report.
+    let again = Settings { resume: true, ..settings(dir.path()) };
+    let (outcome, said) = lines(&again, &["em"]);
+    assert!(said.iter().any(|l| l.contains("there already")) && outcome.experiments.len() == 1);
+    let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+    assert!(page.contains("mixtures") && page.contains("diagonal"));
+}
+
+/// One of eight encoders cannot be trained.
+fn broken(config: &mut RunConfig) {
+    if config.train.run.seed == 1 && config.objective.name == "simclr" {
+        config.optim.schedule.lr = 1e30;
+    }
+}
+
+#[test]
+fn an_interrupted_session_goes_on_and_a_broken_seed_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Settings { adjust: broken, ..settings(dir.path()) };
+    let (stop, mut said) = (first.stop.clone(), Vec::new());
+    let outcome = run(&first, &["normality"], &mut |line| {
+        if line.contains("training simclr seed 0") {
+            stop.store(true, Ordering::SeqCst);
+        }
+        said.push(line.to_owned());
+    });
+    let outcome = outcome.unwrap();
+    assert!(outcome.interrupted && outcome.missing == ["normality"], "{said:?}");
+    let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+    assert!(page.contains("interrupted") && page.contains("normality"));
+
+    let second = Settings { resume: true, adjust: broken, ..settings(dir.path()) };
+    let (outcome, said) = lines(&second, &["normality"]);
+    let trained = |name: &str| said.iter().any(|l| l.contains(&format!("training {name}:")));
+    assert!(!trained("vicreg seed 0"), "kept from the first session: {said:?}");
+    assert!(trained("simclr seed 0") && trained("barlow-twins seed 0"), "{said:?}");
+    let done = &outcome.experiments[0];
+    assert_eq!(done.state, State::Done, "{:?}", done.error);
+    assert_eq!(done.finding.missing.len(), 1, "{:?}", done.finding.missing);
+    assert!(done.finding.missing[0].contains("simclr seed 1"), "{:?}", done.finding.missing);
+    let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+    assert!(page.contains("simclr seed 1"));
+}
+
+#[test]
+fn experiments_share_their_encoders() {
+    let dir = tempfile::tempdir().unwrap();
+    let one = Settings { seeds: Some(1), ..settings(dir.path()) };
+    let (outcome, said) = lines(&one, &["table", "entropy", "bound", "account", "transfer"]);
+    assert_eq!(outcome.experiments.len(), 5);
+    for done in &outcome.experiments {
+        assert_eq!(done.state, State::Done, "{}: {:?}", done.name, done.error);
+        assert!(done.finding.missing.is_empty(), "{}: {:?}", done.name, done.finding.missing);
+        assert!(!done.finding.configurations.is_empty(), "{}", done.name);
+    }
+    let trainings = said.iter().filter(|l| l.contains("  training ")).count();
+    assert_eq!(trainings, 12, "{said:?}");
+    // One seed decides nothing about means over seeds.
+    let table = &outcome.experiments[0];
+    assert_eq!((table.name.as_str(), table.verdict), ("table", Verdict::Undecided));
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused =
+        |settings: &Settings, name: &str| run(settings, &[name], &mut |_| {}).unwrap_err().to_string();
+    let names = refused(&settings(dir.path()), "nothing");
+    assert!(EXPERIMENTS.iter().all(|e| names.contains(e.name)), "{names}");
+    let none = Settings { seeds: Some(0), ..settings(dir.path()) };
+    assert!(refused(&none, "em").contains("0 seeds"));
+}
