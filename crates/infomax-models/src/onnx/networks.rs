@@ -35,11 +35,9 @@ pub(super) fn encoder(
 }
 
 fn resnet(g: &mut Graph<'_>, cfg: &ResNetConfig) -> Result<Value> {
-    let (stride, padding) = match cfg.stem {
-        Stem::Cifar => (1, 1),
-        Stem::Imagenet => (2, 3),
-    };
-    let ys = g.conv(INPUT, "conv1", stride, padding, 1)?;
+    let (stride, padding) = if cfg.stem == Stem::Imagenet { (2, 3) } else { (1, 1) };
+    let xs = whiten(g, cfg.stem)?;
+    let ys = g.conv(&xs, "conv1", stride, padding, 1)?;
     let ys = g.batch_norm(&ys, "bn1")?;
     let mut ys = g.relu(&ys);
     if cfg.stem == Stem::Imagenet {
@@ -77,13 +75,23 @@ fn resnet(g: &mut Graph<'_>, cfg: &ResNetConfig) -> Result<Value> {
     Ok(g.op("Flatten", &[&ys], &[Attr::Int("axis", 1)]))
 }
 
-fn resnet9(g: &mut Graph<'_>, _: &ResNet9Config) -> Result<Value> {
+/// The images, whitened where the stem does so.
+fn whiten(g: &mut Graph<'_>, stem: Stem) -> Result<Value> {
+    if stem.whitens().is_none() {
+        return Ok(INPUT.to_owned());
+    }
+    let ys = g.conv(INPUT, "whiten", 1, 0, 1)?;
+    Ok(g.relu(&ys))
+}
+
+fn resnet9(g: &mut Graph<'_>, cfg: &ResNet9Config) -> Result<Value> {
     fn layer(g: &mut Graph<'_>, xs: &str, name: &str) -> Result<Value> {
         let ys = g.conv(xs, &format!("{name}.conv"), 1, 1, 1)?;
         let ys = g.batch_norm(&ys, &format!("{name}.bn"))?;
         Ok(g.relu(&ys))
     }
-    let mut ys = layer(g, INPUT, "prep")?;
+    let xs = whiten(g, cfg.stem)?;
+    let mut ys = layer(g, &xs, "prep")?;
     for i in 1..=3 {
         ys = layer(g, &ys, &format!("layer{i}"))?;
         ys = max_pool(g, &ys, 2, 2, 0);
