@@ -10,7 +10,6 @@ use candle_core::Tensor;
 
 /// What the graph of an encoder gives.
 pub(super) struct Encoded {
-    pub(super) features: Value,
     pub(super) width: usize,
     pub(super) channels: usize,
     /// Whether the images may have any size.
@@ -22,7 +21,8 @@ pub(super) fn encoder(
     encoder: &EncoderConfig,
     image: (usize, usize),
 ) -> Result<Encoded> {
-    let (features, width, channels) = match encoder {
+    // The features are the value of the last operator.
+    let (_, width, channels) = match encoder {
         EncoderConfig::ResNet(cfg) => (resnet(graph, cfg)?, cfg.feature_dim()?, cfg.in_channels),
         EncoderConfig::ResNet9(cfg) => (resnet9(graph, cfg)?, 8 * cfg.width, cfg.in_channels),
         EncoderConfig::Vit(cfg) => (vit(graph, cfg, image)?, cfg.width, cfg.in_channels),
@@ -31,7 +31,7 @@ pub(super) fn encoder(
         }
     };
     let any_size = !matches!(encoder, EncoderConfig::Vit(_));
-    Ok(Encoded { features, width, channels, any_size })
+    Ok(Encoded { width, channels, any_size })
 }
 
 fn resnet(g: &mut Graph<'_>, cfg: &ResNetConfig) -> Result<Value> {
