@@ -21,8 +21,8 @@ SIZE = 32
 CASES = {
     "resnet": ["kind=\"resnet\"", "blocks=[1, 1, 1]", "width=8"],
     "resnet-wide": ["kind=\"resnet\"", "depth=50", "blocks=[1, 1, 1, 1]", "width=4", "inner_multiplier=2", "stem=\"imagenet\""],
-    "resnet18": ["kind=\"resnet\"", "depth=18", "stem=\"imagenet\""],
-    "resnet-64": ["kind=\"resnet\"", "depth=50", "blocks=[1, 1, 1, 1]"],
+    "resnet18": ["kind=\"resnet\"", "depth=18", "width=64", "stem=\"imagenet\""],
+    "resnet-64": ["kind=\"resnet\"", "depth=50", "width=64", "blocks=[1, 1, 1, 1]"],
     "whitened": ["kind=\"resnet\"", "blocks=[1, 1]", "width=8", "stem=\"whitened\""],
     "resnet9-whitened": ["kind=\"resnet9\"", "width=4", "stem=\"whitened-trained\""],
     "resnet9": ["kind=\"resnet9\"", "width=8"],
