@@ -19,6 +19,7 @@ mod scope;
 mod transformer;
 mod vit;
 mod weights;
+mod whiten;
 
 pub use convnext::{ConvNext, ConvNextConfig};
 pub use error::{Error, Result};
@@ -33,6 +34,7 @@ pub use resnet9::{ResNet9, ResNet9Config};
 pub use scope::Scope;
 pub use vit::{Vit, VitConfig, VitPool};
 pub use weights::{Export, Initialized, Naming, export_encoder, init_encoder, init_student};
+pub use whiten::whiten_stem;
 pub use {candle_core, infomax_core};
 
 /// The examples of the README run as tests.

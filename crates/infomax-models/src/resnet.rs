@@ -1,5 +1,6 @@
 //! Residual networks of any width.
 
+use crate::whiten::Whiten;
 use crate::{BatchNorm, Conv2d, Error, Result, Scope};
 use candle_core::Tensor;
 use infomax_core::{Encoder, Mapped, Pass};
@@ -17,8 +18,25 @@ pub enum Stem {
     /// (SimCLR, arXiv:2002.05709, appendix B.9).
     #[default]
     Cifar,
+    /// Patches of 2x2 pixels, whitened by the covariance of those of the training images, with both signs, and a ReLU;
+    /// then as `cifar`. Set from the first training images and frozen: for images of 32 to 64 pixels (Jordan,
+    /// arXiv:2404.00498).
+    Whitened,
+    /// The same, trained further.
+    WhitenedTrained,
     /// A 7x7 convolution of stride 2 and a 3x3 max-pool of stride 2: for images of 96 pixels and more.
     Imagenet,
+}
+
+impl Stem {
+    /// Whether a whitening layer comes first, and whether it is trained.
+    pub(crate) fn whitens(self) -> Option<bool> {
+        match self {
+            Self::Whitened => Some(false),
+            Self::WhitenedTrained => Some(true),
+            Self::Cifar | Self::Imagenet => None,
+        }
+    }
 }
 
 /// What a training pass computes with. Parameters, their gradients and checkpoints are f32 either way.
@@ -153,6 +171,7 @@ impl ResNetConfig {
 pub struct ResNet {
     name: String,
     in_channels: usize,
+    whiten: Option<Whiten>,
     conv1: Conv2d,
     bn1: BatchNorm,
     pool: Option<Pool2dConfig>,
@@ -179,11 +198,16 @@ impl ResNet {
         let scope = scope.into();
         let (stages, feature_dim) = (cfg.stages()?, cfg.feature_dim()?);
         let (side, stride, padding) = match cfg.stem {
-            Stem::Cifar => (3, 1, 1),
+            Stem::Cifar | Stem::Whitened | Stem::WhitenedTrained => (3, 1, 1),
             Stem::Imagenet => (7, 2, 3),
         };
         let geometry = Conv2dConfig { stride, padding, ..Conv2dConfig::default() };
-        let conv1 = Conv2d::new(cfg.in_channels, cfg.width, side, geometry, scope.pp("conv1"))?;
+        let whiten = match cfg.stem.whitens() {
+            Some(trained) => Some(Whiten::new(cfg.in_channels, trained, scope.pp("whiten"))?),
+            None => None,
+        };
+        let inputs = if whiten.is_some() { Whiten::outputs(cfg.in_channels) } else { cfg.in_channels };
+        let conv1 = Conv2d::new(inputs, cfg.width, side, geometry, scope.pp("conv1"))?;
         precision.check(conv1.weight())?;
         let bn1 = BatchNorm::new(cfg.width, scope.pp("bn1"))?;
         let pool = (cfg.stem == Stem::Imagenet).then_some(Pool2dConfig { kernel: 3, stride: 2, padding: 1 });
@@ -199,7 +223,7 @@ impl ResNet {
             }
         }
         let (name, in_channels) = (scope.name(), cfg.in_channels);
-        Ok(Self { name, in_channels, conv1, bn1, pool, blocks, feature_dim, precision })
+        Ok(Self { name, in_channels, whiten, conv1, bn1, pool, blocks, feature_dim, precision })
     }
 
     /// The last feature map `(B, D, H', W')`, before the mean over pixels.
@@ -208,7 +232,7 @@ impl ResNet {
     /// A tensor that is not `(B, C, H, W)` with the configured number of channels, or with images too small
     /// for the stem.
     pub fn feature_map(&self, xs: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
-        self.check(xs)?;
+        let xs = &self.enter(xs)?;
         if self.blocked(xs, pass) {
             return self.blocked_map(xs, pass)?.to_images().map_err(Error::kernel(&self.name));
         }
@@ -226,7 +250,8 @@ impl ResNet {
         self.half(pass) || Blocked::supports(xs) && xs.dims()[0] >= 3
     }
 
-    fn check(&self, xs: &Tensor) -> Result<()> {
+    /// The images, checked and whitened where there is a layer for it.
+    fn enter(&self, xs: &Tensor) -> Result<Tensor> {
         if xs.rank() != 4 || xs.dims()[1] != self.in_channels || xs.elem_count() == 0 {
             return Err(Error::Shape {
                 layer: self.name.clone(),
@@ -234,7 +259,7 @@ impl ResNet {
                 got: xs.dims().to_vec(),
             });
         }
-        Ok(())
+        self.whiten.as_ref().map_or_else(|| Ok(xs.clone()), |whiten| whiten.forward(xs))
     }
 
     /// Layer by layer, on any device.
@@ -274,7 +299,7 @@ impl ResNet {
 
 impl Encoder for ResNet {
     fn forward(&self, xs: &Tensor, pass: &Pass<'_>) -> infomax_core::Result<Tensor> {
-        self.check(xs)?;
+        let xs = &self.enter(xs)?;
         let pooled = if self.blocked(xs, pass) {
             self.blocked_map(xs, pass)?.global_avg_pool()
         } else {

@@ -2,7 +2,8 @@
 
 use crate::resnet::{Fused, run};
 use crate::transformer::images;
-use crate::{BatchNorm, Conv2d, Error, Precision, Result, Scope};
+use crate::whiten::Whiten;
+use crate::{BatchNorm, Conv2d, Error, Precision, Result, Scope, Stem};
 use candle_core::Tensor;
 use infomax_core::{Encoder, Mapped, Pass};
 use infomax_kernels::{Activation, Blocked, Conv2dConfig, Pool2dConfig, max_pool2d};
@@ -17,12 +18,14 @@ pub struct ResNet9Config {
     pub width: usize,
     /// The channels of the image.
     pub in_channels: usize,
+    /// What comes before the first layer: `cifar` for nothing, `whitened` or `whitened-trained`.
+    pub stem: Stem,
 }
 
 impl Default for ResNet9Config {
     /// The network of 64 to 512 channels: 6.6 million parameters.
     fn default() -> Self {
-        Self { width: 64, in_channels: 3 }
+        Self { width: 64, in_channels: 3, stem: Stem::Cifar }
     }
 }
 
@@ -39,6 +42,7 @@ pub struct ResNet9 {
     name: String,
     cfg: ResNet9Config,
     precision: Precision,
+    whiten: Option<Whiten>,
     prep: Layer,
     layers: Vec<(Layer, Vec<Layer>)>,
 }
@@ -81,7 +85,16 @@ impl ResNet9 {
                 return Err(Error::config(key, value, "must be at least 1"));
             }
         }
-        let prep = Layer::new(cfg.in_channels, cfg.width, &scope.pp("prep"))?;
+        if cfg.stem == Stem::Imagenet {
+            let reason = "a ResNet-9 takes small images: `cifar`, `whitened` or `whitened-trained`";
+            return Err(Error::config("stem", "imagenet", reason));
+        }
+        let whiten = match cfg.stem.whitens() {
+            Some(trained) => Some(Whiten::new(cfg.in_channels, trained, scope.pp("whiten"))?),
+            None => None,
+        };
+        let inputs = if whiten.is_some() { Whiten::outputs(cfg.in_channels) } else { cfg.in_channels };
+        let prep = Layer::new(inputs, cfg.width, &scope.pp("prep"))?;
         precision.check(prep.conv.weight())?;
         let mut layers = Vec::with_capacity(3);
         for i in 0..3 {
@@ -91,7 +104,7 @@ impl ResNet9 {
             let residual = residual.map(|j| Layer::new(outputs, outputs, &scope.pp("residual").pp(j)));
             layers.push((Layer::new(inputs, outputs, &scope)?, residual.collect::<Result<_>>()?));
         }
-        Ok(Self { name: scope.name(), cfg: cfg.clone(), precision, prep, layers })
+        Ok(Self { name: scope.name(), cfg: cfg.clone(), precision, whiten, prep, layers })
     }
 
     /// The last feature map `(B, 8 width, H / 8, W / 8)`.
@@ -99,7 +112,10 @@ impl ResNet9 {
     /// # Errors
     /// A tensor that is not `(B, C, H, W)` with the configured channels, or images below 8x8 pixels.
     pub fn feature_map(&self, xs: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
-        images(&self.name, xs, self.cfg.in_channels, 8)?;
+        // The whitening takes a row and a column.
+        let least = 8 + usize::from(self.whiten.is_some());
+        images(&self.name, xs, self.cfg.in_channels, least)?;
+        let xs = &self.whiten.as_ref().map_or_else(|| Ok(xs.clone()), |whiten| whiten.forward(xs))?;
         let half = self.precision == Precision::Bf16 && pass.is_train();
         // As in the other residual networks, a block of images pays from three on.
         let blocked = half || Blocked::supports(xs) && xs.dims()[0] >= 3;

@@ -168,7 +168,7 @@ fn named_networks_of_timm_have_their_shapes() {
 
 #[test]
 fn what_a_library_has_not_is_refused_with_the_reason() {
-    let small = EncoderConfig::ResNet9(ResNet9Config { width: 2, in_channels: 3 });
+    let small = EncoderConfig::ResNet9(ResNet9Config { width: 2, ..ResNet9Config::default() });
     for (encoder, naming, part) in [
         (&small, Naming::Torchvision, "--names own"),
         (&small, Naming::Timm, "--names own"),

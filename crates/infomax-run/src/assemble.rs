@@ -7,9 +7,9 @@ use crate::rehearse::rehearse;
 use crate::stop::StopIf;
 use crate::{Error, Images, Result, RunConfig, device};
 use candle_core::{DType, Device};
-use infomax_augment::Augmenter;
+use infomax_augment::{Augmenter, EvalTransform};
 use infomax_core::{BatchSource as _, Key, Learner as _, Objective, Params};
-use infomax_data::{DamagedSamples, Loader, LoaderConfig};
+use infomax_data::{DamagedSamples, EvalLoader, Loader, LoaderConfig};
 use infomax_models::JointEmbedding;
 use infomax_optim::{Optimizer, Schedule};
 use infomax_train::Courses;
@@ -70,6 +70,9 @@ impl Assembly {
         let device::Chosen { device, warning } = device::open(&config.train.device)?;
         let params = params(config, &device);
         let learner = learner(config, &params)?;
+        if start && let Some(note) = whiten(config, &images, &params)? {
+            notes.push(note);
+        }
         if let (Some(path), true) = (&config.model.init, start) {
             notes.extend(crate::weights::init(config, path, &params)?);
         }
@@ -138,6 +141,34 @@ pub fn check(config: &mut RunConfig) -> Result<Option<Error>> {
         crate::weights::init(config, path, &params)?;
     }
     rehearse(config, &images, &config.augment.resolve()?, &learner).map(|()| None)
+}
+
+/// Sets the whitening stem, if the encoder has one, from the first training images as evaluation sees them.
+fn whiten(config: &RunConfig, images: &Images, params: &Params) -> Result<Option<String>> {
+    /// Their patches are some hundred thousand, for a covariance of a dozen pixels.
+    const IMAGES: usize = 512;
+    if params.get("encoder.whiten.weight").is_none() {
+        return Ok(None);
+    }
+    let transform = EvalTransform::for_recipe(&config.augment.resolve()?)?;
+    let policy = damaged(&config.data, images.train.len());
+    let first =
+        EvalLoader::new(images.train.clone(), transform, config.eval.batch.min(IMAGES), &Device::Cpu)?;
+    let mut some = Vec::new();
+    let mut count = 0;
+    for batch in first.with_damaged(policy) {
+        let (xs, _) = batch?;
+        let left = IMAGES - count;
+        let xs = xs.narrow(0, 0, xs.dim(0)?.min(left))?;
+        count += xs.dim(0)?;
+        some.push(xs);
+        if count == IMAGES {
+            break;
+        }
+    }
+    let some = candle_core::Tensor::cat(&some, 0)?;
+    infomax_models::whiten_stem(params, "encoder", &some)?;
+    Ok(Some(format!("the stem whitens patches by their covariance in the first {count} training images")))
 }
 
 fn learner(config: &RunConfig, params: &Params) -> Result<JointEmbedding> {

@@ -21,8 +21,10 @@ SIZE = 32
 CASES = {
     "resnet": ["kind=\"resnet\"", "blocks=[1, 1, 1]", "width=8"],
     "resnet-wide": ["kind=\"resnet\"", "depth=50", "blocks=[1, 1, 1, 1]", "width=4", "inner_multiplier=2", "stem=\"imagenet\""],
-    "resnet18": ["kind=\"resnet\"", "depth=18", "stem=\"imagenet\""],
-    "resnet-64": ["kind=\"resnet\"", "depth=50", "blocks=[1, 1, 1, 1]"],
+    "resnet18": ["kind=\"resnet\"", "depth=18", "width=64", "stem=\"imagenet\""],
+    "resnet-64": ["kind=\"resnet\"", "depth=50", "width=64", "blocks=[1, 1, 1, 1]"],
+    "whitened": ["kind=\"resnet\"", "blocks=[1, 1]", "width=8", "stem=\"whitened\""],
+    "resnet9-whitened": ["kind=\"resnet9\"", "width=4", "stem=\"whitened-trained\""],
     "resnet9": ["kind=\"resnet9\"", "width=8"],
     "vit": ["kind=\"vit\"", "image=32", "patch=8", "width=32", "depth=2", "heads=2"],
     "vit-mean": ["kind=\"vit\"", "image=32", "patch=8", "width=32", "depth=2", "heads=2", "pool=\"mean\"", "registers=2"],
@@ -31,6 +33,10 @@ CASES = {
 }
 # What a library has not, by the words of the refusal.
 REFUSED = {
+    ("whitened", "torchvision"): "whitens patches",
+    ("whitened", "timm"): "whitens patches",
+    ("resnet9-whitened", "torchvision"): "nine layers",
+    ("resnet9-whitened", "timm"): "nine layers",
     ("resnet9", "torchvision"): "nine layers",
     ("resnet9", "timm"): "nine layers",
     ("vit-mean", "torchvision"): "register",

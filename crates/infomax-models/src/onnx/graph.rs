@@ -100,15 +100,13 @@ impl<'a> Graph<'a> {
         name
     }
 
-    /// Gives a value its name as an output.
-    pub(super) fn output(&mut self, value: &str, name: &str) {
-        self.nodes.push(Node {
-            input: vec![value.to_owned()],
-            output: vec![name.to_owned()],
-            name: Some(name.to_owned()),
-            op_type: Some("Identity".to_owned()),
-            attribute: Vec::new(),
-        });
+    /// Gives the value of the last operator its name as an output. No `Identity` for it: onnxruntime 1.32 refuses a
+    /// graph whose output is one where other operators read the same value.
+    pub(super) fn output(&mut self, name: &str) -> Value {
+        if let Some(last) = self.nodes.last_mut() {
+            last.output = vec![name.to_owned()];
+        }
+        name.to_owned()
     }
 
     /// `x W^T + b` over the last dimension: `name.weight` `(O, I)`, and `name.bias` where it is there.

@@ -8,7 +8,7 @@ mod tests;
 
 use crate::{ModelConfig, Result};
 use candle_core::Tensor;
-use graph::{Graph, Value};
+use graph::Graph;
 use prost::Message as _;
 use std::collections::BTreeMap;
 
@@ -41,11 +41,11 @@ pub fn export_onnx(
 ) -> Result<Vec<u8>> {
     let mut graph = Graph::new(tensors);
     let encoded = networks::encoder(&mut graph, &model.encoder, image)?;
-    graph.output(&encoded.features, "features");
+    let features = graph.output("features");
     let mut outputs = vec![("features", encoded.width)];
     if head {
-        let (projections, width) = projector(&mut graph, model, &encoded.features)?;
-        graph.output(&projections, "projections");
+        let width = projector(&mut graph, model, &features)?;
+        graph.output("projections");
         outputs.push(("projections", width));
     }
     let (height, width) = if encoded.any_size { (None, None) } else { (Some(image.0), Some(image.1)) };
@@ -65,7 +65,7 @@ pub fn export_onnx(
 }
 
 /// The projector, in evaluation mode.
-fn projector(graph: &mut Graph<'_>, model: &ModelConfig, features: &str) -> Result<(Value, usize)> {
+fn projector(graph: &mut Graph<'_>, model: &ModelConfig, features: &str) -> Result<usize> {
     let Some((&width, hidden)) = model.projector.split_last() else {
         return Err(crate::Error::config("head", true, "the model has no projector"));
     };
@@ -78,5 +78,6 @@ fn projector(graph: &mut Graph<'_>, model: &ModelConfig, features: &str) -> Resu
         }
         ys = graph.relu(&ys);
     }
-    Ok((graph.linear(&ys, &format!("projector.{}", per_layer * hidden.len()))?, width))
+    graph.linear(&ys, &format!("projector.{}", per_layer * hidden.len()))?;
+    Ok(width)
 }

@@ -10,7 +10,6 @@ use candle_core::Tensor;
 
 /// What the graph of an encoder gives.
 pub(super) struct Encoded {
-    pub(super) features: Value,
     pub(super) width: usize,
     pub(super) channels: usize,
     /// Whether the images may have any size.
@@ -22,7 +21,8 @@ pub(super) fn encoder(
     encoder: &EncoderConfig,
     image: (usize, usize),
 ) -> Result<Encoded> {
-    let (features, width, channels) = match encoder {
+    // The features are the value of the last operator.
+    let (_, width, channels) = match encoder {
         EncoderConfig::ResNet(cfg) => (resnet(graph, cfg)?, cfg.feature_dim()?, cfg.in_channels),
         EncoderConfig::ResNet9(cfg) => (resnet9(graph, cfg)?, 8 * cfg.width, cfg.in_channels),
         EncoderConfig::Vit(cfg) => (vit(graph, cfg, image)?, cfg.width, cfg.in_channels),
@@ -31,15 +31,13 @@ pub(super) fn encoder(
         }
     };
     let any_size = !matches!(encoder, EncoderConfig::Vit(_));
-    Ok(Encoded { features, width, channels, any_size })
+    Ok(Encoded { width, channels, any_size })
 }
 
 fn resnet(g: &mut Graph<'_>, cfg: &ResNetConfig) -> Result<Value> {
-    let (stride, padding) = match cfg.stem {
-        Stem::Cifar => (1, 1),
-        Stem::Imagenet => (2, 3),
-    };
-    let ys = g.conv(INPUT, "conv1", stride, padding, 1)?;
+    let (stride, padding) = if cfg.stem == Stem::Imagenet { (2, 3) } else { (1, 1) };
+    let xs = whiten(g, cfg.stem)?;
+    let ys = g.conv(&xs, "conv1", stride, padding, 1)?;
     let ys = g.batch_norm(&ys, "bn1")?;
     let mut ys = g.relu(&ys);
     if cfg.stem == Stem::Imagenet {
@@ -77,13 +75,23 @@ fn resnet(g: &mut Graph<'_>, cfg: &ResNetConfig) -> Result<Value> {
     Ok(g.op("Flatten", &[&ys], &[Attr::Int("axis", 1)]))
 }
 
-fn resnet9(g: &mut Graph<'_>, _: &ResNet9Config) -> Result<Value> {
+/// The images, whitened where the stem does so.
+fn whiten(g: &mut Graph<'_>, stem: Stem) -> Result<Value> {
+    if stem.whitens().is_none() {
+        return Ok(INPUT.to_owned());
+    }
+    let ys = g.conv(INPUT, "whiten", 1, 0, 1)?;
+    Ok(g.relu(&ys))
+}
+
+fn resnet9(g: &mut Graph<'_>, cfg: &ResNet9Config) -> Result<Value> {
     fn layer(g: &mut Graph<'_>, xs: &str, name: &str) -> Result<Value> {
         let ys = g.conv(xs, &format!("{name}.conv"), 1, 1, 1)?;
         let ys = g.batch_norm(&ys, &format!("{name}.bn"))?;
         Ok(g.relu(&ys))
     }
-    let mut ys = layer(g, INPUT, "prep")?;
+    let xs = whiten(g, cfg.stem)?;
+    let mut ys = layer(g, &xs, "prep")?;
     for i in 1..=3 {
         ys = layer(g, &ys, &format!("layer{i}"))?;
         ys = max_pool(g, &ys, 2, 2, 0);

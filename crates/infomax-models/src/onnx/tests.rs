@@ -30,8 +30,16 @@ fn models() -> Vec<(ModelConfig, (usize, usize))> {
     };
     vec![
         (with(resnet(18, Stem::Cifar), &[6, 5], true), (16, 16)),
+        (with(resnet(18, Stem::WhitenedTrained), &[6, 5], true), (16, 12)),
         (with(resnet(50, Stem::Imagenet), &[6, 5, 4], true), (33, 20)),
-        (with(EncoderConfig::ResNet9(ResNet9Config { width: 2, in_channels: 1 }), &[3], true), (16, 24)),
+        (
+            with(
+                EncoderConfig::ResNet9(ResNet9Config { width: 2, in_channels: 1, stem: Stem::Whitened }),
+                &[3],
+                true,
+            ),
+            (16, 24),
+        ),
         (with(vit(0, VitPool::Token), &[6, 5], false), (12, 12)),
         (with(vit(2, VitPool::Mean), &[6, 5], true), (8, 16)),
         (with(EncoderConfig::ConvNext(convnext), &[6, 5], true), (19, 16)),
@@ -114,7 +122,7 @@ fn graphs_are_well_formed() {
 
 #[test]
 fn what_cannot_be_is_refused() {
-    let (config, _) = models().swap_remove(3);
+    let (config, _) = models().swap_remove(4);
     let params = Params::new(DType::F32, &Device::Cpu, Key::new(3));
     JointEmbedding::new(&config, &params).unwrap();
     let own = |(name, t): (String, Tensor)| Some((name.strip_prefix("encoder.")?.to_owned(), t));

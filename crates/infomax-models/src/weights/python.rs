@@ -42,6 +42,12 @@ fn resnet(cfg: &ResNetConfig, naming: Naming) -> Result<Code> {
         let reason = format!("has residual networks of four stages, this one has {}", stages.len());
         return Err(refuse(naming, reason));
     }
+    if cfg.stem.whitens().is_some() {
+        return Err(refuse(
+            naming,
+            "has no stem that whitens patches; write it with `--names own`".to_owned(),
+        ));
+    }
     let block = if cfg.depth >= 50 { "Bottleneck" } else { "BasicBlock" };
     let (width, channels) = (cfg.width, cfg.in_channels);
     let standard = ResNetConfig { blocks: vec![], ..cfg.clone() }.stages()? == stages && width == 64;
@@ -105,7 +111,7 @@ fn resnet(cfg: &ResNetConfig, naming: Naming) -> Result<Code> {
                 notes.push(format!("`conv1` takes images of {channels} channels"));
             }
         }
-        Stem::Imagenet => {}
+        Stem::Imagenet | Stem::Whitened | Stem::WhitenedTrained => {}
     }
     for missing in stages.len()..4 {
         lines.push(format!("model.layer{} = nn.Identity()", missing + 1));
