@@ -49,11 +49,11 @@ mod online;
 mod opened;
 mod pretrain;
 mod rehearse;
-mod stop;
 mod replay;
 pub mod runs;
-mod weights;
 pub mod selftest;
+mod stop;
+mod weights;
 
 pub use assemble::{Assembly, check};
 pub use condition::Condition;

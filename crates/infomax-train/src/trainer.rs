@@ -4,8 +4,8 @@ mod accumulate;
 mod resume;
 mod step;
 
-use crate::capsule::Trace;
 use crate::budget::Clock;
+use crate::capsule::Trace;
 use crate::metrics::TimeTotals;
 use crate::monitor::{Health, Monitor};
 use crate::{Courses, EpochSummary, Error, Observer, Result, RunDir, TrainConfig, Watcher};

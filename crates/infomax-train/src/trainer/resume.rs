@@ -143,7 +143,11 @@ impl Trainer {
     }
 
     /// The state with these parameters and buffers, as a checkpoint holds it.
-    pub(crate) fn snapshot(&self, model: BTreeMap<String, Tensor>, clock: &Clock) -> Result<(State, Tensors)> {
+    pub(crate) fn snapshot(
+        &self,
+        model: BTreeMap<String, Tensor>,
+        clock: &Clock,
+    ) -> Result<(State, Tensors)> {
         let tensors = Tensors {
             model,
             optimizer: self.parts.optimizer.state()?,
