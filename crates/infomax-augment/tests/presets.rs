@@ -108,7 +108,8 @@ fn table() -> Vec<(&'static str, Filter, Vec<Row>)> {
 #[test]
 fn every_preset_has_the_published_parameters() {
     let table = table();
-    for name in Recipe::preset_names().iter().filter(|n| !["vicreg-shapes", "none"].contains(n)) {
+    let own = |name: &&&str| name.ends_with("-shapes") || ["none", "emp-ssl-cifar"].contains(name);
+    for name in Recipe::preset_names().iter().filter(|name| !own(name)) {
         assert!(table.iter().any(|(row, ..)| row == name), "{name} is not in the table");
     }
     for (name, filter, rows) in table {
@@ -139,4 +140,38 @@ fn presets_are_normalized_by_their_data() {
         }
     }
     assert_eq!(mean("lightly-simclr-cifar"), 0.485);
+}
+
+/// Twenty square patches of a quarter of the image, each resized to the whole (EMP-SSL, official code).
+#[test]
+fn patches_of_emp_ssl() {
+    let recipe = Recipe::preset("emp-ssl-cifar").unwrap();
+    let [view] = recipe.views.as_slice() else { panic!("{:?}", recipe.views) };
+    let (crop, jitter) = (view.crop.unwrap(), view.jitter.unwrap());
+    assert_eq!((view.count, view.size, view.local), (20, 32, false));
+    assert_eq!((crop.scale, crop.ratio), ((0.25, 0.25), (1.0, 1.0)));
+    let strengths = [jitter.p, jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue];
+    assert_eq!(strengths, [0.8, 0.4, 0.4, 0.4, 0.2]);
+    assert_eq!((view.flip, view.grayscale), (0.5, 0.2));
+    assert_eq!((view.blur.unwrap().p, view.solarize.unwrap().p), (0.1, 0.1));
+}
+
+/// The views of the embedded images differ in number, size and area alone.
+#[test]
+fn views_of_the_embedded_images_are_of_one_kind() {
+    let base = Recipe::preset("vicreg-shapes").unwrap().views[0].clone();
+    for (name, counts) in [
+        ("four-views-shapes", &[(4, 24, false)][..]),
+        ("multicrop-shapes", &[(2, 24, false), (4, 16, true)]),
+        ("emp-ssl-shapes", &[(20, 16, false)]),
+    ] {
+        let views = Recipe::preset(name).unwrap().views;
+        let found: Vec<_> = views.iter().map(|view| (view.count, view.size, view.local)).collect();
+        assert_eq!(found, counts, "{name}");
+        for view in views {
+            let same =
+                infomax_augment::ViewConfig { count: 2, size: 32, local: false, crop: base.crop, ..view };
+            assert_eq!(same, base, "{name}");
+        }
+    }
 }

@@ -81,7 +81,7 @@ impl Assembly {
         optimizer.check(&params).map_err(of("optim"))?;
         let recipe = config.augment.resolve()?;
         let augmenter = Augmenter::new(&recipe)?;
-        rehearse(config, &images, &recipe, &learner)?;
+        notes.extend(rehearse(config, &images, &recipe, &learner)?);
         let loader = Loader::new(
             images.train.clone(),
             augmenter,
@@ -100,7 +100,6 @@ impl Assembly {
         let courses = config.optim.courses(&config.model, batches, total_steps)?;
         let online = Online::new(config, &images, &recipe, learner.feature_dim())?;
         let stop = StopIf::new(config, &learner, &online)?;
-        let mut notes = notes;
         notes.extend(online.notes());
         Ok(Self {
             config: settled,
@@ -140,7 +139,7 @@ pub fn check(config: &mut RunConfig) -> Result<Option<Error>> {
     if let Some(path) = &config.model.init {
         crate::weights::init(config, path, &params)?;
     }
-    rehearse(config, &images, &config.augment.resolve()?, &learner).map(|()| None)
+    rehearse(config, &images, &config.augment.resolve()?, &learner).map(|_| None)
 }
 
 /// Sets the whitening stem, if the encoder has one, from the first training images as evaluation sees them.

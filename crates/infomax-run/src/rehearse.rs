@@ -8,7 +8,7 @@ use infomax_core::{Context, Embeddings, Key, Learner, LocalMap, Pass, View, View
 
 /// Embeds two empty samples, and evaluates the objective on as many rows of noise as a batch has, with what the
 /// model gives: a method without its teacher, predictor or labels, a batch below the dimension where that cannot
-/// be, views that the encoder does not take.
+/// be, views that the encoder does not take. What is merely idle comes back in words.
 ///
 /// # Errors
 /// What the encoder or the objective refuses, with the section of the configuration.
@@ -17,7 +17,7 @@ pub(crate) fn rehearse(
     images: &Images,
     recipe: &Recipe,
     learner: &dyn Learner,
-) -> Result<()> {
+) -> Result<Option<String>> {
     config.train.run.check_accumulation(learner, config.train.batch).map_err(of("train"))?;
     let augmenter = Augmenter::new(recipe)?;
     let device = learner.params().device();
@@ -88,31 +88,37 @@ pub(crate) fn rehearse(
     })
 }
 
-/// Refuses a head or a teacher that the objective does not look at: without it nothing changes.
-fn unused(config: &RunConfig, embeddings: Embeddings, same: &dyn Fn(&Embeddings) -> bool) -> Result<()> {
-    let refuse = |key: &str, what: &str, remedy: &str| {
-        Err(Error::Config(format!(
-            "model.{key}: the objective `{}` does not look at {what}; {remedy}",
-            config.objective.name
-        )))
+/// Refuses a head that the objective does not look at: without it nothing changes, and it would never learn. A teacher
+/// of that kind is an average of the weights, which may be wanted: it is said.
+fn unused(
+    config: &RunConfig,
+    embeddings: Embeddings,
+    same: &dyn Fn(&Embeddings) -> bool,
+) -> Result<Option<String>> {
+    let text = |key: &str, what: &str, remedy: &str| {
+        format!("model.{key}: the objective `{}` does not look at {what}; {remedy}", config.objective.name)
     };
+    let teacher = embeddings.targets.is_some() && same(&Embeddings { targets: None, ..embeddings.clone() });
+    let note = teacher.then(|| {
+        text("teacher_momentum", "the targets of a teacher", "it is an average of the weights and no more")
+    });
     if config.train.run.allow_unused_parameters {
-        return Ok(());
+        return Ok(note);
     }
-    let leave = "leave it out, or choose a method that has it (`infomax methods`)";
+    let refuse = |key, what| {
+        let leave = "leave it out, or choose a method that has it (`infomax methods`)";
+        Err(Error::Config(text(key, what, leave)))
+    };
     if embeddings.projections.local().is_some() {
         let projections = embeddings.projections.map(|z| Ok(z.clone()))?;
         if same(&Embeddings { projections, ..embeddings.clone() }) {
-            return refuse("local_projector", "local embeddings", leave);
+            return refuse("local_projector", "local embeddings");
         }
     }
     if embeddings.predictions.is_some() && same(&Embeddings { predictions: None, ..embeddings.clone() }) {
-        return refuse("predictor", "predictions", leave);
+        return refuse("predictor", "predictions");
     }
-    if embeddings.targets.is_some() && same(&Embeddings { targets: None, ..embeddings.clone() }) {
-        return refuse("teacher_momentum", "the targets of a teacher", leave);
-    }
-    Ok(())
+    Ok(note)
 }
 
 /// Labels of a batch, if every sample has one.

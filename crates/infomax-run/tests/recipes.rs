@@ -142,7 +142,14 @@ fn contradictions_are_refused_before_anything_is_written() {
     };
     refused("byol", &["model.predictor=[]"], &["byol", "predictions"]);
     refused("vicreg", &["model.predictor=[8]"], &["model.predictor", "vicreg", "does not look at"]);
-    refused("vicreg", &["model.teacher_momentum=0.9"], &["model.teacher_momentum", "vicreg"]);
+    // A teacher that nothing looks at averages the weights.
+    let mut idle = TINY.to_vec();
+    idle.extend(["model.projector=[16, 8]", "model.teacher_momentum=0.9"]);
+    let notes = infomax_run::Assembly::new(&resolve("vicreg", &idle).unwrap(), 1).unwrap().notes;
+    assert!(
+        notes.iter().any(|note| note.contains("model.teacher_momentum") && note.contains("average")),
+        "{notes:?}"
+    );
     refused("vicreg", &["model.local_projector=[8]"], &["model.local_projector", "vicreg"]);
     refused("vicregl", &["model.local_projector=[]"], &["local", "model.local_projector"]);
     // Local views of another size than whole patches.
