@@ -200,7 +200,7 @@ impl Trainer {
                 if let (Some(failure), Some((state, tensors))) = (self.collapse(changed), before) {
                     self.keep_capsule(state, &tensors, failure, observer);
                 }
-                Ok((metrics, changed))
+                Ok((*metrics, changed))
             }
             Attempt::Failed(error, failure) => {
                 if let Some(failure) = failure {
@@ -218,7 +218,7 @@ impl Trainer {
     /// One step, whatever becomes of it.
     pub(crate) fn attempt(&mut self, clock: &Clock) -> Attempt {
         match catch_unwind(AssertUnwindSafe(|| self.advance(clock))) {
-            Ok(Ok((metrics, changed))) => Attempt::Made(metrics, changed),
+            Ok(Ok((metrics, changed))) => Attempt::Made(Box::new(metrics), changed),
             Ok(Err(error)) => {
                 let failure = Failure::of(&error, self.total_steps, self.trace.borrow().reached())
                     .filter(|_| self.trace.borrow().started);
@@ -328,7 +328,7 @@ impl Trainer {
 
 /// What became of a step.
 pub(crate) enum Attempt {
-    Made(StepMetrics, bool),
+    Made(Box<StepMetrics>, bool),
     Failed(Error, Option<Failure>),
     Panicked(Box<dyn Any + Send>, Failure),
 }
