@@ -83,16 +83,16 @@ pub(crate) fn page(all: &[Done], missing: &[String], interrupted: bool) -> Strin
 }
 
 fn overview(all: &[Done]) -> Section {
-    let mut table = Table::new(["experiment", "claim", "verdict", "statistic", "minutes"]);
+    let mut table = Table::stacked(["experiment", "verdict", "minutes", "claim", "statistic"]);
     for done in all {
         let (verdict, words) = badge(done);
         let statistic: Vec<String> = done.finding.judgments.iter().map(Judgment::line).collect();
         table.row([
             Cell::from(Inline::Code(done.name.clone())),
-            Cell::from(done.claim.clone()),
             Cell::badge(verdict, words),
-            Cell::from(done.error.clone().unwrap_or_else(|| statistic.join("; "))),
             Cell::number(done.seconds / 60.0, 2),
+            Cell::from(done.claim.clone()),
+            Cell::from(done.error.clone().unwrap_or_else(|| statistic.join("; "))),
         ]);
     }
     Section::new("Verdicts").table(table)
@@ -118,17 +118,17 @@ fn section(done: &Done) -> Section {
     }
     if !done.finding.judgments.is_empty() {
         let mut table =
-            Table::new(["part of the claim", "verdict", "statistic", "value", "95 % interval", "p", "n"]);
+            Table::stacked(["part of the claim", "verdict", "value", "95 % interval", "p", "n", "statistic"]);
         for j in &done.finding.judgments {
             let interval = j.interval.map_or("-".into(), |(a, b)| format!("{} to {}", short(a), short(b)));
             table.row([
                 Cell::from(j.claim.clone()),
                 Cell::badge(color(j.verdict), j.verdict.words()),
-                Cell::from(j.statistic.clone()),
                 Cell::right(j.effect.map_or("-".into(), short)),
                 Cell::right(interval),
                 Cell::right(j.p_value.map_or("-".into(), short)),
                 Cell::right(j.n.to_string()),
+                Cell::from(j.statistic.clone()),
             ]);
         }
         let rules = done.finding.judgments.iter().map(|j| format!("{} {}.", j.claim, j.rule));

@@ -47,7 +47,9 @@ pub fn wilson(hits: usize, n: usize, level: f64) -> (f64, f64) {
     let share = hits as f64 / n;
     let center = (share + z * z / (2.0 * n)) / (1.0 + z * z / n);
     let half = z * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt() / (1.0 + z * z / n);
-    ((center - half).max(0.0), (center + half).min(1.0))
+    // At the ends the formula gives 0 and 1 up to rounding.
+    let lower = if hits == 0 { 0.0 } else { (center - half).max(0.0) };
+    (lower, if share >= 1.0 { 1.0 } else { (center + half).min(1.0) })
 }
 
 fn normal_quantile(p: f64) -> f64 {
