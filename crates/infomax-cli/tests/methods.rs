@@ -1,0 +1,67 @@
+//! `infomax methods` and `pretrain --method` from the shell.
+
+#![allow(clippy::unwrap_used)] // Helpers of tests, where a failure should stop.
+
+mod common;
+
+use common::{infomax, ok, stderr, stdout};
+use std::path::Path;
+
+fn out(args: &[&str]) -> String {
+    let output = infomax(Path::new("."), args);
+    ok(&output);
+    stdout(&output)
+}
+
+#[test]
+fn methods_are_listed_and_written_out() {
+    let list: Vec<serde_json::Value> = serde_json::from_str(&out(&["methods", "--json"])).unwrap();
+    assert!(list.len() >= 34, "{}", list.len());
+    let byol = list.iter().find(|method| method["name"] == "byol").unwrap();
+    assert_eq!(byol["recipe"]["small"]["model"]["teacher_momentum"], 0.99);
+    assert_eq!((&byol["entropy"], &byol["entropy_in_nats"]), (&"none".into(), &false.into()));
+    let simclr = list.iter().find(|method| method["name"] == "simclr").unwrap();
+    assert_eq!(simclr["entropy_in_nats"], true);
+    let text = out(&["methods"]);
+    for part in [
+        "vicregl",
+        "local 512-512-512",
+        "multicrop-shapes",
+        "arXiv 2006.07733",
+        "infomax pretrain --method NAME",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    // One method is printed as a file that gives the same configuration as its name.
+    let folder = tempfile::tempdir().unwrap();
+    let printed = out(&["methods", "byol"]);
+    let (_, file) = printed.split_once("# As a file, for views below 128 pixels:\n").unwrap();
+    let (small, _) = file.split_once("\n# As a file").unwrap();
+    let path = folder.path().join("byol.toml");
+    std::fs::write(&path, small).unwrap();
+    let read = |args: &[&str]| -> serde_json::Value { serde_json::from_str(&out(args)).unwrap() };
+    let by_file = read(&["config", "show", "--json", "--config", path.to_str().unwrap()]);
+    let mut by_name = read(&["config", "show", "--json", "--method", "byol"]);
+    assert_eq!(by_name["method"], "byol");
+    by_name.as_object_mut().unwrap().remove("method");
+    assert_eq!(by_name, by_file);
+}
+
+#[test]
+fn wrong_names_and_contradictions_are_said() {
+    for (args, parts) in [
+        (&["methods", "byoll"][..], &["byoll", "did you mean `byol`"][..]),
+        (&["pretrain", "--method", "vicregg"], &["vicregg", "did you mean `vicreg`"]),
+        (
+            &["pretrain", "--method", "byol", "--set", "objective.name=simclr"],
+            &["byol", "simclr", "leave one"],
+        ),
+        (&["pretrain", "--method", "byol", "--set", "model.predictor=[]"], &["predict"]),
+        (&["pretrain", "--set", "model.predictor=[16]"], &["model.predictor", "does not look at"]),
+    ] {
+        let output = infomax(Path::new("."), args);
+        let error = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {error}");
+        assert!(parts.iter().all(|part| error.contains(part)), "{args:?}: {error}");
+    }
+}
