@@ -255,8 +255,9 @@ pub(crate) struct PretrainArgs {
     #[arg(long, value_name = "TIME", conflicts_with = "epochs")]
     pub(crate) budget: Option<String>,
     /// End the run with the exit code 4, saved, if this holds, for example `rank < 0.1 * d`; may be repeated. Figures are
-    /// those of the monitor and of `train.online`; another name lists them.
-    #[arg(long, value_name = "CONDITION", conflicts_with = "resume")]
+    /// those of the monitor and of `train.online`; another name lists them. With `--resume` in the place of those of the
+    /// run; `none` for none.
+    #[arg(long, value_name = "CONDITION")]
     pub(crate) stop_if: Vec<String>,
     /// Only train; do not evaluate at the end.
     #[arg(long)]

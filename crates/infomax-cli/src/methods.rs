@@ -21,16 +21,20 @@ pub(crate) fn run(args: &MethodsArgs) -> Result<Status> {
         print(&json)?;
         return Ok(Status::Done);
     }
-    for method in &chosen {
-        print(&text(method)?)?;
-    }
-    if args.name.is_some() {
-        let setting = |large| Setting { embedded: false, large, adaptive: false };
-        for (large, what) in [(false, "views below 128 pixels"), (true, "views from 128 pixels on")] {
-            let toml = chosen[0].to_toml(setting(large))?;
-            print(&format!("\n# As a file, for {what}:\n{}", toml.trim_end()))?;
-        }
+    if let (Some(_), [method]) = (&args.name, chosen.as_slice()) {
+        // A file that can be given to `--config`: all but one recipe is a comment.
+        let comment = |text: &str| {
+            let lines = text.lines().map(|line| format!("# {line}").trim_end().to_owned());
+            lines.collect::<Vec<_>>().join("\n")
+        };
+        let recipe = |large| method.to_toml(Setting { embedded: false, large, adaptive: false });
+        print(&comment(&text(method)?))?;
+        print(&format!("\n# For views below 128 pixels:\n\n{}", recipe(false)?.trim_end()))?;
+        print(&format!("\n# For views from 128 pixels on:\n#\n{}", comment(recipe(true)?.trim_end())))?;
     } else {
+        for method in &chosen {
+            print(&text(method)?)?;
+        }
         print(
             "\nTrain one with `infomax pretrain --method NAME`; `infomax methods NAME` prints its recipe as a file. Batch, \
              epochs\nand encoder are those of the run. `--method` lies below files, `--data` and `--set`.",

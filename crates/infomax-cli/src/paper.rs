@@ -55,7 +55,11 @@ pub(crate) fn run(args: &PaperArgs) -> Result<Status> {
     let failed: Vec<&str> =
         outcome.experiments.iter().filter(|d| d.state == State::Failed).map(|d| d.name.as_str()).collect();
     if !failed.is_empty() {
-        bail!("{} failed; the others are in {}", failed.join(", "), report.display());
+        let others = match outcome.experiments.len() > failed.len() {
+            true => format!("the others are in {}", report.display()),
+            false => format!("why is in {}", report.display()),
+        };
+        bail!("{} failed; {others}", failed.join(", "));
     }
     if !quiet {
         crate::say!("Everything is in {}.", report.display());

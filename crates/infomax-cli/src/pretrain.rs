@@ -16,7 +16,15 @@ pub(crate) fn run(args: &PretrainArgs) -> Result<Status> {
     let budget = args.budget.clone().map(Budget::try_from).transpose();
     let budget = budget.map_err(|problem| anyhow::anyhow!("--budget: {problem}"))?;
     let config = match &args.resume {
-        Some(run) => RunConfig::of_run(run)?,
+        Some(run) => {
+            let mut config = RunConfig::of_run(run)?;
+            match args.stop_if.as_slice() {
+                [] => {}
+                [none] if none == "none" => config.train.stop_if.clear(),
+                conditions => config.train.stop_if = conditions.to_vec(),
+            }
+            config
+        }
         None => RunConfig::resolve(&config::layers(&args.origins())?)?,
     };
     let options = Options {
@@ -43,11 +51,11 @@ pub(crate) fn run(args: &PretrainArgs) -> Result<Status> {
                 "Stopped after step {step}{of}; saved {}.\nContinue with: infomax pretrain --resume {run}",
                 checkpoint.display(),
             );
-            return Ok(Status::Interrupted);
+            status = Status::Interrupted;
         }
         Outcome::Stopped { checkpoint, step, reason } => {
             crate::say!("--stop-if holds at step {step}: {reason}\nSaved {}.", checkpoint.display());
-            return Ok(Status::ConditionHolds);
+            status = Status::ConditionHolds;
         }
         Outcome::Finished { health, .. } if health.state == HealthState::Collapsed => {
             crate::say!("The representation collapsed (step {}): {}", health.step, health.advice);
@@ -55,15 +63,18 @@ pub(crate) fn run(args: &PretrainArgs) -> Result<Status> {
         }
         Outcome::Finished { .. } => {}
     }
-    let Some(evaluation) = &outcome.evaluation else { return Ok(status) };
     if args.output.json {
+        let status = match status {
+            Status::ConditionHolds => "stopped".to_owned(),
+            other => format!("{other:?}").to_lowercase(),
+        };
         let json = serde_json::json!({
             "run": outcome.run, "steps": total, "train_seconds": outcome.train_seconds,
             "images_per_s": outcome.images_per_s, "times": outcome.times,
-            "status": format!("{status:?}").to_lowercase(), "evaluation": evaluation,
+            "status": status, "evaluation": outcome.evaluation,
         });
         print(&serde_json::to_string_pretty(&json)?)?;
-    } else {
+    } else if let Some(evaluation) = &outcome.evaluation {
         print(&evaluate::text(evaluation))?;
         progress.note(&format!(
             "{} in all. Everything is in {run}; `infomax evaluate {run}` repeats the table.",

@@ -83,7 +83,7 @@ fn courses_and_scaled_rates_are_logged() {
         "--set",
         "model.teacher_momentum=0.9",
         "--set",
-        "optim.scale=sqrt",
+        "optim.lr_scale=sqrt",
         "--set",
         "optim.kind=constant",
         "--set",
@@ -133,7 +133,7 @@ fn courses_and_scaled_rates_are_logged() {
     );
     refused(dir.path(), &set("optim.courses.momentum={end=1.5}"), &["optim.courses.momentum", "1.5"]);
     refused(dir.path(), &set("optim.courses.decay={end=1}"), &["`decay`", "weight_decay"]);
-    refused(dir.path(), &set("optim.scale=log"), &["optim.scale", "linear"]);
+    refused(dir.path(), &set("optim.lr_scale=log"), &["optim.lr_scale", "linear"]);
 }
 
 #[test]
@@ -229,6 +229,25 @@ fn a_condition_ends_a_run() {
         "{said}"
     );
     assert_eq!(metrics(&dir.path().join("run")).len(), 4);
+
+    // It goes on with another condition, and with none.
+    let go_on = |condition: &str| {
+        infomax(
+            dir.path(),
+            &["pretrain", "--quiet", "--no-eval", "--json", "--resume", "run", "--stop-if", condition],
+        )
+    };
+    let output = go_on("step >= 8");
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    let told: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!((&told["status"], &told["evaluation"]), (&"stopped".into(), &Value::Null));
+    let output = go_on("none");
+    ok(&output);
+    let told: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!((&told["status"], &told["steps"]), (&"done".into(), &20.into()));
+    let steps: Vec<u64> =
+        metrics(&dir.path().join("run")).iter().map(|line| line["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, (1..=20).collect::<Vec<_>>());
 
     // One that does not hold, and one that cannot be judged.
     let more = ["--epochs", "1", "--stop-if", "rank > 40 * d", "--stop-if", "online_linear < 0.1"];

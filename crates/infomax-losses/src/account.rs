@@ -127,6 +127,7 @@ impl EntropyConfig {
             Self::PairDist(c) => c.normalize,
             Self::Mmcr(c) => c.normalize,
             Self::Mcr2(c) => c.normalize,
+            Self::CorInfoMax(c) => c.normalize,
             Self::Vmf(_) | Self::Contrastive(_) | Self::KoLeo(_) | Self::Mec(_) | Self::Tico(_) => true,
             Self::MatrixSsl(_) | Self::Hydes(_) | Self::Swav(_) | Self::Expansion(_) => true,
             _ => false,

@@ -27,7 +27,7 @@ pub fn whiten(z: &Tensor, eps: f64) -> Result<Tensor> {
     }
     let lower = linalg::cholesky_factor(&s, d).ok_or_else(|| Error::Shape {
         term: "whitening",
-        expected: "a covariance of full rank: more rows than columns that vary, or eps > 0",
+        expected: "a covariance of full rank: more rows than columns that vary (train.batch in a run), or eps > 0",
         got: vec![n, d],
     })?;
     let root = Tensor::from_vec(linalg::invert_lower(&lower, d), (d, d), &Device::Cpu)?;

@@ -129,10 +129,39 @@ pub(crate) fn images(ctx: &mut Ctx<'_>) -> Result<(RunConfig, Images)> {
         return Ok(known.clone());
     }
     let mut config = base(ctx)?;
+    if ctx.settings.data.is_some() {
+        for line in fit(&mut config)? {
+            (ctx.say)(&line);
+        }
+    }
     let images = Images::open(&config.data)?;
     config.settle(&images)?;
     ctx.images = Some((config.clone(), images.clone()));
     Ok((config, images))
+}
+
+/// Takes all images where there are fewer than a preset asks for, and a batch that they fill.
+fn fit(config: &mut RunConfig) -> Result<Vec<String>> {
+    let mut all = config.data.clone();
+    (all.train_images, all.test_images) = (0, 0);
+    let whole = Images::open(&all)?;
+    let (train, test) = (whole.train.len(), whole.test.as_ref().map_or(0, |test| test.len()));
+    let mut said = Vec::new();
+    for (asked, there, what) in
+        [(&mut config.data.train_images, train, "training"), (&mut config.data.test_images, test, "test")]
+    {
+        if *asked > there {
+            said.push(format!(
+                "  {there} {what} images are there, where the preset takes {asked}: all are taken"
+            ));
+            *asked = 0;
+        }
+    }
+    if config.train.batch > train {
+        said.push(format!("  batches of {train} images, where the preset takes {}", config.train.batch));
+        config.train.batch = train;
+    }
+    Ok(said)
 }
 
 /// What all encoders of a preset share.
@@ -243,7 +272,10 @@ pub(crate) fn trained(ctx: &mut Ctx<'_>, method: &Method, seed: u64) -> Result<T
     let mut watch = Watch { say: &mut *ctx.say, title, steps: 0, said: false };
     let outcome = pretrain_with(&config, &options, &mut watch)?;
     let collapsed = match outcome.training {
-        Outcome::Finished { health, .. } => health.state == HealthState::Collapsed,
+        Outcome::Finished { health, .. } => {
+            watch.finished();
+            health.state == HealthState::Collapsed
+        }
         // Nothing ends these runs early but a request to stop.
         Outcome::Interrupted { .. } | Outcome::Stopped { .. } => return Err(Error::Interrupted),
     };
@@ -261,6 +293,14 @@ struct Watch<'a> {
     said: bool,
 }
 
+impl Watch<'_> {
+    fn finished(&mut self) {
+        if self.said {
+            (self.say)(&format!("  trained {}", self.title));
+        }
+    }
+}
+
 impl Observer for Watch<'_> {}
 
 impl RunObserver for Watch<'_> {
@@ -273,12 +313,6 @@ impl RunObserver for Watch<'_> {
         self.said = plan.done < plan.steps;
         if self.said {
             (self.say)(&format!("  training {}: steps {} to {}", self.title, plan.done, plan.steps));
-        }
-    }
-
-    fn on_trained(&mut self) {
-        if self.said {
-            (self.say)(&format!("  trained {}", self.title));
         }
     }
 }

@@ -54,6 +54,30 @@ fn what_needs_no_network_writes_all_of_its_files() {
     assert!(page.contains("mixtures") && page.contains("diagonal"));
 }
 
+/// Fewer images than the preset asks for: all are taken, and that is said.
+#[test]
+fn a_small_data_set_is_taken_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("images.npy");
+    // Version 1 of the format: 70 images of 16 x 16 pixels.
+    let mut header = String::from("{'descr': '|u1', 'fortran_order': False, 'shape': (70, 16, 16, 3), }");
+    header += &" ".repeat(117 - header.len());
+    header.push('\n');
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.bytes());
+    bytes.extend((0..70 * 16 * 16 * 3u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8));
+    std::fs::write(&path, bytes).unwrap();
+    let settings = Settings { data: Some(path), ..settings(dir.path()) };
+    let (outcome, said) = lines(&settings, &["distances"]);
+    assert_eq!(
+        (outcome.experiments[0].state, &outcome.experiments[0].error),
+        (State::Done, &None),
+        "{said:?}"
+    );
+    assert!(said.iter().any(|line| line.contains("70 training images are there")), "{said:?}");
+}
+
 /// One of eight encoders cannot be trained.
 fn broken(config: &mut RunConfig) {
     if config.train.run.seed == 1 && config.objective.name == "simclr" {

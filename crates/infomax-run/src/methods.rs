@@ -2,7 +2,7 @@
 //!
 //! A [`Method`] is a layer of a configuration between the defaults and what a user writes: heads, predictor, teacher,
 //! views, optimizer; the objective has its name. Batch, epochs and encoder stay those of the run, and learning rates,
-//! which are published for a batch of 256, follow the batch by `optim.scale = "linear"`.
+//! which are published for a batch of 256, follow the batch by `optim.lr_scale = "linear"`.
 
 mod table;
 
@@ -26,6 +26,8 @@ pub struct Method {
     views: Views,
     optimizer: Sizes<Rule>,
     epochs: Option<u64>,
+    /// Whether both terms see rows of unit length, where the objective by itself leaves that to the caller.
+    unit_rows: bool,
 }
 
 /// A setting for small images, and one for views of 128 pixels and more.
@@ -121,7 +123,14 @@ impl Method {
         let mut layer = Table::new();
         let mut section = |name: &str, table: Table| layer.insert(name.to_owned(), Value::Table(table));
         section("model", model);
-        section("objective", Table::from_iter([("name".to_owned(), Value::String(self.name.into()))]));
+        let mut objective = Table::from_iter([("name".to_owned(), Value::String(self.name.into()))]);
+        if self.unit_rows {
+            for term in ["invariance", "entropy"] {
+                let unit = Table::from_iter([("normalize".to_owned(), Value::Boolean(true))]);
+                objective.insert(term.to_owned(), Value::Table(unit));
+            }
+        }
+        section("objective", objective);
         let rule = match setting.adaptive {
             true => Rule::AdamW { lr: 5e-4, weight_decay: 0.05 },
             false => self.optimizer.of(setting.large),
@@ -234,7 +243,7 @@ impl Rule {
         };
         table.insert("name".into(), Value::String(name.into()));
         table.insert("lr".into(), Value::Float(lr));
-        table.insert("scale".into(), Value::String("linear".into()));
+        table.insert("lr_scale".into(), Value::String("linear".into()));
         table.insert("weight_decay".into(), Value::Float(weight_decay));
         table
     }

@@ -152,13 +152,54 @@ fn contradictions_are_refused_before_anything_is_written() {
     );
     refused("vicreg", &["model.local_projector=[8]"], &["model.local_projector", "vicreg"]);
     refused("vicregl", &["model.local_projector=[]"], &["local", "model.local_projector"]);
-    // Local views of another size than whole patches.
-    let vit = [
-        "model.encoder.kind=vit",
-        "model.encoder.patch=12",
-        "model.encoder.image=24",
-        "data.train_images=80",
-    ];
-    let message = check(&mut resolve("vicregl", &vit).unwrap()).unwrap_err().to_string();
-    assert!(message.contains("16x16"), "{message}");
+}
+
+/// A vision transformer takes whole patches: local views are fitted, and that is said; global ones are not.
+#[test]
+fn local_views_fit_the_encoder() {
+    let vit = |patch: usize, image: usize| {
+        let (patch, image) = (format!("model.encoder.patch={patch}"), format!("model.encoder.image={image}"));
+        let set = ["model.encoder.kind=vit", &patch, &image, "data.train_images=80", "train.batch=40"];
+        let mut config = resolve("vicregl", &set).unwrap();
+        check(&mut config).map(|_| config)
+    };
+    let config = vit(12, 24).unwrap();
+    let sizes: Vec<_> =
+        config.augment.resolve().unwrap().views.iter().map(|view| (view.size, view.local)).collect();
+    assert_eq!(sizes, [(24, false), (12, true)]);
+    assert_eq!(vit(4, 24).unwrap().augment.preset.as_deref(), Some("multicrop-shapes"));
+    let message = vit(16, 32).unwrap_err().to_string();
+    assert!(message.contains("24x24"), "{message}");
+    // What it is fitted to survives being written.
+    let again = RunConfig::resolve(&{
+        let mut layers = infomax_run::config::Layers::default();
+        layers.over(config.to_toml().unwrap().parse().unwrap(), "file");
+        layers
+    });
+    assert_eq!(again.unwrap(), config);
+}
+
+/// What a file of a run says must be read again, whatever the optimizer is.
+#[test]
+fn every_optimizer_survives_being_written() {
+    for name in ["sgd", "adamw", "lars", "lamb", "muon"] {
+        let config = resolve("vicreg", &[&format!("optim.name={name}")]).unwrap();
+        let text = config.to_toml().unwrap();
+        let mut layers = infomax_run::config::Layers::default();
+        layers.over(text.parse().unwrap_or_else(|error| panic!("{name}: {error}\n{text}")), "file");
+        assert_eq!(RunConfig::resolve(&layers).unwrap(), config, "{name}");
+    }
+    let muon = resolve("vicreg", &["optim.name=muon", "optim.scale=match-rms"]).unwrap();
+    assert!(muon.to_toml().unwrap().contains("scale = \"match-rms\""));
+}
+
+/// CorInfoMax sees rows of unit length, as in its authors' code: without them it diverges at their rate.
+#[test]
+fn corinfomax_does_not_diverge() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut set = TINY.to_vec();
+    set.extend(["train.max_steps=20", "train.batch=40", "optim.warmup_epochs=0.1"]);
+    let config = resolve("corinfomax", &set).unwrap();
+    let options = Options { run: Some(folder.path().join("run")), evaluate: false, ..Options::default() };
+    pretrain_with(&config, &options, &mut Silent).unwrap();
 }

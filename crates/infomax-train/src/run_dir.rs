@@ -224,10 +224,15 @@ impl RunDir {
             let to = checkpoint::set_aside(path)?;
             self.log(&format!("warning: damaged checkpoint {} moved to {}", path.display(), to.display()))?;
         }
+        self.rewind_to(found.checkpoint.state().step)
+    }
+
+    /// Leaves no metrics of later steps than `step`.
+    pub(crate) fn rewind_to(&mut self, step: u64) -> Result<()> {
         self.logs.restart();
         let file = self.path.join(METRICS);
         let bytes = files::read(&file)?;
-        let keep = metrics::keep_len(&bytes, found.checkpoint.state().step);
+        let keep = metrics::keep_len(&bytes, step);
         // A file opened for appending goes on at its new end.
         let cut = || self.metrics.set_len(keep as u64).and_then(|()| self.metrics.sync_all());
         cut().map_err(|e| Error::io("truncate", &file, e))

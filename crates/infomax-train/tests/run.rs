@@ -130,6 +130,23 @@ fn a_crash_after_logging_is_cut_back_to_the_checkpoint() {
     assert_eq!(steps(&crashed), ["step-00000025", "step-00000030"]);
 }
 
+/// A process that was killed before its first checkpoint leaves lines that come again.
+#[test]
+fn metrics_without_a_checkpoint_are_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, other) = (dir.path().join("run"), dir.path().join("other"));
+    finish(&other, Setup::default());
+    drop(start(&path, Setup::default()));
+    let lines = std::fs::read(other.join("metrics.jsonl")).unwrap();
+    let some: Vec<u8> = lines.split_inclusive(|byte| *byte == b'\n').take(2).flatten().copied().collect();
+    std::fs::write(path.join("metrics.jsonl"), some).unwrap();
+    let mut trainer = reopen(&path, Setup::default());
+    assert_eq!(trainer.resume().unwrap(), None);
+    trainer.run(&never(), &mut Silent).unwrap();
+    drop(trainer);
+    assert_eq!(metrics(&path), metrics(&other));
+}
+
 fn metrics_lines(run: &Path) -> usize {
     fs::read_to_string(run.join("metrics.jsonl")).unwrap().lines().count()
 }

@@ -50,11 +50,13 @@ pub struct CorInfoMax {
     pub forget: f64,
     /// Added to the diagonal (1e-8).
     pub eps: f64,
+    /// Whether rows are scaled to unit length first; the official code does so in the model, before the loss.
+    pub normalize: bool,
 }
 
 impl Default for CorInfoMax {
     fn default() -> Self {
-        Self { weight: 1.0, forget: 0.01, eps: 1e-8 }
+        Self { weight: 1.0, forget: 0.01, eps: 1e-8, normalize: false }
     }
 }
 
@@ -62,6 +64,7 @@ impl Running<CorInfoMax> {
     /// The running mean `(1, d)` and covariance `(d, d)` of a view with the batch `z` taken in, in f64.
     fn advance(&self, view: usize, z: &Tensor) -> Result<(Tensor, Tensor)> {
         let z = z.to_dtype(DType::F64)?;
+        let z = if self.normalize { normalize_rows(&z, 1e-12)? } else { z };
         let (n, d) = z.dims2()?;
         let old = |name: &str, start: Tensor| -> Result<Tensor> {
             match self.state.get(&format!("{name}.{view}")) {

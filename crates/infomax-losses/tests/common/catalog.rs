@@ -50,6 +50,7 @@ const ENTROPIES: &[&str] = &[
     "kind = \"mmcr\"\nnormalize = false\nlambda = 0.5",
     "kind = \"matrix-ssl\"\norder = 2",
     "kind = \"mcr2\"\nnormalize = false",
+    "kind = \"corinfomax\"\nnormalize = true",
     "kind = \"expansion\"\nsmooth = false\neps = 0.2",
 ];
 

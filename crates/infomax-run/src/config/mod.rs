@@ -65,6 +65,12 @@ pub fn layers(origins: &Origins) -> Result<Layers> {
         upper.over_assignment(assignment, origin)?;
     }
     if let Some(name) = &origins.method {
+        if let Some(other) = upper.method()?.filter(|other| other != name) {
+            return Err(Error::Config(format!(
+                "--method {name} and method = \"{other}\" (from {}) name two methods: leave one of them out",
+                upper.origin("method")
+            )));
+        }
         upper.over(Table::from_iter([("method".to_owned(), Value::String(name.clone()))]), "--method");
     }
     let given = |key: &str| upper.table().get("data").and_then(|data| data.get(key)).is_some();

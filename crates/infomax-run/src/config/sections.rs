@@ -54,7 +54,7 @@ impl Default for RunConfig {
             optim: OptimSection {
                 schedule: ScheduleConfig { lr: 4e-3, warmup_epochs: 1.0, ..ScheduleConfig::default() },
                 optimizer: OptimConfig::AdamW(AdamWConfig { weight_decay: 1e-4, ..AdamWConfig::default() }),
-                scale: LrScale::None,
+                lr_scale: LrScale::None,
                 courses: CoursesSection::default(),
             },
             train: TrainSection::default(),
@@ -369,7 +369,7 @@ pub struct OptimSection {
     /// How the learning rate follows the batch: `lr` and `warmup_start_lr` are those of a batch of 256, and are
     /// multiplied by `batch / 256` (`linear`) or its square root (`sqrt`); `none` leaves them as they are.
     #[serde(default)]
-    pub scale: LrScale,
+    pub lr_scale: LrScale,
     /// The courses of other values than the learning rate.
     #[serde(default, skip_serializing_if = "CoursesSection::is_empty")]
     pub courses: CoursesSection,
@@ -404,7 +404,7 @@ impl OptimSection {
     /// A setting out of its range.
     pub fn lr(&self, batch: usize, steps_per_epoch: u64, total_steps: u64) -> Result<Schedule> {
         let schedule = self.schedule.schedule(steps_per_epoch, total_steps).map_err(of("optim"))?;
-        let factor = self.scale.factor(batch);
+        let factor = self.lr_scale.factor(batch);
         Ok(Schedule {
             base_lr: schedule.base_lr * factor,
             warmup_start_lr: schedule.warmup_start_lr * factor,
@@ -416,10 +416,12 @@ impl OptimSection {
     /// The learning rate in words: the configured one, the rule and what comes of it.
     pub fn lr_in_words(&self, batch: usize) -> String {
         let (lr, base) = (self.schedule.lr, LrScale::BATCH);
-        let scaled = lr * self.scale.factor(batch);
-        match self.scale {
-            LrScale::Linear => format!("lr {lr} * {batch} / {base} = {scaled} (optim.scale = \"linear\")"),
-            LrScale::Sqrt => format!("lr {lr} * sqrt({batch} / {base}) = {scaled} (optim.scale = \"sqrt\")"),
+        let scaled = lr * self.lr_scale.factor(batch);
+        match self.lr_scale {
+            LrScale::Linear => format!("lr {lr} * {batch} / {base} = {scaled} (optim.lr_scale = \"linear\")"),
+            LrScale::Sqrt => {
+                format!("lr {lr} * sqrt({batch} / {base}) = {scaled} (optim.lr_scale = \"sqrt\")")
+            }
             _ => format!("lr {lr}"),
         }
     }

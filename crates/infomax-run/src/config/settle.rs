@@ -3,7 +3,9 @@
 use super::{RunConfig, Source};
 use crate::methods::Method;
 use crate::{Images, Result};
+use infomax_augment::Recipe;
 use infomax_data::Dataset;
+use infomax_models::EncoderConfig;
 
 /// Images with a shorter side of at most so many pixels are small: CIFAR, Fashion-MNIST, icons.
 const SMALL: usize = 48;
@@ -47,6 +49,12 @@ impl RunConfig {
             ));
         }
         let recipe = self.augment.resolve()?;
+        let (recipe, fitted) = fit_local_views(recipe, &self.model.encoder);
+        if let (Some(note), None) = (fitted, &self.augment.recipe) {
+            (self.augment.preset, self.augment.size) = (None, None);
+            self.augment.recipe = Some(recipe.clone());
+            notes.push(note);
+        }
         let views: Vec<String> = recipe
             .views
             .iter()
@@ -71,6 +79,29 @@ impl RunConfig {
         }
         Ok(notes)
     }
+}
+
+/// Local views that the encoder takes: of whole patches for a vision transformer, of the least size that leaves a pixel
+/// to the last stage for a ConvNeXt. Sizes of global views are for the user to choose: they are what evaluation sees.
+fn fit_local_views(mut recipe: Recipe, encoder: &EncoderConfig) -> (Recipe, Option<String>) {
+    let (unit, least) = match encoder {
+        EncoderConfig::Vit(vit) => (vit.patch.max(1), vit.patch.max(1)),
+        EncoderConfig::ConvNext(net) => (1, net.patch << net.blocks.len().saturating_sub(1).min(16)),
+        _ => (1, 1),
+    };
+    let mut changed = Vec::new();
+    for view in recipe.views.iter_mut().filter(|view| view.local) {
+        let size = ((view.size + unit / 2) / unit * unit).max(least);
+        if size != view.size {
+            changed.push(format!("{} become {size}", view.size));
+            view.size = size;
+        }
+    }
+    let note = format!(
+        "local views of a size that the encoder does not take are resized (pixels): {}",
+        changed.join(", ")
+    );
+    (recipe, (!changed.is_empty()).then_some(note))
 }
 
 /// The median of the shorter sides of a few images, spread over the data set; only headers are read where a

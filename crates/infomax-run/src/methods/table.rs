@@ -26,6 +26,7 @@ const VICREG: Method = Method {
     views: two("vicreg-cifar", "vicreg-imagenet"),
     optimizer: Sizes { small: lars(0.3, 1e-4), large: Rule::Lars { lr: 0.2, weight_decay: 1e-6 } },
     epochs: None,
+    unit_rows: false,
 };
 
 const SIMCLR: Method = Method {
@@ -85,6 +86,7 @@ pub(super) const METHODS: &[Method] = &[
         settings: "official, CIFAR-10",
         projector: same(&[2048, 2048, 64]),
         optimizer: same(Rule::Sgd { lr: 0.25, weight_decay: 1e-4 }),
+        unit_rows: true,
         ..VICREG
     },
     Method {

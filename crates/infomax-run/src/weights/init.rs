@@ -40,6 +40,7 @@ pub(crate) fn init(config: &RunConfig, path: &Path, params: &Params) -> Result<V
         architecture.map_or(String::new(), |name| format!(", `{name}`"))
     )];
     notes.extend(done.notes);
+    notes.extend(other_function(config, &file));
     let recipe = config.augment.resolve().ok();
     for (key, ours) in [("mean", recipe.as_ref().map(|r| &r.mean)), ("std", recipe.as_ref().map(|r| &r.std))]
     {
@@ -54,6 +55,27 @@ pub(crate) fn init(config: &RunConfig, path: &Path, params: &Params) -> Result<V
         }
     }
     Ok(notes)
+}
+
+/// Settings of the encoder that no shape of a tensor shows, such as the heads of attention, where the file says that its
+/// weights were used with others.
+fn other_function(config: &RunConfig, file: &WeightsFile) -> Option<String> {
+    let theirs: Value = serde_json::from_str(file.metadata.get("encoder")?).ok()?;
+    let ours = serde_json::to_value(&config.model.encoder).ok()?;
+    // What training does to a network is not what the network is.
+    let training = ["drop_path", "dropout", "zero_init_residual"];
+    let differs = ours.as_object()?.iter().filter_map(|(key, value)| {
+        let saved = theirs.get(key)?;
+        (saved != value && !training.contains(&key.as_str()))
+            .then(|| format!("{key} was {saved}, now it is {value}"))
+    });
+    let differs: Vec<String> = differs.collect();
+    (!differs.is_empty()).then(|| {
+        format!(
+            "warning: the weights were those of another function, although every shape fits: model.encoder.{}",
+            differs.join("; model.encoder.")
+        )
+    })
 }
 
 /// A word that the file, or the `config.json` beside it, says of the weights.

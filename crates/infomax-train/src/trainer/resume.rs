@@ -15,7 +15,11 @@ impl Trainer {
     /// Those of [`RunDir::latest`]; [`crate::Error::OtherRun`] if the checkpoint belongs to another model,
     /// objective, optimizer or seed.
     pub fn resume(&mut self) -> Result<Option<Resumed>> {
-        let Some(found) = RunDir::latest(self.parts.run_dir.path())? else { return Ok(None) };
+        let Some(found) = RunDir::latest(self.parts.run_dir.path())? else {
+            // What a process wrote that was killed before its first checkpoint comes again.
+            self.parts.run_dir.rewind_to(0)?;
+            return Ok(None);
+        };
         let checkpoint = &found.checkpoint;
         let mut warnings = found.warnings.clone();
         warnings.extend(self.restore(checkpoint)?);
