@@ -129,6 +129,39 @@ fn an_export_holds_the_encoder_says_what_it_is_and_starts_another_run() {
     refused(dir, &["export", "nowhere", "-o", "x.onnx"], &["nowhere"]);
 }
 
+/// Heads and pooling show in no shape: where the file knows them, another setting is said.
+#[test]
+fn weights_of_another_function_are_said() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let vit = |run: &str, heads: &str, more: &[&str]| {
+        let heads = format!("model.encoder.heads={heads}");
+        let keys = ["kind=vit", "width=12", "depth=1", "image=16", "patch=4"]
+            .map(|key| format!("model.encoder.{key}"));
+        let mut args: Vec<&str> = keys.iter().flat_map(|key| ["--set", key.as_str()]).collect();
+        args.extend(["--set", &heads, "--set", "data.train_images=80", "--set", "data.test_images=20"]);
+        args.extend(["--set", "data.shapes.size=16", "--set", "augment.size=16", "--set", "train.batch=40"]);
+        args.extend([
+            "--set",
+            "train.max_steps=1",
+            "--set",
+            "model.projector=[8]",
+            "--no-eval",
+            "--run",
+            run,
+        ]);
+        args.extend(more);
+        ok(&infomax(dir, &[&["pretrain", "--quiet"], args.as_slice()].concat()));
+        fs::read_to_string(dir.join(run).join("log.txt")).unwrap()
+    };
+    vit("a", "2", &[]);
+    ok(&infomax(dir, &["export", "a", "-o", "a.safetensors", "--names", "timm", "--quiet"]));
+    let same = vit("b", "2", &["--init", "a.safetensors"]);
+    assert!(same.contains("the encoder starts from") && !same.contains("another function"), "{same}");
+    let other = vit("c", "3", &["--init", "a.safetensors"]);
+    assert!(other.contains("another function") && other.contains("heads was 2, now it is 3"), "{other}");
+}
+
 #[test]
 fn weights_of_pytorch_and_of_a_hub_are_recognized_and_others_refused_before_a_run() {
     let temporary = tempfile::tempdir().unwrap();

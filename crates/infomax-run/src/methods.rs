@@ -92,7 +92,7 @@ impl Method {
     pub fn named(name: &str) -> Result<&'static Self> {
         methods().iter().find(|method| method.name == name).ok_or_else(|| {
             let names = methods().iter().map(|method| method.name);
-            let hint = crate::config::suggestion(name, names.clone());
+            let hint = crate::config::suggestion(&name.to_lowercase(), names.clone());
             let list = names.collect::<Vec<_>>().join(", ");
             Error::Config(format!("method = \"{name}\": unknown{hint}; `infomax methods` shows them: {list}"))
         })
