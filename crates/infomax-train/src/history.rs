@@ -230,7 +230,8 @@ impl Log {
             let longest = longest.entry(self.part(record.step)).or_default();
             *longest = longest.max(elapsed);
         }
-        longest.values().sum()
+        // A sum of nothing is a negative zero.
+        longest.values().sum::<f64>() + 0.0
     }
 }
 
