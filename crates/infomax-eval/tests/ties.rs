@@ -90,7 +90,14 @@ fn rounded_columns_against_labels_go_to_the_mixture() {
     let other = normal(2, 400, 2);
     let rounded = (((other * 2.5).unwrap()).round().unwrap() / 2.5).unwrap();
     let none = label_mixture_information(&rounded, &labels, 3, &few()).unwrap();
-    assert!(none.value.abs() < 0.1, "{none:?}");
+    assert!(none.value.abs() < 0.15, "{none:?}");
+    // A finer grid: rows at one distance are counted all or none, so that H(Y) = ln 2 holds.
+    let fine = (((z.clone() * 6.0).unwrap()).round().unwrap() / 6.0).unwrap();
+    let e = label_mixture_information(&fine, &labels, 3, &few()).unwrap();
+    assert!(e.value > 0.5 && e.value < 0.75, "{e:?}");
+    let finer = (((z.clone() * 15.0).unwrap()).round().unwrap() / 15.0).unwrap();
+    let e = mixed_mutual_information(&finer, &labels, 3, &few()).unwrap();
+    assert!(e.value > 0.5 && e.value < 0.75, "{e:?}");
     // Without ties it is the estimate of Ross, but for ln N in the place of psi(N).
     let (plain, mixed) = (
         label_mixture_information(&z, &labels, 3, &Resampling::none()).unwrap().value,
@@ -112,7 +119,7 @@ fn zeros_in_a_continuous_column_go_to_the_mixture() {
     let r = report(&numbers(&x), &numbers(&y));
     let (estimator, e) = first(&r);
     assert_eq!(estimator, MutualEstimator::Mixture, "{}", r.reason);
-    assert!((e.value - truth).abs() < 0.12, "{} of {truth}", e.value);
+    assert!((e.value - truth).abs() < 0.09, "{} of {truth}", e.value);
     use MutualEstimator::*;
     for estimator in [Ksg1, Ksg2, Corrected, NormalCopula, CopulaSplitting, Sliced] {
         let e = of(&r, estimator).estimate.as_ref();

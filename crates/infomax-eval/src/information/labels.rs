@@ -41,7 +41,7 @@ pub fn label_entropy(labels: &[u32], cfg: &Resampling) -> Result<Estimate> {
 
 /// The mutual information `I(Z; Y)` between a continuous and a discrete variable (Ross 2014): `psi(N) + psi(k) -
 /// <psi(N_y)> - <psi(m)>`, where `N_y` counts the rows of a row's class and `m` all rows within the distance to its
-/// `k`-th neighbor in that class. The conventions are those of scikit-learn (`k` reduced in small classes, classes
+/// `k`-th neighbor in that class; where several are as far, `k` counts them too. The conventions are those of scikit-learn (`k` reduced in small classes, classes
 /// of a single row left out), in the Euclidean distance and without its cut at 0. Cost `N^2 D`.
 ///
 /// # Errors
@@ -102,12 +102,12 @@ pub(super) fn ross(rows: &Rows, labels: &[u32], k: usize) -> Result<(f64, usize,
         let mut own: Vec<f64> =
             (0..labels.len()).filter(|&j| j != i && labels[j] == labels[i]).map(|j| squares[j]).collect();
         let (_, radius, _) = own.select_nth_unstable_by(k - 1, f64::total_cmp);
-        let radius = *radius;
-        // Strictly within, the row itself included; of duplicates all that coincide.
-        let within = (0..labels.len())
-            .filter(|&j| j == i || squares[j] < radius || (radius == 0.0 && squares[j] == 0.0))
-            .count();
-        (digamma(k as f64) - digamma(size as f64) - digamma(within as f64), radius == 0.0)
+        // All rows at the very distance of the k-th, or none: rounded columns have many. Without ties these are `k` and
+        // the number of rows strictly within, the row itself included.
+        let (tie, radius) = (*radius == 0.0, *radius * (1.0 + 1e-9));
+        let others = || (0..labels.len()).filter(|&j| j != i && squares[j] <= radius);
+        let (own, within) = (others().filter(|&j| labels[j] == labels[i]).count(), others().count());
+        (digamma(own as f64) - digamma(size as f64) - digamma(within as f64), tie)
     })?;
     let n = each.len() as f64;
     let mean = each.iter().map(|(v, _)| v).sum::<f64>() / n;

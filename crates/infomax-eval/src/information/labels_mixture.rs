@@ -10,8 +10,8 @@ use candle_core::Tensor;
 /// The mutual information between labels and a variable that is discrete, or partly so, by the estimator of Gao et al.
 /// (arXiv:1709.06212) with classes as far from each other as none is within: `ln N + <psi(k_i) - psi(m_i) - psi(N_y)>`
 /// in nats, Euclidean. `N_y` counts the rows of a row's class. Where its `k`-th neighbor in the class is at a distance,
-/// `k_i = k` and `m_i` counts all rows strictly within it, the row itself included; where that coincides with the row,
-/// `k_i` and `m_i` count the rows that do, in the class and in all.
+/// `k_i` and `m_i` count the other rows up to that distance, in the class and in all: `k_i = k` unless several are as far.
+/// Where that neighbor coincides with the row, they count the rows that do, itself included.
 ///
 /// Without ties this is [`super::mixed_mutual_information`] with `ln N` for `psi(N)`; of one-hot or binary columns it is
 /// nearly the estimate from shares. Small classes and classes of one row as there. Cost `N^2 D`.
@@ -73,8 +73,10 @@ pub(super) fn gao_of_classes(rows: &Rows, labels: &[u32], k: usize) -> Result<(f
         } else {
             let mut near: Vec<f64> =
                 own().filter(|&j| j != i).map(|j| if equal(&j) { 0.0 } else { squares[j] }).collect();
-            let radius = *near.select_nth_unstable_by(k - 1, f64::total_cmp).1;
-            (k, (0..labels.len()).filter(|&j| equal(&j) || squares[j] < radius).count())
+            // Rounded columns have many rows at this very distance: all of them or none, in the class and in all.
+            let radius = *near.select_nth_unstable_by(k - 1, f64::total_cmp).1 * (1.0 + 1e-9);
+            let others = || (0..labels.len()).filter(|&j| j != i && (equal(&j) || squares[j] <= radius));
+            (others().filter(|&j| labels[j] == labels[i]).count(), others().count())
         };
         (digamma(counted as f64) - digamma(size as f64) - digamma(within as f64), coincide > k)
     })?;

@@ -189,7 +189,8 @@ pub struct MutualReport {
 ///
 /// The rule, drawn from the table of `docs/information.md`: two discrete variables, or columns with so few distinct rows
 /// that there are five rows for each pair of them, `discrete`; more than 5 % of the rows with their `k` nearest at
-/// distance 0 in one variable of columns, or rows that coincide with their `k` nearest in both, `mixture`; one discrete
+/// distance 0 in columns beside labels, or, of two variables of columns, a row that a twentieth of all are equal to in one
+/// of them, or rows that coincide with their `k` nearest in both, `mixture`; one discrete
 /// variable, `mixed`; no more rows than columns, `normal-shrunk`; where the interval of `corrected` holds the value of
 /// `normal-copula`, nothing speaks against a normal copula, and that estimate varies least; else `corrected`. An
 /// estimator that refuses passes to the next.
@@ -219,7 +220,9 @@ pub fn mutual_report(x: &Variable, y: &Variable, cfg: &MutualConfig) -> Result<M
     let mut fitting: Vec<MutualEstimator> = match (x, y) {
         (Variable::Continuous(a), Variable::Continuous(b)) => {
             let (a, b) = read_pair(OP, a, b)?;
-            tied = ties::share(&a, cfg.k) > ties::FEW || ties::share(&b, cfg.k) > ties::FEW;
+            // Values of a fine grid are no classes: such a group holds a twentieth of the rows.
+            let least = cfg.k.max(a.n / 20);
+            tied = ties::share(&a, least) > ties::FEW || ties::share(&b, least) > ties::FEW;
             determined = !tied && corrected::determined(&a, &b);
             MutualEstimator::CONTINUOUS.to_vec()
         }
@@ -423,8 +426,7 @@ fn recommended(
         return (Some(discrete), reason.into());
     }
     if let Some(mixture) = at(MutualEstimator::Mixture).filter(|_| tied && estimates.len() > 1) {
-        let reason = "more than 5 % of the rows are equal to several others in one variable: `mixture` counts them as \
-                      discrete";
+        let reason = "many rows are equal to others in one variable: `mixture` counts them as discrete";
         return (Some(mixture), reason.into());
     }
     if let Some(mixed) = at(MutualEstimator::Mixed) {
