@@ -3,16 +3,15 @@
 use anyhow::{Context as _, Result, anyhow, bail};
 use candle_core::pickle::{Object, Stack, TensorInfo};
 use candle_core::{DType, Device, Tensor};
-use infomax_data::{npy, read_member};
+use infomax_data::{VectorOptions, npy, read_member, read_vectors};
 use std::io::Cursor;
 use std::path::Path;
 use zip::ZipArchive;
 
 /// What can be read, in words.
-pub(crate) const FORMATS: &str =
-    ".npy, .npz, .safetensors, .pt and .pth (tensors), .csv, .tsv and .txt (numbers)";
+pub(crate) const FORMATS: &str = ".npy, .npz, .safetensors, .pt and .pth (tensors), .parquet and .jsonl (a column of lists), .csv, .tsv and .txt (numbers)";
 /// Extensions whose files hold several arrays.
-const NAMED: [&str; 4] = ["safetensors", "npz", "pt", "pth"];
+const NAMED: [&str; 8] = ["safetensors", "npz", "pt", "pth", "parquet", "pq", "jsonl", "ndjson"];
 /// The most that is unpacked of one member of an archive.
 const LARGEST: u64 = 8 << 30;
 
@@ -40,6 +39,12 @@ pub(crate) fn tensor(file: &str) -> Result<Tensor> {
         }
         "npz" => npz(path, name, bytes()?)?,
         "pt" | "pth" => torch(path, name, bytes()?)?,
+        "parquet" | "pq" | "jsonl" | "ndjson" => {
+            let options = VectorOptions { column: name.map(ToOwned::to_owned), ..VectorOptions::default() };
+            let read = read_vectors(path, &options)?;
+            read.notes.iter().for_each(|note| crate::say!("{}: {note}", path.display()));
+            read.values
+        }
         "csv" | "tsv" | "txt" => text(path, &bytes()?)?,
         _ if std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"\x93NUMPY")) => npy::read(path)?,
         _ if !path.exists() => bail!("cannot read {}: there is no such file", path.display()),
@@ -109,16 +114,33 @@ pub(crate) fn views(files: &[String], dtype: Option<DType>) -> Result<Vec<Tensor
         .collect()
 }
 
-/// Refuses elements that are not finite.
+/// Refuses elements that are not finite, and names their rows.
 pub(crate) fn finite(file: &str, tensor: &Tensor) -> Result<()> {
-    let values = tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
-    if values.iter().all(|v| v.is_finite()) {
+    let rows = damaged(tensor)?;
+    if rows.is_empty() {
         return Ok(());
     }
-    bail!("{file} holds numbers that are not finite")
+    bail!("{file} holds numbers that are not finite in {}; leave them out or repair them", listed(&rows))
 }
 
-fn split(file: &str) -> (&str, Option<&str>) {
+/// The rows, from 0, with elements that are not finite.
+pub(crate) fn damaged(tensor: &Tensor) -> Result<Vec<usize>> {
+    let n = tensor.dims().first().copied().unwrap_or(1).max(1);
+    let values = tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+    let width = (values.len() / n).max(1);
+    let rows = values.chunks(width).enumerate();
+    Ok(rows.filter(|(_, row)| row.iter().any(|v| !v.is_finite())).map(|(i, _)| i).collect())
+}
+
+/// "3 rows: 2, 7, 19 (the first is 0)", cut after ten.
+pub(crate) fn listed(rows: &[usize]) -> String {
+    let shown: Vec<String> = rows.iter().take(10).map(usize::to_string).collect();
+    let (plural, more) = (if rows.len() == 1 { "" } else { "s" }, if rows.len() > 10 { ", ..." } else { "" });
+    format!("{} row{plural}: {}{more} (the first row is 0)", rows.len(), shown.join(", "))
+}
+
+/// The path and the name of `FILE:NAME`.
+pub(crate) fn split(file: &str) -> (&str, Option<&str>) {
     match file.rsplit_once(':') {
         Some((path, name)) if NAMED.contains(&extension(path).as_str()) => (path, Some(name)),
         _ => (file, None),

@@ -8,6 +8,7 @@ use candle_core::{DType, Tensor};
 use infomax_core::Bound;
 use infomax_losses::entropy::{Gaussian, LogDet};
 use infomax_losses::{EntropyConfig, Estimate};
+use infomax_run::infomax_eval::information::repeated_rows;
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -17,12 +18,15 @@ struct Answer {
     dim: usize,
     /// `H(Z)`; in nats unless the bound is a surrogate.
     entropy: f64,
-    bound: Bound,
+    /// `None` where the figure bounds nothing; `notes` say why.
+    bound: Option<Bound>,
     /// `nats`, or `surrogate`.
     unit: &'static str,
     #[serde(flatten)]
     pair: Option<Pair>,
     config: EntropyConfig,
+    /// What must be known to read the figure.
+    notes: Vec<String>,
 }
 
 /// What two matrices of paired rows tell of each other.
@@ -57,18 +61,62 @@ pub(crate) fn run(args: &EntropyArgs) -> Result<Status> {
     let estimate = estimate(&config, &z, args)?;
     let pair = args.other.as_deref().map(|other| pair(&config, &z, other)).transpose()?;
     let entropy = pair.as_ref().map_or(estimate.nats, |(h, _)| *h);
+    let (notes, bounds) = notes(&config, &z, pair.as_ref().map_or(0, |(_, pair)| pair.other_dim))?;
     let answer = Answer {
         kind: args.kind.clone(),
         samples,
         dim,
         entropy,
-        bound: estimate.bound,
+        bound: bounds.then_some(estimate.bound),
         unit: if estimate.bound == Bound::Surrogate { "surrogate" } else { "nats" },
         pair: pair.map(|(_, pair)| pair),
         config,
+        notes,
     };
     print(&if args.json { serde_json::to_string_pretty(&answer)? } else { text(&answer, args) })?;
     Ok(Status::Done)
+}
+
+/// What must be known to read the figure, and whether it bounds an entropy.
+fn notes(config: &EntropyConfig, z: &Tensor, other_dim: usize) -> Result<(Vec<String>, bool)> {
+    let (n, d) = z.dims2()?;
+    let (mut notes, mut bounds) = (Vec::new(), true);
+    match config {
+        EntropyConfig::Gaussian(c) if n <= d + other_dim => {
+            let which = if n <= d { "Z" } else { "(Z, Y)" };
+            bounds = n > d;
+            notes.push(format!(
+                "{n} rows of {} columns: the sample covariance of {which} is singular, and its figure is that of the \
+                 floor eps = {} in the directions without spread, no bound of the entropy; more rows than columns are \
+                 needed{}",
+                d + other_dim,
+                c.eps,
+                if other_dim > 0 { ", and the differences below say nothing" } else { "" }
+            ));
+        }
+        EntropyConfig::Kde(c) => {
+            let rows = match c.leave_one_out {
+                true => "each row is left out of its own density",
+                false => {
+                    "no row is left out of its own density (--set leave_one_out=true): each is near itself, which makes \
+                     the estimate too low where few others are within that width"
+                }
+            };
+            let variance = c.variance;
+            notes.push(format!("the variance of the kernels is fixed (variance = {variance}); {rows}"));
+        }
+        EntropyConfig::KozachenkoLeonenko(_) => {
+            let equal = repeated_rows(z)?;
+            if equal > 0 {
+                notes.push(format!(
+                    "doubt (ties): {equal} of {n} rows have an equal one: a density has none, and the estimate is biased \
+                     towards less; leave out what is there twice"
+                ));
+            }
+        }
+        _ => {}
+    }
+    Ok((notes, bounds))
 }
 
 /// The estimator of a kind with the assignments of its keys.
@@ -179,7 +227,8 @@ fn text(answer: &Answer, args: &EntropyArgs) -> String {
     let mut line = |what: &str, value: f64, note: String| {
         lines.push(format!("  {what:<8} {value:>16.6}{unit}{note}"));
     };
-    line("H(Z)", answer.entropy, format!("  {} of the entropy", described(answer.bound)));
+    let bound = answer.bound.map_or("no bound", described);
+    line("H(Z)", answer.entropy, format!("  {bound} of the entropy"));
     if let Some(pair) = &answer.pair {
         line("H(Y)", pair.other_entropy, String::new());
         line("H(Z, Y)", pair.joint_entropy, String::new());
@@ -187,5 +236,6 @@ fn text(answer: &Answer, args: &EntropyArgs) -> String {
         line("H(Y | Z)", pair.conditional_entropy[1], String::new());
         line("I(Z; Y)", pair.mutual_information, "  H(Z) + H(Y) - H(Z, Y)".into());
     }
+    lines.extend(answer.notes.iter().map(|note| format!("  note: {note}")));
     lines.join("\n")
 }

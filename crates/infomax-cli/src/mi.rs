@@ -20,12 +20,12 @@ pub(crate) fn run(args: &MiArgs) -> Result<Status> {
     if args.selftest {
         return selftest(args);
     }
-    let [x, y] = args.files.as_slice() else {
+    let [x_file, y_file] = args.files.as_slice() else {
         bail!(
             "two files are needed, X and Y, row i of both being the same sample; or `infomax mi --selftest`"
         );
     };
-    let (mut x, mut y) = (variables::variable(x, args.x_is)?, variables::variable(y, args.y_is)?);
+    let (mut x, mut y) = (variables::variable(x_file, args.x_is)?, variables::variable(y_file, args.y_is)?);
     let mut given = args.given.as_deref().map(|z| variables::variable(z, Kind::Continuous)).transpose()?;
     let all =
         [Some(&x), Some(&y), given.as_ref()].into_iter().flatten().map(|v| v.rows()).collect::<Vec<_>>();
@@ -38,6 +38,11 @@ pub(crate) fn run(args: &MiArgs) -> Result<Status> {
     }
     if !args.output.quiet && !args.output.json {
         [&x.note, &y.note].iter().for_each(|note| say!("{note}"));
+    }
+    for (file, read) in [(x_file, &x), (y_file, &y)] {
+        if let Variable::Discrete(labels) = &read.variable {
+            variables::several(file, labels)?;
+        }
     }
     let resampling =
         Resampling { draws: args.draws, level: args.level, max_rows: args.max_rows, seed: args.seed };
@@ -94,7 +99,12 @@ fn range(estimate: &Estimate) -> String {
 
 fn text(report: &MutualReport, cfg: &MutualConfig) -> String {
     let mut out = String::new();
-    if let Some((first, estimate)) = report.estimates.first().and_then(|f| Some((f, f.estimate.as_ref()?))) {
+    let first = report.estimates.first().and_then(|f| f.estimate.as_ref());
+    if let Some(doubt) = first.and_then(|e| e.doubts.iter().find(|d| d.code == "determined")) {
+        let _ = writeln!(out, "I(X; Y) is infinite, or cannot be measured from {} rows: {doubt}", report.n);
+    } else if let Some((first, estimate)) =
+        report.estimates.first().and_then(|f| Some((f, f.estimate.as_ref()?)))
+    {
         let _ = writeln!(
             out,
             "I(X; Y) = {:.4} nats = {:.4} bits   {} % interval {} nats   by {}",

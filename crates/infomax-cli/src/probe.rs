@@ -46,6 +46,8 @@ pub(crate) fn run(args: &ProbeArgs) -> Result<Status> {
     }
     let mut progress = Progress::new(args.output.quiet);
     let (all, test) = read(args, &mut progress)?;
+    let labels = args.labels.as_ref().map_or_else(|| args.embeddings.clone(), |l| l.display().to_string());
+    variables::several(&labels, &all.y)?;
     let mut lines = Vec::new();
     for &protocol in &args.protocols() {
         let mut reports = Vec::new();
@@ -140,19 +142,28 @@ fn progress_note(text: &str) {
     crate::say!("{text}");
 }
 
-/// Rows that have a class.
+/// Rows that have a class and are finite.
 fn labeled(name: &str, x: Tensor, labels: &[Option<u32>], note: fn(&str)) -> Result<Labeled> {
     if x.dim(0)? != labels.len() {
         bail!("{name} has {} rows, but there are {} labels; give one for each row", x.dim(0)?, labels.len());
     }
-    let known: Vec<usize> = (0..labels.len()).filter(|&i| labels[i].is_some()).collect();
+    let mut known: Vec<usize> = (0..labels.len()).filter(|&i| labels[i].is_some()).collect();
     if known.is_empty() {
         bail!("{name}: no row has a label");
     }
     if known.len() < labels.len() {
         note(&format!("{name}: {} rows have no label and are left out", labels.len() - known.len()));
     }
-    Ok(Labeled { x: variables::rows(&x, &known)?, y: labels.iter().flatten().copied().collect() })
+    let damaged = arrays::damaged(&x)?;
+    if !damaged.is_empty() {
+        note(&format!("{name}: values that are not finite are left out, in {}", arrays::listed(&damaged)));
+        known.retain(|i| damaged.binary_search(i).is_err());
+    }
+    if known.is_empty() {
+        bail!("{name}: no row with a label is finite");
+    }
+    let y = known.iter().filter_map(|&i| labels[i]).collect();
+    Ok(Labeled { x: variables::rows(&x, &known)?, y })
 }
 
 /// A share of each class to test on, drawn by the seed; a class of one row is trained on.

@@ -94,6 +94,14 @@ pub(crate) fn variable(file: &str, kind: Kind) -> Result<Read> {
     })
 }
 
+/// Refuses labels of a single class.
+pub(crate) fn several(file: &str, labels: &[u32]) -> Result<()> {
+    if labels.is_empty() || labels.iter().any(|l| *l != labels[0]) {
+        return Ok(());
+    }
+    bail!("{file}: all {} rows have one and the same class: there is nothing to tell apart", labels.len())
+}
+
 /// A class for every row.
 fn whole(file: &str) -> Result<Vec<u32>> {
     let labels = labels(Path::new(file))?;
@@ -149,6 +157,25 @@ fn named(path: &Path) -> Result<Vec<Option<String>>> {
     if [".npz", ".safetensors", ".pt", ".pth"].iter().any(|ending| file.to_lowercase().ends_with(ending)) {
         let values = arrays::tensor(&name)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
         return values.iter().enumerate().map(|(row, v)| number_of(*v, row, path)).collect();
+    }
+    // A column of a table: FILE:COLUMN, or the one whose name says so.
+    let (file, column) = arrays::split(&name);
+    if [".parquet", ".pq", ".jsonl", ".ndjson"].iter().any(|ending| file.to_lowercase().ends_with(ending)) {
+        let table = infomax_data::read_table(Path::new(file))?;
+        let asked = column.map_or_else(|| HEADERS.to_vec(), |column| vec![column]);
+        let Some((_, values)) = table.column(&asked) else {
+            let names: Vec<&str> = table.columns.iter().map(|(name, _)| name.as_str()).collect();
+            bail!("{file} has no column {}; name one: {file}:{}", asked.join(" or "), names.join(" | "));
+        };
+        let number = |v: &Option<String>| v.as_deref().is_none_or(|v| v.parse::<f64>().is_ok());
+        if !values.iter().all(number) {
+            return Ok(values.clone());
+        }
+        let one = |(row, v): (usize, &Option<String>)| match v {
+            Some(v) => number_of(v.parse().unwrap_or(f64::NAN), row, path),
+            None => Ok(None),
+        };
+        return values.iter().enumerate().map(one).collect();
     }
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {shown}"))?;
     let found: Vec<Option<String>> = if bytes.starts_with(b"\x93NUMPY") {

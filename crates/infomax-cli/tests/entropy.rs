@@ -148,3 +148,28 @@ fn weights_covariances_and_directions_come_from_files() {
     fails(d, &["gaussain", "z.npy"], &["`gaussian`"]);
     fails(d, &["gaussian", "s.npy"], &["one matrix"]);
 }
+
+#[test]
+fn what_must_be_known_of_a_figure_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    save(d, "wide.npy", &draw(60, 6), &[6, 10]);
+    save(d, "tall.npy", &draw(60, 6), &[30, 2]);
+    let r = json(d, &["gaussian", "wide.npy"]);
+    assert!(r["bound"].is_null() && r["notes"][0].as_str().unwrap().contains("singular"), "{r}");
+    let text = String::from_utf8(infomax(d, &["gaussian", "wide.npy"]).stdout).unwrap();
+    assert!(text.contains("no bound of the entropy") && !text.contains("an upper bound"), "{text}");
+    let r = json(d, &["gaussian", "tall.npy"]);
+    assert!(r["bound"] == "upper" && r["notes"].as_array().unwrap().is_empty(), "{r}");
+    let r = json(d, &["kde", "tall.npy"]);
+    assert!(r["notes"][0].as_str().unwrap().contains("no row is left out"), "{r}");
+    let once = draw(60, 7);
+    save(d, "twice.npy", &[&once[..], &once[..]].concat(), &[60, 2]);
+    let r = json(d, &["kozachenko-leonenko", "twice.npy"]);
+    assert!(r["notes"][0].as_str().unwrap().contains("60 of 60 rows have an equal one"), "{r}");
+    let r = json(d, &["kozachenko-leonenko", "tall.npy"]);
+    assert!(r["notes"].as_array().unwrap().is_empty(), "{r}");
+    fails(d, &["kozachenko-leonenko", "twice.npy", "--set", "k=1"], &["equal"]);
+    save(d, "bad.npy", &[0.0, 1.0, f64::NAN, 2.0, 3.0, 4.0], &[3, 2]);
+    fails(d, &["gaussian", "bad.npy"], &["bad.npy", "1 row: 1"]);
+}

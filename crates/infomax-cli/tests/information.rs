@@ -98,7 +98,87 @@ fn two_arrays_tell_of_each_other() {
     let mut damaged = x.flatten_all().unwrap().to_vec1::<f64>().unwrap();
     damaged[7] = f64::NAN;
     Tensor::from_vec(damaged, (400, 2), &Device::Cpu).unwrap().write_npy(d.join("nan.npy")).unwrap();
-    fails(d, &["mi", "nan.npy", "y.npy"], &["nan.npy", "not finite"]);
+    // Two columns: the eighth number is in the row 3.
+    fails(d, &["mi", "nan.npy", "y.npy"], &["nan.npy", "not finite", "1 row: 3"]);
+    std::fs::write(d.join("same.txt"), vec!["owl"; 400].join("\n")).unwrap();
+    let error = infomax(d, &["mi", "x.npy", "same.txt"]);
+    let error = String::from_utf8_lossy(&error.stderr).into_owned();
+    assert!(error.contains("same.txt: all 400 rows have one and the same class"), "{error}");
+    assert!(!error.contains("folder"), "{error}");
+}
+
+#[test]
+fn ties_and_what_determines_the_other_are_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let labels: Vec<u32> = (0..240).map(|i| i % 3).collect();
+    let hot: Vec<f64> =
+        labels.iter().flat_map(|l| (0..3).map(move |c| f64::from(u8::from(c == *l)))).collect();
+    Tensor::from_vec(hot, (240, 3), &Device::Cpu).unwrap().write_npy(d.join("hot.npy")).unwrap();
+    let names: Vec<&str> = labels.iter().map(|l| ["cat", "dog", "owl"][*l as usize]).collect();
+    std::fs::write(d.join("y.txt"), names.join("\n")).unwrap();
+    let r = json(d, &[&["mi", "hot.npy", "y.txt"][..], &FAST].concat());
+    let first = &r["estimates"][0];
+    assert_eq!(first["estimator"], "discrete", "{r}");
+    assert!((first["estimate"]["value"].as_f64().unwrap() - 3f64.ln()).abs() < 0.02, "{r}");
+    let alone = infomax(d, &[&["mi", "hot.npy", "y.txt", "--estimator", "mixed"][..], &FAST].concat());
+    let alone = String::from_utf8_lossy(&alone.stdout).into_owned();
+    assert!(alone.contains("not computed") && !alone.contains("I(X; Y) = "), "{alone}");
+
+    normal(1, 200, 2).write_npy(d.join("x.npy")).unwrap();
+    let text = stdout(d, &[&["mi", "x.npy", "x.npy"][..], &FAST].concat());
+    assert!(text.starts_with("I(X; Y) is infinite, or cannot be measured from 200 rows"), "{text}");
+    assert!(!text.contains('['), "{text}");
+}
+
+#[test]
+fn columns_of_lists_are_read_and_rows_are_those_of_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let x = normal(1, 120, 2);
+    x.write_npy(d.join("x.npy")).unwrap();
+    let rows = x.to_vec2::<f64>().unwrap();
+    let class = |row: &[f64]| if row[0] > 0.0 { "up" } else { "down" };
+    let lines: Vec<String> = rows
+        .iter()
+        .map(|row| serde_json::json!({ "embedding": row, "label": class(row) }).to_string())
+        .collect();
+    std::fs::write(d.join("x.jsonl"), lines.join("\n")).unwrap();
+    let columns: Vec<(String, infomax_data::Cells)> = (0..2)
+        .map(|j| {
+            let column = rows.iter().map(|row| Some(row[j])).collect();
+            (format!("f{j}"), infomax_data::Cells::Numbers(column))
+        })
+        .collect();
+    let path = d.join("x.parquet");
+    std::fs::write(&path, infomax_data::parquet_bytes(&path, &columns).unwrap()).unwrap();
+    let of = |file: &str| {
+        let r = json(d, &[&["mi", file, "x.jsonl:label", "--y-is", "discrete"][..], &FAST].concat());
+        r["estimates"][0]["estimate"]["value"].as_f64().unwrap()
+    };
+    let plain = of("x.npy");
+    assert!(plain > 0.4, "{plain}");
+    for file in ["x.jsonl", "x.jsonl:embedding", "x.parquet"] {
+        assert!((of(file) - plain).abs() < 1e-3, "{file}");
+    }
+    for file in ["x.jsonl", "x.parquet"] {
+        let r = json(d, &["probe", file, "--labels", "x.jsonl:label", "--protocol", "ridge"]);
+        assert!(r["probes"][0]["accuracy"].as_f64().unwrap() > 0.8, "{file}: {r}");
+        let out = infomax(d, &["entropy", "gaussian", file, "--json"]);
+        let r: Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!((&r["samples"], &r["dim"]), (&120.into(), &2.into()), "{r}");
+    }
+    fails(d, &["mi", "x.npy", "x.jsonl:nothing", "--y-is", "discrete"], &["no column nothing", "label"]);
+
+    // Rows that are not finite are left out of probes, by their numbers in the file.
+    let mut damaged = x.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+    (damaged[15], damaged[238]) = (f64::NAN, f64::INFINITY);
+    Tensor::from_vec(damaged, (120, 2), &Device::Cpu).unwrap().write_npy(d.join("bad.npy")).unwrap();
+    let out = infomax(d, &["probe", "bad.npy", "--labels", "x.jsonl:label", "--protocol", "ridge", "--json"]);
+    let error = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.success() && error.contains("not finite are left out, in 2 rows: 7, 119"), "{error}");
+    let r: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(r["rows"], 118, "{r}");
 }
 
 #[test]
@@ -197,5 +277,9 @@ fn probes_state_their_protocols() {
     std::fs::write(d.join("few.txt"), "a\nb\n").unwrap();
     fails(d, &["probe", "z.npy", "--labels", "few.txt"], &["240 rows", "2 labels"]);
     std::fs::write(d.join("one.txt"), vec!["owl"; 240].join("\n")).unwrap();
-    fails(d, &["probe", "z.npy", "--labels", "one.txt"], &["no probe gave a number"]);
+    fails(
+        d,
+        &["probe", "z.npy", "--labels", "one.txt"],
+        &["one.txt: all 240 rows have one and the same class"],
+    );
 }

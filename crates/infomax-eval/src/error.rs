@@ -30,8 +30,8 @@ pub enum Error {
     },
     /// A probe of a single class says nothing.
     #[error(
-        "{op}: the training labels hold only the class {class}; a probe needs at least two classes: \
-         sort the images into one sub-folder for each class, or leave out the labeled evaluation"
+        "{op}: the labels hold only the class {class}; at least two classes are needed to say what is known of them \
+         (of images: one sub-folder for each class)"
     )]
     OneClass {
         /// The evaluation.

@@ -178,7 +178,7 @@ impl Resampling {
     /// replacement (Politis and Romano 1994): with `m` of `n` rows, `Var(theta_n) = Var(theta_m) m / (n - m)`
     /// for an estimator whose variance falls as `1 / n`. Made for estimators that replacement breaks, as it
     /// doubles rows: all those on nearest neighbors, and ranks. `None` where half of the rows are fewer than
-    /// `needed`.
+    /// `needed`, or where the estimator refuses a subsample: that says nothing against the estimate of all rows.
     pub(crate) fn subsample(
         &self,
         value: f64,
@@ -205,8 +205,11 @@ impl Resampling {
         let key = Key::new(self.seed).fold_named("subsample");
         let draws: Vec<Vec<f64>> = (0..self.draws as u64)
             .into_par_iter()
-            .map(|draw| estimate(&choose(key.fold_in(draw), n, m)))
-            .collect::<Result<_>>()?;
+            .map(|draw| {
+                let drawn = estimate(&choose(key.fold_in(draw), n, m));
+                drawn.unwrap_or_else(|_| vec![f64::NAN; values.len()])
+            })
+            .collect();
         let method = format!("{} subsamples of {m} of {n} rows, normal", self.draws);
         let interval = |i: usize| {
             let drawn: Vec<f64> = draws.iter().map(|d| d[i]).filter(|v| v.is_finite()).collect();

@@ -36,6 +36,7 @@ pub fn conditional_mutual_information(
     let z = Rows::read(OP, "z", z)?;
     matrix::paired(OP, ["x", "z"], &x, &z)?;
     spread(OP, "z", &z)?;
+    let ties = super::ties::doubt(&[("x", &x), ("y", &y), ("z", &z)]);
     let [x, y, z] = [x, y, z].map(|rows| transform(rows, cfg.marginals));
     let (n, k) = (x.n, cfg.k);
     let value = frenzel_pompe(OP, &x, &y, &z, k)?;
@@ -44,6 +45,7 @@ pub fn conditional_mutual_information(
     })?;
     let mut doubts: Vec<Doubt> = high_dimension(n, x.d + y.d + z.d).into_iter().collect();
     doubts.extend(super::mutual::negative(value));
+    super::ties::explain(&mut doubts, ties);
     Ok(Estimate::new(value, n).with(interval).doubting(doubts))
 }
 

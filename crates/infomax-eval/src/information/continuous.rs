@@ -75,6 +75,7 @@ pub fn mutual_information(
     resampling: &Resampling,
 ) -> Result<Estimate> {
     let (x, y) = prepare("mutual_information", x, y, cfg)?;
+    let ties = super::ties::doubt(&[("x", &x), ("y", &y)]);
     let (value, saturated) = ksg(&x, &y, cfg)?;
     let n = x.n;
     let interval = resampling.subsample_trend(value, n, 4 * cfg.k, |chosen| {
@@ -93,6 +94,7 @@ pub fn mutual_information(
     if value < 0.0 {
         doubts.push(Doubt::new("negative", "below 0: indistinguishable from none"));
     }
+    super::ties::explain(&mut doubts, ties);
     Ok(Estimate::new(value, n).with(interval).doubting(doubts))
 }
 

@@ -58,10 +58,10 @@ pub fn copula_splitting_information(x: &Tensor, y: &Tensor, cfg: &Resampling) ->
     let value = splitting(&x, &y);
     let interval =
         cfg.subsample(value, x.n, 32, |chosen| Ok(splitting(&x.select(chosen), &y.select(chosen))))?;
-    Ok(Estimate::new(value, x.n)
-        .with(interval)
-        .doubting(few(x.n, x.d + y.d))
-        .doubting(super::mutual::negative(value)))
+    let mut doubts: Vec<Doubt> = few(x.n, x.d + y.d).into_iter().collect();
+    doubts.extend(super::mutual::negative(value));
+    super::ties::explain(&mut doubts, super::ties::doubt(&[("x", &x), ("y", &y)]));
+    Ok(Estimate::new(value, x.n).with(interval).doubting(doubts))
 }
 
 pub(super) fn splitting(x: &Rows, y: &Rows) -> f64 {

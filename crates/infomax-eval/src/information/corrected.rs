@@ -58,8 +58,24 @@ pub fn corrected_mutual_information(
 ) -> Result<Estimate> {
     const OP: &str = "corrected_mutual_information";
     let (x, y) = read_pair(OP, x, y)?;
-    let (estimate, _) = of_rows(&x, &y, cfg, resampling)?;
+    let (mut estimate, _) = of_rows(&x, &y, cfg, resampling)?;
+    super::ties::explain(&mut estimate.doubts, super::ties::doubt(&[("x", &x), ("y", &y)]));
     Ok(estimate)
+}
+
+/// Whether a combination of the columns of `x` is one of those of `y` but for rounding, `1 - rho^2 < 1e-12` of the first
+/// canonical pair, in the columns as they are or in their normal scores: the information of continuous variables is
+/// then infinite.
+pub(super) fn determined(x: &Rows, y: &Rows) -> bool {
+    if x.values == y.values && x.d == y.d {
+        return true;
+    }
+    [Marginals::Standardized, Marginals::NormalScores].into_iter().any(|marginals| {
+        let [x, y] = [x, y].map(|rows| transform(rows.clone(), marginals));
+        // Columns that depend on each other within a variable say nothing of the other.
+        canonical_information(&x, &y)
+            .is_ok_and(|(axes, _)| axes.information.first().is_some_and(|i| *i > -0.5 * 1e-12f64.ln()))
+    })
 }
 
 /// The estimate, and its normal part without bias.

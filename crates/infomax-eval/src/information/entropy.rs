@@ -26,14 +26,18 @@ pub enum Norm {
 ///
 /// # Errors
 /// Not a matrix, values that are not finite, `k` of 0 or not below the rows, or rows that coincide with their `k`
-/// nearest ([`Error::Ties`]).
+/// nearest ([`Error::Ties`]). Rows that are equal to fewer than `k` others have a distance, but bias the estimate: the
+/// doubt `ties`.
 pub fn kozachenko_leonenko(z: &Tensor, k: usize, norm: Norm, cfg: &Resampling) -> Result<Estimate> {
     const OP: &str = "kozachenko_leonenko";
     let rows = Rows::read(OP, "z", z)?;
     let value = of_rows(OP, &rows, k, norm)?;
     let interval =
         cfg.subsample(value, rows.n, k + 2, |chosen| of_rows(OP, &rows.select(chosen), k, norm))?;
-    Ok(Estimate::new(value, rows.n).with(interval).doubting(high_dimension(rows.n, rows.d)))
+    Ok(Estimate::new(value, rows.n)
+        .with(interval)
+        .doubting(high_dimension(rows.n, rows.d))
+        .doubting(super::ties::doubt_of_entropy(&rows)))
 }
 
 fn of_rows(op: &'static str, rows: &Rows, k: usize, norm: Norm) -> Result<f64> {

@@ -41,12 +41,13 @@ pub fn label_entropy(labels: &[u32], cfg: &Resampling) -> Result<Estimate> {
 
 /// The mutual information `I(Z; Y)` between a continuous and a discrete variable (Ross 2014): `psi(N) + psi(k) -
 /// <psi(N_y)> - <psi(m)>`, where `N_y` counts the rows of a row's class and `m` all rows within the distance to its
-/// `k`-th neighbor in that class. The conventions are those of scikit-learn (`k` reduced in small classes, classes
+/// `k`-th neighbor in that class; where several are as far, `k` counts them too. The conventions are those of scikit-learn (`k` reduced in small classes, classes
 /// of a single row left out), in the Euclidean distance and without its cut at 0. Cost `N^2 D`.
 ///
 /// # Errors
-/// Not a matrix, values that are not finite, labels that do not fit, `k` of 0, or fewer than two classes of at
-/// least two rows.
+/// Not a matrix, values that are not finite, labels that do not fit, `k` of 0, fewer than two classes of at least two
+/// rows, or [`Error::Ties`] where more than 5 % of the rows coincide with their `k` nearest: there the estimate would be
+/// far below 0, and [`super::label_mixture_information`] is the one to take.
 pub fn mixed_mutual_information(z: &Tensor, labels: &[u32], k: usize, cfg: &Resampling) -> Result<Estimate> {
     const OP: &str = "mixed_mutual_information";
     let rows = matrix::labeled(OP, "z", z, labels)?;
@@ -55,6 +56,9 @@ pub fn mixed_mutual_information(z: &Tensor, labels: &[u32], k: usize, cfg: &Resa
         return Err(Error::Config { key: "k", value: "0".into(), reason: "must be at least 1" });
     }
     let (value, used, ties) = ross(&rows, labels, k)?;
+    if ties as f64 > super::ties::FEW * rows.n as f64 {
+        return Err(Error::Ties { op: OP, name: "z within classes", rows: ties, n: rows.n, k });
+    }
     let interval = cfg.subsample(value, rows.n, 4 * k, |chosen| {
         let some: Vec<u32> = chosen.iter().map(|&i| labels[i]).collect();
         Ok(ross(&rows.select(chosen), &some, k).map_or(f64::NAN, |r| r.0))
@@ -64,13 +68,15 @@ pub fn mixed_mutual_information(z: &Tensor, labels: &[u32], k: usize, cfg: &Resa
         let message = format!("{} rows are alone in their class and were left out", rows.n - used);
         doubts.push(Doubt::new("few-samples", message));
     }
-    if ties > 0 {
-        let message = format!("{ties} rows coincide with their {k} nearest of the same class");
-        doubts.push(Doubt::new("ties", message));
-    }
     if value < 0.0 {
         doubts.push(Doubt::new("negative", "below 0: indistinguishable from none"));
     }
+    let nearest = (ties > 0).then(|| {
+        let message = format!("{ties} rows coincide with their {k} nearest of the same class");
+        Doubt::new("ties", message)
+    });
+    let ties = nearest.or_else(|| super::ties::doubt(&[("z", &rows)]));
+    super::ties::explain(&mut doubts, ties);
     Ok(Estimate::new(value, used).with(interval).doubting(doubts))
 }
 
@@ -87,18 +93,21 @@ pub(super) fn ross(rows: &Rows, labels: &[u32], k: usize) -> Result<(f64, usize,
     }
     let rows = rows.select(&kept);
     let labels: Vec<u32> = kept.iter().map(|&i| labels[i]).collect();
+    // Which rows are equal is a matter of their values: distances by products round.
+    let groups = super::ties::Groups::new(&rows);
     let each = square_distances(&rows, &rows, |i, squares| {
+        squares.iter_mut().zip(&groups.of).filter(|(_, g)| **g == groups.of[i]).for_each(|(s, _)| *s = 0.0);
         let size = sizes[labels[i] as usize];
         let k = k.min(size - 1);
         let mut own: Vec<f64> =
             (0..labels.len()).filter(|&j| j != i && labels[j] == labels[i]).map(|j| squares[j]).collect();
         let (_, radius, _) = own.select_nth_unstable_by(k - 1, f64::total_cmp);
-        let radius = *radius;
-        // Strictly within, the row itself included; of duplicates all that coincide.
-        let within = (0..labels.len())
-            .filter(|&j| j == i || squares[j] < radius || (radius == 0.0 && squares[j] == 0.0))
-            .count();
-        (digamma(k as f64) - digamma(size as f64) - digamma(within as f64), radius == 0.0)
+        // All rows at the very distance of the k-th, or none: rounded columns have many. Without ties these are `k` and
+        // the number of rows strictly within, the row itself included.
+        let (tie, radius) = (*radius == 0.0, *radius * (1.0 + 1e-9));
+        let others = || (0..labels.len()).filter(|&j| j != i && squares[j] <= radius);
+        let (own, within) = (others().filter(|&j| labels[j] == labels[i]).count(), others().count());
+        (digamma(own as f64) - digamma(size as f64) - digamma(within as f64), tie)
     })?;
     let n = each.len() as f64;
     let mean = each.iter().map(|(v, _)| v).sum::<f64>() / n;
@@ -118,7 +127,8 @@ pub struct LabelInformation {
 
 /// `I(Z; Y)` on test rows, in a bracket: from below by `H(Y) + mean ln q(y | z)` (Barber and Agakov 2003) with the
 /// linear probe `q` fitted to the training rows, which no chance can lift above the truth but that of the test
-/// rows; the estimate by [`mixed_mutual_information`]; from above by `H(Y)`.
+/// rows; the estimate by [`mixed_mutual_information`], or by
+/// [`super::label_mixture_information`] where that refuses ties; from above by `H(Y)`.
 ///
 /// # Errors
 /// Those of the probe and of the estimate.
@@ -132,7 +142,10 @@ pub fn label_information(
     cfg: &Resampling,
 ) -> Result<LabelInformation> {
     let entropy = label_entropy(test_labels, cfg)?;
-    let mut estimate = mixed_mutual_information(test, test_labels, k, cfg)?;
+    let mut estimate = match mixed_mutual_information(test, test_labels, k, cfg) {
+        Err(Error::Ties { .. }) => super::label_mixture_information(test, test_labels, k, cfg)?,
+        other => other?,
+    };
     let likelihoods = linear_probe_likelihood(train, train_labels, test, test_labels, probe)?;
     let mean = cfg.mean(&likelihoods)?;
     let value = entropy.value + mean.value;

@@ -15,7 +15,8 @@ use std::collections::BTreeMap;
 /// al., arXiv:1709.06212): `<psi(k_i)> + ln N - <psi(n_x) + psi(n_y)>` in nats, in the maximum norm on the columns as
 /// they are. Where the `k`-th joint neighbor of a row is at a distance, `k_i = k` and the counts are of the rows
 /// strictly within it, the row itself included; where it coincides with the row, all three count the rows that
-/// coincide with it, itself included, as in the authors' program. The interval is by subsampling.
+/// coincide with it, itself included, as in the authors' program. Beyond it: where several rows are as far as the `k`-th, as
+/// all zeros of a column are from a row, all three count the other rows up to that distance. The interval is by subsampling.
 ///
 /// Rows may coincide: this is the estimator for ties, zero inflation, and integer columns whose distances mean
 /// something. For classes without an order there is [`super::mixed_mutual_information`].
@@ -46,13 +47,16 @@ pub(super) fn gao(x: &Rows, y: &Rows, k: usize) -> (f64, usize) {
     let one = |i: usize| {
         let radius = joint.nearest(i, k).last().map_or(0.0, |(r, _)| *r);
         let tie = radius <= 0.0;
-        let (nx, ny) = (in_x.count(x.row(i), radius, tie), in_y.count(y.row(i), radius, tie));
-        let own = match tie {
-            true => {
-                let row: Vec<f64> = x.row(i).iter().chain(y.row(i)).copied().collect();
-                both.count(&row, 0.0, true)
-            }
-            false => k,
+        let row: Vec<f64> = x.row(i).iter().chain(y.row(i)).copied().collect();
+        let edge = radius * (1.0 + 1e-9);
+        // Itself included.
+        let reached = both.count(&row, edge, true);
+        let (own, nx, ny) = if tie {
+            (reached, in_x.count(x.row(i), 0.0, true), in_y.count(y.row(i), 0.0, true))
+        } else if reached > k + 1 {
+            (reached - 1, in_x.count(x.row(i), edge, true) - 1, in_y.count(y.row(i), edge, true) - 1)
+        } else {
+            (k, in_x.count(x.row(i), radius, false), in_y.count(y.row(i), radius, false))
         };
         (digamma(own as f64) - digamma(nx as f64) - digamma(ny as f64), tie)
     };

@@ -3,10 +3,12 @@
 use super::continuous::{KsgConfig, KsgKind, Marginals, ksg, prepare};
 use super::corrected::{self, CorrectedConfig};
 use super::labels::ross;
+use super::labels_mixture::gao_of_classes;
 use super::mixtures::{gao, plug_in};
 use super::normal::{self, NormalModel, read_pair};
 use super::permutation::test;
 use super::sliced::{SlicedConfig, sliced_mutual_information};
+use super::ties::{self, Groups};
 use crate::estimate::{Doubt, Estimate, Resampling, choose};
 use crate::matrix::{self, Rows};
 use crate::{Error, Result};
@@ -64,11 +66,11 @@ pub enum MutualEstimator {
     CopulaSplitting,
     /// [`super::sliced_mutual_information`] of lines: a lower bound.
     Sliced,
-    /// [`super::mixture_mutual_information`], for ties.
+    /// [`super::mixture_mutual_information`], for ties; with labels [`super::label_mixture_information`].
     Mixture,
     /// [`super::mixed_mutual_information`]: one variable is discrete.
     Mixed,
-    /// [`super::discrete_mutual_information`]: both are.
+    /// [`super::discrete_mutual_information`]: both are, or have few distinct rows, which are the classes.
     Discrete,
 }
 
@@ -185,10 +187,16 @@ pub struct MutualReport {
 /// `I(X; Y)` by the estimators that fit both variables, each with interval, doubts and the p-value of a permutation
 /// test, and which to read first.
 ///
-/// The rule, drawn from the table of `docs/information.md`: two discrete variables, `discrete`; one, `mixed`; two
-/// continuous ones with rows that coincide, `mixture`; no more rows than columns, `normal-shrunk`; where the interval
-/// of `corrected` holds the value of `normal-copula`, nothing speaks against a normal copula, and that estimate varies
-/// least; else `corrected`. An estimator that refuses passes to the next.
+/// The rule, drawn from the table of `docs/information.md`: two discrete variables, or columns with so few distinct rows
+/// that there are five rows for each pair of them, `discrete`; more than 5 % of the rows with their `k` nearest at
+/// distance 0 in columns beside labels, or, of two variables of columns, a row that a twentieth of all are equal to in one
+/// of them, or rows that coincide with their `k` nearest in both, `mixture`; one discrete
+/// variable, `mixed`; no more rows than columns, `normal-shrunk`; where the interval of `corrected` holds the value of
+/// `normal-copula`, nothing speaks against a normal copula, and that estimate varies least; else `corrected`. An
+/// estimator that refuses passes to the next.
+///
+/// Where a combination of the columns of one continuous variable is one of the other but for rounding, no estimate has
+/// an interval, and all have the doubt `determined`: the information is infinite.
 ///
 /// # Errors
 /// Different numbers of rows, values that are not finite, constant columns, a single class, settings out of range, or
@@ -208,38 +216,90 @@ pub fn mutual_report(x: &Variable, y: &Variable, cfg: &MutualConfig) -> Result<M
         Variable::Continuous(x) => x.dims().get(1).copied().unwrap_or(0),
         Variable::Discrete(_) => 0,
     };
-    let fitting: Vec<MutualEstimator> = match (x, y) {
+    let (mut tied, mut determined) = (false, false);
+    let mut fitting: Vec<MutualEstimator> = match (x, y) {
         (Variable::Continuous(a), Variable::Continuous(b)) => {
-            read_pair(OP, a, b)?;
+            let (a, b) = read_pair(OP, a, b)?;
+            // Values of a fine grid are no classes: such a group holds a twentieth of the rows.
+            let least = cfg.k.max(a.n / 20);
+            tied = ties::share(&a, least) > ties::FEW || ties::share(&b, least) > ties::FEW;
+            determined = !tied && corrected::determined(&a, &b);
             MutualEstimator::CONTINUOUS.to_vec()
         }
         (Variable::Continuous(a), Variable::Discrete(l))
         | (Variable::Discrete(l), Variable::Continuous(a)) => {
-            matrix::labeled(OP, "x", a, l)?;
+            let a = matrix::labeled(OP, "x", a, l)?;
             matrix::classes(OP, l, l)?;
-            vec![MutualEstimator::Mixed]
+            tied = ties::share(&a, cfg.k) > ties::FEW;
+            vec![MutualEstimator::Mixed, MutualEstimator::Mixture]
         }
         (Variable::Discrete(_), Variable::Discrete(_)) => vec![MutualEstimator::Discrete],
     };
+    // Distinct rows as classes, where all pairs of them are there often enough.
+    let classes = if tied { Some([of_rows(OP, x)?, of_rows(OP, y)?]) } else { None };
+    if let Some([a, b]) = &classes
+        && (cfg.estimators.contains(&MutualEstimator::Discrete)
+            || 5 * plug_in(a, b, &(0..x.rows()).collect::<Vec<_>>()).1 <= x.rows())
+    {
+        fitting.push(MutualEstimator::Discrete);
+    }
     for wanted in &cfg.estimators {
         if !fitting.contains(wanted) {
             return Err(Error::Config {
                 key: "estimator",
                 value: wanted.name().into(),
-                reason: "does not fit: `mixed` is for one discrete variable, `discrete` for two, all others for none",
+                reason: "does not fit: `mixed` is for one discrete variable, `discrete` for two or for columns with few \
+                         distinct rows, `mixture` for none or one, all others for none",
             });
         }
     }
     let chosen = if cfg.estimators.is_empty() { fitting } else { cfg.estimators.clone() };
     let mut estimates = Vec::with_capacity(chosen.len());
     for estimator in chosen {
-        estimates.push(one(estimator, x, y, cfg)?);
+        let mut found = match (&classes, estimator) {
+            (Some([a, b]), MutualEstimator::Discrete) => {
+                one(estimator, &Variable::Discrete(a.clone()), &Variable::Discrete(b.clone()), cfg)?
+            }
+            _ => one(estimator, x, y, cfg)?,
+        };
+        if let Some(estimate) = &mut found.estimate {
+            said(estimate, determined, &cfg.resampling);
+        }
+        estimates.push(found);
     }
-    let (best, reason) = recommended(&estimates, x, y);
+    let (best, reason) = recommended(&estimates, x, y, tied);
     if let Some(best) = best {
         estimates[..=best].rotate_right(1);
     }
     Ok(MutualReport { n: x.rows(), dims: [dim(x), dim(y)], recommended: best.map(|_| 0), reason, estimates })
+}
+
+/// The distinct rows of a variable as classes.
+fn of_rows(op: &'static str, variable: &Variable) -> Result<Vec<u32>> {
+    Ok(match variable {
+        Variable::Continuous(x) => Groups::new(&Rows::read(op, "x", x)?).of,
+        Variable::Discrete(labels) => labels.clone(),
+    })
+}
+
+/// The doubts that hold for every estimator: infinite information, and why there is no interval.
+fn said(estimate: &mut Estimate, determined: bool, resampling: &Resampling) {
+    if determined {
+        estimate.interval = None;
+        let message = format!(
+            "as far as {} rows show, X and Y determine each other but for rounding (a canonical correlation of 1 of the \
+             values or of their ranks): of continuous variables the information is then infinite, and an estimate shows \
+             the number of rows or the rounding; no interval is given",
+            estimate.n
+        );
+        estimate.doubts.push(Doubt::new("determined", message));
+    } else if estimate.interval.is_none() && resampling.draws > 0 {
+        let message = format!(
+            "no interval: subsamples of half of the {} rows are too few for this estimator, or degenerate",
+            estimate.n
+        );
+        estimate.doubts.push(Doubt::new("no-interval", message));
+    }
 }
 
 /// An estimate and its test; what an estimator cannot do is kept as text.
@@ -266,7 +326,10 @@ fn estimate(estimator: MutualEstimator, x: &Variable, y: &Variable, cfg: &Mutual
     match (x, y) {
         (Variable::Discrete(a), Variable::Discrete(b)) => discrete_mutual_information(a, b, resampling),
         (Variable::Continuous(z), Variable::Discrete(l))
-        | (Variable::Discrete(l), Variable::Continuous(z)) => mixed_mutual_information(z, l, k, resampling),
+        | (Variable::Discrete(l), Variable::Continuous(z)) => match estimator {
+            MutualEstimator::Mixture => label_mixture_information(z, l, k, resampling),
+            _ => mixed_mutual_information(z, l, k, resampling),
+        },
         (Variable::Continuous(x), Variable::Continuous(y)) => match estimator {
             MutualEstimator::Ksg1 => mutual_information(x, y, &of_kind(k, KsgKind::One), resampling),
             MutualEstimator::Ksg2 => mutual_information(x, y, &of_kind(k, KsgKind::Two), resampling),
@@ -311,7 +374,10 @@ fn p_of(estimator: MutualEstimator, x: &Variable, y: &Variable, cfg: &MutualConf
         (Variable::Continuous(z), Variable::Discrete(l))
         | (Variable::Discrete(l), Variable::Continuous(z)) => {
             let rows = Rows::read(OP, "x", z)?;
-            return p(&|order| Ok(ross(&rows, &moved(l, order), k)?.0));
+            return match estimator {
+                MutualEstimator::Mixture => p(&|order| Ok(gao_of_classes(&rows, &moved(l, order), k)?.0)),
+                _ => p(&|order| Ok(ross(&rows, &moved(l, order), k)?.0)),
+            };
         }
         (Variable::Continuous(x), Variable::Continuous(y)) => (x, y),
     };
@@ -345,11 +411,27 @@ fn p_of(estimator: MutualEstimator, x: &Variable, y: &Variable, cfg: &MutualConf
 }
 
 /// The place of the estimate to read first, and why.
-fn recommended(estimates: &[NamedEstimate], x: &Variable, y: &Variable) -> (Option<usize>, String) {
+fn recommended(
+    estimates: &[NamedEstimate],
+    x: &Variable,
+    y: &Variable,
+    tied: bool,
+) -> (Option<usize>, String) {
     let at = |wanted: MutualEstimator| {
         estimates.iter().position(|e| e.estimator == wanted && e.estimate.is_some())
     };
     let estimate = |at: usize| estimates[at].estimate.as_ref();
+    if let Some(discrete) = at(MutualEstimator::Discrete).filter(|_| tied && estimates.len() > 1) {
+        let reason = "few distinct rows: they are the classes of `discrete`";
+        return (Some(discrete), reason.into());
+    }
+    if let Some(mixture) = at(MutualEstimator::Mixture).filter(|_| tied && estimates.len() > 1) {
+        let reason = "many rows are equal to others in one variable: `mixture` counts them as discrete";
+        return (Some(mixture), reason.into());
+    }
+    if let Some(mixed) = at(MutualEstimator::Mixed) {
+        return (Some(mixed), "`mixed` is the one for columns and classes".into());
+    }
     if let ([only], true) = (estimates, estimates.first().is_some_and(|e| e.estimate.is_some())) {
         return (Some(0), format!("`{}` is the one that was asked for, or that fits", only.estimator.name()));
     }
@@ -377,8 +459,21 @@ fn recommended(estimates: &[NamedEstimate], x: &Variable, y: &Variable) -> (Opti
         return (Some(g), reason.into());
     }
     if let Some(c) = corrected {
-        let reason = "`normal-copula` lies outside of the interval of `corrected`, or there is none: the dependence is \
-                      not that of correlations alone";
+        let interval = estimate(c).is_some_and(|e| e.interval.is_some());
+        let reason = match (copula, interval) {
+            (Some(_), true) => {
+                "`normal-copula` lies outside of the interval of `corrected`: the dependence is not that of \
+                 correlations alone"
+            }
+            (Some(_), false) => {
+                "`corrected` has no interval that could hold or exclude `normal-copula`: whether the dependence is that \
+                 of correlations alone is not known"
+            }
+            (None, _) => {
+                "`corrected` takes off the bias of neighbors; `normal-copula` was not had, so that nothing is known of \
+                 whether the dependence is that of correlations alone"
+            }
+        };
         return (Some(c), reason.into());
     }
     match estimates.iter().position(|e| e.estimate.is_some()) {

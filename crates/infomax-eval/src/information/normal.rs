@@ -48,7 +48,11 @@ pub fn normal_mutual_information(
     let interval = cfg.subsample(value, n, 4.max(d + 2), |chosen| {
         information(&x.select(chosen), &y.select(chosen), model)
     })?;
-    Ok(Estimate::new(value, n).with(interval).doubting(doubts(n, d, value)))
+    let mut doubts = doubts(n, d, value);
+    if model == NormalModel::Copula {
+        super::ties::explain(&mut doubts, super::ties::doubt(&[("x", &x), ("y", &y)]));
+    }
+    Ok(Estimate::new(value, n).with(interval).doubting(doubts))
 }
 
 /// The conditional mutual information of normal variables, `1/2 (ln det C_xz + ln det C_yz - ln det C_z - ln det C)`,
@@ -78,7 +82,11 @@ pub fn normal_conditional_mutual_information(
     let interval = cfg.subsample(value, n, 4.max(d + 2), |chosen| {
         of(&x.select(chosen), &y.select(chosen), &z.select(chosen))
     })?;
-    Ok(Estimate::new(value, n).with(interval).doubting(doubts(n, d, value)))
+    let mut doubts = doubts(n, d, value);
+    if model == NormalModel::Copula {
+        super::ties::explain(&mut doubts, super::ties::doubt(&[("x", &x), ("y", &y), ("z", &z)]));
+    }
+    Ok(Estimate::new(value, n).with(interval).doubting(doubts))
 }
 
 /// Two variables, checked.

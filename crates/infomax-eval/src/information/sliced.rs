@@ -54,6 +54,7 @@ pub fn sliced_mutual_information(
         return Err(Error::Config { key: "sliced", value, reason });
     }
     let (x, y) = read_pair(OP, x, y)?;
+    let ties = super::ties::doubt(&[("x", &x), ("y", &y)]);
     let [x, y] = [x, y].map(|rows| transform(rows, super::Marginals::Standardized));
     let key = Key::new(cfg.seed).fold_named("slices");
     let project = |rows: &Rows, key: Key| -> Result<Rows> {
@@ -91,8 +92,8 @@ pub fn sliced_mutual_information(
         format!("the mean over projections to {} dimensions: below I(X; Y), not an estimate of it", cfg.dim),
     );
     let whole = cfg.dim >= x.d && cfg.dim >= y.d;
-    Ok(Estimate::new(value, x.n)
-        .with(interval)
-        .doubting((!whole).then_some(bound))
-        .doubting(super::mutual::negative(value)))
+    let mut doubts: Vec<Doubt> = (!whole).then_some(bound).into_iter().collect();
+    doubts.extend(super::mutual::negative(value));
+    super::ties::explain(&mut doubts, ties);
+    Ok(Estimate::new(value, x.n).with(interval).doubting(doubts))
 }

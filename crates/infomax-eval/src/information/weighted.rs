@@ -24,7 +24,10 @@ pub fn weighted_kozachenko_leonenko(z: &Tensor, k: usize, cfg: &Resampling) -> R
     let value = of_rows(OP, &rows, &weights)?;
     let interval =
         cfg.subsample(value, rows.n, k + 2, |chosen| of_rows(OP, &rows.select(chosen), &weights))?;
-    Ok(Estimate::new(value, rows.n).with(interval).doubting(high_dimension(rows.n, rows.d)))
+    Ok(Estimate::new(value, rows.n)
+        .with(interval)
+        .doubting(high_dimension(rows.n, rows.d))
+        .doubting(super::ties::doubt_of_entropy(&rows)))
 }
 
 fn of_rows(op: &'static str, rows: &Rows, weights: &[f64]) -> Result<f64> {
