@@ -79,7 +79,23 @@ fn two_embeddings_and_a_run_are_inspected() {
     ok(&output);
     let json: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(json["second"]["report"]["d"], 7);
-    assert!(json["comparison"]["figures"].as_array().unwrap().iter().any(|f| f["key"] == "cka"), "{json}");
+    let beside = json["comparison"]["figures"].as_array().unwrap();
+    assert!(beside.iter().any(|f| f["key"] == "cka"), "{json}");
+    // Every figure that is printed is a name, those of the comparison and of the second ones, too.
+    let status = |condition: &str| {
+        let args = ["inspect", "a.npy", "b.npy", "--quiet", "--json", "--fail-if", condition];
+        let output = infomax(dir.path(), &args);
+        (output.status.code(), stderr(&output))
+    };
+    for figure in beside {
+        let key = figure["key"].as_str().unwrap();
+        let (code, said) = status(&format!("{key} > 1e9"));
+        assert_eq!(code, Some(0), "{key}: {said}");
+    }
+    assert_eq!(status("cka < 0.5").0, Some(4));
+    assert_eq!((status("second_d > 6").0, status("second_rankme > d").0), (Some(4), Some(4)));
+    let (code, said) = status("ckaa < 0.5");
+    assert!(code == Some(1) && said.contains("did you mean `cka`"), "{said}");
     let output = infomax(dir.path(), &["inspect", "a.npy", "short.npy", "--quiet"]);
     assert!(
         output.status.code() == Some(1) && stderr(&output).contains("150 and 20 rows"),

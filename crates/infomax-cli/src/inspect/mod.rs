@@ -10,7 +10,9 @@ use crate::args::InspectArgs;
 use crate::progress::Progress;
 use crate::{Status, arrays, print};
 use anyhow::{Context as _, Result, bail};
-use infomax_run::inspect::{Condition, InspectConfig, InspectInput, compare, inspect};
+use infomax_run::inspect::{
+    Condition, InspectConfig, InspectInput, Inspection, Section, compare, inspect,
+};
 use read::Loaded;
 
 pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
@@ -55,8 +57,15 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
         page::write(name, &report, &loaded, second.as_ref().map(|(_, _, beside)| beside), path)?;
     }
     let mut held = Vec::new();
+    let known = figures(&report, second.as_ref().map(|(_, report, beside)| (report, beside)));
+    let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
     for condition in &conditions {
-        held.extend(condition.holds(&report)?);
+        condition.check(&names, "this report")?;
+        let value = |name: &str| known.iter().find(|(own, _)| own == name).map(|(_, value)| *value);
+        match condition.holds_for(value) {
+            Some(found) => held.extend(found),
+            None => bail!("`{condition}`: a figure of it has no value"),
+        }
     }
     if args.output.json {
         let mut json = serde_json::json!({ "embeddings": name, "report": report, "failed": held });
@@ -77,6 +86,21 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
     }
     held.iter().for_each(|condition| crate::say!("--fail-if holds: {condition}"));
     Ok(if held.is_empty() { Status::Done } else { Status::ConditionHolds })
+}
+
+/// All figures that are printed, by name: of the first embeddings, of the comparison, and with `second_` before the name
+/// those of the second ones.
+fn figures(report: &Inspection, second: Option<(&Inspection, &Section)>) -> Vec<(String, f64)> {
+    let of = |report: &Inspection, prefix: &str| -> Vec<(String, f64)> {
+        let names = report.names().into_iter();
+        names.filter_map(|name| Some((format!("{prefix}{name}"), report.value(name)?))).collect()
+    };
+    let mut all = of(report, "");
+    if let Some((report, beside)) = second {
+        all.extend(beside.figures.iter().map(|figure| (figure.key.to_owned(), figure.value)));
+        all.extend(of(report, "second_"));
+    }
+    all
 }
 
 fn input(loaded: &Loaded) -> InspectInput {
