@@ -4,7 +4,7 @@
 
 use infomax_core::Key;
 use infomax_core::candle_core::{DType, Device, Tensor};
-use infomax_run::inspect::{InspectConfig, InspectInput, Inspection, compare, inspect};
+use infomax_run::inspect::{InspectConfig, InspectInput, Inspection, compare, compare_labeled, inspect};
 
 fn normal(seed: u64, n: usize, d: usize) -> Tensor {
     Key::new(seed).normal(0.0, 1.0, (n, d), DType::F32, &Device::Cpu).unwrap()
@@ -125,6 +125,36 @@ fn two_embeddings_are_compared_up_to_rotation() {
     let other = normal(11, 300, 9);
     assert!(of(&other, "cka").abs() < 0.1 && of(&other, "neighbor_overlap") < 0.15);
     assert!(compare(&a, &normal(12, 30, 4), &config()).unwrap_err().to_string().contains("300 and 30 rows"));
+}
+
+#[test]
+fn rows_that_are_not_finite_in_one_embedding_are_left_out_of_both() {
+    let a = normal(20, 300, 4);
+    // Twice as long: by ln 2 a column more entropy, and the same directions; rows 7 and 9 are unknown, each in one of them.
+    let mut ours = a.to_vec2::<f32>().unwrap();
+    let mut theirs = (&a * 2.0).unwrap().to_vec2::<f32>().unwrap();
+    ours[7][1] = f32::NAN;
+    theirs[9][0] = f32::INFINITY;
+    // Row 30 has gone elsewhere.
+    theirs[30].iter_mut().for_each(|v| *v = -*v);
+    let (a, b) = (Tensor::new(ours, &Device::Cpu).unwrap(), Tensor::new(theirs, &Device::Cpu).unwrap());
+    let labels: Vec<Option<u32>> = (0..300).map(|i| (i != 3).then_some(5 + i % 2)).collect();
+    let section = compare_labeled(&a, &b, Some(&labels), None, &config()).unwrap();
+    assert!(section.skipped.is_empty(), "{:?}", section.skipped);
+    assert!(section.notes[0].starts_with("2 rows with values that are not finite"), "{:?}", section.notes);
+    let changed = section.notes.iter().find(|note| note.contains("changed most")).unwrap();
+    assert!(changed.contains("as the first: row 30 (0 of 10 in common)"), "{changed}");
+    let figure = |key: &str| section.figures.iter().find(|figure| figure.key == key).unwrap();
+    assert!(figure("cka").value > 0.95 && figure("neighbor_overlap").value > 0.9);
+    let entropy = figure("entropy_difference");
+    assert!((entropy.value - 4.0 * 2f64.ln()).abs() < 0.05, "{entropy:?}");
+    // Rows are drawn in pairs: what both share cancels, and hardly anything is left to vary.
+    let width = |key: &str| figure(key).interval.as_ref().map(|i| i.upper - i.lower).unwrap();
+    assert!(width("entropy_difference") < 0.1, "{}", width("entropy_difference"));
+    let information = figure("label_information_difference");
+    assert!(information.value.abs() < 0.05 && width("rankme_difference") < 0.2, "{information:?}");
+    let none = (a * f64::NAN).unwrap();
+    assert!(compare(&none, &b, &config()).unwrap_err().to_string().contains("0 of 300 rows"));
 }
 
 #[test]
