@@ -206,3 +206,40 @@ fn equal_rows_have_no_entropy_and_files_are_not_kinds() {
         assert!(output.status.code() == Some(1) && stderr(&output).contains(wanted), "{}", stderr(&output));
     }
 }
+
+/// A file of NumPy with texts of three characters.
+fn texts(path: &Path, words: &[&str]) {
+    let header = format!("{{'descr': '|S3', 'fortran_order': False, 'shape': ({},), }}", words.len());
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.bytes());
+    words.iter().for_each(|word| bytes.extend(word.bytes()));
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn names_of_classes_are_shown_everywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let z = Key::new(31).normal(0.0, 1.0, (80, 3), DType::F32, &Device::Cpu).unwrap();
+    let mut rows = z.to_vec2::<f32>().unwrap();
+    rows.iter_mut().enumerate().for_each(|(i, row)| row[0] += if i % 2 == 0 { 9.0 } else { -9.0 });
+    Tensor::new(rows, &Device::Cpu).unwrap().write_npy(dir.path().join("z.npy")).unwrap();
+    let mut words: Vec<&str> = (0..80).map(|i| if i % 2 == 0 { "emu" } else { "fox" }).collect();
+    // One label is wrong, so that it is listed.
+    words[10] = "fox";
+    texts(&dir.path().join("y.npy"), &words);
+    fs::write(dir.path().join("y.txt"), words.join("\n")).unwrap();
+    for file in ["y.npy", "y.txt"] {
+        let args = ["inspect", "z.npy", "--labels", file, "--quiet", "--out", "o.csv", "--html", "o.html"];
+        let output = infomax(dir.path(), &args);
+        ok(&output);
+        let text = stdout(&output);
+        assert!(text.contains("have the class fox and not emu"), "{file}: {text}");
+        assert!(text.contains("on the class emu") || text.contains("on the class fox"), "{file}: {text}");
+        assert!(!text.contains("class 0") && !text.contains("class 1"), "{file}: {text}");
+        let table = fs::read_to_string(dir.path().join("o.csv")).unwrap();
+        assert!(table.lines().nth(1).unwrap().contains(",emu,"), "{table}");
+        let page = fs::read_to_string(dir.path().join("o.html")).unwrap();
+        assert!(page.contains("emu") && page.contains("have the class fox and not emu"), "{file}");
+    }
+}

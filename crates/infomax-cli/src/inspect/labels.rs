@@ -19,8 +19,8 @@ pub(super) fn of_file(path: &Path) -> Result<Labels> {
     let shown = path.display();
     let array = std::fs::read(path).with_context(|| format!("cannot read {shown}"))?;
     if array.starts_with(b"\x93NUMPY") {
-        let classes = infomax_data::npy::read_some_labels(path)?;
-        return Ok(Labels { classes, names: BTreeMap::new() });
+        let (classes, names) = infomax_data::npy::read_named_labels(path)?;
+        return Ok(Labels { classes, names: (0u32..).zip(names).collect() });
     }
     let text = String::from_utf8(array).map_err(|_| {
         anyhow::anyhow!("{shown} is neither an .npy file nor a text with a label on each line")

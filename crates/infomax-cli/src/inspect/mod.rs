@@ -11,7 +11,7 @@ use crate::progress::Progress;
 use crate::{Status, arrays, print};
 use anyhow::{Context as _, Result, bail};
 use infomax_run::inspect::{
-    Condition, InspectConfig, InspectInput, Inspection, Section, compare, inspect,
+    Condition, InspectConfig, InspectInput, Inspection, Section, compare_labeled, inspect,
 };
 use read::Loaded;
 
@@ -44,7 +44,14 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
     let report = inspect(&InspectInput { views, ..input(&loaded) }, &cfg).with_context(|| name.to_owned())?;
     let second = match inputs.next() {
         Some((other, theirs)) => {
-            let beside = compare(&loaded.z, &theirs.z, &cfg)?;
+            if loaded.drawn != theirs.drawn {
+                bail!(
+                    "{name} and {other}: other rows of the two were drawn, and row i of both must be the same sample; \
+                     --read-rows N reads as many of both"
+                );
+            }
+            let labels = loaded.labels.as_ref().map(|labels| labels.classes.as_slice());
+            let beside = compare_labeled(&loaded.z, &theirs.z, labels, loaded.drawn.as_deref(), &cfg)?;
             let plain = InspectConfig { plots: false, ..cfg };
             Some((other, inspect(&input(&theirs), &plain)?, beside))
         }
@@ -108,6 +115,7 @@ fn input(loaded: &Loaded) -> InspectInput {
     let named = |name: &str| page::PATHS.iter().chain(&page::NAMES).any(|own| name.eq_ignore_ascii_case(own));
     InspectInput {
         labels: loaded.labels.as_ref().map(|labels| labels.classes.clone()),
+        class_names: loaded.labels.as_ref().map(|labels| labels.names.clone()).unwrap_or_default(),
         columns: loaded.table.columns.iter().filter(|(name, _)| !named(name)).cloned().collect(),
         drawn: loaded.drawn.clone(),
         scan: loaded.scan.clone(),

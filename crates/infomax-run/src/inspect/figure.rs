@@ -69,7 +69,8 @@ impl Figure {
 
     pub(super) fn estimate(key: &'static str, estimate: Estimate, meaning: impl Into<String>) -> Self {
         let Estimate { value, interval, doubts, .. } = estimate;
-        Self { interval, doubts, ..Self::plain(key, value, meaning) }.contained(f64::NEG_INFINITY, f64::INFINITY)
+        Self { interval, doubts, ..Self::plain(key, value, meaning) }
+            .contained(f64::NEG_INFINITY, f64::INFINITY)
     }
 
     pub(super) fn bracket(key: &'static str, bracket: Bracket, meaning: impl Into<String>) -> Self {
