@@ -8,7 +8,7 @@ mod terminal;
 
 use crate::args::InspectArgs;
 use crate::progress::Progress;
-use crate::{Status, arrays, print};
+use crate::{Status, print};
 use anyhow::{Context as _, Result, bail};
 use infomax_run::inspect::{
     Condition, InspectConfig, InspectInput, Inspection, Section, compare_labeled, inspect,
@@ -21,6 +21,15 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
         args.fail_if.iter().map(|text| Condition::parse(text)).collect::<Result<_, _>>()?;
     if args.max_rows < 100 {
         bail!("--max-rows {}: at least 100 rows are looked at", args.max_rows);
+    }
+    if let [_, _, others @ ..] = args.files.as_slice()
+        && !others.is_empty()
+    {
+        bail!(
+            "{} inputs: one is inspected, or two are compared; shards of one are named by a folder or by a quoted pattern \
+             such as 'z-*.npy'",
+            args.files.len()
+        );
     }
     let plots = args.html.is_some();
     let cfg = InspectConfig { max_rows: args.max_rows, seed: args.seed, plots, ..InspectConfig::default() };
@@ -38,7 +47,13 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
                 "--views: rows of {name} were drawn, and the views would be of others; --read-rows N reads more"
             )
         }
-        Some(file) => Some(arrays::tensor(file)?),
+        Some(file) => {
+            let views = read::read(file, args, &mut progress)?;
+            if views.drawn.is_some() {
+                bail!("--views {file}: rows of it were drawn, and {name} was read whole; --read-rows N reads more");
+            }
+            Some(views.z)
+        }
         None => None,
     };
     let report = inspect(&InspectInput { views, ..input(&loaded) }, &cfg).with_context(|| name.to_owned())?;
