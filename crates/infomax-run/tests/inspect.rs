@@ -166,3 +166,39 @@ fn what_is_no_table_of_samples_is_refused() {
     let few = InspectInput { labels: Some(vec![None; 3]), ..InspectInput::new(normal(1, 4, 4)) };
     assert!(inspect(&few, &config()).unwrap_err().to_string().contains("4 embeddings and 3 labels"));
 }
+
+#[test]
+fn the_information_of_views_is_that_of_the_rule() {
+    // Pairs of correlation 0.8 in 4 columns: -4/2 ln(1 - 0.64) = 2.04 nats, of which plain neighbors miss a part.
+    let (n, d) = (1_000, 4);
+    let z = normal(21, n, d);
+    let views = ((&z * 0.8).unwrap() + (normal(22, n, d) * 0.6).unwrap()).unwrap();
+    let truth = -0.5 * d as f64 * (1.0 - 0.64f64).ln();
+    let cfg = InspectConfig { max_rows: 1_000, ..config() };
+    let of = |views: Tensor| {
+        let input = InspectInput { views: Some(views), ..InspectInput::new(z.clone()) };
+        let report = inspect(&input, &cfg).unwrap();
+        let figures = report.sections.iter().flat_map(|section| &section.figures);
+        figures.into_iter().find(|f| f.key == "view_information").unwrap().clone()
+    };
+    let found = of(views);
+    let interval = found.interval.as_ref().unwrap();
+    assert!(interval.lower < truth && truth < interval.upper, "{found:?}");
+    assert!(found.meaning.contains("as `infomax mi` chooses"), "{}", found.meaning);
+    let none = of(normal(23, n, d));
+    assert!(none.value.abs() < 0.1, "{none:?}");
+}
+
+#[test]
+fn the_blurred_entropy_says_that_it_is_not_that_of_the_density() {
+    // Uniform on [0, 1]: h = 0, outside of the bounds of the mixture.
+    let z = Key::new(24).uniform(0.0, 1.0, (600, 1), DType::F64, &Device::Cpu).unwrap();
+    let report = report(&z);
+    let entropy = report.sections.iter().find(|s| s.title.starts_with("entropy")).unwrap();
+    let blurred = entropy.figures.iter().find(|f| f.key == "entropy_blurred").unwrap();
+    assert!(blurred.meaning.starts_with("not h(Z)"), "{}", blurred.meaning);
+    assert!(blurred.doubts.iter().any(|d| d.code == "not-the-density"));
+    let neighbors = entropy.figures.iter().find(|f| f.key == "entropy_neighbors").unwrap();
+    let interval = neighbors.interval.as_ref().unwrap();
+    assert!(interval.lower < 0.0 && 0.0 < interval.upper, "{neighbors:?}");
+}

@@ -55,7 +55,9 @@ pub(super) fn of_argument(path: &Path, rows: usize, table: &Table) -> Result<(La
     if labels.classes.len() == rows + 1
         && let Some(first) = labels.header.clone()
     {
-        let note = format!("{word}: its first line `{first}` is taken for the name of the column: there are {rows} rows");
+        let note = format!(
+            "{word}: its first line `{first}` is taken for the name of the column: there are {rows} rows"
+        );
         return Ok((of_lines(path, true)?, Some(note)));
     }
     Ok((labels, None))

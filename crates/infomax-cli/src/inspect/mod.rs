@@ -40,7 +40,9 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
     }
     let mut inputs = inputs.into_iter();
     let Some((name, mut loaded)) = inputs.next() else { bail!("there are no embeddings") };
+    let said = loaded.notes.len();
     read::with_arguments(&mut loaded, args)?;
+    loaded.notes.iter().skip(said).for_each(|note| progress.note(note));
     let views = match args.views.as_deref() {
         Some(_) if loaded.drawn.is_some() => {
             bail!(
@@ -50,7 +52,9 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
         Some(file) => {
             let views = read::read(file, args, &mut progress)?;
             if views.drawn.is_some() {
-                bail!("--views {file}: rows of it were drawn, and {name} was read whole; --read-rows N reads more");
+                bail!(
+                    "--views {file}: rows of it were drawn, and {name} was read whole; --read-rows N reads more"
+                );
             }
             Some(views.z)
         }

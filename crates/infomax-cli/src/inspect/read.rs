@@ -213,7 +213,9 @@ fn of_file(file: &Path, options: &VectorOptions) -> Result<Loaded> {
     let plain = ["npy", "safetensors"].contains(&own.as_str());
     let small = std::fs::metadata(path).is_ok_and(|meta| meta.len() <= KEPT / 2);
     let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
-    if (!PIECES.contains(&own.as_str()) && !TEXTS.contains(&own.as_str())) || (plain && small && options.most_rows.is_none()) {
+    if (!PIECES.contains(&own.as_str()) && !TEXTS.contains(&own.as_str()))
+        || (plain && small && options.most_rows.is_none())
+    {
         let z = arrays::tensor(&word)?;
         if z.rank() != 2 {
             let hint = match z.rank() {
