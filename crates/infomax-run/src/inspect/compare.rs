@@ -78,7 +78,7 @@ pub fn compare_labeled(
 }
 
 /// Which rows hold finite values only.
-fn finite(z: &Tensor) -> Result<Vec<bool>> {
+pub(super) fn finite(z: &Tensor) -> Result<Vec<bool>> {
     let rows = z.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
     Ok(rows.iter().map(|row| row.iter().all(|v| v.is_finite())).collect())
 }

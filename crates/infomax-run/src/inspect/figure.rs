@@ -143,7 +143,7 @@ mod tests {
     fn a_value_never_stands_outside_its_interval_nor_the_interval_outside_its_bounds() {
         for (value, interval, bounds, want, doubted) in [
             // Moved up to the lower bound, beyond an interval that was not moved.
-            (0.2743, (0.1399, 0.2042), (0.2743, 2.3026), (0.2743, 0.2743), true),
+            (0.2743, (0.1399, 0.2042), (0.2743, 2.31), (0.2743, 0.2743), true),
             (1.0982, (-1.8959, -1.8777), (1.0982, 1.0986), (1.0982, 1.0982), true),
             // Moved down to the upper bound.
             (2.0, (2.5, 3.0), (1.0, 2.0), (2.0, 2.0), true),

@@ -204,7 +204,14 @@ pub fn inspect(input: &InspectInput, cfg: &InspectConfig) -> Result<Inspection> 
         None => None,
     };
     if let Some(views) = &views {
-        sections.push(content::views(&sample, views, cfg).noted(note.clone()));
+        // Rows that are not finite in the views are left out of what compares both.
+        let whole: Vec<usize> =
+            compare::finite(views)?.iter().enumerate().filter_map(|(i, whole)| whole.then_some(i)).collect();
+        let left_out = some.len() - whole.len();
+        let text = format!("{left_out} rows with values that are not finite in the views are left out here");
+        let (ours, theirs) = (select(&sample, &whole)?, select(views, &whole)?);
+        let section = content::views(&ours, &theirs, cfg).noted((left_out > 0).then_some(text));
+        sections.push(section.noted(note.clone()));
     }
     sections.push(shape::normality(&z, &sample).noted(note.clone()));
     let (geometry, found, about) = shape::geometry(&sample, cfg);
