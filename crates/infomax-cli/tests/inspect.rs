@@ -79,7 +79,23 @@ fn two_embeddings_and_a_run_are_inspected() {
     ok(&output);
     let json: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(json["second"]["report"]["d"], 7);
-    assert!(json["comparison"]["figures"].as_array().unwrap().iter().any(|f| f["key"] == "cka"), "{json}");
+    let beside = json["comparison"]["figures"].as_array().unwrap();
+    assert!(beside.iter().any(|f| f["key"] == "cka"), "{json}");
+    // Every figure that is printed is a name, those of the comparison and of the second ones, too.
+    let status = |condition: &str| {
+        let args = ["inspect", "a.npy", "b.npy", "--quiet", "--json", "--fail-if", condition];
+        let output = infomax(dir.path(), &args);
+        (output.status.code(), stderr(&output))
+    };
+    for figure in beside {
+        let key = figure["key"].as_str().unwrap();
+        let (code, said) = status(&format!("{key} > 1e9"));
+        assert_eq!(code, Some(0), "{key}: {said}");
+    }
+    assert_eq!(status("cka < 0.5").0, Some(4));
+    assert_eq!((status("second_d > 6").0, status("second_rankme > d").0), (Some(4), Some(4)));
+    let (code, said) = status("ckaa < 0.5");
+    assert!(code == Some(1) && said.contains("did you mean `cka`"), "{said}");
     let output = infomax(dir.path(), &["inspect", "a.npy", "short.npy", "--quiet"]);
     assert!(
         output.status.code() == Some(1) && stderr(&output).contains("150 and 20 rows"),
@@ -188,5 +204,146 @@ fn equal_rows_have_no_entropy_and_files_are_not_kinds() {
     ] {
         let output = infomax(dir.path(), &args);
         assert!(output.status.code() == Some(1) && stderr(&output).contains(wanted), "{}", stderr(&output));
+    }
+}
+
+/// A file of NumPy with texts of three characters.
+fn texts(path: &Path, words: &[&str]) {
+    let header = format!("{{'descr': '|S3', 'fortran_order': False, 'shape': ({},), }}", words.len());
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.bytes());
+    words.iter().for_each(|word| bytes.extend(word.bytes()));
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn names_of_classes_are_shown_everywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let z = Key::new(31).normal(0.0, 1.0, (80, 3), DType::F32, &Device::Cpu).unwrap();
+    let mut rows = z.to_vec2::<f32>().unwrap();
+    rows.iter_mut().enumerate().for_each(|(i, row)| row[0] += if i % 2 == 0 { 9.0 } else { -9.0 });
+    Tensor::new(rows, &Device::Cpu).unwrap().write_npy(dir.path().join("z.npy")).unwrap();
+    let mut words: Vec<&str> = (0..80).map(|i| if i % 2 == 0 { "emu" } else { "fox" }).collect();
+    // One label is wrong, so that it is listed.
+    words[10] = "fox";
+    texts(&dir.path().join("y.npy"), &words);
+    fs::write(dir.path().join("y.txt"), words.join("\n")).unwrap();
+    for file in ["y.npy", "y.txt"] {
+        let args = ["inspect", "z.npy", "--labels", file, "--quiet", "--out", "o.csv", "--html", "o.html"];
+        let output = infomax(dir.path(), &args);
+        ok(&output);
+        let text = stdout(&output);
+        assert!(text.contains("have the class emu and not fox"), "{file}: {text}");
+        assert!(text.contains("on the class emu") || text.contains("on the class fox"), "{file}: {text}");
+        assert!(!text.contains("class 0") && !text.contains("class 1"), "{file}: {text}");
+        let table = fs::read_to_string(dir.path().join("o.csv")).unwrap();
+        assert!(table.lines().nth(1).unwrap().contains(",emu,"), "{table}");
+        let page = fs::read_to_string(dir.path().join("o.html")).unwrap();
+        assert!(page.contains("emu") && page.contains("have the class emu and not fox"), "{file}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_named_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let z = normal(dir.path(), "z.npy", 41, 40, 3);
+    normal(dir.path(), "a.npy", 42, 40, 3);
+    z.get(0).unwrap().get(0).unwrap().write_npy(path("scalar.npy")).unwrap();
+    z.get(0).unwrap().write_npy(path("vector.npy")).unwrap();
+    for name in ["empty.npy", "empty.parquet", "empty.jsonl", "empty.csv", "empty.npz", "empty.txt"] {
+        fs::write(path(name), b"").unwrap();
+    }
+    fs::write(path("z.bin"), b"something").unwrap();
+    let table: Vec<String> = (0..40).map(|i| format!("{i},{}", ["ant", "bee"][i % 2])).collect();
+    fs::write(path("t.csv"), format!("id,species\n{}\n", table.join("\n"))).unwrap();
+    let run = |args: &[&str]| infomax(dir.path(), &[&["inspect", "--quiet"], args].concat());
+    for (args, parts) in [
+        (&["scalar.npy"][..], &["scalar.npy", "not []"][..]),
+        (&["vector.npy"], &["vector.npy", "not [3]", "reshape(-1, 1)"]),
+        (&["z.npy", "--views", "scalar.npy"], &["scalar.npy", "not []"]),
+        (&["missing.npy"], &["missing.npy", "no such file"]),
+        (&["missing.parquet"], &["missing.parquet", "no such file"]),
+        (&["missing.jsonl"], &["missing.jsonl", "no such file"]),
+        (&["empty.npy"], &["empty.npy is empty"]),
+        (&["empty.parquet"], &["empty.parquet is empty"]),
+        (&["empty.jsonl"], &["empty.jsonl is empty"]),
+        (&["empty.csv"], &["empty.csv is empty"]),
+        (&["empty.npz"], &["empty.npz is empty"]),
+        (&["z.npy", "--labels", "empty.txt"], &["empty.txt is empty"]),
+        (&["z.npy", "--columns", "empty.csv"], &["empty.csv is empty"]),
+        (&["z.bin"], &["z.bin", ".parquet", ".jsonl", ".csv"]),
+        (&["z.npy", "--labels", "t.csv"], &["several columns", "--columns t.csv --labels NAME"]),
+        (&["z.npy", "--columns", "t.csv", "--labels", "kind"], &["--labels kind", "id, species"]),
+        (&["z.npy", "--labels", "kind"], &["--labels kind", "--columns FILE"]),
+        (&["z.npy", "--labels", "missing.npz:y"], &["missing.npz", "no such file"]),
+        (&["z.npy", "a.npy", "z.npy"], &["3 inputs", "'z-*.npy'"]),
+    ] {
+        let output = run(args);
+        let said = stderr(&output);
+        assert!(output.status.code() == Some(1), "{args:?}: {said}");
+        assert!(parts.iter().all(|part| said.contains(part)), "{args:?}: {said}");
+        assert!(
+            !said.contains("folder that holds the images") && !said.contains("candle"),
+            "{args:?}: {said}"
+        );
+    }
+}
+
+#[test]
+fn labels_of_archives_columns_and_files_with_a_header_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let z = normal(dir.path(), "z.npy", 43, 40, 3);
+    let classes: Vec<i64> = (0..40).map(|i| i % 2).collect();
+    let y = Tensor::new(classes, &Device::Cpu).unwrap();
+    Tensor::write_npz(&[("z", &z), ("y", &y)], path("both.npz")).unwrap();
+    let words: Vec<&str> = (0..40).map(|i| ["ant", "bee"][i % 2]).collect();
+    fs::write(path("species.csv"), format!("species\n{}\n", words.join("\n"))).unwrap();
+    let table: Vec<String> = words.iter().map(|w| format!("{w},x")).collect();
+    fs::write(path("t.csv"), format!("species,other\n{}\n", table.join("\n"))).unwrap();
+    for args in [
+        &["both.npz:z", "--labels", "both.npz:y"][..],
+        &["z.npy", "--labels", "species.csv"],
+        &["z.npy", "--columns", "t.csv", "--labels", "species"],
+    ] {
+        let output = infomax(dir.path(), &[&["inspect", "--quiet", "--json"], args].concat());
+        ok(&output);
+        let json: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        let sections = json["report"]["sections"].as_array().unwrap();
+        let labels = sections.iter().find(|section| section["title"] == "labels").unwrap();
+        let notes = labels["notes"].to_string();
+        assert!(notes.contains("2 classes") && !notes.contains("no label"), "{args:?}: {notes}");
+        if args.contains(&"species.csv") {
+            assert!(json["notes"].to_string().contains("`species` is taken for the name"), "{json}");
+        }
+    }
+}
+
+#[test]
+fn tables_of_pandas_are_read_and_what_is_left_out_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = normal(dir.path(), "z.npy", 44, 30, 3).to_vec2::<f32>().unwrap();
+    let line = |row: &Vec<f32>| row.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let text: Vec<String> = rows.iter().map(line).collect();
+    let indexed: Vec<String> = text.iter().enumerate().map(|(i, t)| format!("{i},{t}")).collect();
+    fs::write(dir.path().join("plain.csv"), format!("0,1,2\n{}\n", text.join("\n"))).unwrap();
+    fs::write(dir.path().join("indexed.csv"), format!(",0,1,2\n{}\n", indexed.join("\n"))).unwrap();
+    fs::write(dir.path().join("gap.csv"), format!("a,b,c\n1,,3\n{}\n", text.join("\n"))).unwrap();
+    for (file, n, finite, said) in [
+        ("plain.csv", 30, 30, "names of the columns"),
+        ("indexed.csv", 30, 30, "it is an index"),
+        ("gap.csv", 31, 30, "1 cells are empty"),
+    ] {
+        let output = infomax(dir.path(), &["inspect", file, "--json"]);
+        ok(&output);
+        let json: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        let report = &json["report"];
+        assert_eq!(
+            (&report["n"], &report["d"], &report["finite_rows"]),
+            (&n.into(), &3.into(), &finite.into())
+        );
+        assert!(stderr(&output).contains(said) && json["notes"].to_string().contains(said), "{file}");
     }
 }

@@ -39,13 +39,25 @@ pub fn read_labels(path: &Path) -> Result<Vec<u32>> {
 /// # Errors
 /// As [`read`], and an array that holds no labels.
 pub fn read_some_labels(path: &Path) -> Result<Vec<Option<u32>>> {
+    Ok(read_named_labels(path)?.0)
+}
+
+/// The labels of [`read_some_labels`], and the names of the classes by number, where the array holds names; else no
+/// names.
+///
+/// # Errors
+/// As [`read`], and an array that holds no labels.
+pub fn read_named_labels(path: &Path) -> Result<(Vec<Option<u32>>, Vec<String>)> {
     let labels = (|| {
         let bytes = bytes(path).map_err(|e| e.to_string())?;
         let (header, data) = whole(&bytes)?;
         let values = label_values(header.number, &header.shape, &data)?;
         if values.iter().any(|value| matches!(value, Value::Text(_))) {
-            let labels = number(&values, &[]).labels.into_iter();
-            return labels.map(|label| label.map(|label| Some(label).filter(|l| *l != NONE))).collect();
+            let numbered = number(&values, &[]);
+            let labels = numbered.labels.into_iter();
+            let labels: Result<Vec<Option<u32>>, String> =
+                labels.map(|label| label.map(|label| Some(label).filter(|l| *l != NONE))).collect();
+            return Ok::<_, String>((labels?, numbered.classes));
         }
         let label = |(i, value): (usize, Value)| match value {
             Value::Number(label) if label < 0 => Ok(None),
@@ -57,7 +69,8 @@ pub fn read_some_labels(path: &Path) -> Result<Vec<Option<u32>>> {
             Value::Wrong(reason) => Err(format!("sample {i}: {reason}")),
             _ => Ok(None),
         };
-        values.into_iter().enumerate().map(label).collect::<Result<_, String>>()
+        let labels = values.into_iter().enumerate().map(label).collect::<Result<Vec<_>, String>>()?;
+        Ok((labels, Vec::new()))
     })();
     labels.map_err(|reason| damaged(path, format!("it does not hold labels: {reason}")))
 }
@@ -546,6 +559,20 @@ mod tests {
         assert_eq!(parse_labels(&file(1, "|S3", "False", "(3,)", b"dogcatdog")).unwrap(), [1, 0, 1]);
         assert_eq!(parse_labels(&file(1, "|b1", "False", "(2, 2)", &[0, 1, 1, 0])).unwrap(), [1, 0]);
         assert_eq!(parse_labels(&file(1, ">i2", "True", "(2, 1)", &[0, 3, 0, 1])).unwrap(), [3, 1]);
+    }
+
+    #[test]
+    fn names_of_classes_are_kept_and_numbers_have_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("y.npy");
+        std::fs::write(&path, file(1, "|S3", "False", "(4,)", b"dogcat\0\0\0dog")).unwrap();
+        let (labels, names) = read_named_labels(&path).unwrap();
+        assert_eq!(
+            (labels, names),
+            (vec![Some(1), Some(0), None, Some(1)], vec!["cat".into(), "dog".into()])
+        );
+        std::fs::write(&path, file(1, "|u1", "False", "(2,)", &[4, 0])).unwrap();
+        assert_eq!(read_named_labels(&path).unwrap(), (vec![Some(4), Some(0)], Vec::new()));
     }
 
     #[test]

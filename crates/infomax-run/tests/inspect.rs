@@ -4,7 +4,7 @@
 
 use infomax_core::Key;
 use infomax_core::candle_core::{DType, Device, Tensor};
-use infomax_run::inspect::{InspectConfig, InspectInput, Inspection, compare, inspect};
+use infomax_run::inspect::{InspectConfig, InspectInput, Inspection, compare, compare_labeled, inspect};
 
 fn normal(seed: u64, n: usize, d: usize) -> Tensor {
     Key::new(seed).normal(0.0, 1.0, (n, d), DType::F32, &Device::Cpu).unwrap()
@@ -128,6 +128,36 @@ fn two_embeddings_are_compared_up_to_rotation() {
 }
 
 #[test]
+fn rows_that_are_not_finite_in_one_embedding_are_left_out_of_both() {
+    let a = normal(20, 300, 4);
+    // Twice as long: by ln 2 a column more entropy, and the same directions; rows 7 and 9 are unknown, each in one of them.
+    let mut ours = a.to_vec2::<f32>().unwrap();
+    let mut theirs = (&a * 2.0).unwrap().to_vec2::<f32>().unwrap();
+    ours[7][1] = f32::NAN;
+    theirs[9][0] = f32::INFINITY;
+    // Row 30 has gone elsewhere.
+    theirs[30].iter_mut().for_each(|v| *v = -*v);
+    let (a, b) = (Tensor::new(ours, &Device::Cpu).unwrap(), Tensor::new(theirs, &Device::Cpu).unwrap());
+    let labels: Vec<Option<u32>> = (0..300).map(|i| (i != 3).then_some(5 + i % 2)).collect();
+    let section = compare_labeled(&a, &b, Some(&labels), None, &config()).unwrap();
+    assert!(section.skipped.is_empty(), "{:?}", section.skipped);
+    assert!(section.notes[0].starts_with("2 rows with values that are not finite"), "{:?}", section.notes);
+    let changed = section.notes.iter().find(|note| note.contains("changed most")).unwrap();
+    assert!(changed.contains("as the first: row 30 (0 of 10 in common)"), "{changed}");
+    let figure = |key: &str| section.figures.iter().find(|figure| figure.key == key).unwrap();
+    assert!(figure("cka").value > 0.95 && figure("neighbor_overlap").value > 0.9);
+    let entropy = figure("entropy_difference");
+    assert!((entropy.value - 4.0 * 2f64.ln()).abs() < 0.05, "{entropy:?}");
+    // Rows are drawn in pairs: what both share cancels, and hardly anything is left to vary.
+    let width = |key: &str| figure(key).interval.as_ref().map(|i| i.upper - i.lower).unwrap();
+    assert!(width("entropy_difference") < 0.1, "{}", width("entropy_difference"));
+    let information = figure("label_information_difference");
+    assert!(information.value.abs() < 0.05 && width("rankme_difference") < 0.2, "{information:?}");
+    let none = (a * f64::NAN).unwrap();
+    assert!(compare(&none, &b, &config()).unwrap_err().to_string().contains("0 of 300 rows"));
+}
+
+#[test]
 fn what_is_no_table_of_samples_is_refused() {
     let refused = |z: Tensor| inspect(&InspectInput::new(z), &config()).unwrap_err().to_string();
     assert!(refused(normal(1, 4, 4).reshape((2, 2, 4)).unwrap()).contains("[2, 2, 4]"));
@@ -135,4 +165,43 @@ fn what_is_no_table_of_samples_is_refused() {
     assert!(refused(nan).contains("0 of 4 rows"));
     let few = InspectInput { labels: Some(vec![None; 3]), ..InspectInput::new(normal(1, 4, 4)) };
     assert!(inspect(&few, &config()).unwrap_err().to_string().contains("4 embeddings and 3 labels"));
+}
+
+#[test]
+fn the_information_of_views_is_that_of_the_rule() {
+    // Pairs of correlation 0.8 in 4 columns: -4/2 ln(1 - 0.64) = 2.04 nats, of which plain neighbors miss a part.
+    let (n, d) = (1_000, 4);
+    let z = normal(21, n, d);
+    let views = ((&z * 0.8).unwrap() + (normal(22, n, d) * 0.6).unwrap()).unwrap();
+    let truth = -0.5 * d as f64 * (1.0 - 0.64f64).ln();
+    let cfg = InspectConfig { max_rows: 1_000, ..config() };
+    let of = |views: Tensor| {
+        let input = InspectInput { views: Some(views), ..InspectInput::new(z.clone()) };
+        let report = inspect(&input, &cfg).unwrap();
+        let figures = report.sections.iter().flat_map(|section| &section.figures);
+        figures.into_iter().find(|f| f.key == "view_information").unwrap().clone()
+    };
+    // A row that is not finite in the views alone is left out of their section.
+    let mut rows = views.to_vec2::<f32>().unwrap();
+    rows[17][2] = f32::NAN;
+    let found = of(Tensor::new(rows, &Device::Cpu).unwrap());
+    let interval = found.interval.as_ref().unwrap();
+    assert!(interval.lower < truth && truth < interval.upper, "{found:?}");
+    assert!(found.meaning.contains("as `infomax mi` chooses"), "{}", found.meaning);
+    let none = of(normal(23, n, d));
+    assert!(none.value.abs() < 0.1, "{none:?}");
+}
+
+#[test]
+fn the_blurred_entropy_says_that_it_is_not_that_of_the_density() {
+    // Uniform on [0, 1]: h = 0, outside of the bounds of the mixture.
+    let z = Key::new(24).uniform(0.0, 1.0, (600, 1), DType::F64, &Device::Cpu).unwrap();
+    let report = report(&z);
+    let entropy = report.sections.iter().find(|s| s.title.starts_with("entropy")).unwrap();
+    let blurred = entropy.figures.iter().find(|f| f.key == "entropy_blurred").unwrap();
+    assert!(blurred.meaning.starts_with("not h(Z)"), "{}", blurred.meaning);
+    assert!(blurred.doubts.iter().any(|d| d.code == "not-the-density"));
+    let neighbors = entropy.figures.iter().find(|f| f.key == "entropy_neighbors").unwrap();
+    let interval = neighbors.interval.as_ref().unwrap();
+    assert!(interval.lower < 0.0 && 0.0 < interval.upper, "{neighbors:?}");
 }

@@ -9,7 +9,7 @@ pub(crate) struct InspectArgs {
     /// Embeddings (samples, features): a file, a folder of files or a quoted pattern such as 'z-*.npy' (their rows one
     /// after the other), or a run, whose test images are embedded. FILE:NAME chooses an array or a column. A second one
     /// is compared with it.
-    #[arg(value_name = "EMBEDDINGS", required = true, num_args = 1..=2)]
+    #[arg(value_name = "EMBEDDINGS", required = true, num_args = 1..)]
     pub(crate) files: Vec<String>,
     /// Embeddings of other views of the same samples.
     #[arg(long, value_name = "FILE")]

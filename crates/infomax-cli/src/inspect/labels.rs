@@ -1,7 +1,9 @@
 //! The class of each row.
 
 use anyhow::{Context as _, Result, bail};
+use infomax_data::Table;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
 use std::path::Path;
 
 /// The class of each row, where it is known, and the names of classes that have any.
@@ -9,27 +11,102 @@ use std::path::Path;
 pub(super) struct Labels {
     pub(super) classes: Vec<Option<u32>>,
     pub(super) names: BTreeMap<u32, String>,
+    /// The first line of a text of words, which may have been the name of the column.
+    header: Option<String>,
+}
+
+impl Labels {
+    pub(super) fn named(classes: Vec<Option<u32>>, names: BTreeMap<u32, String>) -> Self {
+        Self { classes, names, header: None }
+    }
 }
 
 /// What a column of labels is called.
 const HEADERS: [&str; 6] = ["label", "labels", "class", "target", "y", "category"];
 
+/// The labels of `--labels`: a file, `FILE:NAME` of an archive, for `rows` embeddings; with what is to be said. `table`
+/// has the columns that could have been meant.
+pub(super) fn of_argument(path: &Path, rows: usize, table: &Table) -> Result<(Labels, Option<String>)> {
+    let word = path.to_string_lossy();
+    if !path.exists() {
+        let archive = word.rsplit_once(':').map(|(file, _)| Path::new(file));
+        let archive = archive.filter(|file| {
+            let kind = file.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+            ["npz", "safetensors", "pt", "pth"].contains(&kind.as_str())
+        });
+        if let Some(archive) = archive {
+            super::read::readable(archive)?;
+            return Ok((of_archive(&word)?, None));
+        }
+        let names: Vec<&str> = table.columns.iter().map(|(name, _)| name.as_str()).collect();
+        let columns = match names.as_slice() {
+            [] => "there are no columns beside the embeddings; --columns FILE adds some".to_owned(),
+            names => format!("the columns are: {}", names.join(", ")),
+        };
+        bail!("--labels {word}: there is neither such a file nor such a column; {columns}");
+    }
+    super::read::readable(path)?;
+    let kind = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    if ["npz", "safetensors", "pt", "pth"].contains(&kind.as_str()) {
+        return Ok((of_archive(&word)?, None));
+    }
+    let labels = of_file(path)?;
+    // A header that looks as a label: one line more than rows.
+    if labels.classes.len() == rows + 1
+        && let Some(first) = labels.header.clone()
+    {
+        let note = format!(
+            "{word}: its first line `{first}` is taken for the name of the column: there are {rows} rows"
+        );
+        return Ok((of_lines(path, true)?, Some(note)));
+    }
+    Ok((labels, None))
+}
+
+/// Whole numbers of an array among others, `FILE:NAME`; a file of one array needs no name.
+fn of_archive(word: &str) -> Result<Labels> {
+    let array = crate::arrays::tensor(word).with_context(|| format!("--labels {word}"))?;
+    let values = array.to_dtype(candle_core::DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+    if array.dims().iter().filter(|d| **d != 1).count() > 1 {
+        bail!("--labels {word}: one label a row is needed, not an array {:?}", array.dims());
+    }
+    let classes = values.iter().enumerate().map(|(row, v)| class(*v, row, Path::new(word)));
+    Ok(Labels { classes: classes.collect::<Result<_>>()?, ..Labels::default() })
+}
+
 /// One class a row: whole numbers of an array, or words of a text.
-pub(super) fn of_file(path: &Path) -> Result<Labels> {
+fn of_file(path: &Path) -> Result<Labels> {
+    let mut start = Vec::new();
+    let file = std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    file.take(6).read_to_end(&mut start)?;
+    if start == b"\x93NUMPY" {
+        let (classes, names) = infomax_data::npy::read_named_labels(path)?;
+        return Ok(Labels { classes, names: (0u32..).zip(names).collect(), header: None });
+    }
+    of_lines(path, false)
+}
+
+/// A label on each line of a text; its first line is none if it is the name of the column.
+fn of_lines(path: &Path, named: bool) -> Result<Labels> {
     let shown = path.display();
     let array = std::fs::read(path).with_context(|| format!("cannot read {shown}"))?;
-    if array.starts_with(b"\x93NUMPY") {
-        let classes = infomax_data::npy::read_some_labels(path)?;
-        return Ok(Labels { classes, names: BTreeMap::new() });
-    }
     let text = String::from_utf8(array).map_err(|_| {
         anyhow::anyhow!("{shown} is neither an .npy file nor a text with a label on each line")
     })?;
     let mut lines: Vec<&str> = text.trim_start_matches('\u{feff}').lines().map(str::trim).collect();
+    if let Some(line) = lines.iter().position(|line| line.contains(['\t', ';', ','])) {
+        bail!(
+            "{shown}: line {} holds several columns, and one label a line is read; as a table: --columns {shown} --labels \
+             NAME, with the name of the column of the labels",
+            line + 1
+        );
+    }
+    let header = lines.first().filter(|line| line.parse::<f64>().is_err()).map(|line| (*line).to_owned());
     // A name above numbers, or the word itself, is a header.
     let number = |line: &&str| line.is_empty() || line.parse::<f64>().is_ok();
     if let Some((first, rest)) = lines.split_first()
-        && (HEADERS.contains(&first.to_lowercase().as_str())
+        && (named
+            || HEADERS.contains(&first.to_lowercase().as_str())
             || (!number(first) && !rest.is_empty() && rest.iter().all(number)))
     {
         lines.remove(0);
@@ -39,10 +116,10 @@ pub(super) fn of_file(path: &Path) -> Result<Labels> {
     if let Some(numbers) = numbers {
         let known = |(row, v): (usize, &Option<f64>)| v.map_or(Ok(None), |v| class(v, row, path));
         let classes = numbers.iter().enumerate().map(known).collect::<Result<_>>()?;
-        return Ok(Labels { classes, names: BTreeMap::new() });
+        return Ok(Labels { classes, ..Labels::default() });
     }
     let words: Vec<Option<&str>> = lines.iter().map(|l| Some(*l).filter(|l| !l.is_empty())).collect();
-    Ok(of_words(&words))
+    Ok(Labels { header, ..of_words(&words) })
 }
 
 /// A whole number as a class; a negative one or NaN is unknown.
@@ -69,7 +146,7 @@ pub(super) fn of_column(values: &[Option<String>]) -> Labels {
         }
     };
     if let Some(classes) = values.iter().map(number).collect::<Option<Vec<_>>>() {
-        return Labels { classes, names: BTreeMap::new() };
+        return Labels { classes, ..Labels::default() };
     }
     of_words(&values.iter().map(Option::as_deref).collect::<Vec<_>>())
 }
@@ -81,6 +158,7 @@ fn of_words(words: &[Option<&str>]) -> Labels {
     Labels {
         classes: words.iter().map(|word| word.and_then(|word| number.get(word).copied())).collect(),
         names: number.into_iter().map(|(word, number)| (number, word.to_owned())).collect(),
+        header: None,
     }
 }
 

@@ -8,9 +8,11 @@ mod terminal;
 
 use crate::args::InspectArgs;
 use crate::progress::Progress;
-use crate::{Status, arrays, print};
+use crate::{Status, print};
 use anyhow::{Context as _, Result, bail};
-use infomax_run::inspect::{Condition, InspectConfig, InspectInput, compare, inspect};
+use infomax_run::inspect::{
+    Condition, InspectConfig, InspectInput, Inspection, Section, compare_labeled, inspect,
+};
 use read::Loaded;
 
 pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
@@ -19,6 +21,15 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
         args.fail_if.iter().map(|text| Condition::parse(text)).collect::<Result<_, _>>()?;
     if args.max_rows < 100 {
         bail!("--max-rows {}: at least 100 rows are looked at", args.max_rows);
+    }
+    if let [_, _, others @ ..] = args.files.as_slice()
+        && !others.is_empty()
+    {
+        bail!(
+            "{} inputs: one is inspected, or two are compared; shards of one are named by a folder or by a quoted pattern \
+             such as 'z-*.npy'",
+            args.files.len()
+        );
     }
     let plots = args.html.is_some();
     let cfg = InspectConfig { max_rows: args.max_rows, seed: args.seed, plots, ..InspectConfig::default() };
@@ -29,20 +40,37 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
     }
     let mut inputs = inputs.into_iter();
     let Some((name, mut loaded)) = inputs.next() else { bail!("there are no embeddings") };
+    let said = loaded.notes.len();
     read::with_arguments(&mut loaded, args)?;
+    loaded.notes.iter().skip(said).for_each(|note| progress.note(note));
     let views = match args.views.as_deref() {
         Some(_) if loaded.drawn.is_some() => {
             bail!(
                 "--views: rows of {name} were drawn, and the views would be of others; --read-rows N reads more"
             )
         }
-        Some(file) => Some(arrays::tensor(file)?),
+        Some(file) => {
+            let views = read::read(file, args, &mut progress)?;
+            if views.drawn.is_some() {
+                bail!(
+                    "--views {file}: rows of it were drawn, and {name} was read whole; --read-rows N reads more"
+                );
+            }
+            Some(views.z)
+        }
         None => None,
     };
     let report = inspect(&InspectInput { views, ..input(&loaded) }, &cfg).with_context(|| name.to_owned())?;
     let second = match inputs.next() {
         Some((other, theirs)) => {
-            let beside = compare(&loaded.z, &theirs.z, &cfg)?;
+            if loaded.drawn != theirs.drawn {
+                bail!(
+                    "{name} and {other}: other rows of the two were drawn, and row i of both must be the same sample; \
+                     --read-rows N reads as many of both"
+                );
+            }
+            let labels = loaded.labels.as_ref().map(|labels| labels.classes.as_slice());
+            let beside = compare_labeled(&loaded.z, &theirs.z, labels, loaded.drawn.as_deref(), &cfg)?;
             let plain = InspectConfig { plots: false, ..cfg };
             Some((other, inspect(&input(&theirs), &plain)?, beside))
         }
@@ -55,8 +83,15 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
         page::write(name, &report, &loaded, second.as_ref().map(|(_, _, beside)| beside), path)?;
     }
     let mut held = Vec::new();
+    let known = figures(&report, second.as_ref().map(|(_, report, beside)| (report, beside)));
+    let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
     for condition in &conditions {
-        held.extend(condition.holds(&report)?);
+        condition.check(&names, "this report")?;
+        let value = |name: &str| known.iter().find(|(own, _)| own == name).map(|(_, value)| *value);
+        match condition.holds_for(value) {
+            Some(found) => held.extend(found),
+            None => bail!("`{condition}`: a figure of it has no value"),
+        }
     }
     if args.output.json {
         let mut json = serde_json::json!({ "embeddings": name, "report": report, "failed": held });
@@ -79,11 +114,27 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
     Ok(if held.is_empty() { Status::Done } else { Status::ConditionHolds })
 }
 
+/// All figures that are printed, by name: of the first embeddings, of the comparison, and with `second_` before the name
+/// those of the second ones.
+fn figures(report: &Inspection, second: Option<(&Inspection, &Section)>) -> Vec<(String, f64)> {
+    let of = |report: &Inspection, prefix: &str| -> Vec<(String, f64)> {
+        let names = report.names().into_iter();
+        names.filter_map(|name| Some((format!("{prefix}{name}"), report.value(name)?))).collect()
+    };
+    let mut all = of(report, "");
+    if let Some((report, beside)) = second {
+        all.extend(beside.figures.iter().map(|figure| (figure.key.to_owned(), figure.value)));
+        all.extend(of(report, "second_"));
+    }
+    all
+}
+
 fn input(loaded: &Loaded) -> InspectInput {
     // Names and paths make no groups.
     let named = |name: &str| page::PATHS.iter().chain(&page::NAMES).any(|own| name.eq_ignore_ascii_case(own));
     InspectInput {
         labels: loaded.labels.as_ref().map(|labels| labels.classes.clone()),
+        class_names: loaded.labels.as_ref().map(|labels| labels.names.clone()).unwrap_or_default(),
         columns: loaded.table.columns.iter().filter(|(name, _)| !named(name)).cloned().collect(),
         drawn: loaded.drawn.clone(),
         scan: loaded.scan.clone(),

@@ -8,12 +8,18 @@ use anyhow::{Context as _, Result, bail};
 use candle_core::{DType, Tensor};
 use infomax_data::{Scan, Table, VectorOptions, read_table, read_vectors};
 use infomax_run::{EmbedOptions, embed_run};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 /// What is kept in memory by default, in bytes of f32: what is computed of it takes about fifteen times as much.
 const KEPT: u64 = 112 << 20;
 /// Kinds of files that are read in pieces.
 const PIECES: [&str; 6] = ["npy", "safetensors", "parquet", "pq", "jsonl", "ndjson"];
+/// Tables of numbers as text.
+const TEXTS: [&str; 3] = ["csv", "tsv", "txt"];
+/// Kinds that are read, in words.
+const KINDS: &str = ".npy, .npz, .safetensors, .pt and .pth (tensors), .parquet, .jsonl and .ndjson, .csv, .tsv and .txt \
+                     (numbers), a folder or a quoted pattern of such files, or a run";
 /// Kinds that a folder of shards may hold.
 const SHARDS: [&str; 12] =
     ["npy", "npz", "safetensors", "pt", "pth", "csv", "tsv", "txt", "parquet", "pq", "jsonl", "ndjson"];
@@ -74,6 +80,7 @@ pub(super) fn read(word: &str, args: &InspectArgs, progress: &mut Progress) -> R
 pub(super) fn with_arguments(loaded: &mut Loaded, args: &InspectArgs) -> Result<()> {
     let rows = loaded.z.dim(0)?;
     if let Some(path) = &args.columns {
+        readable(path)?;
         let table = read_table(path)?;
         let all = loaded.scan.as_ref().map_or(rows, |scan| scan.rows);
         let table = match &loaded.drawn {
@@ -95,7 +102,9 @@ pub(super) fn with_arguments(loaded: &mut Loaded, args: &InspectArgs) -> Result<
         loaded.labels = Some(match column {
             Some((_, values)) => labels::of_column(values),
             None => {
-                let mut labels = labels::of_file(path)?;
+                let all = loaded.scan.as_ref().map_or(rows, |scan| scan.rows);
+                let (mut labels, note) = labels::of_argument(path, all, &loaded.table)?;
+                loaded.notes.extend(note);
                 if let (Some(drawn), Some(scan)) = (&loaded.drawn, &loaded.scan)
                     && labels.classes.len() == scan.rows
                 {
@@ -125,7 +134,7 @@ fn of_run(word: &str, progress: &mut Progress) -> Result<Loaded> {
     let names = of_part().filter_map(|(_, row)| Some((row.label?, row.class.clone()?))).collect();
     let paths = of_part().map(|(_, row)| Some(row.place.clone()).filter(|p| !p.is_empty())).collect();
     let index = Tensor::new(rows, embedded.values.device())?;
-    let labels = classes.iter().any(Option::is_some).then_some(Labels { classes, names });
+    let labels = classes.iter().any(Option::is_some).then_some(Labels::named(classes, names));
     let note = format!("{word}: {} images of the part `{part}`", index.elem_count());
     progress.note(&note);
     Ok(Loaded {
@@ -188,11 +197,34 @@ fn of_file(file: &Path, options: &VectorOptions) -> Result<Loaded> {
         }
         _ => (file, None),
     };
-    let plain = ["npy", "safetensors"].contains(&kind(path).as_str());
+    let shown = path.display();
+    let own = kind(path);
+    // FILE.npz:NAME and the like are read by their own readers.
+    let place = match word.rsplit_once(':') {
+        Some((place, _)) if !file.exists() && SHARDS.contains(&kind(Path::new(place)).as_str()) => {
+            Path::new(place)
+        }
+        _ => path,
+    };
+    readable(place)?;
+    if place == path && !SHARDS.contains(&own.as_str()) && !is_numpy(path) {
+        bail!("{shown}: its kind is not read; {KINDS} are. From Python: numpy.save(\"z.npy\", z)");
+    }
+    let plain = ["npy", "safetensors"].contains(&own.as_str());
     let small = std::fs::metadata(path).is_ok_and(|meta| meta.len() <= KEPT / 2);
     let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
-    if !PIECES.contains(&kind(path).as_str()) || (plain && small && options.most_rows.is_none()) {
+    if (!PIECES.contains(&own.as_str()) && !TEXTS.contains(&own.as_str()))
+        || (plain && small && options.most_rows.is_none())
+    {
         let z = arrays::tensor(&word)?;
+        if z.rank() != 2 {
+            let hint = match z.rank() {
+                0 => "; a single number is none",
+                1 => "; z.reshape(-1, 1) makes one column of it",
+                _ => "; z.reshape(len(z), -1) makes one row a sample",
+            };
+            bail!("{word}: embeddings are a matrix (samples, features), not {:?}{hint}", z.dims());
+        }
         return Ok(Loaded {
             z,
             labels: None,
@@ -214,6 +246,26 @@ fn of_file(file: &Path, options: &VectorOptions) -> Result<Loaded> {
         scan: read.scan,
         notes,
     })
+}
+
+/// Refuses what is not there, and files without a byte.
+pub(super) fn readable(path: &Path) -> Result<()> {
+    let shown = path.display();
+    match std::fs::metadata(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            bail!("cannot read {shown}: there is no such file")
+        }
+        Err(e) => bail!("cannot read {shown}: {e}"),
+        Ok(meta) if meta.is_file() && meta.len() == 0 => bail!("{shown} is empty: it holds no byte"),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Whether a file begins as NumPy's do, whatever it is called.
+fn is_numpy(path: &Path) -> bool {
+    let mut start = [0u8; 6];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && start == *b"\x93NUMPY"
 }
 
 /// The rows of all parts one after the other.

@@ -9,6 +9,7 @@ mod lines;
 mod parquet;
 mod scan;
 mod table;
+mod text;
 #[cfg(feature = "parquet")]
 mod write;
 
@@ -56,7 +57,8 @@ const NAMES: [&str; 10] =
     ["embedding", "embeddings", "vector", "vectors", "emb", "features", "feature", "z", "values", "x"];
 
 /// Reads embeddings: `.npy` and `.safetensors` (a matrix), `.jsonl` and `.ndjson` (an array of numbers in each line, or
-/// in a field of each line), and with the feature `parquet` `.parquet` (a column of lists of numbers, or else all columns
+/// in a field of each line), `.csv`, `.tsv` and `.txt` (a table of numbers, of which a first line of names or of the
+/// numbers `0, 1, ..` of the columns, and an index without a name, are left out), and with the feature `parquet` `.parquet` (a column of lists of numbers, or else all columns
 /// of floating point).
 ///
 /// # Errors
@@ -64,15 +66,28 @@ const NAMES: [&str; 10] =
 /// more than one, can be meant.
 pub fn read_vectors(path: &Path, options: &VectorOptions) -> Result<Vectors> {
     let damaged = |reason: String| Error::Decode { path: path.to_path_buf(), reason };
+    readable(path)?;
     let kind = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     match kind.as_str() {
         "npy" | "safetensors" => flat::read(path, &kind, options),
         "jsonl" | "ndjson" => lines::read(path, options),
+        "csv" | "tsv" | "txt" => text::read(path, options),
         #[cfg(feature = "parquet")]
         "parquet" | "pq" => parquet::read(path, options),
         #[cfg(not(feature = "parquet"))]
         "parquet" | "pq" => Err(damaged("this build has no parquet; the feature `parquet` has it".into())),
         _ => Err(damaged("no kind of embeddings that is read in pieces".into())),
+    }
+}
+
+/// Refuses a file that is not there, a folder, and a file without a byte.
+fn readable(path: &Path) -> Result<()> {
+    let meta = std::fs::metadata(path).map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
+    let refuse = |reason: &str| Err(Error::Decode { path: path.to_path_buf(), reason: reason.to_owned() });
+    match meta.is_dir() {
+        true => refuse("a folder, not a file"),
+        false if meta.is_file() && meta.len() == 0 => refuse("an empty file: it holds no byte"),
+        false => Ok(()),
     }
 }
 

@@ -46,6 +46,7 @@ impl Table {
 /// # Errors
 /// [`Error::Io`]; [`Error::Decode`] with the line and what is wrong in it.
 pub fn read_table(path: &Path) -> Result<Table> {
+    super::readable(path)?;
     let kind = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     match kind.as_str() {
         "jsonl" | "ndjson" => lines(path),

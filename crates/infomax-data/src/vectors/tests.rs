@@ -90,11 +90,17 @@ fn lines_of_json_have_an_array_and_fields_beside_it() {
     assert_eq!(read.table.column(&["LABEL"]).unwrap().1, [Some("3".into()), Some("x".into())]);
     assert_eq!(read.table.column(&["id"]).unwrap().1, [Some("a".to_owned()), None]);
     let other = VectorOptions { column: Some("box".into()), ..VectorOptions::default() };
-    assert!(said(read_vectors(&path, &other)).contains("line 3 has no array of numbers `box`"));
+    let read = read_vectors(&path, &other).unwrap();
+    assert!(read.values.to_vec2::<f64>().unwrap()[1].iter().all(|v| v.is_nan()));
+    assert_eq!(read.notes, ["1 rows have no embedding; they count as not finite"]);
     fs::write(&path, "[1,2]\n[3,4]\n").unwrap();
     assert_eq!(read_vectors(&path, &VectorOptions::default()).unwrap().values.dims(), [2, 2]);
     for (text, why) in [
         ("", "an empty file"),
+        ("\n\n", "no line holds an embedding"),
+        ("null\n", "no line holds an embedding"),
+        ("{\"z\":[1]}\n{\"z\":\"x\"}\n", "line 2 has no array of numbers `z`"),
+        ("{\"z\":[1]}\n[1]\n", "line 2 is no object with a field `z`"),
         ("{\"a\":1}\n", "no column holds lists of numbers; its columns: a"),
         ("{\"p\":[1],\"q\":[2]}\n", "2 columns hold lists of numbers; name one: FILE:p | q"),
         ("[1,2]\n[3]\n", "line 2 has 1 numbers, the first has 2"),
@@ -104,6 +110,34 @@ fn lines_of_json_have_an_array_and_fields_beside_it() {
         fs::write(&path, text).unwrap();
         let message = said(read_vectors(&path, &VectorOptions::default()));
         assert!(message.contains(why), "{text}: {message}");
+    }
+}
+
+#[test]
+fn lines_without_an_embedding_count_as_not_finite() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("z.jsonl");
+    for text in [
+        "{\"z\":null,\"id\":1}\n{\"z\":[1,2],\"id\":2}\n{\"id\":3}\nnull\n{\"z\":[],\"id\":5}\n{\"z\":[3,4],\"id\":6}\n",
+        "null\n[1,2]\n[]\nnull\nnull\n[3,4]\n",
+        // What the first line has is not what the others mean.
+        "{\"embedding\":null,\"box\":[1,2,3],\"id\":1}\n{\"embedding\":[1,2],\"box\":[1]}\n{}\n{}\n{}\n{\"embedding\":[3,4]}\n",
+    ] {
+        fs::write(&path, text).unwrap();
+        let read = read_vectors(&path, &VectorOptions::default()).unwrap();
+        let rows = read.values.to_vec2::<f64>().unwrap();
+        assert_eq!(rows.len(), 6, "{text}");
+        for (i, row) in rows.iter().enumerate() {
+            match i {
+                1 => assert_eq!(row, &[1.0, 2.0]),
+                5 => assert_eq!(row, &[3.0, 4.0]),
+                _ => assert!(row.iter().all(|v| v.is_nan()), "{text} {i}"),
+            }
+        }
+        assert_eq!(read.notes, ["4 rows have no embedding; they count as not finite"]);
+        assert!(read.table.column(&["z", "embedding"]).is_none());
+        let part = read_vectors(&path, &some(3)).unwrap();
+        assert_eq!(part.scan.unwrap().not_finite, 4);
     }
 }
 

@@ -70,6 +70,7 @@ impl Figure {
     pub(super) fn estimate(key: &'static str, estimate: Estimate, meaning: impl Into<String>) -> Self {
         let Estimate { value, interval, doubts, .. } = estimate;
         Self { interval, doubts, ..Self::plain(key, value, meaning) }
+            .contained(f64::NEG_INFINITY, f64::INFINITY)
     }
 
     pub(super) fn bracket(key: &'static str, bracket: Bracket, meaning: impl Into<String>) -> Self {
@@ -80,7 +81,32 @@ impl Figure {
             bracket.lower_method,
             bracket.upper_method
         );
-        Self { bounds, ..Self::estimate(key, bracket.estimate, meaning) }
+        let Estimate { value, interval, doubts, .. } = bracket.estimate;
+        Self { bounds, interval, doubts, ..Self::plain(key, value, meaning) }
+            .contained(bracket.lower, bracket.upper)
+    }
+
+    /// Brings the interval between bounds that hold, and around the value: a value that was moved to a bound takes its
+    /// interval along. Where the interval did not hold the value, a doubt says so.
+    fn contained(mut self, low: f64, high: f64) -> Self {
+        let Some(interval) = &mut self.interval else { return self };
+        let value = self.value;
+        if interval.lower.is_nan() || interval.upper.is_nan() || value.is_nan() {
+            return self;
+        }
+        let (found_low, found_high) = (interval.lower, interval.upper);
+        // `max` and `min`, because bounds of rounding errors could make `clamp` panic.
+        interval.lower = found_low.max(low).min(high).min(value);
+        interval.upper = found_high.min(high).max(low).max(value);
+        if value < found_low || value > found_high {
+            interval.method += ", moved to hold the value";
+            let message = format!(
+                "the interval came out as {found_low:.4} to {found_high:.4} without the value {value:.4}, and was \
+                 moved to hold it: it says less than the level of the interval promises"
+            );
+            self.doubts.push(Doubt { code: "moved-interval", message });
+        }
+        self
     }
 
     /// Says what to look at where the value is unusual.
@@ -89,5 +115,47 @@ impl Figure {
             self.warning = Some(warning.into());
         }
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bracket(value: f64, interval: (f64, f64), bounds: (f64, f64)) -> Figure {
+        let interval =
+            Interval { lower: interval.0, upper: interval.1, level: 0.9, method: "normal".to_owned() };
+        let estimate = Estimate { value, interval: Some(interval), n: 10, doubts: Vec::new() };
+        Figure::bracket(
+            "label_information",
+            Bracket {
+                lower: bounds.0,
+                lower_method: "a".into(),
+                estimate,
+                upper: bounds.1,
+                upper_method: "b".into(),
+            },
+            "",
+        )
+    }
+
+    #[test]
+    fn a_value_never_stands_outside_its_interval_nor_the_interval_outside_its_bounds() {
+        for (value, interval, bounds, want, doubted) in [
+            // Moved up to the lower bound, beyond an interval that was not moved.
+            (0.2743, (0.1399, 0.2042), (0.2743, 2.31), (0.2743, 0.2743), true),
+            (1.0982, (-1.8959, -1.8777), (1.0982, 1.0986), (1.0982, 1.0982), true),
+            // Moved down to the upper bound.
+            (2.0, (2.5, 3.0), (1.0, 2.0), (2.0, 2.0), true),
+            // In order: nothing changes; or the ends alone are beyond.
+            (1.5, (1.2, 1.8), (1.0, 2.0), (1.2, 1.8), false),
+            (1.5, (0.2, 2.8), (1.0, 2.0), (1.0, 2.0), false),
+        ] {
+            let figure = bracket(value, interval, bounds);
+            let found = figure.interval.unwrap();
+            assert_eq!((found.lower, found.upper), want, "{value} {interval:?}");
+            assert!(found.lower <= value && value <= found.upper);
+            assert_eq!(figure.doubts.iter().any(|d| d.code == "moved-interval"), doubted, "{value}");
+        }
     }
 }

@@ -17,6 +17,7 @@ type Confusion = (Vec<u32>, Vec<Vec<u32>>);
 pub(super) fn labels(
     z: &Tensor,
     labels: &[Option<u32>],
+    names: &BTreeMap<u32, String>,
     cfg: &InspectConfig,
 ) -> (Section, Vec<RowNote>, Option<Confusion>) {
     let mut section = Section::new("labels");
@@ -76,7 +77,7 @@ pub(super) fn labels(
             format!("accuracy: {}", report.protocol),
         ));
         if let Some((class, accuracy)) = worst {
-            let name = members.keys().nth(class).copied().unwrap_or_default();
+            let name = named(members.keys().nth(class).copied().unwrap_or_default(), names);
             section.figures.push(
                 Figure::plain(
                     "worst_class",
@@ -123,7 +124,9 @@ pub(super) fn labels(
             }),
         );
     }
-    let rows = section.try_part("label errors", suspects(z, &known, &class, cfg)).unwrap_or_default();
+    let rows = section
+        .try_part("label errors", suspects(z, &known, &|i| labels[i].unwrap_or_default(), names, cfg))
+        .unwrap_or_default();
     if !rows.is_empty() {
         section
             .notes
@@ -132,11 +135,17 @@ pub(super) fn labels(
     (section, rows, confusion)
 }
 
+/// What a class is called.
+fn named(class: u32, names: &BTreeMap<u32, String>) -> String {
+    names.get(&class).cloned().unwrap_or_else(|| class.to_string())
+}
+
 /// Labeled rows whose ten nearest labeled rows all agree on another label.
 fn suspects(
     z: &Tensor,
     known: &[usize],
     class: &dyn Fn(usize) -> u32,
+    names: &BTreeMap<u32, String>,
     cfg: &InspectConfig,
 ) -> crate::Result<Vec<RowNote>> {
     let some = super::subset(known.len(), cfg.max_rows, cfg.seed);
@@ -151,8 +160,8 @@ fn suspects(
             && others.iter().all(|other| *other == first)
             && notes.len() < LISTED
         {
-            let detail =
-                format!("all {k} nearest labeled rows have the class {first} and not {}", class(row));
+            let (theirs, own) = (named(first, names), named(class(row), names));
+            let detail = format!("all {k} nearest labeled rows have the class {theirs} and not {own}");
             notes.push(RowNote { row, source: None, why: "label", detail });
         }
     }

@@ -12,7 +12,7 @@ mod rank;
 mod shape;
 
 pub use crate::condition::Condition;
-pub use compare::compare;
+pub use compare::{compare, compare_labeled};
 pub use figure::{Figure, Section};
 pub use page::{PageExtras, page, with_comparison};
 pub use plots::{Marginal, Plots};
@@ -23,6 +23,7 @@ use infomax_core::Key;
 use infomax_data::Scan;
 use infomax_eval::Resampling;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Embeddings, and what is known of them.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct InspectInput {
     pub views: Option<Tensor>,
     /// The class of each row, where it is known.
     pub labels: Option<Vec<Option<u32>>>,
+    /// Names of the classes by number; a class without one shows its number.
+    pub class_names: BTreeMap<u32, String>,
     /// What else is known of each row: a name, and a value for each row. Groups are compared by columns of few values;
     /// a column `split`, `part`, `subset` or `fold` says which rows must not be the same sample.
     pub columns: Vec<(String, Vec<Option<String>>)>,
@@ -45,7 +48,15 @@ pub struct InspectInput {
 impl InspectInput {
     /// Embeddings alone.
     pub fn new(z: Tensor) -> Self {
-        Self { z, views: None, labels: None, columns: Vec::new(), drawn: None, scan: None }
+        Self {
+            z,
+            views: None,
+            labels: None,
+            class_names: BTreeMap::new(),
+            columns: Vec::new(),
+            drawn: None,
+            scan: None,
+        }
     }
 }
 
@@ -193,7 +204,14 @@ pub fn inspect(input: &InspectInput, cfg: &InspectConfig) -> Result<Inspection> 
         None => None,
     };
     if let Some(views) = &views {
-        sections.push(content::views(&sample, views, cfg).noted(note.clone()));
+        // Rows that are not finite in the views are left out of what compares both.
+        let whole: Vec<usize> =
+            compare::finite(views)?.iter().enumerate().filter_map(|(i, whole)| whole.then_some(i)).collect();
+        let left_out = some.len() - whole.len();
+        let text = format!("{left_out} rows with values that are not finite in the views are left out here");
+        let (ours, theirs) = (select(&sample, &whole)?, select(views, &whole)?);
+        let section = content::views(&ours, &theirs, cfg).noted((left_out > 0).then_some(text));
+        sections.push(section.noted(note.clone()));
     }
     sections.push(shape::normality(&z, &sample).noted(note.clone()));
     let (geometry, found, about) = shape::geometry(&sample, cfg);
@@ -207,7 +225,7 @@ pub fn inspect(input: &InspectInput, cfg: &InspectConfig) -> Result<Inspection> 
     let mut confusion = None;
     if let Some(labels) = &input.labels {
         let labels: Vec<Option<u32>> = finite.iter().map(|&i| labels[i]).collect();
-        let (section, found, confused) = labels::labels(&z, &labels, cfg);
+        let (section, found, confused) = labels::labels(&z, &labels, &input.class_names, cfg);
         sections.push(section);
         confusion = confused;
         rows.extend(found.into_iter().map(|note| RowNote { row: finite[note.row], ..note }));

@@ -197,7 +197,7 @@ fn with_bracket(section: infomax_report::Section, part: &Section) -> infomax_rep
         });
     section.figure(
         bars,
-        "Estimates (thick), intervals (thin), bounds from below and above (pale). The first is of blurred rows, the others of the rows.",
+        "Estimates (thick), intervals (thin), bounds from below and above (pale). `entropy_blurred` and its bounds are of the blurred rows at hand, the others of the density that the rows come from.",
     )
 }
 
