@@ -177,7 +177,7 @@ fn what_does_not_fit_is_named() {
         (&["z.npy", "--labels", "none"], "none"),
         (&["z.npy", "--read-rows", "1"], "at least 2"),
         (&["z.npy", "--html", "no/where.html"], "no/where.html"),
-        (&["empty.jsonl"], "an empty file"),
+        (&["empty.jsonl"], "empty.jsonl is empty"),
         (&["broken.parquet"], "damaged parquet"),
         (&["none-*.npy"], "no file matches"),
         (&["mixed"], "shards are of one kind"),
