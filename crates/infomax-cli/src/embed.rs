@@ -19,13 +19,7 @@ pub(crate) fn run(args: &EmbedArgs) -> Result<Status> {
     if !FORMATS.contains(&format.as_str()) {
         bail!("--out {}: the name ends with .npy, .npz or .safetensors", args.out.display());
     }
-    let folder = match args.out.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    if !folder.is_dir() {
-        bail!("--out {}: there is no folder {}", args.out.display(), folder.display());
-    }
+    let folder = crate::folder_of(&args.out)?;
     let mut progress = Progress::new(args.output.quiet);
     let space = if args.projections { Space::Projections } else { Space::Features };
     let embedded = embed_run(&args.run, &EmbedOptions { of: args.of.options(), space }, &mut progress)?;

@@ -7,7 +7,6 @@ use crate::{Status, print};
 use anyhow::{Context as _, Result, bail};
 use infomax_run::infomax_models::Naming;
 use infomax_run::{ExportOptions, export, export_onnx};
-use std::path::Path;
 
 pub(crate) fn run(args: &ExportArgs) -> Result<Status> {
     let ending = args.out.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
@@ -25,13 +24,7 @@ pub(crate) fn run(args: &ExportArgs) -> Result<Status> {
             bail!("--names goes with a .safetensors file: in an ONNX file the weights keep our names")
         }
     };
-    let folder = match args.out.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    if !folder.is_dir() {
-        bail!("--out {}: there is no folder {}", args.out.display(), folder.display());
-    }
+    crate::folder_of(&args.out)?;
     let mut progress = Progress::new(args.output.quiet);
     let options =
         ExportOptions { checkpoint: args.checkpoint.clone(), naming, head: args.head, teacher: args.teacher };

@@ -36,6 +36,7 @@ use args::{Cli, Command, ConfigCommand, Output};
 use clap::Parser as _;
 use infomax_run::{RunConfig, config};
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// What a command that ended without an error has to tell the shell.
@@ -104,6 +105,18 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
     }
+}
+
+/// The folder of an output, which must be there: before the work and not after it.
+pub(crate) fn folder_of(out: &Path) -> anyhow::Result<&Path> {
+    let folder = match out.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        anyhow::bail!("--out {}: there is no folder {}", out.display(), folder.display());
+    }
+    Ok(folder)
 }
 
 fn threads(output: &Output) -> anyhow::Result<()> {

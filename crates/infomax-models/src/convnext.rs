@@ -179,20 +179,23 @@ impl ConvNext {
         }
         Ok(ys)
     }
-}
 
-impl Encoder for ConvNext {
-    fn forward(&self, xs: &Tensor, pass: &Pass<'_>) -> infomax_core::Result<Tensor> {
-        let map = self.feature_map(xs, pass)?.flatten(1, 2)?;
-        Ok(self.norm.layer_norm(&map.mean(1)?, &self.name)?)
-    }
-
-    fn forward_mapped(&self, xs: &Tensor, pass: &Pass<'_>) -> infomax_core::Result<Option<Mapped>> {
+    fn mapped(&self, xs: &Tensor, pass: &Pass<'_>) -> Result<Mapped> {
         let map = self.feature_map(xs, pass)?;
         let grid = (map.dim(1)?, map.dim(2)?);
         let map = map.flatten(1, 2)?;
         let features = self.norm.layer_norm(&map.mean(1)?, &self.name)?;
-        Ok(Some(Mapped { features, map, grid }))
+        Ok(Mapped { features, map, grid })
+    }
+}
+
+impl Encoder for ConvNext {
+    fn forward(&self, xs: &Tensor, pass: &Pass<'_>) -> infomax_core::Result<Tensor> {
+        Ok(self.mapped(xs, pass)?.features)
+    }
+
+    fn forward_mapped(&self, xs: &Tensor, pass: &Pass<'_>) -> infomax_core::Result<Option<Mapped>> {
+        Ok(Some(self.mapped(xs, pass)?))
     }
 
     fn feature_dim(&self) -> usize {

@@ -220,6 +220,13 @@ impl Vit {
         self.norm.layer_norm(&ys, &self.name)
     }
 
+    fn pool(&self, tokens: &Tensor) -> Result<Tensor> {
+        Ok(match self.cfg.pool {
+            VitPool::Token => tokens.narrow(1, 0, 1)?.squeeze(1)?,
+            VitPool::Mean => self.patch_tokens(tokens)?.mean(1)?,
+        })
+    }
+
     /// Without the class token and the registers.
     fn patch_tokens(&self, tokens: &Tensor) -> Result<Tensor> {
         let prefix = 1 + self.cfg.registers;
@@ -239,20 +246,12 @@ impl Vit {
 
 impl Encoder for Vit {
     fn forward(&self, xs: &Tensor, pass: &Pass<'_>) -> infomax_core::Result<Tensor> {
-        let tokens = self.tokens(xs, pass)?;
-        Ok(match self.cfg.pool {
-            VitPool::Token => tokens.narrow(1, 0, 1)?.squeeze(1)?,
-            VitPool::Mean => self.patch_tokens(&tokens)?.mean(1)?,
-        })
+        Ok(self.pool(&self.tokens(xs, pass)?)?)
     }
 
     fn forward_mapped(&self, xs: &Tensor, pass: &Pass<'_>) -> infomax_core::Result<Option<Mapped>> {
         let tokens = self.tokens(xs, pass)?;
-        let map = self.patch_tokens(&tokens)?.contiguous()?;
-        let features = match self.cfg.pool {
-            VitPool::Token => tokens.narrow(1, 0, 1)?.squeeze(1)?,
-            VitPool::Mean => map.mean(1)?,
-        };
+        let (features, map) = (self.pool(&tokens)?, self.patch_tokens(&tokens)?.contiguous()?);
         let (_, _, height, width) = xs.dims4()?;
         Ok(Some(Mapped { features, map, grid: (height / self.cfg.patch, width / self.cfg.patch) }))
     }

@@ -6,7 +6,7 @@ mod pickle;
 mod pixels;
 mod place;
 mod stl10;
-mod tensors;
+pub(crate) mod tensors;
 
 pub(crate) use cifar::{cifar, cifar_python, is_cifar, is_cifar_python};
 pub(crate) use idx::{idx, idx_split, idx_stem, is_idx, is_idx_labels};

@@ -395,24 +395,9 @@ fn safetensors(path: &Path, arrays: &mut Vec<Array>, unread: &mut Vec<String>) -
     let mut tensors: Vec<_> = metadata.tensors().into_iter().collect();
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
     for (name, info) in tensors {
-        let number = match info.dtype {
-            Dtype::BOOL => Number::Bool,
-            Dtype::U8 => Number::U8,
-            Dtype::I8 => Number::I8,
-            Dtype::U16 => Number::U16,
-            Dtype::I16 => Number::I16,
-            Dtype::U32 => Number::U32,
-            Dtype::I32 => Number::I32,
-            Dtype::U64 => Number::U64,
-            Dtype::I64 => Number::I64,
-            Dtype::F16 => Number::F16,
-            Dtype::BF16 => Number::Bf16,
-            Dtype::F32 => Number::F32,
-            Dtype::F64 => Number::F64,
-            other => {
-                unread.push(format!("{name}: of type {other:?}"));
-                continue;
-            }
+        let Some(number) = number(info.dtype) else {
+            unread.push(format!("{name}: of type {:?}", info.dtype));
+            continue;
         };
         let shape = info.shape.iter().map(|d| *d as u64).collect();
         let offset = (length + 8).saturating_add(info.data_offsets.0 as u64);
@@ -427,4 +412,24 @@ fn safetensors(path: &Path, arrays: &mut Vec<Array>, unread: &mut Vec<String>) -
         arrays.push(array);
     }
     Ok(())
+}
+
+/// The numbers of a safetensors type; `None` for those that no array of ours holds.
+pub(crate) fn number(dtype: Dtype) -> Option<Number> {
+    Some(match dtype {
+        Dtype::BOOL => Number::Bool,
+        Dtype::U8 => Number::U8,
+        Dtype::I8 => Number::I8,
+        Dtype::U16 => Number::U16,
+        Dtype::I16 => Number::I16,
+        Dtype::U32 => Number::U32,
+        Dtype::I32 => Number::I32,
+        Dtype::U64 => Number::U64,
+        Dtype::I64 => Number::I64,
+        Dtype::F16 => Number::F16,
+        Dtype::BF16 => Number::Bf16,
+        Dtype::F32 => Number::F32,
+        Dtype::F64 => Number::F64,
+        _ => return None,
+    })
 }

@@ -6,7 +6,6 @@ use crate::arrays::Place;
 use crate::npy::{MAX_HEADER, NpyHeader, Number, header};
 use crate::{Error, Result, npy};
 use candle_core::DType;
-use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use std::path::Path;
 
@@ -91,22 +90,8 @@ fn tensor(path: &Path, place: &Place, name: Option<&str>) -> Result<NpyHeader> {
     let Some(info) = tensors.get(name) else {
         return Err(damaged(format!("no tensor `{name}`; it has: {}", names.join(", "))));
     };
-    let number = match info.dtype {
-        Dtype::BOOL => Number::Bool,
-        Dtype::U8 => Number::U8,
-        Dtype::I8 => Number::I8,
-        Dtype::U16 => Number::U16,
-        Dtype::I16 => Number::I16,
-        Dtype::U32 => Number::U32,
-        Dtype::I32 => Number::I32,
-        Dtype::U64 => Number::U64,
-        Dtype::I64 => Number::I64,
-        Dtype::F16 => Number::F16,
-        Dtype::BF16 => Number::Bf16,
-        Dtype::F32 => Number::F32,
-        Dtype::F64 => Number::F64,
-        other => return Err(damaged(format!("the tensor `{name}` is of type {other:?}; save it as f32"))),
-    };
+    let number = crate::arrays::tensors::number(info.dtype)
+        .ok_or_else(|| damaged(format!("the tensor `{name}` is of type {:?}; save it as f32", info.dtype)))?;
     let shape = info.shape.iter().map(|d| *d as u64).collect();
     let offset = 8 + length + info.data_offsets.0 as u64;
     Ok(NpyHeader { number, shape, offset, fortran: false, big: false })

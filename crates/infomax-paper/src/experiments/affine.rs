@@ -6,8 +6,8 @@ use crate::encoders::{FAMILIES, VIT, model};
 use crate::features::{in_batches, plain};
 use crate::finding::{Finding, Plot, Style, Table};
 use crate::verdict::{self, Judgment, Side};
-use crate::{Error, Result, stats};
-use candle_core::{DType, Device, Tensor, Var};
+use crate::{Result, stats};
+use candle_core::{DType, Device, Tensor};
 use infomax_core::Key;
 use infomax_kernels::linalg;
 use infomax_models::EncoderConfig;
@@ -49,19 +49,11 @@ struct Level {
     left: f64,
 }
 
-/// `A` `(D, P)` of `f` at `x` `(1, ...)`: one pass over `D` copies, of each of which one output is differentiated.
+/// `A` `(D, P)` of `f` at `x` `(1, ...)`, all outputs in one pass.
 fn jacobian(f: &dyn Fn(&Tensor) -> Result<Tensor>, x: &Tensor) -> Result<Tensor> {
-    let d = f(x)?.dim(1)?;
-    let mut dims = x.dims().to_vec();
-    dims[0] = d;
-    let copies = Var::from_tensor(&x.broadcast_as(dims)?.contiguous()?)?;
-    let z = f(copies.as_tensor())?;
-    let eye = Tensor::eye(d, z.dtype(), z.device())?;
-    let gradients = (z * eye)?.sum_all()?.backward()?;
-    let rows = gradients
-        .get(copies.as_tensor())
-        .ok_or_else(|| Error::Config("the encoder has no gradient with respect to its input".into()))?;
-    Ok(rows.flatten_from(1)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?)
+    let outputs = f(x)?.dim(1)?;
+    let encoder = |x: &Tensor| f(x).map_err(|e| candle_core::Error::msg(e.to_string()).into());
+    Ok(infomax_eval::propagation::jacobian(encoder, &x.squeeze(0)?, outputs)?)
 }
 
 fn norm(t: &Tensor) -> Result<f64> {
