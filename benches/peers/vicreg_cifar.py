@@ -47,6 +47,7 @@ def parse():
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--workers", type=int, default=2)
     p.add_argument("--threads", type=int, default=0, help="0: PyTorch's own choice")
+    p.add_argument("--bf16", action="store_true", help="train under torch.autocast in bfloat16, the loss in f32")
     p.add_argument("--json", help="also write the result here")
     args = p.parse_args()
     if not args.data and not (args.train and args.test):
@@ -219,7 +220,9 @@ def train(encoder, head, paths, args):
         for a, b in loader:
             for group in optimizer.param_groups:
                 group["lr"] = lr_at(step, total, warmup, args.lr)
-            loss = vicreg_loss(head(encoder(a)), head(encoder(b)))
+            with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+                za, zb = head(encoder(a)), head(encoder(b))
+            loss = vicreg_loss(za.float(), zb.float())
             if not torch.isfinite(loss):
                 sys.exit(f"the loss is {loss.item()} at step {step}")
             optimizer.zero_grad(set_to_none=True)

@@ -1,8 +1,8 @@
 //! The joint-embedding model: an encoder and its heads, with a momentum teacher where the method has one.
 
 use crate::{
-    ConvNext, ConvNextConfig, Error, Precision, Predictor, Projector, ProjectorConfig, ResNet, ResNet9,
-    ResNet9Config, ResNetConfig, Result, Scope, Vit, VitConfig,
+    ConvNext, ConvNextConfig, Error, Patches, PatchesConfig, Precision, Predictor, Projector,
+    ProjectorConfig, ResNet, ResNet9, ResNet9Config, ResNetConfig, Result, Scope, Vit, VitConfig,
 };
 use candle_core::{DType, Device, Tensor, Var};
 use infomax_core::{Context, Embeddings, Encoder, Learner, LocalMap, Mapped, Params, Pass, View, Views};
@@ -51,17 +51,20 @@ pub enum EncoderConfig {
     ConvNext(ConvNextConfig),
     /// The small residual network of nine layers that trains fast on 32 pixels.
     ResNet9(ResNet9Config),
+    /// A single layer of whitened patches, for a few minutes.
+    Patches(PatchesConfig),
 }
 
 impl EncoderConfig {
     /// The kinds, as written in a configuration.
-    pub const KINDS: &'static [&'static str] = &["resnet", "vit", "convnext", "resnet9"];
+    pub const KINDS: &'static [&'static str] = &["resnet", "vit", "convnext", "resnet9", "patches"];
 
     /// The kind, as written in a configuration.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::ResNet(_) => "resnet",
             Self::ResNet9(_) => "resnet9",
+            Self::Patches(_) => "patches",
             Self::Vit(_) => "vit",
             Self::ConvNext(_) => "convnext",
         }
@@ -85,6 +88,7 @@ impl EncoderConfig {
             Self::ResNet9(cfg) => Box::new(ResNet9::with_precision(cfg, precision, scope)?),
             Self::Vit(cfg) => Box::new(Vit::new(cfg, scope)?),
             Self::ConvNext(cfg) => Box::new(ConvNext::new(cfg, scope)?),
+            Self::Patches(cfg) => Box::new(Patches::new(cfg, scope)?),
         })
     }
 
@@ -105,7 +109,7 @@ impl EncoderConfig {
         match &mut config {
             Self::Vit(cfg) => (cfg.drop_path, cfg.dropout) = (0.0, 0.0),
             Self::ConvNext(cfg) => cfg.drop_path = 0.0,
-            Self::ResNet(_) | Self::ResNet9(_) => {}
+            Self::ResNet(_) | Self::ResNet9(_) | Self::Patches(_) => {}
         }
         config
     }

@@ -11,6 +11,7 @@ mod load;
 mod mlp;
 #[cfg(feature = "onnx")]
 mod onnx;
+mod patches;
 mod positions;
 mod presets;
 mod resnet;
@@ -29,6 +30,7 @@ pub use load::load_encoder;
 pub use mlp::{Predictor, Projector, ProjectorConfig};
 #[cfg(feature = "onnx")]
 pub use onnx::{ONNX_OPSET, export_onnx};
+pub use patches::{Patches, PatchesConfig, fit_patches};
 pub use resnet::{Precision, ResNet, ResNetConfig, Stem};
 pub use resnet9::{ResNet9, ResNet9Config};
 pub use scope::Scope;

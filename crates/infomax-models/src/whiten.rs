@@ -65,43 +65,86 @@ impl Whiten {
 /// # Errors
 /// Images of other channels, below 2x2 pixels, or values that are not finite.
 pub fn whiten_stem(params: &Params, prefix: &str, images: &Tensor) -> Result<bool> {
-    let name = |root: &str, leaf: &str| format!("{root}{prefix}.whiten.{leaf}");
-    let Some(weight) = params.get(&name("", "weight")) else { return Ok(false) };
-    let channels = weight.var.dims()[1];
-    let (w, b) = whitening(images, channels)?;
-    for root in ["", "teacher."] {
-        for (leaf, value) in [("weight", &w), ("bias", &b)] {
-            if let Some(param) = params.get(&name(root, leaf)) {
-                param.var.set(&value.to_dtype(param.var.dtype())?.to_device(param.var.device())?)?;
+    let both = ParamsOf { params, prefix, layer: "whiten" };
+    let Some(shape) = both.shape() else { return Ok(false) };
+    let (w, b) = whitening(images, shape[1])?;
+    both.set(&w, &b)?;
+    Ok(true)
+}
+
+/// `weight` and `bias` of a layer of an encoder and of its teacher.
+pub(crate) struct ParamsOf<'a> {
+    pub(crate) params: &'a Params,
+    pub(crate) prefix: &'a str,
+    pub(crate) layer: &'a str,
+}
+
+impl ParamsOf<'_> {
+    fn name(&self, root: &str, leaf: &str) -> String {
+        format!("{root}{}.{}.{leaf}", self.prefix, self.layer)
+    }
+
+    /// The shape of the weight, if there is such a layer.
+    pub(crate) fn shape(&self) -> Option<Vec<usize>> {
+        Some(self.params.get(&self.name("", "weight"))?.var.dims().to_vec())
+    }
+
+    pub(crate) fn set(&self, weight: &Tensor, bias: &Tensor) -> Result<()> {
+        for root in ["", "teacher."] {
+            for (leaf, value) in [("weight", weight), ("bias", bias)] {
+                if let Some(param) = self.params.get(&self.name(root, leaf)) {
+                    param.var.set(&value.to_dtype(param.var.dtype())?.to_device(param.var.device())?)?;
+                }
             }
         }
+        Ok(())
     }
-    Ok(true)
 }
 
 /// The weights and biases of both signs, f64 on the CPU.
 fn whitening(images: &Tensor, channels: usize) -> Result<(Tensor, Tensor)> {
+    let Eigenpatches { mean, values, vectors } = eigenpatches(images, channels, SIDE)?;
+    let scales: Vec<f64> = values.iter().map(|value| (value.max(0.0) + EPS).sqrt().recip()).collect();
+    let d = scales.len();
+    let weight = vectors.broadcast_mul(&Tensor::from_vec(scales, (d, 1), &Device::Cpu)?)?;
+    let bias = weight.matmul(&mean)?.squeeze(D::Minus1)?.neg()?;
+    let weight = Tensor::cat(&[&weight, &weight.neg()?], 0)?.reshape((2 * d, channels, SIDE, SIDE))?;
+    Ok((weight, Tensor::cat(&[&bias, &bias.neg()?], 0)?))
+}
+
+/// The moments of all patches of `d = C side^2` values, in f64 on the CPU.
+pub(crate) struct Eigenpatches {
+    /// Their mean, `(d, 1)`.
+    pub(crate) mean: Tensor,
+    /// The eigenvalues of their covariance, the largest first.
+    pub(crate) values: Vec<f64>,
+    /// Its eigenvectors as rows, `(d, d)`; the largest component of each is positive.
+    pub(crate) vectors: Tensor,
+}
+
+/// The moments of the patches of images `(N, C, H, W)`.
+pub(crate) fn eigenpatches(images: &Tensor, channels: usize, side: usize) -> Result<Eigenpatches> {
     let (n, h, w) = match *images.dims() {
-        [n, c, h, w] if n > 0 && c == channels && h >= SIDE && w >= SIDE => (n, h, w),
+        [n, c, h, w] if n > 0 && c == channels && h >= side && w >= side => (n, h, w),
         _ => {
             return Err(Error::Shape {
                 layer: "whiten".to_owned(),
                 expected: format!(
-                    "images (batch, {channels}, height, width) of at least {SIDE}x{SIDE} pixels"
+                    "images (batch, {channels}, height, width) of at least {side}x{side} pixels"
                 ),
                 got: images.dims().to_vec(),
             });
         }
     };
     let images = images.detach().to_device(&Device::Cpu)?;
-    // The patches of an image as columns, (C SIDE^2, (H - 1)(W - 1)); channels slowest, as in a kernel.
+    // The patches of an image as columns, (C side^2, places); channels slowest, as in a kernel.
     let patches = |i: usize| -> Result<Tensor> {
         let image = images.narrow(0, i, 1)?.squeeze(0)?.to_dtype(DType::F64)?;
-        let (rows, columns) = (h + 1 - SIDE, w + 1 - SIDE);
-        let mut parts = Vec::with_capacity(channels * SIDE * SIDE);
+        let (rows, columns) = (h + 1 - side, w + 1 - side);
+        let mut parts = Vec::with_capacity(channels * side * side);
         for c in 0..channels {
-            for y in 0..SIDE {
-                for x in 0..SIDE {
+            for y in 0..side {
+                for x in 0..side {
                     let part = image.narrow(0, c, 1)?.narrow(1, y, rows)?.narrow(2, x, columns)?;
                     parts.push(part.contiguous()?.reshape((1, rows * columns))?);
                 }
@@ -109,8 +152,8 @@ fn whitening(images: &Tensor, channels: usize) -> Result<(Tensor, Tensor)> {
         }
         Ok(Tensor::cat(&parts, 0)?)
     };
-    let d = channels * SIDE * SIDE;
-    let count = (n * (h + 1 - SIDE) * (w + 1 - SIDE)) as f64;
+    let d = channels * side * side;
+    let count = (n * (h + 1 - side) * (w + 1 - side)) as f64;
     let mut mean = Tensor::zeros((d, 1), DType::F64, &Device::Cpu)?;
     for i in 0..n {
         mean = (mean + patches(i)?.sum_keepdim(1)?)?;
@@ -127,14 +170,14 @@ fn whitening(images: &Tensor, channels: usize) -> Result<(Tensor, Tensor)> {
     let mut order: Vec<usize> = (0..d).collect();
     order.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
     let mut rows = Vec::with_capacity(d * d);
-    for i in order {
+    for &i in &order {
         let vector = &vectors[i];
         let largest = vector.iter().copied().fold(0.0, |a: f64, b| if b.abs() > a.abs() { b } else { a });
-        let scale = largest.signum() / (values[i].max(0.0) + EPS).sqrt();
-        rows.extend(vector.iter().map(|v| v * scale));
+        rows.extend(vector.iter().map(|v| v * largest.signum()));
     }
-    let weight = Tensor::from_vec(rows, (d, d), &Device::Cpu)?;
-    let bias = weight.matmul(&mean)?.squeeze(D::Minus1)?.neg()?;
-    let weight = Tensor::cat(&[&weight, &weight.neg()?], 0)?.reshape((2 * d, channels, SIDE, SIDE))?;
-    Ok((weight, Tensor::cat(&[&bias, &bias.neg()?], 0)?))
+    Ok(Eigenpatches {
+        mean,
+        values: order.into_iter().map(|i| values[i]).collect(),
+        vectors: Tensor::from_vec(rows, (d, d), &Device::Cpu)?,
+    })
 }

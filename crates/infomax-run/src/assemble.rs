@@ -9,10 +9,11 @@ use crate::{Error, Images, Result, RunConfig, device};
 use candle_core::{DType, Device};
 use infomax_augment::{Augmenter, EvalTransform};
 use infomax_core::{BatchSource as _, Key, Learner as _, Objective, Params};
-use infomax_data::{DamagedSamples, EvalLoader, Loader, LoaderConfig};
+use infomax_data::{DamagedSamples, EvalLoader, Loader, LoaderConfig, Subset};
 use infomax_models::JointEmbedding;
 use infomax_optim::{Optimizer, Schedule};
 use infomax_train::Courses;
+use std::sync::Arc;
 
 /// All parts of a run, ready for a [`infomax_train::Trainer`]: what can be refused was refused here, before
 /// anything is written.
@@ -70,7 +71,7 @@ impl Assembly {
         let device::Chosen { device, warning } = device::open(&config.train.device)?;
         let params = params(config, &device);
         let learner = learner(config, &params)?;
-        if start && let Some(note) = whiten(config, &images, &params)? {
+        if start && let Some(note) = fit_to_images(config, &images, &params)? {
             notes.push(note);
         }
         if let (Some(path), true) = (&config.model.init, start) {
@@ -142,32 +143,29 @@ pub fn check(config: &mut RunConfig) -> Result<Option<Error>> {
     rehearse(config, &images, &config.augment.resolve()?, &learner).map(|_| None)
 }
 
-/// Sets the whitening stem, if the encoder has one, from the first training images as evaluation sees them.
-fn whiten(config: &RunConfig, images: &Images, params: &Params) -> Result<Option<String>> {
-    /// Their patches are some hundred thousand, for a covariance of a dozen pixels.
+/// Sets the layers of an encoder that come from images, if it has any, from training images as evaluation sees them.
+pub(crate) fn fit_to_images(config: &RunConfig, images: &Images, params: &Params) -> Result<Option<String>> {
+    /// Their patches are some hundred thousand, for a covariance of a dozen to a hundred pixels.
     const IMAGES: usize = 512;
-    if params.get("encoder.whiten.weight").is_none() {
+    let has = |layer: &str| params.get(&format!("encoder.{layer}.weight")).is_some();
+    if !has("whiten") && !has("filters") {
         return Ok(None);
     }
     let transform = EvalTransform::for_recipe(&config.augment.resolve()?)?;
-    let policy = damaged(&config.data, images.train.len());
-    let first =
-        EvalLoader::new(images.train.clone(), transform, config.eval.batch.min(IMAGES), &Device::Cpu)?;
-    let mut some = Vec::new();
-    let mut count = 0;
-    for batch in first.with_damaged(policy) {
-        let (xs, _) = batch?;
-        let left = IMAGES - count;
-        let xs = xs.narrow(0, 0, xs.dim(0)?.min(left))?;
-        count += xs.dim(0)?;
-        some.push(xs);
-        if count == IMAGES {
-            break;
-        }
+    // Evenly through the set: folders come class by class.
+    let (len, count) = (images.train.len(), images.train.len().min(IMAGES));
+    let some = Subset::new(images.train.clone(), (0..count).map(|i| i * len / count).collect())?;
+    let policy = damaged(&config.data, count);
+    let loader = EvalLoader::new(Arc::new(some), transform, config.eval.batch.min(IMAGES), &Device::Cpu)?;
+    let batches: Vec<_> = loader.with_damaged(policy).map(|batch| Ok(batch?.0)).collect::<Result<_>>()?;
+    let some = candle_core::Tensor::cat(&batches, 0)?;
+    let count = some.dim(0)?;
+    if infomax_models::whiten_stem(params, "encoder", &some)? {
+        return Ok(Some(format!("the stem whitens patches by their covariance in {count} training images")));
     }
-    let some = candle_core::Tensor::cat(&some, 0)?;
-    infomax_models::whiten_stem(params, "encoder", &some)?;
-    Ok(Some(format!("the stem whitens patches by their covariance in the first {count} training images")))
+    let key = Key::new(config.train.run.seed).fold_named("init");
+    infomax_models::fit_patches(params, "encoder", &some, key)?;
+    Ok(Some(format!("the filters start as whitened patches of {count} training images")))
 }
 
 fn learner(config: &RunConfig, params: &Params) -> Result<JointEmbedding> {

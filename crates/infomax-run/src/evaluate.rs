@@ -1,6 +1,6 @@
 //! What a representation learned: probes and ranks beside those of a random encoder and of raw pixels.
 
-use crate::assemble::params;
+use crate::assemble::{fit_to_images, params};
 use crate::images::damaged;
 use crate::opened::{Opened, UseOptions};
 use crate::{Error, Images, Result, RunConfig, RunObserver};
@@ -69,7 +69,7 @@ fn is_zero(n: &usize) -> bool {
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Row {
-    /// Which: `trained encoder`, `random encoder`, `raw pixels`.
+    /// Which: `trained encoder`, `random encoder` (as training found it: layers that are set from images are), `raw pixels`.
     pub what: String,
     /// The width of its features.
     pub dim: usize,
@@ -145,7 +145,11 @@ pub fn evaluate(
     let recipe = config.augment.resolve()?;
     let transform = EvalTransform::for_recipe(&recipe)?;
     let device = learner.params().device().clone();
-    let random = JointEmbedding::new(&config.model, &params(config, &device))?;
+    let start_params = params(config, &device);
+    let random = JointEmbedding::new(&config.model, &start_params)?;
+    if config.eval.random_baseline {
+        fit_to_images(config, images, &start_params)?;
+    }
     let on_device = |xs: &Tensor| xs.to_device(&device);
     let mut subjects: Vec<Subject<'_>> =
         vec![("trained encoder", Box::new(|xs| Ok(learner.features(&on_device(xs)?)?)))];
@@ -163,9 +167,12 @@ pub fn evaluate(
     let mut pass =
         Pass { transform, config, done: 0, total: (per_subject * subjects.len()) as u64, observer };
     let (mut protocol, mut rows, mut probed) = (String::new(), Vec::new(), None);
+    let mut spectrum_notes = Vec::new();
     for (what, f) in &subjects {
         let train = pass.bank(&images.labeled, what, f)?;
-        let spectrum = spectrum(&train.features)?;
+        let (some, note) = spectrum_rows(&train.features)?;
+        spectrum_notes.extend(note.map(|note| format!("{what}: {note}")));
+        let spectrum = spectrum(&some)?;
         let some = train.features.narrow(0, 0, train.features.dims()[0].min(UNIFORMITY_ROWS))?;
         let mut row = Row {
             what: (*what).to_owned(),
@@ -204,6 +211,9 @@ pub fn evaluate(
         }
         rows.push(row);
     }
+    for note in spectrum_notes {
+        protocol.push_str(&format!("{}{note}", if protocol.is_empty() { "" } else { "\n" }));
+    }
     let total = pass.total;
     observer.on_evaluation(total, total, "");
     let (all_train, all_test) = (images.labeled.len(), images.test.as_ref().map_or(0, |t| t.len()));
@@ -223,6 +233,19 @@ pub fn evaluate(
         rows,
         seconds: start.elapsed().as_secs_f64(),
     })
+}
+
+/// The rows that ranks are taken of: all, but of wide features so many that their Gram matrix has its eigenvalues in
+/// seconds; then what to say of it.
+fn spectrum_rows(features: &Tensor) -> Result<(Tensor, Option<String>)> {
+    const WIDE: usize = 2048;
+    let (n, d) = features.dims2()?;
+    if d <= WIDE || n <= WIDE {
+        return Ok((features.clone(), None));
+    }
+    let rows: Vec<u32> = (0..WIDE).map(|i| (i * n / WIDE) as u32).collect();
+    let some = features.index_select(&Tensor::from_vec(rows, WIDE, features.device())?, 0)?;
+    Ok((some, Some(format!("ranks of {d} features from {WIDE} rows, evenly through the {n}"))))
 }
 
 /// The rows whose class is one of these, with its new number.

@@ -2,11 +2,13 @@
 
 use super::INPUT;
 use super::graph::{Attr, Graph, Value};
+use crate::patches::cells;
 use crate::positions::resample;
 use crate::{
-    ConvNextConfig, EncoderConfig, Error, ResNet9Config, ResNetConfig, Result, Stem, VitConfig, VitPool,
+    ConvNextConfig, EncoderConfig, Error, Patches, PatchesConfig, ResNet9Config, ResNetConfig, Result, Stem,
+    VitConfig, VitPool,
 };
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 
 /// What the graph of an encoder gives.
 pub(super) struct Encoded {
@@ -25,12 +27,15 @@ pub(super) fn encoder(
     let (_, width, channels) = match encoder {
         EncoderConfig::ResNet(cfg) => (resnet(graph, cfg)?, cfg.feature_dim()?, cfg.in_channels),
         EncoderConfig::ResNet9(cfg) => (resnet9(graph, cfg)?, 8 * cfg.width, cfg.in_channels),
+        EncoderConfig::Patches(cfg) => {
+            (patches(graph, cfg, image)?, 2 * cfg.filters * cfg.grid * cfg.grid, cfg.in_channels)
+        }
         EncoderConfig::Vit(cfg) => (vit(graph, cfg, image)?, cfg.width, cfg.in_channels),
         EncoderConfig::ConvNext(cfg) => {
             (convnext(graph, cfg)?, cfg.widths[cfg.widths.len() - 1], cfg.in_channels)
         }
     };
-    let any_size = !matches!(encoder, EncoderConfig::Vit(_));
+    let any_size = !matches!(encoder, EncoderConfig::Vit(_) | EncoderConfig::Patches(_));
     Ok(Encoded { width, channels, any_size })
 }
 
@@ -102,6 +107,31 @@ fn resnet9(g: &mut Graph<'_>, cfg: &ResNet9Config) -> Result<Value> {
         }
     }
     let ys = g.op("GlobalMaxPool", &[&ys], &[]);
+    Ok(g.op("Flatten", &[&ys], &[Attr::Int("axis", 1)]))
+}
+
+/// The means over cells are a product with a matrix, which fits one size of images.
+fn patches(g: &mut Graph<'_>, cfg: &PatchesConfig, (height, width): (usize, usize)) -> Result<Value> {
+    let least = cfg.patch + (cfg.grid - 1) * cfg.stride;
+    if height.min(width) < least {
+        let reason = format!("this layer of patches takes images from {least}x{least} pixels on");
+        return Err(Error::config("image", format!("{height}x{width}"), reason));
+    }
+    let (weight, bias) = (g.tensor("filters.weight")?, g.tensor("filters.bias")?);
+    let (weight, bias) = Patches::both_signs(weight, bias, cfg.threshold)?;
+    let (weight, bias) = (g.constant("filters.weight", &weight)?, g.constant("filters.bias", &bias)?);
+    let stride = cfg.stride as i64;
+    let attributes =
+        [Attr::Ints("strides", &[stride, stride]), Attr::Ints("pads", &[0; 4]), Attr::Int("group", 1)];
+    let ys = g.op("Conv", &[INPUT, &weight, &bias], &attributes);
+    let ys = g.relu(&ys);
+    let shape = g.ints("shape.maps", &[0, 2 * cfg.filters as i64, -1], &[3]);
+    let ys = g.op("Reshape", &[&ys, &shape], &[]);
+    let ys = g.transpose(&ys, &[0, 2, 1]);
+    let places = |n: usize| (n - cfg.patch) / cfg.stride + 1;
+    let cells = cells(cfg.grid, (places(height), places(width)), DType::F32, &Device::Cpu)?;
+    let cells = g.constant("cells", &cells.t()?)?;
+    let ys = g.op("MatMul", &[&cells, &ys], &[]);
     Ok(g.op("Flatten", &[&ys], &[Attr::Int("axis", 1)]))
 }
 

@@ -3,8 +3,8 @@
 use super::proto::{Attribute, FLOAT, Initializer, Model, Node};
 use super::{ONNX_OPSET, export_onnx};
 use crate::{
-    ConvNextConfig, EncoderConfig, JointEmbedding, ModelConfig, ResNet9Config, ResNetConfig, Stem, VitConfig,
-    VitPool,
+    ConvNextConfig, EncoderConfig, JointEmbedding, ModelConfig, PatchesConfig, ResNet9Config, ResNetConfig,
+    Stem, VitConfig, VitPool,
 };
 use candle_core::{D, DType, Device, Tensor};
 use infomax_core::{Key, Learner as _, Params, Pass, View};
@@ -22,6 +22,7 @@ fn models() -> Vec<(ModelConfig, (usize, usize))> {
         EncoderConfig::Vit(VitConfig { registers, pool, ..cfg })
     };
     let convnext = ConvNextConfig { blocks: vec![1, 2], widths: vec![4, 6], ..ConvNextConfig::default() };
+    let patches = PatchesConfig { filters: 3, grid: 2, ..PatchesConfig::default() };
     let with = |encoder, projector: &[usize], norm| ModelConfig {
         encoder,
         projector: projector.to_vec(),
@@ -43,6 +44,7 @@ fn models() -> Vec<(ModelConfig, (usize, usize))> {
         (with(vit(0, VitPool::Token), &[6, 5], false), (12, 12)),
         (with(vit(2, VitPool::Mean), &[6, 5], true), (8, 16)),
         (with(EncoderConfig::ConvNext(convnext), &[6, 5], true), (19, 16)),
+        (with(EncoderConfig::Patches(patches), &[6, 5], true), (13, 16)),
     ]
 }
 
@@ -113,7 +115,8 @@ fn graphs_are_well_formed() {
             let shape = value.kind.clone().unwrap().tensor.unwrap().shape.unwrap();
             shape.dim.into_iter().map(|d| d.value).collect::<Vec<_>>()
         };
-        let size = |n: usize| matches!(config.encoder, EncoderConfig::Vit(_)).then_some(n as i64);
+        let fixed = matches!(config.encoder, EncoderConfig::Vit(_) | EncoderConfig::Patches(_));
+        let size = |n: usize| fixed.then_some(n as i64);
         let channels = Some(xs.dims()[1] as i64);
         assert_eq!(dims(&graph.input[0]), [None, channels, size(image.0), size(image.1)]);
         assert_eq!(dims(&graph.output[1]), [None, config.projector.last().map(|&d| d as i64)]);

@@ -34,7 +34,7 @@ impl Naming {
     pub fn of(self, encoder: &EncoderConfig, own: &str) -> Option<String> {
         match (self, encoder) {
             (Self::Own, _) | (_, EncoderConfig::ResNet(_)) => Some(own.to_owned()),
-            (_, EncoderConfig::ResNet9(_)) => None,
+            (_, EncoderConfig::ResNet9(_) | EncoderConfig::Patches(_)) => None,
             (Self::Timm, EncoderConfig::Vit(_)) | (Self::Torchvision, EncoderConfig::ConvNext(_)) => {
                 Some(own.to_owned())
             }

@@ -24,6 +24,9 @@ pub(super) fn code(encoder: &EncoderConfig, naming: Naming) -> Result<Code> {
         (_, EncoderConfig::ResNet9(_)) => {
             Err(refuse(naming, "has no network of nine layers; write it with `--names own`".to_owned()))
         }
+        (_, EncoderConfig::Patches(_)) => {
+            Err(refuse(naming, "has no layer of whitened patches; write it with `--names own`".to_owned()))
+        }
         (_, EncoderConfig::ResNet(cfg)) => resnet(cfg, naming),
         (Naming::Torchvision, EncoderConfig::Vit(cfg)) => torchvision_vit(cfg),
         (Naming::Timm, EncoderConfig::Vit(cfg)) => Ok(timm_vit(cfg)),

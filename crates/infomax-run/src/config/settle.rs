@@ -87,6 +87,7 @@ fn fit_local_views(mut recipe: Recipe, encoder: &EncoderConfig) -> (Recipe, Opti
     let (unit, least) = match encoder {
         EncoderConfig::Vit(vit) => (vit.patch.max(1), vit.patch.max(1)),
         EncoderConfig::ConvNext(net) => (1, net.patch << net.blocks.len().saturating_sub(1).min(16)),
+        EncoderConfig::Patches(net) => (1, net.patch + net.grid.saturating_sub(1) * net.stride),
         _ => (1, 1),
     };
     let mut changed = Vec::new();
