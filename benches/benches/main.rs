@@ -7,6 +7,7 @@
 
 mod augment;
 mod data;
+mod eval;
 mod kernels;
 mod losses;
 mod models;
@@ -17,6 +18,7 @@ criterion::criterion_group!(
     losses::benches,
     augment::benches,
     data::benches,
-    models::benches
+    models::benches,
+    eval::benches
 );
 criterion::criterion_main!(all);
