@@ -81,8 +81,8 @@ impl std::fmt::Display for Doubt {
 /// An estimate between a lower and an upper bound.
 ///
 /// `lower <= estimate.value <= upper` holds for what is reported; where the three numbers came out in another
-/// order, the estimate is moved to the nearer bound. Where its interval does not reach that bound, so that chance
-/// does not explain it, `doubts` says so with the number as it was found.
+/// order, the estimate is moved to the nearer bound, and its interval is widened until it holds that. Where the interval did
+/// not reach that bound, so that chance does not explain it, `doubts` says so with the number as it was found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Bracket {
     /// The lower bound.
@@ -125,6 +125,10 @@ impl Bracket {
                 estimate.doubts.push(Doubt::new("outside-bounds", message));
             }
             estimate.value = bound;
+            if let Some(interval) = &mut estimate.interval {
+                interval.lower = interval.lower.min(bound);
+                interval.upper = interval.upper.max(bound);
+            }
         }
         Self { lower: low, lower_method: lower.1.into(), estimate, upper: high, upper_method: upper.1.into() }
     }
@@ -405,6 +409,12 @@ mod tests {
     fn brackets_are_ordered_and_say_what_was_moved() {
         let b = Bracket::ordered((0.0, "low"), Estimate::new(2.0, 10), (1.0, "high"));
         assert_eq!((b.lower, b.estimate.value, b.upper), (0.0, 1.0, 1.0));
+        assert_eq!(b.estimate.doubts[0].code, "outside-bounds");
+        let interval = Interval { lower: 1.8, upper: 2.2, level: 0.9, method: "m".into() };
+        let estimate = Estimate::new(2.0, 10).with(Some(interval));
+        let b = Bracket::ordered((0.0, "low"), estimate, (1.0, "high"));
+        let interval = b.estimate.interval.as_ref().map(|i| (i.lower, i.upper));
+        assert_eq!((b.estimate.value, interval), (1.0, Some((1.0, 2.2))));
         assert_eq!(b.estimate.doubts[0].code, "outside-bounds");
         let b = Bracket::ordered((2.0, "low"), Estimate::new(1.5, 10), (1.0, "high"));
         assert_eq!((b.lower, b.estimate.value, b.upper), (1.5, 1.5, 1.5));
