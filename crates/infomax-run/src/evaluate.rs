@@ -306,3 +306,22 @@ impl Pass<'_> {
         Ok(bank?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_wide_features_of_many_rows_are_thinned_evenly_and_it_is_said() {
+        let column = |n: u32| Tensor::arange(0, n, &Device::Cpu).unwrap().unsqueeze(1).unwrap();
+        let wide = |n: u32, d: usize| column(n).broadcast_as((n as usize, d)).unwrap().contiguous().unwrap();
+        for (n, d) in [(4096, 2048), (2048, 3000), (10, 3000)] {
+            let (some, note) = spectrum_rows(&wide(n, d)).unwrap();
+            assert_eq!((some.dims2().unwrap(), note), ((n as usize, d), None));
+        }
+        let (some, note) = spectrum_rows(&wide(4096, 2049)).unwrap();
+        let rows = some.narrow(1, 0, 1).unwrap().flatten_all().unwrap().to_vec1::<u32>().unwrap();
+        assert_eq!(rows, (0..2048).map(|i| 2 * i).collect::<Vec<u32>>());
+        assert!(note.unwrap().contains("2048 rows, evenly through the 4096"));
+    }
+}
