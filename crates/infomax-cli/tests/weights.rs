@@ -193,6 +193,41 @@ fn weights_of_pytorch_and_of_a_hub_are_recognized_and_others_refused_before_a_ru
     ok(&output);
     assert!(stderr(&output).contains("names of torchvision"), "{}", stderr(&output));
 
+    // The same weights in two files with an index, as hubs keep large ones.
+    let shards = dir.join("shards");
+    fs::create_dir(&shards).unwrap();
+    fs::copy(hub.join("config.json"), shards.join("config.json")).unwrap();
+    let all = tensors(&hub.join("model.safetensors"));
+    let file = |name: &str| {
+        if name < "layer1.1" {
+            "model-00001-of-00002.safetensors"
+        } else {
+            "model-00002-of-00002.safetensors"
+        }
+    };
+    for part in ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"] {
+        let some: HashMap<String, Tensor> =
+            all.iter().filter(|(name, _)| file(name) == part).map(|(n, t)| (n.clone(), t.clone())).collect();
+        assert!(!some.is_empty());
+        candle_core::safetensors::save(&some, shards.join(part)).unwrap();
+    }
+    let index = |lost: &str| {
+        let map: HashMap<&str, &str> =
+            all.keys().map(|name| (name.as_str(), file(name))).filter(|(name, _)| *name != lost).collect();
+        let text = serde_json::json!({ "metadata": {}, "weight_map": map }).to_string();
+        fs::write(shards.join("model.safetensors.index.json"), text).unwrap();
+    };
+    index("");
+    ok(&loud(&["--run", "s", "--init", "shards"]));
+    let weights = |run: &str| {
+        let mut all: Vec<_> = fs::read_dir(dir.join(run).join("checkpoints")).unwrap().flatten().collect();
+        all.sort_by_key(fs::DirEntry::file_name);
+        tensors(&all.last().unwrap().path().join("model.safetensors"))
+    };
+    let (one, two) = (weights("a"), weights("s"));
+    assert_eq!(one.len(), two.len());
+    assert!(one.iter().all(|(name, t)| bits(t) == bits(&two[name])), "one file and two are the same weights");
+
     let other = |encoder: &str, init: &str, parts: &[&str]| {
         let args = [&["pretrain", "--quiet", "--run", "c"][..], &SMALL, &["--set", encoder, "--init", init]]
             .concat();
@@ -210,4 +245,15 @@ fn weights_of_pytorch_and_of_a_hub_are_recognized_and_others_refused_before_a_ru
     other("train.seed=1", "junk.safetensors", &["junk.safetensors", "no safetensors file", "save_file"]);
     fs::create_dir(dir.join("empty")).unwrap();
     other("train.seed=1", "empty", &["empty", "has no model.safetensors"]);
+    index("bn1.bias");
+    other("train.seed=1", "shards", &["`bn1.bias`", "not in the index"]);
+    fs::write(
+        shards.join("model.safetensors.index.json"),
+        r#"{"weight_map": {"a": "../hub/model.safetensors"}}"#,
+    )
+    .unwrap();
+    other("train.seed=1", "shards", &["no name of a file beside it"]);
+    fs::write(shards.join("model.safetensors.index.json"), r#"{"weight_map": {"a": "lost.safetensors"}}"#)
+        .unwrap();
+    other("train.seed=1", "shards", &["lost.safetensors", "No such file"]);
 }

@@ -4,7 +4,7 @@ use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use infomax_train::{Checkpoint, Needs, RunDir};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Tensors by name, from a file or a folder, with what stands beside them.
@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 /// | `FILE.safetensors` | the file, with its metadata |
 /// | `FILE.pt`, `FILE.pth`, `FILE.bin` | the state dict of a PyTorch archive, also below `state_dict` or `model` |
 /// | a folder with `model.safetensors` | that file, and what a `config.json` beside it says (the layout of timm's hub) |
+/// | a folder with `model.safetensors.index.json` | the files that its `weight_map` names, one after the other |
 /// | a folder with `snapshots/` | its one snapshot (a copy of a hub's cache) |
 /// | a run, or one of its checkpoints | the weights of the (newest) checkpoint |
 #[derive(Clone, Debug)]
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 pub struct WeightsFile {
     /// The file that was read.
     pub path: PathBuf,
-    /// CRC-32 of its bytes.
+    /// CRC-32 of its bytes; of several files, of their bytes one after the other in the order of their names.
     pub crc32: u32,
     /// The tensors, on the CPU.
     pub tensors: BTreeMap<String, Tensor>,
@@ -32,6 +33,7 @@ pub struct WeightsFile {
 }
 
 const MODEL: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
 
 impl WeightsFile {
     /// Reads weights.
@@ -57,21 +59,85 @@ impl WeightsFile {
             file.config = config(&path.join("config.json"))?;
             return Ok(file);
         }
+        if path.join(INDEX).is_file() {
+            let mut file = Self::shards(path)?;
+            file.config = config(&path.join("config.json"))?;
+            return Ok(file);
+        }
         let snapshots = entries(&path.join("snapshots"));
         if let [one] = snapshots.as_slice() {
             return Self::open(one);
         }
-        let refuse = |reason: &str| Err(Error::Weights { path: path.to_owned(), reason: reason.to_owned() });
-        if path.join("model.safetensors.index.json").is_file() {
-            return refuse("its weights are in several files; join them into one safetensors file");
+        let reason =
+            "the folder has no model.safetensors; give a safetensors file, a folder with one, or a run";
+        Err(Error::Weights { path: path.to_owned(), reason: reason.to_owned() })
+    }
+
+    /// Weights in several files, with an index of which tensor is in which.
+    fn shards(folder: &Path) -> Result<Self> {
+        let path = folder.join(INDEX);
+        let refuse = |reason: String| Error::Weights { path: path.clone(), reason };
+        let index: Index = match config(&path)? {
+            Some(value) => serde_json::from_value(value)
+                .map_err(|e| refuse(format!("its `weight_map` is no table of file names: {e}")))?,
+            None => return Err(refuse("it is gone".to_owned())),
+        };
+        let mut whole = Self {
+            path: path.clone(),
+            crc32: 0,
+            tensors: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+            config: None,
+        };
+        let mut crc = crc32fast::Hasher::new();
+        for name in index.weight_map.values().collect::<BTreeSet<_>>() {
+            // A name, and no path that leads out of the folder.
+            if Path::new(name).file_name().is_none_or(|last| last != name.as_str()) {
+                return Err(refuse(format!("`{name}` is no name of a file beside it")));
+            }
+            let bytes = read(&folder.join(name))?;
+            crc.update(&bytes);
+            let part = Self::decode(&folder.join(name), &bytes)?;
+            for (tensor, values) in part.tensors {
+                match index.weight_map.get(&tensor) {
+                    Some(file) if file == name => {
+                        whole.tensors.insert(tensor, values);
+                    }
+                    Some(file) => {
+                        return Err(refuse(format!("`{tensor}` is in {name}, and the index says {file}")));
+                    }
+                    None => return Err(refuse(format!("`{tensor}` of {name} is not in the index"))),
+                }
+            }
+            whole.metadata.extend(part.metadata);
         }
-        refuse("the folder has no model.safetensors; give a safetensors file, a folder with one, or a run")
+        let lost: Vec<&str> = index
+            .weight_map
+            .keys()
+            .filter(|name| !whole.tensors.contains_key(*name))
+            .map(String::as_str)
+            .take(5)
+            .collect();
+        if !lost.is_empty() {
+            return Err(refuse(format!(
+                "tensors of the index are in none of its files: {}",
+                lost.join(", ")
+            )));
+        }
+        if whole.tensors.is_empty() {
+            return Err(refuse("it names no tensor".to_owned()));
+        }
+        whole.crc32 = crc.finalize();
+        Ok(whole)
     }
 
     fn file(path: &Path) -> Result<Self> {
+        Self::decode(path, &read(path)?)
+    }
+
+    fn decode(path: &Path, bytes: &[u8]) -> Result<Self> {
         let refuse = |reason: String| Error::Weights { path: path.to_owned(), reason };
-        let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
-        let crc32 = crc32fast::hash(&bytes);
+        let crc32 = crc32fast::hash(bytes);
         // An archive of PyTorch is a zip file, or a bare pickle in old versions of it.
         let (tensors, metadata) = if bytes.starts_with(b"PK") {
             (
@@ -79,13 +145,13 @@ impl WeightsFile {
                 BTreeMap::new(),
             )
         } else {
-            let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| {
+            let (_, header) = safetensors::SafeTensors::read_metadata(bytes).map_err(|e| {
                 refuse(format!(
                     "it is no safetensors file ({e}); write one in Python by \
                      safetensors.torch.save_file(model.state_dict(), \"weights.safetensors\")"
                 ))
             })?;
-            let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
+            let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
                 .map_err(|e| refuse(format!("its tensors cannot be read: {e}")))?;
             let metadata = header.metadata().clone().unwrap_or_default();
             (tensors.into_iter().collect(), metadata.into_iter().collect())
@@ -95,6 +161,16 @@ impl WeightsFile {
         }
         Ok(Self { path: path.to_owned(), crc32, tensors, metadata, config: None })
     }
+}
+
+/// What stands in the index of weights in several files.
+#[derive(serde::Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| Error::io("read", path, e))
 }
 
 /// The tensors of a PyTorch archive: nothing in it is executed.
