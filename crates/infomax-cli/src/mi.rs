@@ -4,17 +4,19 @@ use crate::args::MiArgs;
 use crate::table::table;
 use crate::variables::{self, Kind};
 use crate::{Status, print};
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use infomax_run::infomax_core::Key;
+use infomax_run::infomax_data::npy;
 use infomax_run::infomax_eval::information::{
     KsgConfig, Marginals, MutualConfig, MutualEstimator, MutualReport, NormalModel, Variable,
     conditional_mutual_information, mutual_report, normal_conditional_mutual_information,
 };
-use infomax_run::infomax_eval::selftest::{Cell, MeasureConfig, measure, tasks};
+use infomax_run::infomax_eval::selftest::{Cell, MeasureConfig, Task, measure, tasks};
 use infomax_run::infomax_eval::{Estimate, Resampling, choose};
 use std::collections::BTreeMap;
 use std::f64::consts::LN_2;
 use std::fmt::Write as _;
+use std::path::Path;
 
 pub(crate) fn run(args: &MiArgs) -> Result<Status> {
     if args.selftest {
@@ -210,6 +212,9 @@ fn selftest(args: &MiArgs) -> Result<Status> {
             bail!("--tasks {filter}: no task has this in its name");
         }
     }
+    if let Some(dir) = &args.write {
+        return write_tasks(dir, &all, &cfg, args);
+    }
     let (mut done, total) = (0, all.len() * cfg.n.len());
     let cells = measure(&all, &cfg, |task, n| {
         done += 1;
@@ -222,6 +227,32 @@ fn selftest(args: &MiArgs) -> Result<Status> {
         print(&serde_json::to_string_pretty(&json)?)?;
     } else {
         print(&selftest_text(&cells, &cfg))?;
+    }
+    Ok(Status::Done)
+}
+
+/// The draws as arrays, and what they share.
+fn write_tasks(dir: &Path, all: &[Task], cfg: &MeasureConfig, args: &MiArgs) -> Result<Status> {
+    std::fs::create_dir_all(dir).with_context(|| format!("--write {}", dir.display()))?;
+    let mut list = Vec::new();
+    for task in all {
+        for &n in &cfg.n {
+            for seed in 0..cfg.seeds {
+                let (x, y) = cfg.draw(task, seed as u64, n)?;
+                let name = format!("{}-n{n}-s{seed}", task.name);
+                let file = |side: &str| dir.join(format!("{name}.{side}.npy"));
+                npy::write(&file("x"), &x)?;
+                npy::write(&file("y"), &y)?;
+                list.push(serde_json::json!({
+                    "file": name, "task": task.name, "family": task.family, "n": n, "seed": seed, "truth": task.truth,
+                }));
+            }
+        }
+    }
+    let json = serde_json::json!({ "draws": list, "unit": "nats" });
+    crate::embed::replace(&dir.join("tasks.json"), serde_json::to_string_pretty(&json)?.as_bytes())?;
+    if !args.output.quiet {
+        say!("{} draws of {} tasks in {}", list.len(), all.len(), dir.display());
     }
     Ok(Status::Done)
 }

@@ -203,6 +203,25 @@ fn the_selftest_prints_error_and_coverage() {
     let text = stdout(dir.path(), &[&some[..], &["--quiet"]].concat());
     assert!(text.contains("independent-1-1") && text.contains("first") && text.contains("coverage"));
     fails(dir.path(), &["mi", "--selftest", "--tasks", "nothing"], &["nothing"]);
+
+    // The same draws as files, for other estimators: what is estimated from them is what the self-test has.
+    stdout(dir.path(), &[&some[..], &["--write", "draws", "--quiet"]].concat());
+    let list = std::fs::read(dir.path().join("draws/tasks.json")).unwrap();
+    let list: Value = serde_json::from_slice(&list).unwrap();
+    let draws = list["draws"].as_array().unwrap();
+    assert_eq!(draws.len(), 4);
+    let of_200 = draws.iter().filter(|d| d["n"] == 200);
+    let values: Vec<f64> = of_200
+        .map(|d| {
+            let file = |side: &str| format!("draws/{}.{side}.npy", d["file"].as_str().unwrap());
+            let (x, y) = (file("x"), file("y"));
+            let args = ["mi", &x, &y, "--estimator", "ksg1", "--draws", "0", "--permutations", "0"];
+            json(dir.path(), &args)["estimates"][0]["estimate"]["value"].as_f64().unwrap()
+        })
+        .collect();
+    let mean = values.iter().sum::<f64>() / 2.0;
+    let cell = cells.iter().find(|c| c["n"] == 200 && c["estimator"] == "ksg1").unwrap();
+    assert!((mean - cell["mean"].as_f64().unwrap()).abs() < 1e-9, "{values:?} {cell}");
 }
 
 #[test]

@@ -183,6 +183,45 @@ fn discrete_variables() {
 }
 
 #[test]
+fn the_student_scale_finds_what_no_correlation_shows() {
+    let task = |name: &str| infomax_eval::selftest::tasks().into_iter().find(|t| t.name == name).unwrap();
+    let cfg = CorrectedConfig { surrogates: 6, ..CorrectedConfig::default() };
+    let errors = |name: &str| {
+        let task = task(name);
+        let (mut matched, mut corrected) = (0.0, 0.0);
+        for seed in 0..4 {
+            let (x, y) = task.draw(Key::new(seed), 500).unwrap();
+            let none = Resampling::none();
+            matched += matched_mutual_information(&x, &y, &cfg, &none).unwrap().value / 4.0;
+            corrected += corrected_mutual_information(&x, &y, &cfg, &none).unwrap().value / 4.0;
+        }
+        (matched - task.truth, corrected - task.truth)
+    };
+    // A common scale that no correlation shows, and one beside correlations.
+    let (matched, corrected) = errors("student-identity-3-3-2");
+    assert!(matched.abs() < 0.12 && corrected < -0.12, "{matched} {corrected}");
+    // Dependence of another kind: no farther from the truth than without the scale.
+    let (matched, corrected) = errors("spiral-multinormal-sparse-3-3-2-2.0");
+    assert!(matched.abs() < 0.25 && corrected < -0.3, "{matched} {corrected}");
+    // A normal copula, and none: the answer is that of `corrected`.
+    let (matched, corrected) = errors("multinormal-sparse-3-3-2-2.0");
+    assert!(matched.abs() < 0.06 && (matched - corrected).abs() < 0.06, "{matched} {corrected}");
+    let (matched, _) = errors("independent-5-5");
+    assert!(matched.abs() < 0.05, "{matched}");
+
+    let (x, y) = task("student-identity-2-2-2").draw(Key::new(9), 300).unwrap();
+    let of = |x: &Tensor| matched_mutual_information(x, &y, &cfg, &few()).unwrap();
+    let once = of(&x);
+    assert!(once.interval.as_ref().is_some_and(|i| i.lower < once.value && once.value < i.upper), "{once:?}");
+    // Ranks are all that it sees.
+    let mapped = of(&(&x / (x.abs().unwrap() + 1.0).unwrap()).unwrap());
+    assert!((once.value - mapped.value).abs() < 1e-9, "{once:?} {mapped:?}");
+    let wrong = CorrectedConfig { surrogates: 0, ..cfg };
+    let error = matched_mutual_information(&x, &y, &wrong, &few()).unwrap_err();
+    assert!(error.to_string().contains("corrected.surrogates"), "{error}");
+}
+
+#[test]
 fn the_report_chooses_by_its_rule() {
     let cfg = MutualConfig {
         permutations: 19,
@@ -196,11 +235,11 @@ fn the_report_chooses_by_its_rule() {
     let (x, y) = pairs(51, 500, 2, 0.6);
     let r = report(x.clone(), y.clone());
     assert_eq!(r.estimates[0].estimator, MutualEstimator::NormalCopula, "{}", r.reason);
-    assert_eq!(r.estimates.len(), 9);
+    assert_eq!(r.estimates.len(), 10);
     assert!(r.estimates.iter().all(|e| e.refused.is_none() && e.p_value == Some(0.05)), "{:?}", r.estimates);
     // Dependence without correlation.
     let r = report(columns(&x, 0, 1), columns(&x, 0, 1).sqr().unwrap());
-    assert_eq!(r.estimates[0].estimator, MutualEstimator::Corrected, "{}", r.reason);
+    assert_eq!(r.estimates[0].estimator, MutualEstimator::Matched, "{}", r.reason);
     // No dependence: the p-values are not small.
     let r = report(normal(52, 400, 2), normal(53, 400, 2));
     assert!(r.estimates[0].p_value.unwrap() > 0.05, "{:?}", r.estimates[0]);

@@ -23,6 +23,7 @@ fn closed_forms_are_those_of_the_benchmark() {
         ("spiral-multinormal-sparse-3-3-2-2.0", 1.021_651_247_531_982),
         ("independent-5-5", 0.0),
         ("pairs-4-4-10-nats", 10.0),
+        ("student-4-2-2-5-nats", 5.0),
     ];
     let all = tasks();
     for (name, truth) in expected {
@@ -32,7 +33,7 @@ fn closed_forms_are_those_of_the_benchmark() {
     let mut names: Vec<&str> = all.iter().map(|t| t.name.as_str()).collect();
     names.sort_unstable();
     names.dedup();
-    assert_eq!((all.len(), names.len()), (52, 52));
+    assert_eq!((all.len(), names.len()), (77, 77));
 }
 
 #[test]
@@ -42,8 +43,9 @@ fn every_task_is_drawn_and_small_ones_are_found() {
         assert_eq!((x.dims()[0], y.dims()[0]), (700, 700), "{}", task.name);
         let (again, _) = task.draw(Key::new(1), 700).unwrap();
         assert_eq!(x.to_vec2::<f64>().unwrap(), again.to_vec2::<f64>().unwrap());
-        // In one or two columns KSG is nearly right, which also holds the truths against the draws.
-        if x.dims()[1] + y.dims()[1] <= 3 && task.truth < 4.0 {
+        // In one or two columns KSG is nearly right, which also holds the truths against the draws; but for the waves, which are
+        // narrower than the distance to a neighbor.
+        if x.dims()[1] + y.dims()[1] <= 3 && task.truth < 4.0 && !task.name.contains("waves") {
             let none = Resampling::none();
             let value = information::mutual_information(&x, &y, &KsgConfig::default(), &none).unwrap().value;
             assert!(

@@ -181,6 +181,10 @@ pub(crate) struct MiArgs {
     /// Add the tasks of images with exactly set information, embedded by a random encoder.
     #[arg(long, requires = "selftest")]
     pub(crate) images: bool,
+    /// Write the draws of the self-test into this folder as .npy, with their truths in tasks.json, for the estimators of
+    /// other programs; nothing is estimated.
+    #[arg(long, value_name = "DIR", requires = "selftest")]
+    pub(crate) write: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -10,8 +10,10 @@ use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use infomax_core::Key;
 use infomax_kernels::linalg;
+use rand::RngExt as _;
 use rayon::prelude::*;
 use serde::Serialize;
+use statrs::function::gamma::gamma_lr;
 
 /// The settings of [`corrected_mutual_information`].
 #[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize, Serialize)]
@@ -85,10 +87,7 @@ pub(super) fn of_rows(
     cfg: &CorrectedConfig,
     resampling: &Resampling,
 ) -> Result<(Estimate, f64)> {
-    if cfg.surrogates == 0 {
-        let (value, reason) = ("0".into(), "must be at least 1");
-        return Err(Error::Config { key: "corrected.surrogates", value, reason });
-    }
+    check(cfg)?;
     let n = x.n;
     let model = Canonical::new(x, y)?;
     let ksg_cfg = KsgConfig { k: cfg.k, marginals: Marginals::Raw, ..KsgConfig::default() };
@@ -112,12 +111,7 @@ pub(super) fn of_rows(
     })?;
     let mut doubts: Vec<Doubt> = high_dimension(n, x.d + y.d).into_iter().collect();
     if saturated > 0.5 {
-        let message = format!(
-            "for {:.0} % of the rows no other row is as near in a marginal as the joint neighbor: the estimate is \
-             close to the most that {n} rows can show",
-            100.0 * saturated
-        );
-        doubts.push(Doubt::new("saturated", message));
+        doubts.push(saturation(saturated, n));
     }
     let added = value - found;
     if added.abs() > 0.5 * value.abs().max(0.05) {
@@ -130,16 +124,34 @@ pub(super) fn of_rows(
     Ok((Estimate::new(value, n).with(interval).doubting(doubts), normal))
 }
 
+pub(super) fn check(cfg: &CorrectedConfig) -> Result<()> {
+    if cfg.surrogates == 0 {
+        let (value, reason) = ("0".into(), "must be at least 1");
+        return Err(Error::Config { key: "corrected.surrogates", value, reason });
+    }
+    Ok(())
+}
+
+/// The doubt of a share of rows that are alone.
+pub(super) fn saturation(share: f64, n: usize) -> Doubt {
+    let message = format!(
+        "for {:.0} % of the rows no other row is as near in a marginal as the joint neighbor: the estimate is close to the \
+         most that {n} rows can show",
+        100.0 * share
+    );
+    Doubt::new("saturated", message)
+}
+
 /// Both variables in canonical coordinates, and what their correlations hold.
-struct Canonical {
-    x: Rows,
-    y: Rows,
+pub(super) struct Canonical {
+    pub(super) x: Rows,
+    pub(super) y: Rows,
     /// The canonical correlations that remain after the bias is taken off; empty if they are not significant.
-    kept: Vec<f64>,
+    pub(super) kept: Vec<f64>,
 }
 
 impl Canonical {
-    fn new(x: &Rows, y: &Rows) -> Result<Self> {
+    pub(super) fn new(x: &Rows, y: &Rows) -> Result<Self> {
         let scores = |rows: &Rows| transform(rows.clone(), Marginals::NormalScores).centered();
         let (x, y) = (scores(x), scores(y));
         let n = x.n as f64;
@@ -158,14 +170,25 @@ impl Canonical {
     }
 
     /// The normal information of the kept correlations.
-    fn normal(&self) -> f64 {
+    pub(super) fn normal(&self) -> f64 {
         self.kept.iter().map(|r| -0.5 * (1.0 - r * r).ln()).sum()
     }
 
     /// The mean estimate on normal samples of these correlations.
     fn surrogate_mean(&self, rows: usize, cfg: &CorrectedConfig) -> Result<f64> {
+        self.surrogates(rows, cfg, None)
+    }
+
+    /// [`Canonical::surrogate_mean`], or that of Student's distribution with so many degrees of freedom: the normal rows, each
+    /// divided by its `sqrt(chi^2 / nu)`, the quantiles of `chi^2` at `(i + 1/2) / rows` in an order that is drawn. The normal rows
+    /// and the order are the same whatever `nu`.
+    pub(super) fn surrogates(&self, rows: usize, cfg: &CorrectedConfig, nu: Option<f64>) -> Result<f64> {
         let key = Key::new(cfg.seed).fold_named("surrogate").fold_in(rows as u64);
         let (dx, dy) = (self.x.d, self.y.d);
+        let scales: Vec<f64> = nu.map_or_else(Vec::new, |nu| {
+            let at = |i| (nu / chi_squared_quantile(nu, (i as f64 + 0.5) / rows as f64)).sqrt();
+            (0..rows).into_par_iter().map(at).collect()
+        });
         let ksg_cfg = KsgConfig { k: cfg.k, marginals: Marginals::Raw, ..KsgConfig::default() };
         let one = |at: usize| -> Result<f64> {
             let normal =
@@ -174,6 +197,15 @@ impl Canonical {
             for row in values.chunks_exact_mut(dx + dy) {
                 for (j, r) in self.kept.iter().enumerate() {
                     row[dx + j] = r * row[j] + (1.0 - r * r).sqrt() * row[dx + j];
+                }
+            }
+            if !scales.is_empty() {
+                let mut rng = key.fold_in(at as u64).fold_named("scale").rng();
+                let drawn: Vec<f64> = (0..rows).map(|_| rng.random()).collect();
+                let mut order: Vec<usize> = (0..rows).collect();
+                order.sort_by(|&a, &b| drawn[a].total_cmp(&drawn[b]));
+                for (&i, scale) in order.iter().zip(&scales) {
+                    values[i * (dx + dy)..(i + 1) * (dx + dy)].iter_mut().for_each(|v| *v *= scale);
                 }
             }
             let take = |from: usize, d: usize| Rows {
@@ -190,8 +222,20 @@ impl Canonical {
     }
 }
 
+/// The quantile of `chi^2` with `nu` degrees of freedom, any positive number of them; kept off 0.
+fn chi_squared_quantile(nu: f64, u: f64) -> f64 {
+    // In the logarithm, as that of few degrees of freedom lies next to 0 for many `u`.
+    let cdf = |ln: f64| gamma_lr(0.5 * nu, (0.5 * ln.exp()).max(f64::MIN_POSITIVE));
+    let (mut low, mut high) = (-80.0f64, 8.0f64 + nu.ln().max(0.0));
+    for _ in 0..50 {
+        let middle = 0.5 * (low + high);
+        if cdf(middle) < u { low = middle } else { high = middle }
+    }
+    (0.5 * (low + high)).exp()
+}
+
 /// The canonical axes of centered variables: `x` times the first has the identity as its covariance.
-struct Axes {
+pub(super) struct Axes {
     x: Tensor,
     y: Tensor,
     /// `-1/2 ln(1 - rho^2)` of each pair, descending.
@@ -199,7 +243,7 @@ struct Axes {
 }
 
 /// The canonical axes, and the information of the correlations without its bias for normal rows.
-fn canonical_information(x: &Rows, y: &Rows) -> Result<(Axes, f64)> {
+pub(super) fn canonical_information(x: &Rows, y: &Rows) -> Result<(Axes, f64)> {
     let (x, y) = (x.centered(), y.centered());
     let (n, dx, dy) = (x.n as f64, x.d, y.d);
     let whiten = |rows: &Rows| -> Result<(Tensor, Tensor)> {

@@ -50,6 +50,8 @@ impl Variable {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum MutualEstimator {
+    /// [`super::matched_mutual_information`].
+    Matched,
     /// [`super::corrected_mutual_information`].
     Corrected,
     /// [`super::mutual_information`], the first kind, normal scores.
@@ -76,7 +78,8 @@ pub enum MutualEstimator {
 
 impl MutualEstimator {
     /// Those for two continuous variables.
-    pub const CONTINUOUS: [Self; 9] = [
+    pub const CONTINUOUS: [Self; 10] = [
+        Self::Matched,
         Self::Corrected,
         Self::NormalCopula,
         Self::Ksg1,
@@ -91,6 +94,7 @@ impl MutualEstimator {
     /// The name on the command line and in JSON.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Matched => "matched",
             Self::Corrected => "corrected",
             Self::Ksg1 => "ksg1",
             Self::Ksg2 => "ksg2",
@@ -108,6 +112,7 @@ impl MutualEstimator {
     /// What it is, in a line.
     pub fn about(self) -> &'static str {
         match self {
+            Self::Matched => "KSG, read off the Student copulas of the same correlations",
             Self::Corrected => "KSG in canonical coordinates, less its bias on a normal copula",
             Self::Ksg1 => "Kraskov, Stoegbauer and Grassberger 1, normal scores",
             Self::Ksg2 => "Kraskov, Stoegbauer and Grassberger 2, normal scores",
@@ -192,8 +197,8 @@ pub struct MutualReport {
 /// distance 0 in columns beside labels, or, of two variables of columns, a row that a twentieth of all are equal to in one
 /// of them, or rows that coincide with their `k` nearest in both, `mixture`; one discrete
 /// variable, `mixed`; no more rows than columns, `normal-shrunk`; where the interval of `corrected` holds the value of
-/// `normal-copula`, nothing speaks against a normal copula, and that estimate varies least; else `corrected`. An
-/// estimator that refuses passes to the next.
+/// `normal-copula`, nothing speaks against a normal copula, and that estimate varies least; else `matched`, or `corrected`
+/// where that one is not had. An estimator that refuses passes to the next.
 ///
 /// Where a combination of the columns of one continuous variable is one of the other but for rounding, no estimate has
 /// an interval, and all have the doubt `determined`: the information is infinite.
@@ -343,6 +348,10 @@ fn estimate(estimator: MutualEstimator, x: &Variable, y: &Variable, cfg: &Mutual
                 sliced_mutual_information(x, y, &sliced, resampling)
             }
             MutualEstimator::Mixture => mixture_mutual_information(x, y, k, resampling),
+            MutualEstimator::Matched => {
+                let matched = CorrectedConfig { k, seed: cfg.seed, ..Default::default() };
+                matched_mutual_information(x, y, &matched, resampling)
+            }
             _ => {
                 let corrected = CorrectedConfig { k, seed: cfg.seed, ..Default::default() };
                 corrected_mutual_information(x, y, &corrected, resampling)
@@ -401,7 +410,8 @@ fn p_of(estimator: MutualEstimator, x: &Variable, y: &Variable, cfg: &MutualConf
                 Ok(sliced_mutual_information(x, &y, &few, &Resampling::none())?.value)
             })
         }
-        MutualEstimator::Corrected => {
+        // Testing needs no scale, which would be that of each permutation.
+        MutualEstimator::Corrected | MutualEstimator::Matched => {
             let few = CorrectedConfig { k, surrogates: 2, seed: cfg.seed };
             let none = Resampling::none();
             p(&|order| Ok(corrected::of_rows(&rows_x, &with(order, &rows_y), &few, &none)?.0.value))
@@ -448,33 +458,38 @@ fn recommended(
     {
         return (Some(shrunk), "no more rows than columns: only a shrunk covariance can be had".into());
     }
-    let (corrected, copula) = (at(MutualEstimator::Corrected), at(MutualEstimator::NormalCopula));
+    let (matched, copula) = (at(MutualEstimator::Matched), at(MutualEstimator::NormalCopula));
+    // The narrower one decides whether a normal copula could be.
+    let corrected = at(MutualEstimator::Corrected).or(matched);
     if let (Some(c), Some(g)) = (corrected, copula)
         && let (Some(Some(interval)), Some(normal)) = (estimate(c).map(|e| &e.interval), estimate(g))
         && interval.lower <= normal.value
         && normal.value <= interval.upper
     {
-        let reason = "the interval of `corrected` holds the value of `normal-copula`: nothing speaks against a normal \
-                      copula, whose estimate varies least";
-        return (Some(g), reason.into());
+        let reason = format!(
+            "the interval of `{}` holds the value of `normal-copula`: nothing speaks against a normal copula, whose \
+             estimate varies least",
+            estimates[c].estimator.name()
+        );
+        return (Some(g), reason);
     }
-    if let Some(c) = corrected {
+    if let (Some(c), Some(first)) = (corrected, matched.or(corrected)) {
         let interval = estimate(c).is_some_and(|e| e.interval.is_some());
+        let (judge, name) = (estimates[c].estimator.name(), estimates[first].estimator.name());
         let reason = match (copula, interval) {
-            (Some(_), true) => {
-                "`normal-copula` lies outside of the interval of `corrected`: the dependence is not that of \
-                 correlations alone"
-            }
-            (Some(_), false) => {
-                "`corrected` has no interval that could hold or exclude `normal-copula`: whether the dependence is that \
-                 of correlations alone is not known"
-            }
-            (None, _) => {
-                "`corrected` takes off the bias of neighbors; `normal-copula` was not had, so that nothing is known of \
-                 whether the dependence is that of correlations alone"
-            }
+            (Some(_), true) => format!(
+                "`normal-copula` lies outside of the interval of `{judge}`: the dependence is not that of correlations alone"
+            ),
+            (Some(_), false) => format!(
+                "`{judge}` has no interval that could hold or exclude `normal-copula`: whether the dependence is that of \
+                 correlations alone is not known"
+            ),
+            (None, _) => format!(
+                "`{name}` takes off the bias of neighbors; `normal-copula` was not had, so that nothing is known of whether \
+                 the dependence is that of correlations alone"
+            ),
         };
-        return (Some(c), reason.into());
+        return (Some(first), reason);
     }
     match estimates.iter().position(|e| e.estimate.is_some()) {
         Some(first) => (Some(first), "the first one that did not refuse".into()),

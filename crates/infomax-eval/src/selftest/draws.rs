@@ -1,7 +1,7 @@
 //! Rows of the distributions that tasks are made of, and the maps that leave information as it is.
 
 use crate::matrix::Rows;
-use crate::special::{ln_gamma, normal_quantile, normal_survival};
+use crate::special::{normal_quantile, normal_survival};
 use infomax_core::Key;
 use rand::RngExt as _;
 use statrs::function::gamma::digamma;
@@ -54,7 +54,18 @@ pub(super) fn dense_information(dx: usize, dy: usize, rho: f64) -> f64 {
 
 /// Student's distribution with the identity as dispersion: normal rows times a common `sqrt(nu / chi^2_nu)`.
 pub(super) fn student(key: Key, n: usize, dx: usize, dy: usize, nu: usize) -> (Rows, Rows) {
-    let (mut x, mut y) = (normal(key.fold_in(0), n, dx), normal(key.fold_in(1), n, dy));
+    student_paired(key, n, [dx, dy], nu, &[])
+}
+
+/// [`student`] with pairs of correlated columns: their normal information is added to that of the common scale.
+pub(super) fn student_paired(
+    key: Key,
+    n: usize,
+    [dx, dy]: [usize; 2],
+    nu: usize,
+    rho: &[f64],
+) -> (Rows, Rows) {
+    let (mut x, mut y) = paired(key, n, dx, dy, rho);
     let chi = normal(key.fold_in(2), n, nu);
     for i in 0..n {
         let scale = (nu as f64 / chi.row(i).iter().map(|v| v * v).sum::<f64>()).sqrt();
@@ -62,19 +73,6 @@ pub(super) fn student(key: Key, n: usize, dx: usize, dy: usize, nu: usize) -> (R
         y.values[i * dy..(i + 1) * dy].iter_mut().for_each(|v| *v *= scale);
     }
     (x, y)
-}
-
-/// The information of [`student`].
-pub(super) fn student_information(dx: usize, dy: usize, nu: usize) -> f64 {
-    let v = nu as f64;
-    let h = |k: usize| {
-        let sum = 0.5 * (v + k as f64);
-        let k = k as f64;
-        ln_gamma(0.5 * v) - ln_gamma(sum)
-            + 0.5 * k * (v * std::f64::consts::PI).ln()
-            + sum * (digamma(sum) - digamma(0.5 * v))
-    };
-    h(dx) + h(dy) - h(dx + dy)
 }
 
 /// A map of every element.
@@ -105,6 +103,68 @@ pub(super) fn spiral(mut rows: Rows) -> Rows {
         }
     }
     rows
+}
+
+/// Turns the plane by `speed` times the squared length of a row.
+pub(super) fn spiral_plane(mut rows: Rows, speed: f64) -> Rows {
+    for row in rows.values.chunks_exact_mut(2) {
+        let (s, c) = (speed * (row[0] * row[0] + row[1] * row[1])).sin_cos();
+        (row[0], row[1]) = (c * row[0] - s * row[1], s * row[0] + c * row[1]);
+    }
+    rows
+}
+
+/// `d` pairs of a uniform column and the same plus uniform noise of `(-e, e)`.
+pub(super) fn smoothed(key: Key, n: usize, d: usize, e: f64) -> (Rows, Rows) {
+    let x = uniform(key.fold_in(0), n * d);
+    let noise = uniform(key.fold_in(1), n * d);
+    let y = x.iter().zip(noise).map(|(x, u)| x + e * (2.0 * u - 1.0)).collect();
+    (Rows { n, d, values: x }, Rows { n, d, values: y })
+}
+
+/// The information of one pair of [`smoothed`].
+pub(super) fn smoothed_information(e: f64) -> f64 {
+    if e > 0.5 { 0.25 / e } else { e - (2.0 * e).ln() }
+}
+
+/// `d` pairs of the logarithms of `X ~ Gamma(shape)` and `Y | X ~ Exp(X)` (the gamma-exponential pair of
+/// arXiv:cond-mat/0305641; logarithms, as small shapes underflow).
+pub(super) fn log_gamma_exponential(key: Key, n: usize, d: usize, shape: f64) -> (Rows, Rows) {
+    let mut rng = key.rng();
+    let (mut x, mut y) = (Vec::with_capacity(n * d), Vec::with_capacity(n * d));
+    for _ in 0..n * d {
+        let mut log = || (1.0 - rng.random::<f64>()).ln();
+        // Gamma(a) = Gamma(a + 1) U^(1/a), of which the first factor is made by Marsaglia and Tsang's rejection.
+        let small = log() / shape;
+        let scale = shape + 1.0 - 1.0 / 3.0;
+        let gamma = loop {
+            let (u, v) = (log(), log());
+            let z = (-2.0 * u).sqrt() * (std::f64::consts::TAU * v.exp()).cos();
+            let cube = (1.0 + z / (3.0 * scale.sqrt())).powi(3);
+            if cube > 0.0 && log() < 0.5 * z * z + scale * (1.0 - cube + cube.ln()) {
+                break (scale * cube).ln();
+            }
+        };
+        let log_x = gamma + small;
+        x.push(log_x);
+        y.push((-log()).ln() - log_x);
+    }
+    (Rows { n, d, values: x }, Rows { n, d, values: y })
+}
+
+/// The information of one pair of [`log_gamma_exponential`]: `psi(shape + 1) - ln shape`.
+pub(super) fn gamma_exponential_information(shape: f64) -> f64 {
+    digamma(shape + 1.0) - shape.ln()
+}
+
+/// The argument in `(1e-12, 1e6)` at which a falling function has the value.
+pub(super) fn solve_falling(f: impl Fn(f64) -> f64, value: f64) -> f64 {
+    let (mut low, mut high) = (1e-12f64.ln(), 1e6f64.ln());
+    for _ in 0..200 {
+        let middle = 0.5 * (low + high);
+        if f(middle.exp()) > value { low = middle } else { high = middle }
+    }
+    (0.5 * (low + high)).exp()
 }
 
 /// A column of `(0, 1)` rolled into the plane.

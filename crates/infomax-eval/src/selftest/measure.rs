@@ -4,6 +4,7 @@ use super::Task;
 use crate::estimate::{Resampling, variance};
 use crate::information::{MutualConfig, MutualEstimator, MutualReport, Variable, mutual_report};
 use crate::{Error, Result};
+use candle_core::Tensor;
 use infomax_core::Key;
 use serde::Serialize;
 
@@ -33,10 +34,20 @@ impl Default for MeasureConfig {
             n: vec![1_000],
             seeds: 5,
             seed: 0,
-            estimators: vec![Corrected, NormalCopula, Ksg1, Ksg2, CopulaSplitting],
+            estimators: vec![Matched, Corrected, NormalCopula, Ksg1, CopulaSplitting],
             k: 3,
             resampling: Resampling { draws: 30, max_rows: 500, ..Resampling::default() },
         }
+    }
+}
+
+impl MeasureConfig {
+    /// The arrays `(n, D_x)` and `(n, D_y)` of one draw, `seed < seeds`, as [`measure`] takes them.
+    ///
+    /// # Errors
+    /// Those of the sampler.
+    pub fn draw(&self, task: &Task, seed: u64, n: usize) -> Result<(Tensor, Tensor)> {
+        task.draw(Key::new(self.seed).fold_named("selftest").fold_named(&task.name).fold_in(seed), n)
     }
 }
 
@@ -86,10 +97,9 @@ pub fn measure(
     for &n in &cfg.n {
         for task in tasks {
             progress(task, n);
-            let key = Key::new(cfg.seed).fold_named("selftest").fold_named(&task.name);
             let mut reports = Vec::with_capacity(cfg.seeds);
             for seed in 0..cfg.seeds as u64 {
-                let (x, y) = task.draw(key.fold_in(seed), n)?;
+                let (x, y) = cfg.draw(task, seed, n)?;
                 let one = MutualConfig {
                     estimators: cfg.estimators.clone(),
                     k: cfg.k,

@@ -1,7 +1,9 @@
 //! Pairs of variables whose mutual information is known.
 
 use super::draws::*;
+use super::mixtures::mixtures;
 use crate::Result;
+use crate::information::student_information;
 use crate::matrix::Rows;
 use candle_core::Tensor;
 use infomax_core::Key;
@@ -38,7 +40,7 @@ impl Task {
         Self { name: name.into(), family, truth, draw: Arc::new(draw) }
     }
 
-    fn of_rows(
+    pub(super) fn of_rows(
         name: impl Into<String>,
         family: &'static str,
         truth: f64,
@@ -59,8 +61,9 @@ impl Task {
     }
 }
 
-/// The closed-form families of `bmi`, 43 tasks, then normal pairs of 2, 5 and 10 nats, narrow additive noise, and pairs
-/// without information.
+/// The closed-form families of `bmi`, 43 tasks; its 13 mixtures, whose truth is an integral; 2, 5 and 10 nats in normal
+/// pairs and in the families of `mutinfo` (uniform, smoothed uniform, gamma-exponential and Student's pairs); and pairs without
+/// information.
 ///
 /// As there: correlation 0.75 in one column each; `dense`, all correlations 0.5; `2-pair`, two pairs of the correlation
 /// 0.8, other columns being noise (`-ln 0.36` nats); Student's distribution with the identity as dispersion. Maps of
@@ -71,7 +74,7 @@ pub fn tasks() -> Vec<Task> {
     let mut all = one_column();
     for nu_dims in [(1, 1, 1), (2, 2, 1), (2, 2, 2), (3, 3, 2), (3, 3, 3), (5, 5, 2), (5, 5, 3)] {
         let (dx, dy, nu) = nu_dims;
-        let truth = student_information(dx, dy, nu);
+        let truth = student_information(dx, dy, nu as f64);
         let name = format!("student-identity-{dx}-{dy}-{nu}");
         all.push(Task::of_rows(&name, "student", truth, move |key, n| student(key, n, dx, dy, nu)));
         all.push(Task::of_rows(format!("asinh-{name}"), "student", truth, move |key, n| {
@@ -113,6 +116,7 @@ pub fn tasks() -> Vec<Task> {
             (spiral(each(x, cdf)), each(y, cdf))
         }));
     }
+    all.extend(mixtures());
     all.extend(strong_and_none());
     all
 }
@@ -128,13 +132,8 @@ fn one_column() -> Vec<Task> {
         })
     };
     let additive = |e: f64| {
-        let truth = if e > 0.5 { 0.25 / e } else { e - (2.0 * e).ln() };
-        Task::of_rows(format!("1v1-additive-{e}"), "additive", truth, move |key, n| {
-            let x = uniform(key.fold_in(0), n);
-            let noise = uniform(key.fold_in(1), n);
-            let y = x.iter().zip(noise).map(|(x, u)| x + e * (2.0 * u - 1.0)).collect();
-            (Rows { n, d: 1, values: x }, Rows { n, d: 1, values: y })
-        })
+        let name = format!("1v1-additive-{e}");
+        Task::of_rows(name, "additive", smoothed_information(e), move |key, n| smoothed(key, n, 1, e))
     };
     vec![
         Task::of_rows("1v1-normal-0.75", "multinormal", truth, pair),
@@ -162,8 +161,9 @@ fn one_column() -> Vec<Task> {
 /// Much information, and none.
 fn strong_and_none() -> Vec<Task> {
     // d pairs of one correlation: -d / 2 ln(1 - rho^2).
+    let correlation = |total: f64, d: usize| (1.0 - (-2.0 * total / d as f64).exp()).sqrt();
     let pairs = |total: f64, d: usize| {
-        let rho = (1.0 - (-2.0 * total / d as f64).exp()).sqrt();
+        let rho = correlation(total, d);
         Task::of_rows(format!("pairs-{d}-{d}-{total}-nats"), "strong", total, move |key, n| {
             paired(key, n, d, d, &vec![rho; d])
         })
@@ -175,6 +175,27 @@ fn strong_and_none() -> Vec<Task> {
     };
     let mut all: Vec<Task> =
         [(2.0, 1), (5.0, 1), (2.0, 4), (5.0, 4), (10.0, 4)].map(|(i, d)| pairs(i, d)).into();
+    for total in [2.0, 5.0, 10.0] {
+        let each_side = |name: &str| format!("{name}-2-2-{total}-nats");
+        let half = 0.5 * total;
+        let rho = correlation(total, 2);
+        all.push(Task::of_rows(each_side("uniform"), "strong", total, move |key, n| {
+            let (x, y) = paired(key, n, 2, 2, &[rho; 2]);
+            (each(x, cdf), each(y, cdf))
+        }));
+        let noise = solve_falling(smoothed_information, half);
+        all.push(Task::of_rows(each_side("smoothed-uniform"), "strong", total, move |key, n| {
+            smoothed(key, n, 2, noise)
+        }));
+        let shape = solve_falling(gamma_exponential_information, half);
+        all.push(Task::of_rows(each_side("log-gamma-exponential"), "strong", total, move |key, n| {
+            log_gamma_exponential(key, n, 2, shape)
+        }));
+        let rho = correlation(total - student_information(2, 2, 4.0), 2);
+        all.push(Task::of_rows(each_side("student-4"), "strong", total, move |key, n| {
+            student_paired(key, n, [2, 2], 4, &[rho; 2])
+        }));
+    }
     all.extend([1, 5, 20].map(none));
     all.push(Task::of_rows("independent-student-5-5", "independent", 0.0, |key, n| {
         // Each with its own scale: heavy tails without information.

@@ -103,6 +103,7 @@ fn view_information(section: &mut Section, z: &Tensor, views: &Tensor, cfg: &Ins
         let of = |t: &Tensor| Ok::<_, crate::Error>(Variable::Continuous(select(t, &rows)?));
         let wanted = MutualConfig {
             estimators: vec![
+                MutualEstimator::Matched,
                 MutualEstimator::Corrected,
                 MutualEstimator::NormalCopula,
                 MutualEstimator::NormalShrunk,
