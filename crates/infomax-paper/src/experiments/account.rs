@@ -9,7 +9,7 @@ use crate::finding::{Finding, Plot, Style, Table};
 use crate::verdict::{self, Judgment, Side};
 use candle_core::Tensor;
 use infomax_eval::Resampling;
-use infomax_eval::information::{KsgConfig, mutual_information};
+use infomax_eval::information::{CorrectedConfig, matched_mutual_information};
 use infomax_losses::Entropy;
 use infomax_losses::bounds::account;
 use infomax_losses::entropy::{Divergence, Gaussian, KozachenkoLeonenko, PairDist};
@@ -19,7 +19,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     claim: "H(Z) + E ln q(z|z') stays below the information between the embeddings of two views, when the entropy is \
             estimated and not bounded from above.",
     needs: "encoders of twelve methods",
-    statistic: "the estimate of Kraskov, Stoegbauer and Grassberger minus the account [nats], one value a run",
+    statistic: "information by nearest neighbors, corrected for their bias, minus the account [nats], one value a run",
     small_minutes: 3.0,
     full: "30 minutes after training",
     run,
@@ -27,7 +27,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
 
 const ESTIMATORS: [&str; 3] = ["nearest neighbors", "pairwise, lower (Bhattacharyya)", "Gaussian (upper)"];
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Row {
     trusted: f64,
     accounts: [f64; 3],
@@ -35,19 +35,20 @@ struct Row {
 }
 
 fn measure(z: &Tensor, other: &Tensor) -> Result<Row> {
-    // Two: in more of them the trusted estimate is too low by tenths of a nat at a thousand rows.
+    // Two: in more of them what is not normal keeps a bias of tenths of a nat at a thousand rows.
     let pair = principal(z, &[other], 2)?;
     let [a, b] = pair.as_slice() else { return Err(crate::Error::Config("no pair of views".into())) };
-    let trusted = mutual_information(a, b, &KsgConfig::default(), &Resampling::none())?;
+    // A collapsed run has no information that could be estimated; the others go on.
+    let (trusted, doubts) =
+        match matched_mutual_information(a, b, &CorrectedConfig::default(), &Resampling::none()) {
+            Ok(found) => (found.value, found.doubts.iter().map(|d| d.code).collect::<Vec<_>>().join(" ")),
+            Err(error) => (f64::NAN, error.to_string()),
+        };
     let neighbors = KozachenkoLeonenko::default();
     let lower = PairDist { divergence: Divergence::Bhattacharyya, adaptive: true, ..PairDist::default() };
     let gaussian = Gaussian { eps: 1e-6, corrected: true, ..Gaussian::default() };
     let value = |entropy: &dyn Entropy| account(a, b, entropy, None).map_or(f64::NAN, |a| a.information);
-    Ok(Row {
-        trusted: trusted.value,
-        accounts: [value(&neighbors), value(&lower), value(&gaussian)],
-        doubts: trusted.doubts.iter().map(|d| d.code).collect::<Vec<_>>().join(" "),
-    })
+    Ok(Row { trusted, accounts: [value(&neighbors), value(&lower), value(&gaussian)], doubts })
 }
 
 fn run(ctx: &mut Ctx<'_>) -> Result<Finding> {
@@ -62,7 +63,7 @@ fn run(ctx: &mut Ctx<'_>) -> Result<Finding> {
         &[
             "method",
             "seed",
-            "trusted (KSG) [nats]",
+            "trusted (matched KSG) [nats]",
             "account, nearest neighbors [nats]",
             "account, pairwise lower [nats]",
             "account, Gaussian [nats]",
@@ -72,7 +73,7 @@ fn run(ctx: &mut Ctx<'_>) -> Result<Finding> {
     let mut plot = Plot::new(
         "accounts",
         "The account and the information",
-        "trusted estimate (KSG) [nats]",
+        "trusted estimate (matched KSG) [nats]",
         "account [nats]",
     )
     .caption("One point a run; the bound holds below the diagonal.");
@@ -100,7 +101,7 @@ fn run(ctx: &mut Ctx<'_>) -> Result<Finding> {
         plots: vec![plot],
         notes: vec![
             "Two views of each image, their projections in the two leading principal directions of the first view, where the \
-             estimate by nearest neighbors can be trusted; q is Gaussian with its best variance. An account with the Gaussian \
+             estimate by nearest neighbors, read off Student copulas of the same correlations, can be trusted; q is Gaussian with its best variance. An account with the Gaussian \
              entropy, an upper bound, may exceed the information: it is shown, and not judged. How tight the bound is: the \
              distance to the diagonal."
                 .into(),
@@ -155,8 +156,21 @@ mod tests {
         let row =
             measure(&crate::random::tensor(&z).unwrap(), &crate::random::tensor(&other).unwrap()).unwrap();
         // I = ln(1 + 1 / 0.25).
-        assert!((row.trusted - 5f64.ln()).abs() < 0.2, "{}", row.trusted);
+        assert!((row.trusted - 5f64.ln()).abs() < 0.1, "{}", row.trusted);
         // q = N(z', 0.25 I) is not the true conditional: the account is ln 4, below I.
         assert!((row.accounts[0] - 4f64.ln()).abs() < 0.15, "{:?}", row.accounts);
+    }
+
+    #[test]
+    fn a_collapsed_run_is_named_and_left_out() {
+        let z = crate::random::normal(infomax_core::Key::new(2), 300, 2).unwrap();
+        // The second column follows from the first: a covariance of rank one.
+        let flat: Vec<Vec<f64>> = z.iter().map(|z| vec![z[0], 0.0]).collect();
+        let flat = crate::random::tensor(&flat).unwrap();
+        let row = measure(&flat, &flat).unwrap();
+        assert!(row.trusted.is_nan() && !row.doubts.is_empty(), "{row:?}");
+        let good = Row { trusted: 2.0, accounts: [1.0; 3], doubts: String::new() };
+        let judged = judge(&[good.clone(), good.clone(), good, row]);
+        assert!(judged.iter().all(|j| j.n == 3), "{judged:?}");
     }
 }
