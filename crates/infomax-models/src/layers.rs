@@ -2,8 +2,10 @@
 
 use crate::{Error, Result, Scope};
 use candle_core::{Tensor, Var};
-use infomax_core::{Init, ParamKind, Pass};
-use infomax_kernels::{Activation, Conv2dConfig, ConvNorm, batch_norm_eval, batch_norm_train};
+use infomax_core::{Collective, Init, ParamKind, Pass};
+use infomax_kernels::{
+    Activation, BatchNormOutput, Conv2dConfig, ConvNorm, batch_norm_eval, batch_norm_train, batch_norm_train_over,
+};
 
 /// A 2-D convolution without bias: `(N, C, H, W)` to `(N, K, P, Q)`.
 ///
@@ -93,7 +95,7 @@ impl Linear {
 /// Batch normalization over `(N, C)` or `(N, C, H, W)` (Ioffe and Szegedy, arXiv:1502.03167).
 ///
 /// `y = (x - m) / sqrt(v + 1e-5) * weight + bias`. In training `m` and `v` are the mean and the biased
-/// variance of each channel in this batch, and the running statistics follow as in PyTorch:
+/// variance of each channel in this batch, that of all processes of the pass together, and the running statistics follow as in PyTorch:
 /// `running = 0.9 running + 0.1 batch`, with the *unbiased* variance. In evaluation `m` and `v` are the
 /// running statistics, which are constants.
 ///
@@ -142,7 +144,7 @@ impl BatchNorm {
     /// `act(bn(xs) + residual)`.
     ///
     /// # Errors
-    /// An input of other channels, or in training one with a single value for each channel.
+    /// An input of other channels, or in training one with a single value for each channel in all processes together.
     pub fn forward(
         &self,
         xs: &Tensor,
@@ -156,12 +158,54 @@ impl BatchNorm {
             return batch_norm_eval(xs, &mean, &var, weight, bias, residual, Self::EPS, act)
                 .map_err(Error::kernel(&self.name));
         }
-        let n = xs.elem_count() / self.channels;
-        self.at_least_two(n, xs.dims())?;
-        let out = batch_norm_train(xs, weight, bias, residual, Self::EPS, act)
-            .map_err(Error::kernel(&self.name))?;
-        self.follow(&out.mean, &out.var, n)?;
+        let peers = crate::ranks::peers(pass.collective);
+        if peers.is_none() {
+            self.at_least_two(xs.elem_count() / self.channels, xs.dims())?;
+        }
+        let out = match &peers {
+            None => batch_norm_train(xs, weight, bias, residual, Self::EPS, act),
+            Some(peers) if xs.device().is_cpu() => {
+                batch_norm_train_over(xs, weight, bias, residual, Self::EPS, act, peers)
+            }
+            Some(_) => {
+                Ok(self.composed(xs, residual, act, pass.collective)?)
+            }
+        };
+        let out = out.map_err(Error::kernel(&self.name))?;
+        self.at_least_two(out.count, xs.dims())?;
+        self.follow(&out.mean, &out.var, out.count)?;
         Ok(out.ys)
+    }
+
+    /// The training pass over several processes from plain operations and sums with a gradient, on any device.
+    fn composed(
+        &self,
+        xs: &Tensor,
+        residual: Option<&Tensor>,
+        act: Activation,
+        ranks: &dyn Collective,
+    ) -> Result<BatchNormOutput> {
+        let (n, c) = (xs.dims()[0], self.channels);
+        let flat = xs.reshape((n, c, ()))?;
+        let own = n * flat.dim(2)?;
+        let total = Tensor::new(own as f64, &candle_core::Device::Cpu)?.to_dtype(xs.dtype())?;
+        let total = ranks.sum(&total.to_device(xs.device())?)?.to_dtype(candle_core::DType::F64)?;
+        let count = total.to_scalar::<f64>()?;
+        let mean = (ranks.all_reduce_sum(&flat.sum_keepdim((0, 2))?)? / count)?;
+        let centered = flat.broadcast_sub(&mean)?;
+        let var = (ranks.all_reduce_sum(&centered.sqr()?.sum_keepdim((0, 2))?)? / count)?;
+        let column = |v: &Tensor| v.reshape((1, c, 1));
+        let ys = centered.broadcast_div(&(&var + Self::EPS)?.sqrt()?)?;
+        let ys = ys.broadcast_mul(&column(&self.weight)?)?.broadcast_add(&column(&self.bias)?)?;
+        let mut ys = ys.reshape(xs.shape())?;
+        if let Some(residual) = residual {
+            ys = (ys + residual)?;
+        }
+        if act == Activation::Relu {
+            ys = infomax_kernels::relu(&ys).map_err(Error::kernel(&self.name))?;
+        }
+        let (mean, var) = (mean.reshape(c)?.detach(), var.reshape(c)?.detach());
+        Ok(BatchNormOutput { ys, mean, var, count: count as usize })
     }
 
     /// Refuses a training batch of one value for each channel.

@@ -14,6 +14,7 @@ mod onnx;
 mod patches;
 mod positions;
 mod presets;
+mod ranks;
 mod resnet;
 mod resnet9;
 mod scope;

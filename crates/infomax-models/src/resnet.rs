@@ -245,9 +245,11 @@ impl ResNet {
     }
 
     /// True where the fused operations on blocks of images apply and pay: a block holds eight images at least,
-    /// and the time of a block does not depend on how many of them are real. bf16 has no other form.
+    /// and the time of a block does not depend on how many of them are real. bf16 has no other form. Several processes
+    /// take one form whatever the sizes of their batches, since they meet in its order.
     fn blocked(&self, xs: &Tensor, pass: &Pass<'_>) -> bool {
-        self.half(pass) || Blocked::supports(xs) && xs.dims()[0] >= 3
+        let pays = xs.dims()[0] >= 3 || pass.is_train() && pass.collective.size() > 1;
+        self.half(pass) || Blocked::supports(xs) && pays
     }
 
     /// The images, checked and whitened where there is a layer for it.
@@ -396,7 +398,11 @@ pub(crate) fn run(name: &str, xs: &Blocked, chain: &[Fused<'_>], pass: &Pass<'_>
             },
         })
         .collect();
-    let out = xs.residual(&units, BatchNorm::EPS).map_err(Error::kernel(name))?;
+    let out = match crate::ranks::peers(pass.collective).filter(|_| pass.is_train()) {
+        Some(peers) => xs.residual_over(&units, BatchNorm::EPS, &peers),
+        None => xs.residual(&units, BatchNorm::EPS),
+    };
+    let out = out.map_err(Error::kernel(name))?;
     if pass.is_train() {
         let norms = || layers.iter().map(|(_, bn)| bn).zip(&out.stats);
         norms().try_for_each(|(bn, s)| bn.at_least_two(s.count, &[s.count, s.mean.elem_count()]))?;

@@ -5,8 +5,9 @@ use super::batch_kernel::{Apply, GradApply, GradSums, Moments, Planes};
 use crate::tensor::check;
 use crate::tensor::optional::{self, Argument, Optional};
 use crate::tensor::path::Path;
+use crate::tensor::peers::{self, Peers};
 use crate::tensor::storage::{contiguous, result, slice, tensor};
-use crate::{Activation, BatchNormOutput, Result, reference};
+use crate::{Activation, BatchNormOutput, Error, Result, reference};
 use candle_core::{CpuStorage, DType, Shape, Tensor};
 use infomax_simd::{Isa, Shared, filled};
 use infomax_simd::{Real, run};
@@ -39,10 +40,33 @@ pub fn batch_norm_train(
     eps: f64,
     act: Activation,
 ) -> Result<BatchNormOutput> {
-    batch_norm_train_isa(xs, weight, bias, residual, eps, act, Isa::detect())
+    train(xs, weight, bias, residual, eps, act, Isa::detect(), None)
+}
+
+/// [`batch_norm_train`] with the statistics of the batches of several processes, which may differ in size: the mean, the
+/// variance, the count and the gradient are those of one process on all of the rows. On the CPU only.
+///
+/// With the sums over all processes in `mean(g)` and `mean(g x^)`, the gradients of `xs` and `residual` are those of the
+/// sum of what every process differentiates; those of `weight` and `bias` are this process's part.
+///
+/// One message forward (`2 C + 1` numbers of each process) and one backward (a sum of `2 C`).
+///
+/// # Errors
+/// As [`batch_norm_train`]; another device; errors of the transport.
+pub fn batch_norm_train_over(
+    xs: &Tensor,
+    weight: Option<&Tensor>,
+    bias: Option<&Tensor>,
+    residual: Option<&Tensor>,
+    eps: f64,
+    act: Activation,
+    peers: &Arc<dyn Peers>,
+) -> Result<BatchNormOutput> {
+    train(xs, weight, bias, residual, eps, act, Isa::detect(), Some(peers))
 }
 
 /// [`batch_norm_train`] with a chosen instruction set.
+#[cfg(test)]
 pub(crate) fn batch_norm_train_isa(
     xs: &Tensor,
     weight: Option<&Tensor>,
@@ -52,25 +76,49 @@ pub(crate) fn batch_norm_train_isa(
     act: Activation,
     isa: Isa,
 ) -> Result<BatchNormOutput> {
-    let (n, c, inner) = check::batch_norm("batch_norm_train", xs, weight, bias, residual, eps)?;
+    train(xs, weight, bias, residual, eps, act, isa, None)
+}
+
+#[allow(clippy::too_many_arguments)]
+fn train(
+    xs: &Tensor,
+    weight: Option<&Tensor>,
+    bias: Option<&Tensor>,
+    residual: Option<&Tensor>,
+    eps: f64,
+    act: Activation,
+    isa: Isa,
+    peers: Option<&Arc<dyn Peers>>,
+) -> Result<BatchNormOutput> {
+    const OP: &str = "batch_norm_train";
+    let (n, c, inner) = check::batch_norm(OP, xs, weight, bias, residual, eps)?;
     let Path::Cpu(_) = Path::of(xs) else {
+        if peers.is_some() {
+            return Err(Error::Config {
+                op: OP,
+                name: "peers",
+                value: format!("{:?}", xs.device().location()),
+                reason: "the fused form of several processes is that of the CPU",
+            });
+        }
         return reference::batch_norm_train(xs, weight, bias, residual, eps, act);
     };
     let xs = contiguous(xs)?;
     let shape = Channels { n, c, inner };
-    let moments = match xs.dtype() {
+    let mut moments = match xs.dtype() {
         DType::F64 => result(&[&xs], |v: &[&[f64]]| shape.moments(v[0], isa))?,
         _ => result(&[&xs], |v: &[&[f32]]| shape.moments(v[0], isa))?,
     };
+    let count = peers::merge(peers, &mut moments, n * inner)?;
     let column = |f: fn(&(f64, f64)) -> f64| -> Result<Tensor> {
         let values: Vec<f64> = moments.iter().map(f).collect();
         Ok(Tensor::from_vec(values, c, xs.device())?.to_dtype(xs.dtype())?)
     };
     let (mean, var) = (column(|m| m.0)?, column(|m| m.1)?);
-    let op =
-        BatchNorm { shape, moments: Arc::new(moments), eps, relu: act == Activation::Relu, train: true, isa };
+    let (moments, relu) = (Arc::new(moments), act == Activation::Relu);
+    let op = BatchNorm { shape, moments, eps, relu, count: Some(count), peers: peers.cloned(), isa };
     let ys = op.apply(&xs, weight, bias, residual)?;
-    Ok(BatchNormOutput { ys, mean, var })
+    Ok(BatchNormOutput { ys, mean, var, count })
 }
 
 /// Batch norm with given statistics, as in evaluation; otherwise like [`batch_norm_train`].
@@ -113,7 +161,8 @@ pub fn batch_norm_eval(
         moments: Arc::new(moments),
         eps,
         relu: act == Activation::Relu,
-        train: false,
+        count: None,
+        peers: None,
         isa,
     };
     op.apply(&contiguous(xs)?, weight, bias, residual)
@@ -172,8 +221,9 @@ struct BatchNorm {
     moments: Arc<Vec<(f64, f64)>>,
     eps: f64,
     relu: bool,
-    /// The statistics are those of the input, and get their part of the gradient.
-    train: bool,
+    /// The values of each channel whose statistics these are, which then get their part of the gradient.
+    count: Option<usize>,
+    peers: Option<Arc<dyn Peers>>,
     isa: Isa,
 }
 
@@ -244,15 +294,25 @@ impl BatchNorm {
         grad: &[T],
         affine: &[T],
         with_residual: bool,
-    ) -> (Vec<T>, Vec<T>, Vec<T>) {
+    ) -> candle_core::Result<(Vec<T>, Vec<T>, Vec<T>)> {
         let d = self.shape;
         let ys = self.relu.then_some(ys);
+        // Between the two passes the processes meet: then the first one is through for all channels before the second.
+        let shared = match &self.peers {
+            Some(_) => {
+                let mut sums = self.sums(xs, ys, grad);
+                peers::add(self.peers.as_ref(), &mut sums)?;
+                Some(sums)
+            }
+            None => None,
+        };
         let mut dr: Vec<T> = Vec::with_capacity(if with_residual { d.len() } else { 0 });
         let residual = Shared::new(if with_residual { dr.as_mut_ptr() } else { std::ptr::null_mut() });
         let mut sums = vec![(T::default(), T::default()); d.c];
-        let m = if self.train { (d.n * d.inner) as f64 } else { f64::INFINITY };
+        let m = self.count.map_or(f64::INFINITY, |count| count as f64);
         // `a`, `b` and `c` of the second pass from the sums of the first one.
-        let factors = |c: usize, (sum, dot): (f64, f64)| {
+        let factors = |c: usize, own: (f64, f64)| {
+            let (sum, dot) = shared.as_ref().map_or(own, |sums| sums[c]);
             let inverse = self.inverse(c);
             let a = affine[c].f64() * inverse;
             [a, -a * inverse * inverse * dot / m, -a * sum / m]
@@ -296,7 +356,30 @@ impl BatchNorm {
             unsafe { dr.set_len(d.len()) };
         }
         let affine = sums.iter().map(|s| s.0).chain(sums.iter().map(|s| s.1)).collect();
-        (dx, affine, dr)
+        Ok((dx, affine, dr))
+    }
+
+    /// The sums of `g` and of `g (x - mean)` of each channel.
+    fn sums<T: Real>(&self, xs: &[T], ys: Option<&[T]>, grad: &[T]) -> Vec<(f64, f64)> {
+        let d = self.shape;
+        if d.small() {
+            let blocks: Vec<_> = (0..d.c.div_ceil(d.together()))
+                .into_par_iter()
+                .map(|i| {
+                    let first = i * d.together();
+                    let means = &self.moments[first..(first + d.together()).min(d.c)];
+                    run(self.isa, columns::GradSums { block: d.block(first), xs, ys, grad, means })
+                })
+                .collect();
+            return blocks.concat();
+        }
+        (0..d.c)
+            .into_par_iter()
+            .map(|c| {
+                let (planes, mean) = (d.planes(c), T::of(self.moments[c].0));
+                T::dispatch(self.isa, GradSums { planes, xs, ys, grad, mean })
+            })
+            .collect()
     }
 }
 
@@ -341,7 +424,7 @@ impl Optional for BatchNorm {
         ) -> candle_core::Result<[Option<Tensor>; 3]> {
             let (dx, da, dr) = result(&[xs, ys, grad, affine], |v: &[&[T]]| {
                 op.backward(v[0], v[1], v[2], v[3], with_residual)
-            })?;
+            })??;
             let dr = with_residual.then(|| tensor(dr, xs.shape())).transpose()?;
             Ok([Some(tensor(dx, xs.shape())?), Some(tensor(da, affine.shape())?), dr])
         }

@@ -6,4 +6,4 @@ mod batch_kernel;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{batch_norm_eval, batch_norm_train};
+pub use batch::{batch_norm_eval, batch_norm_train, batch_norm_train_over};
