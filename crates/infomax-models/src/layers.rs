@@ -247,3 +247,52 @@ impl BatchNorm {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+    use infomax_core::{Key, Params, replicas};
+    use infomax_testing::{Tolerance, assert_close, spread};
+
+    /// The form for other devices over unequal ranks, against one process on the whole batch.
+    #[test]
+    fn the_composed_norm_of_several_processes_is_that_of_one() {
+        let xs = spread(&[7, 3, 2, 2], 1, 2.0);
+        let (residual, readout) = (spread(&[7, 3, 2, 2], 2, 1.0), spread(&[7, 3, 2, 2], 3, 1.0));
+        let norm = || {
+            let params = Params::new(DType::F64, &Device::Cpu, Key::new(2));
+            BatchNorm::new(3, params.root()).unwrap()
+        };
+        let grads = |xs: &Tensor, readout: &Tensor, f: &dyn Fn(&Tensor) -> Tensor| {
+            let var = Var::from_tensor(xs).unwrap();
+            let ys = f(var.as_tensor());
+            let grads = (&ys * readout).unwrap().sum_all().unwrap().backward().unwrap();
+            (ys.detach(), grads.get(&var).unwrap().clone())
+        };
+        let whole = norm();
+        let expected = grads(&xs, &readout, &|xs| {
+            whole.forward(xs, Some(&residual), Activation::Relu, &Pass::train(Key::new(0))).unwrap()
+        });
+        std::thread::scope(|scope| {
+            let mut start = 0;
+            for (rank, rows) in replicas(3).into_iter().zip([4, 1, 2]) {
+                let part = |t: &Tensor| t.narrow(0, start, rows).unwrap().copy().unwrap();
+                let [xs, residual, readout] = [&xs, &residual, &readout].map(part);
+                let expected = [part(&expected.0), part(&expected.1)];
+                start += rows;
+                let norm = norm();
+                scope.spawn(move || {
+                    let (ys, dx) = grads(&xs, &readout, &|xs| {
+                        let out = norm.composed(xs, Some(&residual), Activation::Relu, &rank).unwrap();
+                        assert_eq!(out.count, 28);
+                        out.ys
+                    });
+                    let tolerance = Tolerance { rel: 1e-10, abs: 1e-12 };
+                    assert_close("outputs", &ys, &expected[0], tolerance);
+                    assert_close("gradient", &dx, &expected[1], tolerance);
+                });
+            }
+        });
+    }
+}

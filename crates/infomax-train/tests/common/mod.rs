@@ -143,9 +143,9 @@ impl Objective for Toy {
 /// Batches that depend on their position alone, of which each rank gets its share.
 #[derive(Debug)]
 pub struct Source {
-    position: Position,
-    rank: usize,
-    ranks: usize,
+    pub position: Position,
+    pub rank: usize,
+    pub ranks: usize,
 }
 
 pub const BATCHES: u64 = 5;
