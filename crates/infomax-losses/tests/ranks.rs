@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
+#[path = "common/traffic.rs"]
+mod traffic;
 
 use candle_core::{DType, Device, Tensor, Var};
 use common::catalog::{catalog, embeddings};
@@ -235,6 +237,28 @@ fn backward_passes_exchange_nothing() {
                 let rows = ((VIEWS + 2 + matches) * 8 * n * d) as u64;
                 assert!(forward.bytes() < rows + 1000, "{}: {forward:?}", case.name);
             }
+        }
+    }
+}
+
+/// The document states what is exchanged, row by row, and no row is more than a gather of all rows with its gradient.
+#[test]
+fn the_table_of_traffic_is_what_is_exchanged() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/ranks-traffic.md");
+    let stated = std::fs::read_to_string(path).unwrap();
+    let measured = traffic::measure();
+    for line in traffic::table(&measured).lines() {
+        assert!(
+            stated.contains(line),
+            "docs/ranks-traffic.md does not state {line}; write it again with the output of \
+             `cargo run -p infomax-losses --example ranks_traffic`"
+        );
+    }
+    for (name, traffic) in measured {
+        // VICRegL's local embeddings are more rows than those of its views.
+        for (traffic, size) in traffic.iter().zip(traffic::SIZES).filter(|_| name != "vicregl") {
+            let (bytes, all) = (traffic.bytes(), traffic::gathered(size));
+            assert!(bytes <= all, "{name} {size:?}: {bytes} of {all}");
         }
     }
 }
