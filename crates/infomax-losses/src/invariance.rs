@@ -198,7 +198,8 @@ impl Mse {
     fn value(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Tensor> {
         let z = if self.normalize { normalized(z)? } else { near(z, self.pairing)? };
         let factor = if self.sum_dims { z.projections.dim() as f64 } else { 1.0 };
-        Ok((over_ranks(z.projections.batch(), ctx, paired("mse", &z, self.pairing, self.teacher, mse)?)? * factor)?)
+        Ok((over_ranks(z.projections.batch(), ctx, paired("mse", &z, self.pairing, self.teacher, mse)?)?
+            * factor)?)
     }
 }
 

@@ -53,7 +53,11 @@ impl<'a> Ranks<'a> {
 
     /// The mean over the rows of all ranks of means over the rows of each.
     pub(crate) fn mean(&self, own: &Tensor) -> Result<Tensor> {
-        if self.alone() { Ok(own.clone()) } else { self.sum(&(own * (self.rows as f64 / self.total as f64))?) }
+        if self.alone() {
+            Ok(own.clone())
+        } else {
+            self.sum(&(own * (self.rows as f64 / self.total as f64))?)
+        }
     }
 
     /// Whether a sum of so many f64 numbers moves fewer bytes than a gather of rows like these: a rank receives

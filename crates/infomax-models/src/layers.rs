@@ -4,7 +4,8 @@ use crate::{Error, Result, Scope};
 use candle_core::{Tensor, Var};
 use infomax_core::{Collective, Init, ParamKind, Pass};
 use infomax_kernels::{
-    Activation, BatchNormOutput, Conv2dConfig, ConvNorm, batch_norm_eval, batch_norm_train, batch_norm_train_over,
+    Activation, BatchNormOutput, Conv2dConfig, ConvNorm, batch_norm_eval, batch_norm_train,
+    batch_norm_train_over,
 };
 
 /// A 2-D convolution without bias: `(N, C, H, W)` to `(N, K, P, Q)`.
@@ -167,9 +168,7 @@ impl BatchNorm {
             Some(peers) if xs.device().is_cpu() => {
                 batch_norm_train_over(xs, weight, bias, residual, Self::EPS, act, peers)
             }
-            Some(_) => {
-                Ok(self.composed(xs, residual, act, pass.collective)?)
-            }
+            Some(_) => Ok(self.composed(xs, residual, act, pass.collective)?),
         };
         let out = out.map_err(Error::kernel(&self.name))?;
         self.at_least_two(out.count, xs.dims())?;

@@ -1,8 +1,8 @@
 //! Batch statistics of all processes.
 
+use candle_core::{Device, Tensor};
 use infomax_core::{Collective, candle_core};
 use infomax_kernels::Peers;
-use candle_core::{Device, Tensor};
 use std::sync::Arc;
 
 /// The processes of a pass, as the operations ask for them; `None` for a single one.

@@ -9,7 +9,7 @@ use infomax_core::{
     Batch, BatchSource, Collective, Counted, Local, Position, Result, SourceStats, View, replicas,
 };
 use infomax_run::{Assembly, Evaluation, RunConfig, Silent, evaluate};
-use infomax_train::{Identity, OuterConfig, Outcome, Parts, RunDir, TrainConfig, Trainer};
+use infomax_train::{Identity, Outcome, OuterConfig, Parts, RunDir, TrainConfig, Trainer};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -45,7 +45,8 @@ fn main() -> std::result::Result<(), Failure> {
             knn.push(row.knn.unwrap_or(f64::NAN));
             megabytes = bytes / 1e6;
         }
-        let way = if local_steps == 1 { "1 (gradients of every step)".into() } else { local_steps.to_string() };
+        let way =
+            if local_steps == 1 { "1 (gradients of every step)".into() } else { local_steps.to_string() };
         println!("| {ranks} | {way} | {words} | {} | {} | {megabytes:.3} |", spread(&linear), spread(&knn));
     }
     Ok(())
@@ -82,10 +83,7 @@ fn train(ranks: usize, run: &TrainConfig) -> std::result::Result<(Evaluation, f6
     first.and_then(|(evaluation, bytes)| Some((evaluation?, bytes))).ok_or_else(|| "no rank".into())
 }
 
-fn one(
-    counted: Counted,
-    run: &TrainConfig,
-) -> std::result::Result<(Option<Evaluation>, f64), Failure> {
+fn one(counted: Counted, run: &TrainConfig) -> std::result::Result<(Option<Evaluation>, f64), Failure> {
     let mut config = RunConfig::default();
     (config.data.train_images, config.data.test_images) = (2000, 1000);
     (config.eval.random_baseline, config.eval.pixel_baseline) = (false, false);
@@ -154,7 +152,11 @@ impl BatchSource for Share {
         let (from, to) = (self.rank * rows, (self.rank + 1) * rows);
         let part = |view: &View| -> Result<View> {
             let cuts = view.cuts.as_ref().and_then(|cuts| cuts.get(from..to));
-            Ok(View { values: view.values.narrow(0, from, rows)?, kind: view.kind, cuts: cuts.map(Arc::from) })
+            Ok(View {
+                values: view.values.narrow(0, from, rows)?,
+                kind: view.kind,
+                cuts: cuts.map(Arc::from),
+            })
         };
         Ok(Batch {
             views: batch.views.iter().map(part).collect::<Result<_>>()?,

@@ -278,8 +278,7 @@ impl Checkpoint {
             if !tensors.objective.is_empty() {
                 parts.push((OBJECTIVE, &tensors.objective));
             }
-            let more =
-                [(WATCHERS, &tensors.watchers), (OUTER, &tensors.outer), (OTHERS, &tensors.others)];
+            let more = [(WATCHERS, &tensors.watchers), (OUTER, &tensors.outer), (OTHERS, &tensors.others)];
             parts.extend(more.into_iter().filter(|(_, tensors)| !tensors.is_empty()));
             state.files.clear();
             for (name, tensors) in parts {

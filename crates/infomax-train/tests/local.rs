@@ -71,12 +71,7 @@ impl Objective for Mean {
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Report> {
         let rows = |v: usize| ctx.collective.all_gather(&z.projections[v]);
         let value = ((rows(0)? - rows(1)?)?.sqr()?.mean_all()? - rows(0)?.sqr()?.mean_all()?)?;
-        Report::from_parts(vec![Part {
-            name: "mean".into(),
-            role: Role::Invariance,
-            weight: 1.0,
-            value,
-        }])
+        Report::from_parts(vec![Part { name: "mean".into(), role: Role::Invariance, weight: 1.0, value }])
     }
 }
 
@@ -146,7 +141,8 @@ fn one_local_step_with_plain_sgd_is_the_data_parallel_run() {
         assert!(found.iter().all(|model| *model == found[0]), "every rank holds the same bits");
         // More local steps are another run.
         let more = run("more", ranks, steps(12, 4, Some(MEAN)));
-        let differs = |name: &String| more[0][name].iter().zip(&expected[name]).any(|(a, b)| (a - b).abs() > 1e-4);
+        let differs =
+            |name: &String| more[0][name].iter().zip(&expected[name]).any(|(a, b)| (a - b).abs() > 1e-4);
         assert!(expected.keys().any(differs));
     }
     // One process that takes the mean of itself is one without local steps, but for rounding.
@@ -248,7 +244,8 @@ fn ranks_exchange_words_alone_between_outer_steps() {
     };
     let (every, sixth) = (bytes(1), bytes(6));
     assert!(every.iter().all(|bytes| *bytes > 0), "{every:?}");
-    let met: Vec<u64> = sixth.iter().enumerate().filter(|(_, b)| **b > 0).map(|(i, _)| i as u64 + 1).collect();
+    let met: Vec<u64> =
+        sixth.iter().enumerate().filter(|(_, b)| **b > 0).map(|(i, _)| i as u64 + 1).collect();
     assert_eq!(met, [6, 12], "{sixth:?}");
 }
 
@@ -259,7 +256,8 @@ fn settings_out_of_range_are_refused() {
         assert!(message.contains(key), "{message}");
     };
     refuse(TrainConfig { local_steps: 0, ..config() }, "local_steps = 0");
-    let outer = |lr, momentum| TrainConfig { outer: Some(OuterConfig { lr, momentum, nesterov: true }), ..config() };
+    let outer =
+        |lr, momentum| TrainConfig { outer: Some(OuterConfig { lr, momentum, nesterov: true }), ..config() };
     refuse(outer(0.0, 0.9), "outer.lr = 0");
     refuse(outer(f64::NAN, 0.9), "outer.lr = NaN");
     refuse(outer(0.7, 1.0), "outer.momentum = 1");

@@ -66,7 +66,10 @@ pub fn check_collective(ranks: &dyn Collective) -> Result<()> {
     let right = scalar.rank() == 0 && scalar.to_scalar::<f64>()? == (size * (size + 1) / 2) as f64;
     hold(right, "the sum of scalars is a scalar")?;
     for root in 0..size {
-        hold(same(&ranks.broadcast(&drawn(rank, 3)?, root)?, &drawn(root, 3)?)?, "a broadcast is its root's")?;
+        hold(
+            same(&ranks.broadcast(&drawn(rank, 3)?, root)?, &drawn(root, 3)?)?,
+            "a broadcast is its root's",
+        )?;
     }
     hold(ranks.broadcast(&drawn(rank, 3)?, size).is_err(), "a root that is no rank is refused")?;
     let word = (0..size.min(64)).fold(0, |word, r| word | 1 << r);
@@ -130,9 +133,7 @@ fn same(a: &Tensor, b: &Tensor) -> Result<bool> {
 
 fn near(a: &Tensor, b: &Tensor, tolerance: f64) -> Result<bool> {
     let close = |(a, b): (&f64, &f64)| (a - b).abs() <= tolerance * (1.0 + b.abs());
-    Ok(a.dims() == b.dims()
-        && a.dtype() == b.dtype()
-        && values(a)?.iter().zip(values(b)?.iter()).all(close))
+    Ok(a.dims() == b.dims() && a.dtype() == b.dtype() && values(a)?.iter().zip(values(b)?.iter()).all(close))
 }
 
 #[cfg(test)]

@@ -75,8 +75,9 @@ impl Hydes {
             }
             locals.push(log_sum_exp_first(&Tensor::stack(&scores, 0)?)?.mean_all()?);
         }
-        let local =
-            ranks.mean(&Tensor::stack(&locals, 0)?.mean_all()?)?.affine(-1.0, ((views.len() - own) as f64).ln() - ln_c)?;
+        let local = ranks
+            .mean(&Tensor::stack(&locals, 0)?.mean_all()?)?
+            .affine(-1.0, ((views.len() - own) as f64).ln() - ln_c)?;
         Ok(Tensor::stack(&[global, local], 0)?)
     }
 }

@@ -1,11 +1,7 @@
 //! Maximum manifold capacity: nuclear norms of the centroids and of the views of a sample.
 
 use crate::{
-    Entropy, Estimate, Result,
-    entropy::entropy_part,
-    invariance::normalize_rows,
-    moments, op,
-    ranks::Ranks,
+    Entropy, Estimate, Result, entropy::entropy_part, invariance::normalize_rows, moments, op, ranks::Ranks,
 };
 use candle_core::{DType, Device, Tensor};
 use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};

@@ -24,7 +24,6 @@ pub use components::{PairDistFull, mixture_bound, mixture_bound_weighted};
 pub use correlation::TotalCorrelation;
 pub use expansion::Expansion;
 pub(crate) use gaussian::centered;
-pub(crate) use vicreg::variance_covariance_over;
 pub use gaussian::{CodingRate, Gaussian, Hadamard, LogDet, Moment, half_log_det};
 pub use hydes::Hydes;
 pub use marginal::{MSpacing, Squash};
@@ -39,6 +38,7 @@ pub use sliced::{SigReg, VisReg, epps_pulley};
 pub use spectral::{Barlow, Frossl, Mec, Renyi, barlow};
 pub use swav::{Swav, sinkhorn};
 pub use vibcreg::Vibcreg;
+pub(crate) use vicreg::variance_covariance_over;
 pub use vicreg::{Vicreg, variance_covariance, variance_covariance_composed};
 pub use vicregl::Vicregl;
 
@@ -187,7 +187,8 @@ macro_rules! per_view {
                 z: &infomax_core::Embeddings,
                 ctx: &infomax_core::Context<'_>,
             ) -> infomax_core::Result<Vec<infomax_core::Part>> {
-                let shared = |ranks: &crate::ranks::Ranks<'_>, view: &candle_core::Tensor| $shared(self, ranks, view);
+                let shared =
+                    |ranks: &crate::ranks::Ranks<'_>, view: &candle_core::Tensor| $shared(self, ranks, view);
                 let entropy = crate::entropy::mean_over_views(z, ctx, |view| self.entropy(view), shared)?;
                 Ok(vec![crate::entropy::entropy_part($name, self.weight, entropy.neg()?)])
             }

@@ -9,8 +9,8 @@ use crate::{
 };
 use candle_core::{DType, Device, Tensor};
 use infomax_core::{Bound, Context, Embeddings, Key, Part, Role, Term};
-use infomax_kernels::{characteristic_error, characteristic_error_over};
 use infomax_kernels::columns::{Columns, Finishing};
+use infomax_kernels::{characteristic_error, characteristic_error_over};
 use std::f64::consts::PI;
 
 /// The sliced Epps-Pulley statistic of LeJEPA (Balestriero and LeCun, arXiv 2511.08544): how far random

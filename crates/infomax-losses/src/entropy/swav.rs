@@ -261,12 +261,7 @@ pub fn sinkhorn(scores: &Tensor, epsilon: f64, iterations: usize) -> Result<Tens
 
 /// [`sinkhorn`] of the scores of all processes: the codes of the own rows. A message of one number for the largest score,
 /// and one of `K` an iteration.
-fn balanced(
-    scores: &Tensor,
-    epsilon: f64,
-    iterations: usize,
-    collective: &dyn Collective,
-) -> Result<Tensor> {
+fn balanced(scores: &Tensor, epsilon: f64, iterations: usize, collective: &dyn Collective) -> Result<Tensor> {
     let (n, k) = crate::moments::matrix("sinkhorn", scores, 1)?.dims2()?;
     let values = op::host(scores)?;
     let own = values.iter().fold(f64::NEG_INFINITY, |m, v| m.max(*v));

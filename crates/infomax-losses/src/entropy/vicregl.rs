@@ -2,7 +2,7 @@
 
 use crate::{
     Entropy, Error, Estimate, MomentForm, Result,
-    entropy::{Vicreg, entropy_part, variance_covariance_over},
+    entropy::{Vicreg, entropy_part, variance_covariance, variance_covariance_over},
     invariance::mse,
     op,
     ranks::Ranks,
@@ -110,7 +110,8 @@ impl Vicregl {
     ) -> Result<Tensor> {
         let there = nearest(by.0, by.1, self.matches_first)?;
         let back = nearest(by.1, by.0, self.matches_second)?;
-        let first = self.vicreg(ranks, &pick(a.values(), &there, 0)?, &pick(b.values(), &there, 1)?, &there)?;
+        let first =
+            self.vicreg(ranks, &pick(a.values(), &there, 0)?, &pick(b.values(), &there, 1)?, &there)?;
         let second = self.vicreg(ranks, &pick(b.values(), &back, 0)?, &pick(a.values(), &back, 1)?, &back)?;
         Ok(((first + second)? * 0.5)?)
     }
@@ -118,9 +119,20 @@ impl Vicregl {
     fn vicreg(&self, ranks: &Ranks<'_>, x: &Tensor, y: &Tensor, matches: &Matches) -> Result<Tensor> {
         let (count, batch) = (matches.count, matches.batch);
         let mut parts = Vec::new();
-        for m in 0..count {
-            for side in [x, y] {
-                parts.push(self.regularization(ranks, &side.narrow(0, m * batch, batch)?)?);
+        for side in [x, y] {
+            let d = side.dim(1)?;
+            let first = side.narrow(0, 0, batch)?;
+            if ranks.alone() || ranks.sums_pay(d * d, &first) {
+                for m in 0..count {
+                    parts.push(self.regularization(ranks, &side.narrow(0, m * batch, batch)?)?);
+                }
+                continue;
+            }
+            // One message for all matches: samples first, so that the ranks' parts are below each other.
+            let all = ranks.gather(&side.reshape((count, batch, d))?.transpose(0, 1)?.contiguous()?)?;
+            for m in 0..count {
+                let rows = all.narrow(1, m, 1)?.squeeze(1)?.contiguous()?;
+                parts.push(variance_covariance(&rows, self.gamma, self.eps, MomentForm::Auto)?);
             }
         }
         let parts = Tensor::stack(&parts, 0)?.mean(0)?;

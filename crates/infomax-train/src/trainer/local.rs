@@ -41,7 +41,9 @@ impl LocalSteps {
         let Self { every, outer: OuterConfig { lr, momentum, nesterov }, .. } = self;
         let kind = if *nesterov && *momentum > 0.0 { "Nesterov momentum" } else { "momentum" };
         let what = match ranks {
-            1 => "one process: its own parameters move back toward the last ones, as Lookahead does".to_owned(),
+            1 => {
+                "one process: its own parameters move back toward the last ones, as Lookahead does".to_owned()
+            }
             _ => format!("{ranks} ranks: losses and batch statistics are those of each rank's own batch"),
         };
         format!("local steps: an outer step every {every}, lr {lr}, {kind} {momentum}; {what}")
@@ -89,7 +91,8 @@ impl LocalSteps {
 }
 
 fn copies(params: &Params) -> Result<BTreeMap<String, Tensor>> {
-    let copy = |(name, param): (String, infomax_core::Param)| Ok((name, param.var.as_tensor().detach().copy()?));
+    let copy =
+        |(name, param): (String, infomax_core::Param)| Ok((name, param.var.as_tensor().detach().copy()?));
     params.trainable().into_iter().map(copy).collect()
 }
 
@@ -270,7 +273,8 @@ mod tests {
             let mut again = LocalSteps::new(4, outer, &params).unwrap();
             again.load(&local.state(), &params).unwrap();
             let mean = Tensor::new(&[0.1], &Device::Cpu).unwrap();
-            let values = [&mut local, &mut again].map(|l| l.moved("w", &mean).unwrap().to_vec1::<f64>().unwrap());
+            let values =
+                [&mut local, &mut again].map(|l| l.moved("w", &mean).unwrap().to_vec1::<f64>().unwrap());
             assert_eq!(values[0], values[1]);
         }
     }
