@@ -6,8 +6,6 @@
 use crate::{Result, op};
 use candle_core::{DType, Device, Tensor};
 use infomax_core::{Collective, Context};
-use infomax_kernels::Peers;
-use std::sync::Arc;
 
 /// The rows of one batch over the ranks.
 pub(crate) struct Ranks<'a> {
@@ -95,9 +93,12 @@ impl<'a> Ranks<'a> {
         Ok(z.broadcast_sub(&mean)?)
     }
 
-    /// The processes as operations ask for them; `None` for a single one.
-    pub(crate) fn peers(&self) -> Option<Arc<dyn Peers>> {
-        (!self.alone()).then(|| Arc::new(Handle(self.collective.handle())) as Arc<dyn Peers>)
+    /// Replaces numbers by their sums over the ranks. One message.
+    pub(crate) fn add(&self, values: &mut [f64]) -> candle_core::Result<()> {
+        let own = Tensor::from_slice(values, values.len(), &Device::Cpu)?;
+        let sum = self.collective.sum(&own).map_err(candle_core::Error::wrap)?;
+        values.copy_from_slice(&sum.to_vec1::<f64>()?);
+        Ok(())
     }
 }
 
@@ -118,26 +119,4 @@ pub(crate) fn mean(own: &Tensor, rows: usize, ctx: &Context<'_>) -> Result<Tenso
 fn wide(z: &Tensor) -> Result<Tensor> {
     // Metal has no f64.
     Ok(if z.device().is_metal() { op::widen(z)? } else { z.to_dtype(DType::F64)? })
-}
-
-#[derive(Debug)]
-struct Handle(Arc<dyn Collective>);
-
-impl Peers for Handle {
-    fn sum(&self, values: &mut [f64]) -> candle_core::Result<()> {
-        let own = Tensor::from_slice(values, values.len(), &Device::Cpu)?;
-        let sum = self.0.sum(&own).map_err(candle_core::Error::wrap)?;
-        values.copy_from_slice(&sum.to_vec1::<f64>()?);
-        Ok(())
-    }
-
-    fn gather(&self, values: &[f64]) -> candle_core::Result<Vec<Vec<f64>>> {
-        let own = Tensor::from_slice(values, values.len(), &Device::Cpu)?;
-        let all = self.0.gather(&own).map_err(candle_core::Error::wrap)?;
-        all.iter().map(Tensor::to_vec1).collect()
-    }
-
-    fn size(&self) -> usize {
-        self.0.size()
-    }
 }

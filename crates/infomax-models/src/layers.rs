@@ -2,10 +2,9 @@
 
 use crate::{Error, Result, Scope};
 use candle_core::{Tensor, Var};
-use infomax_core::{Collective, Init, ParamKind, Pass};
+use infomax_core::{Init, ParamKind, Pass};
 use infomax_kernels::{
-    Activation, BatchNormOutput, Conv2dConfig, ConvNorm, batch_norm_eval, batch_norm_train,
-    batch_norm_train_over,
+    Activation, Conv2dConfig, ConvNorm, batch_norm_eval, batch_norm_train, batch_norm_train_with,
 };
 
 /// A 2-D convolution without bias: `(N, C, H, W)` to `(N, K, P, Q)`.
@@ -96,8 +95,9 @@ impl Linear {
 /// Batch normalization over `(N, C)` or `(N, C, H, W)` (Ioffe and Szegedy, arXiv:1502.03167).
 ///
 /// `y = (x - m) / sqrt(v + 1e-5) * weight + bias`. In training `m` and `v` are the mean and the biased
-/// variance of each channel in this batch, that of all processes of the pass together, and the running statistics follow as in PyTorch:
-/// `running = 0.9 running + 0.1 batch`, with the *unbiased* variance. In evaluation `m` and `v` are the
+/// variance of each channel in this batch, which several processes may share (`Pass::collective`: synchronized batch
+/// norm), and the running statistics follow as in PyTorch: `running = 0.9 running + 0.1 batch`, with the *unbiased*
+/// variance. In evaluation `m` and `v` are the
 /// running statistics, which are constants.
 ///
 /// Parameters: `weight`, `bias` `(C)`; buffers: `running_mean`, `running_var` `(C)`.
@@ -145,7 +145,7 @@ impl BatchNorm {
     /// `act(bn(xs) + residual)`.
     ///
     /// # Errors
-    /// An input of other channels, or in training one with a single value for each channel in all processes together.
+    /// An input of other channels, or in training one with a single value for each channel.
     pub fn forward(
         &self,
         xs: &Tensor,
@@ -159,52 +159,24 @@ impl BatchNorm {
             return batch_norm_eval(xs, &mean, &var, weight, bias, residual, Self::EPS, act)
                 .map_err(Error::kernel(&self.name));
         }
-        let peers = crate::ranks::peers(pass.collective);
-        if peers.is_none() {
-            self.at_least_two(xs.elem_count() / self.channels, xs.dims())?;
-        }
-        let out = match &peers {
-            None => batch_norm_train(xs, weight, bias, residual, Self::EPS, act),
+        let out = match crate::peers::of(pass) {
             Some(peers) if xs.device().is_cpu() => {
-                batch_norm_train_over(xs, weight, bias, residual, Self::EPS, act, peers)
+                batch_norm_train_with(xs, weight, bias, residual, Self::EPS, act, peers)
+                    .map_err(Error::kernel(&self.name))?
             }
-            Some(_) => Ok(self.composed(xs, residual, act, pass.collective)?),
+            Some(_) => {
+                let affine = (&*self.weight, &*self.bias);
+                crate::peers::composed(xs, affine, residual, Self::EPS, act, pass.collective)?
+            }
+            None => {
+                self.at_least_two(xs.elem_count() / self.channels, xs.dims())?;
+                batch_norm_train(xs, weight, bias, residual, Self::EPS, act)
+                    .map_err(Error::kernel(&self.name))?
+            }
         };
-        let out = out.map_err(Error::kernel(&self.name))?;
         self.at_least_two(out.count, xs.dims())?;
         self.follow(&out.mean, &out.var, out.count)?;
         Ok(out.ys)
-    }
-
-    /// The training pass over several processes from plain operations and sums with a gradient, on any device.
-    fn composed(
-        &self,
-        xs: &Tensor,
-        residual: Option<&Tensor>,
-        act: Activation,
-        ranks: &dyn Collective,
-    ) -> Result<BatchNormOutput> {
-        let (n, c) = (xs.dims()[0], self.channels);
-        let flat = xs.reshape((n, c, ()))?;
-        let own = n * flat.dim(2)?;
-        let total = Tensor::new(own as f64, &candle_core::Device::Cpu)?.to_dtype(xs.dtype())?;
-        let total = ranks.sum(&total.to_device(xs.device())?)?.to_dtype(candle_core::DType::F64)?;
-        let count = total.to_scalar::<f64>()?;
-        let mean = (ranks.all_reduce_sum(&flat.sum_keepdim((0, 2))?)? / count)?;
-        let centered = flat.broadcast_sub(&mean)?;
-        let var = (ranks.all_reduce_sum(&centered.sqr()?.sum_keepdim((0, 2))?)? / count)?;
-        let column = |v: &Tensor| v.reshape((1, c, 1));
-        let ys = centered.broadcast_div(&(&var + Self::EPS)?.sqrt()?)?;
-        let ys = ys.broadcast_mul(&column(&self.weight)?)?.broadcast_add(&column(&self.bias)?)?;
-        let mut ys = ys.reshape(xs.shape())?;
-        if let Some(residual) = residual {
-            ys = (ys + residual)?;
-        }
-        if act == Activation::Relu {
-            ys = infomax_kernels::relu(&ys).map_err(Error::kernel(&self.name))?;
-        }
-        let (mean, var) = (mean.reshape(c)?.detach(), var.reshape(c)?.detach());
-        Ok(BatchNormOutput { ys, mean, var, count: count as usize })
     }
 
     /// Refuses a training batch of one value for each channel.
@@ -226,6 +198,12 @@ impl BatchNorm {
         mix(&self.running_var, var, n as f64 / (n as f64 - 1.0))
     }
 
+    /// Weight and bias.
+    #[cfg(test)]
+    pub(crate) fn affine(&self) -> (&Tensor, &Tensor) {
+        (&self.weight, &self.bias)
+    }
+
     /// The running mean and variance, as constants.
     pub(crate) fn running(&self) -> (Tensor, Tensor) {
         (self.running_mean.as_detached_tensor(), self.running_var.as_detached_tensor())
@@ -244,54 +222,5 @@ impl BatchNorm {
             cfg: conv.cfg,
             stats: running.map(|(mean, var)| (mean, var)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use candle_core::{DType, Device};
-    use infomax_core::{Key, Params, replicas};
-    use infomax_testing::{Tolerance, assert_close, spread};
-
-    /// The form for other devices over unequal ranks, against one process on the whole batch.
-    #[test]
-    fn the_composed_norm_of_several_processes_is_that_of_one() {
-        let xs = spread(&[7, 3, 2, 2], 1, 2.0);
-        let (residual, readout) = (spread(&[7, 3, 2, 2], 2, 1.0), spread(&[7, 3, 2, 2], 3, 1.0));
-        let norm = || {
-            let params = Params::new(DType::F64, &Device::Cpu, Key::new(2));
-            BatchNorm::new(3, params.root()).unwrap()
-        };
-        let grads = |xs: &Tensor, readout: &Tensor, f: &dyn Fn(&Tensor) -> Tensor| {
-            let var = Var::from_tensor(xs).unwrap();
-            let ys = f(var.as_tensor());
-            let grads = (&ys * readout).unwrap().sum_all().unwrap().backward().unwrap();
-            (ys.detach(), grads.get(&var).unwrap().clone())
-        };
-        let whole = norm();
-        let expected = grads(&xs, &readout, &|xs| {
-            whole.forward(xs, Some(&residual), Activation::Relu, &Pass::train(Key::new(0))).unwrap()
-        });
-        std::thread::scope(|scope| {
-            let mut start = 0;
-            for (rank, rows) in replicas(3).into_iter().zip([4, 1, 2]) {
-                let part = |t: &Tensor| t.narrow(0, start, rows).unwrap().copy().unwrap();
-                let [xs, residual, readout] = [&xs, &residual, &readout].map(part);
-                let expected = [part(&expected.0), part(&expected.1)];
-                start += rows;
-                let norm = norm();
-                scope.spawn(move || {
-                    let (ys, dx) = grads(&xs, &readout, &|xs| {
-                        let out = norm.composed(xs, Some(&residual), Activation::Relu, &rank).unwrap();
-                        assert_eq!(out.count, 28);
-                        out.ys
-                    });
-                    let tolerance = Tolerance { rel: 1e-10, abs: 1e-12 };
-                    assert_close("outputs", &ys, &expected[0], tolerance);
-                    assert_close("gradient", &dx, &expected[1], tolerance);
-                });
-            }
-        });
     }
 }

@@ -12,9 +12,9 @@ mod mlp;
 #[cfg(feature = "onnx")]
 mod onnx;
 mod patches;
+mod peers;
 mod positions;
 mod presets;
-mod ranks;
 mod resnet;
 mod resnet9;
 mod scope;

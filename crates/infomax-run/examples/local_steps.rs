@@ -108,8 +108,9 @@ fn one(counted: Counted, run: &TrainConfig) -> std::result::Result<(Option<Evalu
     let outcome = trainer.run(&AtomicBool::new(false), &mut infomax_train::Silent)?;
     let Outcome::Finished { step, .. } = outcome else { return Err("the run did not finish".into()) };
     // The last checkpoint of local steps gathers what every rank carries, once a run: no part of a step.
-    let gathered = counted.traffic().calls().filter(|call| call.0 == "gather" && run.outer.is_some());
-    let bytes = counted.traffic().bytes() - gathered.map(|call| call.2).sum::<u64>();
+    let traffic = counted.traffic();
+    let gathered = traffic.calls().filter(|call| call.0 == "gather" && run.outer.is_some());
+    let bytes = traffic.bytes() - gathered.map(|call| call.2).sum::<u64>();
     let evaluation = match counted.rank() {
         0 => Some(evaluate(&config, &assembly.images, trainer.learner(), step, &mut Silent)?),
         _ => None,

@@ -5,9 +5,9 @@ use super::conv::Conv;
 use super::layout::Dims;
 use super::norm::{Affine, Coefficients, Mask, Residual, apply, grad_apply, grad_sums, moments};
 use super::unit::{ConvNorm, OP};
+use crate::ops::norm::peers::{Peers, join_moments, join_sums};
 use crate::tensor::check;
 use crate::tensor::parameters::Parameters;
-use crate::tensor::peers::{self, Peers};
 use crate::tensor::storage::result;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
@@ -38,6 +38,7 @@ pub(super) struct Layer<E: Stored> {
     pub(super) moments: Vec<(f64, f64)>,
     /// The values of each channel that they were taken over.
     pub(super) count: usize,
+    /// The processes that hold the other images of the batch.
     peers: Option<Arc<dyn Peers>>,
     /// The output of the convolution.
     pub(super) z: Vec<E>,
@@ -53,8 +54,7 @@ impl<T: Float, E: Stored<Real = T>> Layer<E> {
         peers: Option<&Arc<dyn Peers>>,
     ) -> Result<Self> {
         let conv = Conv { fast, ..Conv::new(dims, part.weight.dims(), part.cfg, isa)? };
-        let d = conv.output();
-        let (k, count) = (d.c, d.images * d.h * d.w);
+        let k = conv.output().c;
         computes::<E>(OP, "weight", part.weight)?;
         let like = part.weight;
         check::vector(OP, like, "scale", Some(part.scale), k)?;
@@ -77,7 +77,7 @@ impl<T: Float, E: Stored<Real = T>> Layer<E> {
             shift: values(part.shift)?,
             train: part.stats.is_none(),
             moments,
-            count,
+            count: 0,
             peers: peers.cloned(),
             z: Vec::new(),
             affine: Vec::new(),
@@ -89,8 +89,10 @@ impl<T: Float, E: Stored<Real = T>> Layer<E> {
         self.z = result(&[self.weight()], |v: &[&[T]]| self.conv.forward(source, v[0]))?;
         if self.train {
             let d = self.conv.output();
-            self.moments = moments(isa, &d, &self.z);
-            self.count = peers::merge(self.peers.as_ref(), &mut self.moments, d.images * d.h * d.w)?;
+            (self.moments, self.count) = (moments(isa, &d, &self.z), d.images * d.h * d.w);
+            if let Some(peers) = &self.peers {
+                (self.moments, self.count) = join_moments(&**peers, &self.moments, self.count)?;
+            }
         }
         let norm = |(k, m): (usize, &(f64, f64))| {
             let scale = self.scale[k] / (m.1 + eps).sqrt();
@@ -137,10 +139,11 @@ impl<T: Float, E: Stored<Real = T>> Layer<E> {
         let sums = unsafe {
             grad_sums(isa, &d, &self.z, &means, std::slice::from_raw_parts(grad.get(), d.len()), mask)
         };
-        let mut shared = sums.clone();
-        if self.train {
-            peers::add(self.peers.as_ref(), &mut shared)?;
-        }
+        // The parameters get the share of this process; the input is moved by the sums over all.
+        let all = match &self.peers {
+            Some(peers) if self.train => join_sums(&**peers, &sums)?,
+            _ => sums.clone(),
+        };
         let m = if self.train { self.count as f64 } else { f64::INFINITY };
         let inverse: Vec<f64> = self.moments.iter().map(|m| 1.0 / (m.1 + eps).sqrt()).collect();
         let coefficients: Vec<_> = (0..d.c)
@@ -149,8 +152,8 @@ impl<T: Float, E: Stored<Real = T>> Layer<E> {
                 Coefficients {
                     mean: means[k],
                     a: T::of(a),
-                    b: T::of(-a * inverse[k] * inverse[k] * shared[k].1 / m),
-                    c: T::of(-a * shared[k].0 / m),
+                    b: T::of(-a * inverse[k] * inverse[k] * all[k].1 / m),
+                    c: T::of(-a * all[k].0 / m),
                 }
             })
             .collect();

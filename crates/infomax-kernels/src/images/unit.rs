@@ -8,8 +8,8 @@ use super::buffer::Pooled;
 use super::layer::Layer;
 use super::layout::{Blocked, Dims};
 use super::norm::{Mask, Residual};
+use crate::Peers;
 use crate::tensor::check;
-use crate::tensor::peers::Peers;
 use crate::tensor::storage::{contiguous, result, tensor};
 use crate::{Conv2dConfig, Error, Result};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor, bail};
@@ -70,7 +70,7 @@ pub struct BatchStats {
     pub mean: Tensor,
     /// The biased variance of each channel `(K)`, detached from the graph.
     pub var: Tensor,
-    /// The values of each channel that they were taken over.
+    /// The values of each channel that they were taken over, those of other processes too; 0 for given statistics.
     pub count: usize,
 }
 
@@ -91,35 +91,25 @@ impl Blocked {
     /// # Errors
     /// Shapes or types that do not fit; no unit, or one without convolution; an `eps` that is not positive.
     pub fn residual(&self, units: &[ResidualUnit<'_>], eps: f64) -> Result<ResidualOutput> {
-        self.residual_by(units, eps, Isa::detect(), true, None)
+        self.residual_of(units, eps, Isa::detect(), true, None)
     }
 
-    /// [`Blocked::residual`] where the statistics of the batch are those of the batches of several processes, as
-    /// [`batch_norm_train_over`](crate::batch_norm_train_over) has them: two messages a norm.
+    /// [`Blocked::residual`] with the statistics of a batch of which other processes hold the other images, as
+    /// [`batch_norm_train_with`](crate::batch_norm_train_with): one exchange for each norm in the forward and one in the
+    /// backward pass.
     ///
     /// # Errors
-    /// As [`Blocked::residual`]; errors of the transport.
-    pub fn residual_over(
+    /// As [`Blocked::residual`]; a process that is gone.
+    pub fn residual_with(
         &self,
         units: &[ResidualUnit<'_>],
         eps: f64,
-        peers: &Arc<dyn Peers>,
+        peers: Arc<dyn Peers>,
     ) -> Result<ResidualOutput> {
-        self.residual_by(units, eps, Isa::detect(), true, Some(peers))
+        self.residual_of(units, eps, Isa::detect(), true, Some(&peers))
     }
 
-    #[cfg(test)]
-    pub(super) fn residual_with(
-        &self,
-        units: &[ResidualUnit<'_>],
-        eps: f64,
-        isa: Isa,
-        fast: bool,
-    ) -> Result<ResidualOutput> {
-        self.residual_by(units, eps, isa, fast, None)
-    }
-
-    fn residual_by(
+    pub(super) fn residual_of(
         &self,
         units: &[ResidualUnit<'_>],
         eps: f64,
@@ -149,7 +139,7 @@ fn chain<E: Stored>(
     let mut dims = xs.sizes()?;
     let mut units = Vec::with_capacity(specs.len());
     for spec in specs {
-        let unit = Unit::<E>::new(dims, spec, eps, (isa, fast), peers)?;
+        let unit = Unit::<E>::new(dims, spec, eps, isa, fast, peers)?;
         dims = unit.last.conv.output();
         units.push(unit);
     }
@@ -201,7 +191,8 @@ impl<T: Float, E: Stored<Real = T>> Unit<E> {
         input: Dims,
         spec: &ResidualUnit<'_>,
         eps: f64,
-        (isa, fast): (Isa, bool),
+        isa: Isa,
+        fast: bool,
         peers: Option<&Arc<dyn Peers>>,
     ) -> Result<Self> {
         let mut first = Vec::with_capacity(spec.branch.len());

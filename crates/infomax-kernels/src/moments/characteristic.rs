@@ -2,7 +2,6 @@
 
 use crate::moments::columns::matrix;
 use crate::tensor::path::Path;
-use crate::tensor::peers::Peers;
 use crate::tensor::storage::{contiguous, result, tensor};
 use crate::{Error, Result, reference};
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
@@ -10,7 +9,6 @@ use infomax_simd::Arith;
 use infomax_simd::elementary::Elementary;
 use infomax_simd::{Isa, Kernel, Shared, Simd, filled};
 use rayon::prelude::*;
-use std::sync::Arc;
 
 /// Columns of one task.
 const WIDTH: usize = 64;
@@ -33,11 +31,11 @@ pub fn characteristic_error(y: &Tensor, step: f64, targets: &[f64], weights: &[f
 }
 
 /// [`characteristic_error`] of the rows of several processes together, `n` and the means being those of all of them: the
-/// same numbers on each process. On the CPU only.
+/// same numbers on each of `processes`. On the CPU only.
 ///
 /// The gradient is that of the sum over the processes of what each differentiates, where all make the same of it: as many
-/// times that of one process on all rows as there are processes. One message forward, a sum of `2 m` numbers for
-/// each point of the grid, and none backward.
+/// times that of one process on all rows as there are processes. `sum` replaces numbers by their sums over the
+/// processes: it is called once, for `2 m` numbers for each point of the grid and one more; nothing is exchanged backward.
 ///
 /// # Errors
 /// As [`characteristic_error`]; another device; errors of the transport.
@@ -46,10 +44,14 @@ pub fn characteristic_error_over(
     step: f64,
     targets: &[f64],
     weights: &[f64],
-    peers: &Arc<dyn Peers>,
+    processes: usize,
+    sum: Sum<'_>,
 ) -> Result<Tensor> {
-    error(y, step, targets, weights, Isa::detect(), Some(peers))
+    error(y, step, targets, weights, Isa::detect(), Some((processes, sum)))
 }
+
+/// Replaces numbers by their sums over processes.
+type Sum<'a> = &'a dyn Fn(&mut [f64]) -> candle_core::Result<()>;
 
 #[cfg(test)]
 pub(crate) fn characteristic_error_isa(
@@ -68,7 +70,7 @@ fn error(
     targets: &[f64],
     weights: &[f64],
     isa: Isa,
-    peers: Option<&Arc<dyn Peers>>,
+    shared: Option<(usize, Sum<'_>)>,
 ) -> Result<Tensor> {
     const OP: &str = "characteristic_error";
     let (n, m) = matrix(OP, y)?;
@@ -82,10 +84,10 @@ fn error(
         });
     }
     let Path::Cpu(_) = Path::of(y) else {
-        if peers.is_some() {
+        if shared.is_some() {
             return Err(Error::Config {
                 op: OP,
-                name: "peers",
+                name: "processes",
                 value: format!("{:?}", y.device().location()),
                 reason: "the form of several processes is that of the CPU",
             });
@@ -99,19 +101,19 @@ fn error(
         _ => result(&[&y], |v: &[&[f32]]| grid.means(v[0]))?,
     };
     let mut op = CharacteristicError { grid, count: n as f64, factor: 1.0, cosines: vec![], sines: vec![] };
-    if let Some(peers) = peers {
-        (op.count, op.factor) = (joined(peers, n, &mut cosines, &mut sines)?, peers.size() as f64);
+    if let Some((processes, sum)) = shared {
+        (op.count, op.factor) = (joined(sum, n, &mut cosines, &mut sines)?, processes as f64);
     }
     (op.cosines, op.sines) = (cosines, sines);
     Ok(y.apply_op1(op)?)
 }
 
 /// Makes the errors of the means those of the rows of all processes, and returns their number.
-fn joined(peers: &Arc<dyn Peers>, n: usize, cosines: &mut [f64], sines: &mut [f64]) -> Result<f64> {
+fn joined(sum: Sum<'_>, n: usize, cosines: &mut [f64], sines: &mut [f64]) -> Result<f64> {
     // The targets are the same everywhere, so that the errors are averaged as the means are.
     let mut message: Vec<f64> = cosines.iter().chain(&*sines).map(|error| error * n as f64).collect();
     message.push(n as f64);
-    peers.sum(&mut message)?;
+    sum(&mut message)?;
     let count = message.pop().unwrap_or(n as f64);
     for (to, sum) in cosines.iter_mut().chain(sines).zip(message) {
         *to = sum / count;

@@ -7,5 +7,4 @@ pub(crate) mod half;
 pub(crate) mod optional;
 pub(crate) mod parameters;
 pub(crate) mod path;
-pub(crate) mod peers;
 pub(crate) mod storage;

@@ -70,13 +70,14 @@ impl SigReg {
     /// From the characteristic functions of all ranks, where their sums are less traffic than the rows.
     fn shared(&self, ranks: &Ranks<'_>, z: &Tensor, directions: &Tensor) -> Result<Option<Tensor>> {
         let numbers = 2 * self.knots.max(2) * self.slices + 1;
-        let Some(peers) = ranks.peers().filter(|_| z.device().is_cpu() && ranks.sums_pay(numbers, z)) else {
+        if !z.device().is_cpu() || !ranks.sums_pay(numbers, z) {
             return Ok(None);
-        };
+        }
         let z = &moments::matrix("sigreg", z, 1)?;
         let y = project(z, &fitting("sigreg", z, directions)?)?;
-        let (grid, targets, weights) = points(self.knots, self.t_max);
-        Ok(Some(characteristic_error_over(&y, grid, &targets, &weights, &peers)?.mean_all()?))
+        let (step, targets, weights) = points(self.knots, self.t_max);
+        let sum = &|values: &mut [f64]| ranks.add(values);
+        Ok(Some(characteristic_error_over(&y, step, &targets, &weights, ranks.collective.size(), sum)?.mean_all()?))
     }
 
     /// The expectation of the statistic for `N(0, I)`, for any number of samples.

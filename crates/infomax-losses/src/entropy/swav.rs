@@ -5,6 +5,7 @@ use crate::{
     entropy::{IntoTerm, Running, entropy_part},
     invariance::normalize_rows,
     moments, op,
+    ranks::Ranks,
     settings::{count, none_negative, positive},
 };
 use candle_core::{D, DType, Device, Tensor, Var};
@@ -181,13 +182,23 @@ impl Term for Running<Swav> {
             self.state.insert("prototypes".into(), old);
             return Ok(());
         }
-        let views = views.iter().map(|v| v.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64));
-        let views = views.collect::<candle_core::Result<Vec<_>>>()?;
+        let ranks = Ranks::of(ctx, views.batch())?;
+        // The gradient of the prototypes travels, or the rows: whichever is less.
+        let rows = views.len() * ranks.total * views.dtype().size_in_bytes();
+        let sums = ranks.alone() || 16 * old.dim(0)? < rows;
+        let own = |v: &Tensor| -> Result<Tensor> {
+            let v = if sums { v.detach() } else { ranks.gather(&v.detach())? };
+            Ok(v.to_device(&Device::Cpu)?.to_dtype(DType::F64)?)
+        };
+        let views = views.iter().map(own).collect::<Result<Vec<_>>>()?;
         let var = Var::from_tensor(&old)?;
-        let own = self.own_parts(&views, var.as_tensor(), ctx.collective)?;
-        let grads = (own.sum_all()? * self.weight)?.backward()?;
-        let own = grads.get(&var).cloned().map_or_else(|| old.zeros_like(), Ok)?;
-        let mut velocity = crate::ranks::mean(&own, z.projections.batch(), ctx)?.detach();
+        let parts = match sums {
+            true => self.own_parts(&views, var.as_tensor(), ctx.collective)?,
+            false => self.parts(&views, var.as_tensor())?,
+        };
+        let grads = (parts.sum_all()? * self.weight)?.backward()?;
+        let grad = grads.get(&var).cloned().map_or_else(|| old.zeros_like(), Ok)?;
+        let mut velocity = if sums { ranks.mean(&grad)? } else { grad }.detach();
         if let Some(saved) = self.state.get("velocity") {
             velocity = (velocity + (saved.to_dtype(DType::F64)? * self.momentum)?)?;
         }
@@ -266,8 +277,8 @@ fn balanced(scores: &Tensor, epsilon: f64, iterations: usize, collective: &dyn C
     let values = op::host(scores)?;
     let own = values.iter().fold(f64::NEG_INFINITY, |m, v| m.max(*v));
     let mut max = own;
-    for other in collective.gather(&Tensor::new(own, &Device::Cpu)?)? {
-        max = max.max(other.to_scalar::<f64>()?);
+    for other in collective.gather(&Tensor::new(&[own], &Device::Cpu)?)? {
+        max = op::host(&other)?.into_iter().fold(max, f64::max);
     }
     // A floor instead of 0 keeps a column that no sample is near to from dividing 0 by 0.
     let mut q: Vec<f64> = values.iter().map(|v| ((v - max) / epsilon).exp().max(1e-300)).collect();
