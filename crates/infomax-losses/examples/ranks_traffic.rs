@@ -6,6 +6,7 @@
 #[path = "../tests/common/traffic.rs"]
 mod traffic;
 
+#[allow(clippy::print_stdout)] // An example prints.
 fn main() {
     print!("{}", traffic::table(&traffic::measure()));
 }

@@ -7,9 +7,9 @@ mod common;
 mod traffic;
 
 use candle_core::{DType, Device, Tensor, Var};
-use common::catalog::{catalog, embeddings};
+use common::catalog::{Case, catalog, embeddings};
 use infomax_core::{Collective, Context, Counted, Embeddings, Key, Local, TermState, Views, replicas};
-use infomax_losses::ObjectiveConfig;
+use infomax_losses::{EntropyConfig, ObjectiveConfig};
 use infomax_testing::spread;
 use std::sync::Arc;
 
@@ -175,7 +175,13 @@ fn ranks_have_the_value_the_gradient_and_the_state_of_one_process() {
     let sizes = [(24, 4), (9, 10)];
     let mut wrong = Vec::new();
     let mut names = std::collections::BTreeSet::new();
-    for case in catalog() {
+    // So many prototypes that their gradient is more than the rows.
+    let mut many = ObjectiveConfig::named("swav").unwrap();
+    if let EntropyConfig::Swav(config) = &mut many.entropy {
+        config.prototypes = 40;
+    }
+    let many = Case { name: "swav of 40 prototypes".into(), config: many };
+    for case in catalog().into_iter().chain([many]) {
         names.insert(case.config.name.clone());
         for (n, d) in sizes {
             let shares: &[&[usize]] = match n {

@@ -15,6 +15,7 @@ use std::sync::atomic::AtomicBool;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+#[allow(clippy::print_stdout)] // An example prints.
 fn main() -> std::result::Result<(), Failure> {
     let mut numbers = std::env::args().skip(1).map(|word| word.parse::<u64>());
     let mut next = |default| numbers.next().transpose().map(|number| number.unwrap_or(default));

@@ -77,7 +77,10 @@ impl SigReg {
         let y = project(z, &fitting("sigreg", z, directions)?)?;
         let (step, targets, weights) = points(self.knots, self.t_max);
         let sum = &|values: &mut [f64]| ranks.add(values);
-        Ok(Some(characteristic_error_over(&y, step, &targets, &weights, ranks.collective.size(), sum)?.mean_all()?))
+        Ok(Some(
+            characteristic_error_over(&y, step, &targets, &weights, ranks.collective.size(), sum)?
+                .mean_all()?,
+        ))
     }
 
     /// The expectation of the statistic for `N(0, I)`, for any number of samples.
