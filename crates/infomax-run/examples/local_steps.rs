@@ -19,7 +19,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 fn main() -> std::result::Result<(), Failure> {
     let mut numbers = std::env::args().skip(1).map(|word| word.parse::<u64>());
     let mut next = |default| numbers.next().transpose().map(|number| number.unwrap_or(default));
-    let (ranks, epochs, seeds) = (next(2)?, next(8)?, next(2)?);
+    let (ranks, epochs, seeds) = (next(2)?, next(10)?, next(1)?);
     let ranks = usize::try_from(ranks)?;
     println!("{ranks} ranks, {epochs} epochs, means over {seeds} seeds (lowest to highest)\n");
     println!("| ranks | local steps H | outer | linear probe | kNN | MB exchanged a rank and step |");
@@ -29,12 +29,12 @@ fn main() -> std::result::Result<(), Failure> {
     let rows: [(usize, u64, Option<OuterConfig>, &str); 8] = [
         (1, 1, None, "-"),
         (ranks, 1, None, "-"),
-        (ranks, 4, Some(mean), "mean of parameters"),
-        (ranks, 4, Some(paper), "0.7, Nesterov 0.9"),
-        (ranks, 15, Some(mean), "mean of parameters"),
-        (ranks, 15, Some(paper), "0.7, Nesterov 0.9"),
-        (ranks, 60, Some(mean), "mean of parameters"),
-        (ranks, 60, Some(paper), "0.7, Nesterov 0.9"),
+        (ranks, 5, Some(mean), "mean of parameters"),
+        (ranks, 5, Some(paper), "0.7, Nesterov 0.9"),
+        (ranks, 14, Some(mean), "mean of parameters"),
+        (ranks, 14, Some(paper), "0.7, Nesterov 0.9"),
+        (ranks, 35, Some(mean), "mean of parameters"),
+        (ranks, 35, Some(paper), "0.7, Nesterov 0.9"),
     ];
     for (ranks, local_steps, outer, words) in rows {
         let (mut linear, mut knn, mut megabytes) = (Vec::new(), Vec::new(), 0.0);
@@ -86,7 +86,7 @@ fn train(ranks: usize, run: &TrainConfig) -> std::result::Result<(Evaluation, f6
 
 fn one(counted: Counted, run: &TrainConfig) -> std::result::Result<(Option<Evaluation>, f64), Failure> {
     let mut config = RunConfig::default();
-    (config.data.train_images, config.data.test_images) = (2000, 1000);
+    (config.data.train_images, config.data.test_images) = (1000, 500);
     (config.eval.random_baseline, config.eval.pixel_baseline) = (false, false);
     config.train.run = TrainConfig { log_every: 5, checkpoint_every_epochs: 0, ..run.clone() };
     let assembly = Assembly::new(&config, 1)?;
