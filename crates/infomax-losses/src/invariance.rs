@@ -195,10 +195,11 @@ impl Mse {
         none_negative("mse", [("weight", self.weight)])
     }
 
-    fn value(&self, z: &Embeddings, _: &Context<'_>) -> Result<Tensor> {
+    fn value(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Tensor> {
         let z = if self.normalize { normalized(z)? } else { near(z, self.pairing)? };
         let factor = if self.sum_dims { z.projections.dim() as f64 } else { 1.0 };
-        Ok((paired("mse", &z, self.pairing, self.teacher, mse)? * factor)?)
+        Ok((over_ranks(z.projections.batch(), ctx, paired("mse", &z, self.pairing, self.teacher, mse)?)?
+            * factor)?)
     }
 }
 
@@ -209,8 +210,9 @@ impl Cosine {
         positive("cosine", "eps", self.eps)
     }
 
-    fn value(&self, z: &Embeddings, _: &Context<'_>) -> Result<Tensor> {
+    fn value(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Tensor> {
         let value = paired("cosine", z, self.pairing, self.teacher, |a, b| cosine(a, b, self.eps))?;
+        let value = over_ranks(z.projections.batch(), ctx, value)?;
         Ok(value.affine(-self.scale, self.offset)?)
     }
 }
@@ -221,10 +223,11 @@ impl SmoothL1 {
         positive("smooth-l1", "beta", self.beta)
     }
 
-    fn value(&self, z: &Embeddings, _: &Context<'_>) -> Result<Tensor> {
+    fn value(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Tensor> {
         self.check()?;
         let z = &near(z, self.pairing)?;
-        paired("smooth-l1", z, self.pairing, self.teacher, |a, b| smooth_l1(a, b, self.beta))
+        let value = paired("smooth-l1", z, self.pairing, self.teacher, |a, b| smooth_l1(a, b, self.beta))?;
+        over_ranks(z.projections.batch(), ctx, value)
     }
 }
 
@@ -234,8 +237,12 @@ impl WeightedCosine {
         positive("weighted-cosine", "sigma", self.sigma)
     }
 
-    fn value(&self, z: &Embeddings, _: &Context<'_>) -> Result<Tensor> {
-        let pairs = |a: &Tensor, b: &Tensor| weighted_cosine(a, b, self.sigma);
+    fn value(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Tensor> {
+        // The weights are shares of the whole batch: the cosines of all ranks are gathered, not the rows.
+        let pairs = |a: &Tensor, b: &Tensor| {
+            positive("weighted-cosine", "sigma", self.sigma)?;
+            weighted(&ctx.collective.all_gather_same(&cosines(a, b)?)?, self.sigma)
+        };
         Ok(paired("weighted-cosine", z, Pairing::Pairs, Teacher::None, pairs)?.neg()?)
     }
 }
@@ -264,8 +271,15 @@ pub fn cosine(a: &Tensor, b: &Tensor, eps: f64) -> Result<Tensor> {
 /// Tensors of unequal shape; a temperature that is not above 0.
 pub fn weighted_cosine(a: &Tensor, b: &Tensor, sigma: f64) -> Result<Tensor> {
     positive("weighted-cosine", "sigma", sigma)?;
-    let cosines = (normalize_rows(a, 1e-12)? * normalize_rows(b, 1e-12)?)?.sum(1)?;
-    let values = op::host(&cosines)?;
+    weighted(&cosines(a, b)?, sigma)
+}
+
+fn cosines(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    Ok((normalize_rows(a, 1e-12)? * normalize_rows(b, 1e-12)?)?.sum(1)?)
+}
+
+fn weighted(cosines: &Tensor, sigma: f64) -> Result<Tensor> {
+    let values = op::host(cosines)?;
     let max = values.iter().fold(f64::NEG_INFINITY, |m, v| m.max(*v));
     let exps: Vec<f64> = values.iter().map(|v| ((v - max) / sigma).exp()).collect();
     let mean = exps.iter().sum::<f64>() / exps.len() as f64;
@@ -285,6 +299,8 @@ impl Whitened {
 
     fn value(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Tensor> {
         self.check()?;
+        // Covariances, and groups drawn at random, are those of the whole batch.
+        let z = &Embeddings::new(z.projections.map(|view| ctx.collective.all_gather_same(view))?);
         let n = z.projections.batch();
         let key = ctx.key.fold_named("whitened");
         let mut values = Vec::new();
@@ -376,6 +392,11 @@ fn near(z: &Embeddings, pairing: Pairing) -> Result<Embeddings> {
         targets: z.targets.as_ref().map(shifted).transpose()?,
         ..z.clone()
     })
+}
+
+/// The mean over the samples of all ranks of a mean over `rows` of this one.
+fn over_ranks(rows: usize, ctx: &Context<'_>, own: Tensor) -> Result<Tensor> {
+    crate::ranks::mean(&own, rows, ctx)
 }
 
 fn paired(

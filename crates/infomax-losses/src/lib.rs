@@ -24,6 +24,8 @@ pub mod named;
 mod objective;
 mod op;
 pub mod pairwise;
+mod pairwise_ranks;
+mod ranks;
 mod settings;
 pub mod special;
 mod tagged;

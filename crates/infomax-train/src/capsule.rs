@@ -319,10 +319,10 @@ impl Trainer {
         let copy = |all: BTreeMap<String, Tensor>| -> Result<BTreeMap<String, Tensor>> {
             all.into_iter().map(|(name, tensor)| Ok((name, tensor.detach().copy()?))).collect()
         };
-        let Tensors { model, optimizer, objective, watchers, description } = tensors;
+        let Tensors { model, optimizer, objective, watchers, outer, others, description } = tensors;
         let (model, optimizer, objective) = (copy(model)?, copy(optimizer)?, copy(objective)?);
-        let watchers = copy(watchers)?;
-        Ok((state, Tensors { model, optimizer, objective, watchers, description }))
+        let (watchers, outer, others) = (copy(watchers)?, copy(outer)?, copy(others)?);
+        Ok((state, Tensors { model, optimizer, objective, watchers, outer, others, description }))
     }
 }
 

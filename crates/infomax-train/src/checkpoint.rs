@@ -17,6 +17,10 @@ const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const OBJECTIVE: &str = "objective.safetensors";
 const WATCHERS: &str = "watchers.safetensors";
+/// Of a run with local steps: the parameters at the last outer step and the outer momentum.
+const OUTER: &str = "outer.safetensors";
+/// Of a run with local steps: what the ranks carry that did not write it.
+const OTHERS: &str = "ranks.safetensors";
 /// The name of the metadatum of `model.safetensors` that says what the model is, as JSON.
 pub const METADATA: &str = "infomax";
 const STATE: &str = "state.json";
@@ -109,6 +113,8 @@ pub(crate) struct Tensors {
     pub(crate) optimizer: BTreeMap<String, Tensor>,
     pub(crate) objective: BTreeMap<String, Tensor>,
     pub(crate) watchers: BTreeMap<String, Tensor>,
+    pub(crate) outer: BTreeMap<String, Tensor>,
+    pub(crate) others: BTreeMap<String, Tensor>,
     /// What the model is, for its file.
     pub(crate) description: String,
 }
@@ -210,6 +216,17 @@ impl Checkpoint {
         if self.state.files.contains_key(WATCHERS) { self.tensors(WATCHERS) } else { Ok(BTreeMap::new()) }
     }
 
+    /// The parameters at the last outer step and the outer momentum of a run with local steps, on the CPU; empty for
+    /// another.
+    pub(crate) fn outer(&self) -> Result<BTreeMap<String, Tensor>> {
+        if self.state.files.contains_key(OUTER) { self.tensors(OUTER) } else { Ok(BTreeMap::new()) }
+    }
+
+    /// What the ranks of a run with local steps carry that did not write the checkpoint, on the CPU.
+    pub(crate) fn others(&self) -> Result<BTreeMap<String, Tensor>> {
+        if self.state.files.contains_key(OTHERS) { self.tensors(OTHERS) } else { Ok(BTreeMap::new()) }
+    }
+
     /// What `model.safetensors` says of itself, as JSON; `None` for a file without it.
     ///
     /// # Errors
@@ -261,9 +278,8 @@ impl Checkpoint {
             if !tensors.objective.is_empty() {
                 parts.push((OBJECTIVE, &tensors.objective));
             }
-            if !tensors.watchers.is_empty() {
-                parts.push((WATCHERS, &tensors.watchers));
-            }
+            let more = [(WATCHERS, &tensors.watchers), (OUTER, &tensors.outer), (OTHERS, &tensors.others)];
+            parts.extend(more.into_iter().filter(|(_, tensors)| !tensors.is_empty()));
             state.files.clear();
             for (name, tensors) in parts {
                 let file = temporary.join(name);

@@ -43,8 +43,42 @@ pub struct TrainConfig {
     pub clip_grad_norm: Option<f64>,
     /// Whether parameters that the objective does not reach are accepted.
     pub allow_unused_parameters: bool,
+    /// After how many steps the ranks of a data-parallel run meet (DiLoCo): 1 averages the gradients of every step. With
+    /// more, or with `outer`, a rank trains by itself in between, and the loss and the statistics of batch norm are those
+    /// of its own share of the batch.
+    pub local_steps: u64,
+    /// The outer optimizer of local steps; its defaults where `local_steps` is above 1 and this is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outer: Option<OuterConfig>,
     /// The monitor of the embedding.
     pub monitor: MonitorConfig,
+}
+
+/// SGD on the mean over the ranks of what each moved in its local steps (Douillard et al., arXiv:2311.08105).
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct OuterConfig {
+    /// The outer learning rate; 1 without momentum takes the mean of the ranks' parameters.
+    pub lr: f64,
+    /// The outer momentum, at least 0 and below 1.
+    pub momentum: f64,
+    /// Whether the momentum looks ahead (Nesterov).
+    pub nesterov: bool,
+}
+
+impl Default for OuterConfig {
+    /// The values of the paper.
+    fn default() -> Self {
+        Self { lr: 0.7, momentum: 0.9, nesterov: true }
+    }
+}
+
+impl TrainConfig {
+    /// The outer optimizer of a run with local steps; `None` for one that averages gradients.
+    pub fn outer_optimizer(&self) -> Option<OuterConfig> {
+        self.outer.or_else(|| (self.local_steps > 1).then(OuterConfig::default))
+    }
 }
 
 impl Default for TrainConfig {
@@ -66,6 +100,8 @@ impl Default for TrainConfig {
             keep_capsules: 3,
             clip_grad_norm: None,
             allow_unused_parameters: false,
+            local_steps: 1,
+            outer: None,
             monitor: MonitorConfig::default(),
         }
     }
@@ -139,6 +175,17 @@ impl TrainConfig {
         }
         if self.accumulate == 0 {
             return refuse("accumulate", &0, "must be at least 1; 1 embeds the batch in one piece");
+        }
+        if self.local_steps == 0 {
+            return refuse("local_steps", &0, "must be at least 1; 1 averages the gradients of every step");
+        }
+        if let Some(outer) = self.outer {
+            if !(outer.lr.is_finite() && outer.lr > 0.0) {
+                return refuse("outer.lr", &outer.lr, "must be finite and above 0");
+            }
+            if !(0.0..1.0).contains(&outer.momentum) {
+                return refuse("outer.momentum", &outer.momentum, "must be at least 0 and below 1");
+            }
         }
         if self.log_every == 0 {
             return refuse("log_every", &0, "must be at least 1");

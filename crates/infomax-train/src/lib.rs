@@ -39,7 +39,7 @@ mod watch;
 pub use budget::Budget;
 pub use capsule::{Failure, FailureKind};
 pub use checkpoint::{Checkpoint, FORMAT_VERSION, FileCheck, METADATA, Needs, State};
-pub use config::{InParts, MonitorConfig, TrainConfig};
+pub use config::{InParts, MonitorConfig, OuterConfig, TrainConfig};
 pub use courses::Courses;
 pub use error::{Error, Result};
 pub use history::{History, Record, RunState};

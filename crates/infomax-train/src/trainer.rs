@@ -1,6 +1,7 @@
 //! The training loop.
 
 mod accumulate;
+mod local;
 mod resume;
 mod step;
 
@@ -139,6 +140,9 @@ impl Parts {
 /// 3. the gradients, averaged over the ranks: every one must be finite; clipping, the optimizer's step;
 /// 4. the learner's and the objective's own updates, and the metrics.
 ///
+/// With local steps ([`TrainConfig::local_steps`]) every rank makes these by itself, the loss being that of its share of
+/// the batch, and all meet in an outer step.
+///
 /// With several ranks each holds a trainer of its own, with the same configuration and its share of every
 /// batch: an error or a request to stop on one of them ends all.
 #[derive(Debug)]
@@ -154,6 +158,8 @@ pub struct Trainer {
     limit: u64,
     /// Seconds of training before this process took the run up.
     pub(crate) spent: f64,
+    /// Of a run with local steps.
+    pub(crate) local: Option<local::LocalSteps>,
     times: TimeTotals,
     saved: Option<(u64, PathBuf)>,
 }
@@ -193,7 +199,13 @@ impl Trainer {
             Some(_) => parts.config.max_steps.unwrap_or(u64::MAX),
             None => total_steps,
         };
+        let (every, outer) = (parts.config.local_steps, parts.config.outer_optimizer());
+        let local = match outer {
+            Some(outer) => Some(local::LocalSteps::new(every, outer, parts.learner.params())?),
+            None => None,
+        };
         Ok(Self {
+            local,
             parts,
             monitor,
             trace: RefCell::default(),
@@ -271,6 +283,10 @@ impl Trainer {
             None => format!("to {}", self.total_steps),
         };
         self.parts.run_dir.log(&format!("training from step {} {end}", self.step))?;
+        if let Some(local) = &self.local {
+            let words = local.describe(self.parts.collective.size());
+            self.parts.run_dir.log(&words)?;
+        }
         while self.step < self.limit && !clock.is_over() {
             if self.agree(u64::from(stop.load(Ordering::Relaxed)) * STOP)? & STOP != 0 {
                 let checkpoint = self.save(&clock, observer)?;
@@ -315,6 +331,9 @@ impl Trainer {
                     .config
                     .checkpoint_every_seconds
                     .is_some_and(|s| last_save.elapsed().as_secs_f64() >= s);
+            // Clocks differ: where ranks save together, they agree on it.
+            let timed = self.parts.config.checkpoint_every_seconds.is_some() && self.local.is_some();
+            let due = if timed { self.agree(u64::from(due))? != 0 } else { due };
             if due {
                 self.save(&clock, observer)?;
                 last_save = Instant::now();

@@ -5,19 +5,20 @@ use crate::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use std::sync::Arc;
 
-/// The sum over ranks; its backward pass is the sum over ranks of the incoming gradients.
-pub(super) fn all_reduce_sum(ranks: Arc<dyn Collective>, x: &Tensor) -> Result<Tensor> {
+/// The sum over ranks; its backward pass is the sum over ranks of the incoming gradients, which are equal if the
+/// ranks make the `same` of it.
+pub(super) fn all_reduce_sum(ranks: Arc<dyn Collective>, x: &Tensor, same: bool) -> Result<Tensor> {
     let value = ranks.sum(&x.detach())?;
-    Ok(x.apply_op1(Joined { value, ranks, kept: None })?)
+    Ok(x.apply_op1(Joined { value, ranks, kept: None, same })?)
 }
 
 /// The rows of all ranks; its backward pass is the sum over ranks, cut to the rows of this one.
-pub(super) fn all_gather(ranks: Arc<dyn Collective>, x: &Tensor) -> Result<Tensor> {
+pub(super) fn all_gather(ranks: Arc<dyn Collective>, x: &Tensor, same: bool) -> Result<Tensor> {
     let parts = ranks.gather(&x.detach())?;
     let rows = |part: &Tensor| part.dims().first().copied().unwrap_or(0);
     let start = parts.iter().take(ranks.rank()).map(rows).sum();
     let value = Tensor::cat(&parts, 0)?;
-    Ok(x.apply_op1(Joined { value, ranks, kept: Some((start, rows(x))) })?)
+    Ok(x.apply_op1(Joined { value, ranks, kept: Some((start, rows(x))), same })?)
 }
 
 /// A value that was exchanged already, and how gradients come back.
@@ -26,6 +27,8 @@ struct Joined {
     ranks: Arc<dyn Collective>,
     /// The rows of this rank, first and number; all of them for a sum.
     kept: Option<(usize, usize)>,
+    /// The incoming gradients of all ranks are equal.
+    same: bool,
 }
 
 impl CustomOp1 for Joined {
@@ -64,11 +67,15 @@ impl CustomOp1 for Joined {
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, g: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let own = |g: &Tensor| match self.kept {
+            Some((start, rows)) => g.narrow(0, start, rows),
+            None => Ok(g.clone()),
+        };
+        if self.same {
+            return Ok(Some((own(g)? * self.ranks.size() as f64)?));
+        }
         let sum = self.ranks.sum(&g.contiguous()?).map_err(candle_core::Error::wrap)?;
-        Ok(Some(match self.kept {
-            Some((start, rows)) => sum.narrow(0, start, rows)?,
-            None => sum,
-        }))
+        Ok(Some(own(&sum)?))
     }
 }
 

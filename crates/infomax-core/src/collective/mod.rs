@@ -1,8 +1,12 @@
 //! Sums and gathers over the processes of a run.
 
+mod counted;
 mod gradient;
+mod laws;
 mod replica;
 
+pub use counted::{Counted, Traffic};
+pub use laws::check_collective;
 pub use replica::{Replica, replicas};
 
 use crate::Result;
@@ -28,6 +32,12 @@ use std::sync::Arc;
 /// samples of one rank is right under the same rule, where all ranks have as many samples. Statistics that
 /// every rank applies to its own rows (synchronized batch norm) are right as well, which they would not be if
 /// the backward pass of a sum were the identity.
+///
+/// Where every rank makes the same number of what it got, the incoming gradients are equal on all ranks, and
+/// their sum is `K` times the own one: [`Collective::all_reduce_same`] and [`Collective::all_gather_same`] have
+/// that gradient without a message. The terms of this project are such numbers.
+///
+/// [`check_collective`] holds an engine against all of this.
 pub trait Collective: std::fmt::Debug + Send + Sync {
     /// The number of this process, `0 <= rank < size`.
     fn rank(&self) -> usize;
@@ -84,7 +94,16 @@ pub trait Collective: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// As [`Collective::sum`].
     fn all_reduce_sum(&self, x: &Tensor) -> Result<Tensor> {
-        if self.size() == 1 { Ok(x.clone()) } else { gradient::all_reduce_sum(self.handle(), x) }
+        if self.size() == 1 { Ok(x.clone()) } else { gradient::all_reduce_sum(self.handle(), x, false) }
+    }
+
+    /// [`Collective::all_reduce_sum`] of which every rank makes the same number, on which it calls `backward`: the
+    /// gradient is `K` times the incoming one, and costs no message. Wrong for anything else.
+    ///
+    /// # Errors
+    /// As [`Collective::sum`].
+    fn all_reduce_same(&self, x: &Tensor) -> Result<Tensor> {
+        if self.size() == 1 { Ok(x.clone()) } else { gradient::all_reduce_sum(self.handle(), x, true) }
     }
 
     /// Every rank's rows below each other, in the order of ranks, on every rank, with the gradient of the
@@ -93,7 +112,16 @@ pub trait Collective: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// As [`Collective::gather`].
     fn all_gather(&self, x: &Tensor) -> Result<Tensor> {
-        if self.size() == 1 { Ok(x.clone()) } else { gradient::all_gather(self.handle(), x) }
+        if self.size() == 1 { Ok(x.clone()) } else { gradient::all_gather(self.handle(), x, false) }
+    }
+
+    /// [`Collective::all_gather`] of which every rank makes the same number, on which it calls `backward`: the
+    /// gradient is `K` times the own rows of the incoming one, and costs no message. Wrong for anything else.
+    ///
+    /// # Errors
+    /// As [`Collective::gather`].
+    fn all_gather_same(&self, x: &Tensor) -> Result<Tensor> {
+        if self.size() == 1 { Ok(x.clone()) } else { gradient::all_gather(self.handle(), x, true) }
     }
 }
 

@@ -9,7 +9,6 @@ use infomax_simd::Arith;
 use infomax_simd::elementary::Elementary;
 use infomax_simd::{Isa, Kernel, Shared, Simd, filled};
 use rayon::prelude::*;
-use std::sync::Arc;
 
 /// Columns of one task.
 const WIDTH: usize = 64;
@@ -28,15 +27,50 @@ const RUN: usize = 64;
 /// # Errors
 /// Anything but a matrix with elements; numbers of targets and weights that differ, or are zero.
 pub fn characteristic_error(y: &Tensor, step: f64, targets: &[f64], weights: &[f64]) -> Result<Tensor> {
-    characteristic_error_isa(y, step, targets, weights, Isa::detect())
+    error(y, step, targets, weights, Isa::detect(), None)
 }
 
+/// [`characteristic_error`] of the rows of several processes together, `n` and the means being those of all of them: the
+/// same numbers on each of `processes`. On the CPU only.
+///
+/// The gradient is that of the sum over the processes of what each differentiates, where all make the same of it: as many
+/// times that of one process on all rows as there are processes. `sum` replaces numbers by their sums over the
+/// processes: it is called once, for `2 m` numbers for each point of the grid and one more; nothing is exchanged backward.
+///
+/// # Errors
+/// As [`characteristic_error`]; another device; errors of the transport.
+pub fn characteristic_error_over(
+    y: &Tensor,
+    step: f64,
+    targets: &[f64],
+    weights: &[f64],
+    processes: usize,
+    sum: Sum<'_>,
+) -> Result<Tensor> {
+    error(y, step, targets, weights, Isa::detect(), Some((processes, sum)))
+}
+
+/// Replaces numbers by their sums over processes.
+type Sum<'a> = &'a dyn Fn(&mut [f64]) -> candle_core::Result<()>;
+
+#[cfg(test)]
 pub(crate) fn characteristic_error_isa(
     y: &Tensor,
     step: f64,
     targets: &[f64],
     weights: &[f64],
     isa: Isa,
+) -> Result<Tensor> {
+    error(y, step, targets, weights, isa, None)
+}
+
+fn error(
+    y: &Tensor,
+    step: f64,
+    targets: &[f64],
+    weights: &[f64],
+    isa: Isa,
+    shared: Option<(usize, Sum<'_>)>,
 ) -> Result<Tensor> {
     const OP: &str = "characteristic_error";
     let (n, m) = matrix(OP, y)?;
@@ -50,15 +84,41 @@ pub(crate) fn characteristic_error_isa(
         });
     }
     let Path::Cpu(_) = Path::of(y) else {
+        if shared.is_some() {
+            return Err(Error::Config {
+                op: OP,
+                name: "processes",
+                value: format!("{:?}", y.device().location()),
+                reason: "the form of several processes is that of the CPU",
+            });
+        }
         return reference::characteristic_error(y, step, targets, weights);
     };
     let y = contiguous(y)?;
     let grid = Grid { n, m, step, targets: targets.to_vec(), weights: weights.to_vec(), isa };
-    let (cosines, sines) = match y.dtype() {
+    let (mut cosines, mut sines) = match y.dtype() {
         DType::F64 => result(&[&y], |v: &[&[f64]]| grid.means(v[0]))?,
         _ => result(&[&y], |v: &[&[f32]]| grid.means(v[0]))?,
     };
-    Ok(y.apply_op1(CharacteristicError { grid, cosines: Arc::new(cosines), sines: Arc::new(sines) })?)
+    let mut op = CharacteristicError { grid, count: n as f64, factor: 1.0, cosines: vec![], sines: vec![] };
+    if let Some((processes, sum)) = shared {
+        (op.count, op.factor) = (joined(sum, n, &mut cosines, &mut sines)?, processes as f64);
+    }
+    (op.cosines, op.sines) = (cosines, sines);
+    Ok(y.apply_op1(op)?)
+}
+
+/// Makes the errors of the means those of the rows of all processes, and returns their number.
+fn joined(sum: Sum<'_>, n: usize, cosines: &mut [f64], sines: &mut [f64]) -> Result<f64> {
+    // The targets are the same everywhere, so that the errors are averaged as the means are.
+    let mut message: Vec<f64> = cosines.iter().chain(&*sines).map(|error| error * n as f64).collect();
+    message.push(n as f64);
+    sum(&mut message)?;
+    let count = message.pop().unwrap_or(n as f64);
+    for (to, sum) in cosines.iter_mut().chain(sines).zip(message) {
+        *to = sum / count;
+    }
+    Ok(count)
 }
 
 struct Grid {
@@ -231,8 +291,12 @@ impl<T: Elementary> Slopes<'_, T> {
 
 struct CharacteristicError {
     grid: Grid,
-    cosines: Arc<Vec<f64>>,
-    sines: Arc<Vec<f64>>,
+    /// The rows that the means are taken over.
+    count: f64,
+    /// Of the gradient: the number of processes.
+    factor: f64,
+    cosines: Vec<f64>,
+    sines: Vec<f64>,
 }
 
 impl CharacteristicError {
@@ -242,7 +306,7 @@ impl CharacteristicError {
         columns
             .map(|(cosines, sines)| {
                 let terms = cosines.iter().zip(sines).zip(&self.grid.weights);
-                self.grid.n as f64 * terms.map(|((c, s), w)| w * (c * c + s * s)).sum::<f64>()
+                self.count * terms.map(|((c, s), w)| w * (c * c + s * s)).sum::<f64>()
             })
             .collect()
     }
@@ -258,7 +322,7 @@ impl CharacteristicError {
                     let width = WIDTH.min(grid.m - first);
                     let mut factors = vec![([T::default(); WIDTH], [T::default(); WIDTH]); points];
                     for (q, (cosines, sines)) in factors.iter_mut().enumerate() {
-                        let factor = 2.0 * grid.weights[q] * grid.step * q as f64;
+                        let factor = self.factor * 2.0 * grid.weights[q] * grid.step * q as f64;
                         for j in 0..width {
                             let (at, g) = ((first + j) * points + q, g[first + j].f64() * factor);
                             cosines[j] = T::of(g * self.sines[at]);

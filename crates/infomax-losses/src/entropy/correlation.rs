@@ -3,7 +3,7 @@
 use crate::{Entropy, Estimate};
 use crate::{
     Error, Result,
-    entropy::{Gaussian, Hadamard, LogDet, Renyi, entropy_part, gathered},
+    entropy::{Gaussian, Hadamard, LogDet, Renyi, entropy_part, mean_over_views},
     op,
 };
 use candle_core::{DType, Tensor};
@@ -63,14 +63,12 @@ impl Term for TotalCorrelation {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
-        let views = gathered("total-correlation", 1, z, ctx)?;
-        let gaps = views.iter().map(|v| self.gap(v)).collect::<Result<Vec<_>>>()?;
-        let mut parts =
-            vec![entropy_part("total-correlation", self.weight, Tensor::stack(&gaps, 0)?.mean_all()?)];
+        let (hadamard, gaussian) = self.bounds();
+        let full = mean_over_views(z, ctx, |v| gaussian.entropy(v), |r, v| gaussian.shared(r, v))?;
+        let diagonal = mean_over_views(z, ctx, |v| hadamard.entropy(v), |r, v| hadamard.shared(r, v))?;
+        let mut parts = vec![entropy_part("total-correlation", self.weight, (&diagonal - full)?)];
         if self.diagonal != 0.0 {
-            let (hadamard, _) = self.bounds();
-            let values = views.iter().map(|v| hadamard.entropy(v)).collect::<Result<Vec<_>>>()?;
-            let value = Tensor::stack(&values, 0)?.mean_all()?.neg()?;
+            let value = diagonal.neg()?;
             parts.push(entropy_part("diagonal", self.weight * self.diagonal, value));
         }
         Ok(parts)

@@ -4,6 +4,7 @@ use crate::{
     Entropy, Estimate, MomentForm, Result,
     entropy::{CodingRate, entropy_part},
     op,
+    ranks::Ranks,
     settings::{not_negative, positive},
 };
 use candle_core::Tensor;
@@ -49,15 +50,20 @@ impl Expansion {
     /// # Errors
     /// Anything but matrices of one shape.
     pub fn entropy(&self, student: &Tensor, teacher: Option<&Tensor>) -> Result<Tensor> {
-        let unit = self.rate(true);
-        let rows = unit.rows(student)?;
-        let rows = match teacher {
-            Some(teacher) => ((rows + unit.rows(&teacher.detach())?)? * 0.5)?,
-            None => rows,
-        };
+        let rows = self.rows(student, teacher)?;
         let (n, d) = rows.dims2()?;
         let (n, d) = (n as f64, d as f64);
         Ok((self.rate(false).entropy(&rows)? * ((d + n) / (d * n)))?)
+    }
+
+    /// The unit rows of the student, and where there is one their mean with those of the teacher.
+    fn rows(&self, student: &Tensor, teacher: Option<&Tensor>) -> Result<Tensor> {
+        let unit = self.rate(true);
+        let rows = unit.rows(student)?;
+        Ok(match teacher {
+            Some(teacher) => ((rows + unit.rows(&teacher.detach())?)? * 0.5)?,
+            None => rows,
+        })
     }
 }
 
@@ -75,11 +81,17 @@ impl Term for Expansion {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
+        let ranks = Ranks::of(ctx, z.projections.batch())?;
         let mut rates = Vec::new();
         for (v, view) in z.projections.iter().enumerate().take(z.globals()) {
             let target = z.targets.as_ref().filter(|targets| self.smooth && v < targets.len());
-            let target = target.map(|targets| ctx.collective.all_gather(&targets[v].detach())).transpose()?;
-            rates.push(self.entropy(&ctx.collective.all_gather(view)?, target.as_ref())?);
+            let rows = self.rows(view, target.map(|targets| &targets[v]))?;
+            let (n, d) = (ranks.total as f64, rows.dim(1)? as f64);
+            let rate = match self.rate(false).shared_of(&ranks, &rows, 1)? {
+                Some(rate) => rate.to_dtype(rows.dtype())?,
+                None => self.rate(false).entropy(&ranks.gather(&rows)?)?,
+            };
+            rates.push((rate * ((d + n) / (d * n)))?);
         }
         let mean = Tensor::stack(&rates, 0)?.mean_all()?;
         Ok(vec![entropy_part("expansion", self.weight, mean.neg()?)])

@@ -1,5 +1,6 @@
 //! Second-moment entropies: the Gaussian bound, its diagonal, and log-determinants.
 
+use crate::ranks::Ranks;
 use crate::settings::{not_negative, positive};
 use crate::{Error, MomentForm, Result, entropy::per_view, invariance::normalize_rows, moments, op, special};
 use candle_core::{DType, Tensor};
@@ -59,9 +60,27 @@ impl Gaussian {
         if !self.corrected {
             return Ok(value);
         }
-        let bias: f64 =
-            (1..=d).map(|j| special::digamma(0.5 * (n - j) as f64)).sum::<f64>() + dim * (2.0 / dof).ln();
-        Ok((value - 0.5 * bias)?)
+        Ok((value - self.bias(n, d))?)
+    }
+
+    /// From the scatter of all ranks.
+    pub(crate) fn shared(&self, ranks: &Ranks<'_>, z: &Tensor) -> Result<Option<Tensor>> {
+        let (n, d) = (ranks.total, z.dim(1)?);
+        if n <= d || n < 2 {
+            return Ok(None);
+        }
+        let Some(scatter) = ranks.scatter(z)? else { return Ok(None) };
+        let (dof, dim) = ((n - 1) as f64, d as f64);
+        let eye = (Tensor::eye(d, scatter.dtype(), scatter.device())? * self.eps)?;
+        let constant = 0.5 * dim * (2.0 * PI * E).ln();
+        let value = linalg::log_det_spd(&((scatter / dof)? + eye)?)?.affine(0.5, constant)?;
+        Ok(Some(if self.corrected { (value - self.bias(n, d))? } else { value }))
+    }
+
+    /// What sampling takes from `1/2 ln det S` of Gaussian data.
+    fn bias(&self, n: usize, d: usize) -> f64 {
+        let digammas: f64 = (1..=d).map(|j| special::digamma(0.5 * (n - j) as f64)).sum();
+        0.5 * (digammas + d as f64 * (2.0 / (n - 1) as f64).ln())
     }
 
     fn settings(&self) -> Result<()> {
@@ -73,7 +92,7 @@ impl Gaussian {
     }
 }
 
-per_view!(Gaussian, "gaussian", Gaussian::kind);
+per_view!(Gaussian, "gaussian", Gaussian::kind, Gaussian::shared);
 
 /// `H(Z) <= d/2 ln(2 pi e) + 1/2 sum_j ln(S_jj + eps)`: the diagonal of [`Gaussian`], by Hadamard's
 /// inequality. The gap between the two is the total correlation of the Gaussian. Cost `n d`; no rank problem.
@@ -106,12 +125,23 @@ impl Hadamard {
         Ok(logs.affine(0.5, 0.5 * d as f64 * (2.0 * PI * E).ln())?)
     }
 
+    /// From the variances of all ranks.
+    pub(crate) fn shared(&self, ranks: &Ranks<'_>, z: &Tensor) -> Result<Option<Tensor>> {
+        let d = z.dim(1)?;
+        if ranks.total < 2 || !ranks.sums_pay(d, z) {
+            return Ok(None);
+        }
+        let squares = ranks.sum(&ranks.centered(z)?.sqr()?.sum(0)?)?;
+        let logs = ((squares / (ranks.total - 1) as f64)? + self.eps)?.log()?.sum_all()?;
+        Ok(Some(logs.affine(0.5, 0.5 * d as f64 * (2.0 * PI * E).ln())?))
+    }
+
     fn settings(&self) -> Result<()> {
         not_negative("hadamard", "eps", self.eps)
     }
 }
 
-per_view!(Hadamard, "hadamard", |_: &Hadamard| Bound::Upper);
+per_view!(Hadamard, "hadamard", |_: &Hadamard| Bound::Upper, Hadamard::shared);
 
 /// Which second-moment matrix [`LogDet`] takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -187,6 +217,16 @@ impl LogDet {
         positive("logdet", "beta", self.beta)
     }
 
+    /// From the scatter of all ranks.
+    fn shared(&self, ranks: &Ranks<'_>, z: &Tensor) -> Result<Option<Tensor>> {
+        if self.moment != Moment::Covariance || ranks.total < 2 {
+            return Ok(None);
+        }
+        let beta = if self.beta_per_dim { self.beta * z.dim(1)? as f64 } else { self.beta };
+        let scatter = ranks.scatter(z)?;
+        scatter.map(|scatter| half_log_det_of(&scatter, beta / ranks.total as f64)).transpose()
+    }
+
     fn with_beta(&self, z: &Tensor, beta: f64) -> Result<Tensor> {
         let z = moments::matrix("logdet", z, 2)?;
         let (n, d) = z.dims2()?;
@@ -198,7 +238,7 @@ impl LogDet {
     }
 }
 
-per_view!(LogDet, "logdet", |_: &LogDet| Bound::Surrogate);
+per_view!(LogDet, "logdet", |_: &LogDet| Bound::Surrogate, LogDet::shared);
 
 /// The coding rate `R = 1/2 ln det(I + d / (n eps) Z^T Z)` (Yu et al., arXiv 2006.08558; EMP-SSL,
 /// arXiv 2304.03977). Not centered. A collapsed batch has a smaller rate, and so a larger loss.
@@ -265,13 +305,31 @@ impl CodingRate {
         positive("coding-rate", "eps", self.eps)
     }
 
+    /// [`CodingRate::entropy`] of the rows of all ranks, in f64, from a sum of products where that is less traffic
+    /// than the rows. `copies` of each sample are among the rows.
+    pub(crate) fn shared_of(&self, ranks: &Ranks<'_>, z: &Tensor, copies: usize) -> Result<Option<Tensor>> {
+        let z = self.rows(z)?;
+        let scale = z.dim(1)? as f64 / ((ranks.total * copies) as f64 * self.eps);
+        ranks.product(&z, &z)?.map(|product| half_log_det_of(&product, scale)).transpose()
+    }
+
+    fn shared(&self, ranks: &Ranks<'_>, z: &Tensor) -> Result<Option<Tensor>> {
+        self.shared_of(ranks, z, 1)
+    }
+
     pub(crate) fn rows(&self, z: &Tensor) -> Result<Tensor> {
         let z = moments::matrix("coding-rate", z, 1)?;
         if self.normalize { normalize_rows(&z, 1e-12) } else { Ok(z) }
     }
 }
 
-per_view!(CodingRate, "coding-rate", |_: &CodingRate| Bound::Surrogate);
+per_view!(CodingRate, "coding-rate", |_: &CodingRate| Bound::Surrogate, CodingRate::shared);
+
+/// `1/2 ln det(I + s P)` of a product `P = Z^T Z` `(d, d)`.
+pub(crate) fn half_log_det_of(product: &Tensor, s: f64) -> Result<Tensor> {
+    let eye = Tensor::eye(product.dim(0)?, product.dtype(), product.device())?;
+    Ok((linalg::log_det_spd(&((product * s)? + eye)?)? * 0.5)?)
+}
 
 /// `Z - mean`, differentiable; the mean is taken in f64.
 pub(crate) fn centered(z: &Tensor) -> Result<Tensor> {

@@ -1,9 +1,11 @@
 //! Hyperspherical density shaping: the information between the views of a sample on the sphere.
 
-use crate::pairwise::{Exclude, Score, row_log_sum_exp};
+use crate::pairwise::{Exclude, Score};
+use crate::pairwise_ranks::Rows;
+use crate::ranks::Ranks;
 use crate::{
     Entropy, Estimate, Result,
-    entropy::{Vmf, entropy_part, gathered, log_sum_exp_first},
+    entropy::{Vmf, entropy_part, log_sum_exp_first},
     invariance::normalize_rows,
     settings::{none_negative, positive},
     special,
@@ -49,16 +51,20 @@ impl Hydes {
     /// # Errors
     /// Fewer than two views; views of unequal shape.
     pub fn entropies(&self, views: &[Tensor]) -> Result<Tensor> {
+        let rows = views.first().map_or(0, |view| view.dims().first().copied().unwrap_or(0));
+        self.over_ranks(views, &Ranks::of(&Context::standalone(), rows)?)
+    }
+
+    fn over_ranks(&self, views: &[Tensor], ranks: &Ranks<'_>) -> Result<Tensor> {
         positive("hydes", "kappa", self.kappa)?;
         crate::error::views("hydes", 2, views.len())?;
         let unit = views.iter().map(|v| normalize_rows(v, 1e-12)).collect::<Result<Vec<_>>>()?;
-        let (n, d) = unit[0].dims2()?;
+        let d = unit[0].dim(1)?;
         let own = usize::from(self.leave_one_out);
         let ln_c = special::vmf_ln_normalizer(d, self.kappa);
-        let all = Tensor::cat(&unit, 0)?;
         let exclude = if self.leave_one_out { Exclude::Own } else { Exclude::Nothing };
-        let sums = row_log_sum_exp(&all, Score::Dot(self.kappa), exclude)?;
-        let global = sums.mean_all()?.affine(-1.0, ((views.len() * n - own) as f64).ln() - ln_c)?;
+        let sums = Rows::gather(ranks, &unit)?.log_sum_exp(ranks, Score::Dot(self.kappa), exclude)?;
+        let global = sums.mean_all()?.affine(-1.0, ((views.len() * ranks.total - own) as f64).ln() - ln_c)?;
         let mut locals = Vec::new();
         for (i, a) in unit.iter().enumerate() {
             let mut scores = Vec::new();
@@ -69,8 +75,9 @@ impl Hydes {
             }
             locals.push(log_sum_exp_first(&Tensor::stack(&scores, 0)?)?.mean_all()?);
         }
-        let local =
-            Tensor::stack(&locals, 0)?.mean_all()?.affine(-1.0, ((views.len() - own) as f64).ln() - ln_c)?;
+        let local = ranks
+            .mean(&Tensor::stack(&locals, 0)?.mean_all()?)?
+            .affine(-1.0, ((views.len() - own) as f64).ln() - ln_c)?;
         Ok(Tensor::stack(&[global, local], 0)?)
     }
 }
@@ -89,7 +96,8 @@ impl Term for Hydes {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
-        let entropies = self.entropies(&gathered("hydes", 2, z, ctx)?)?;
+        let ranks = Ranks::of(ctx, z.projections.batch())?;
+        let entropies = self.over_ranks(z.projections.as_slice(), &ranks)?;
         Ok(vec![
             Part {
                 name: "local-entropy".into(),

@@ -2,9 +2,10 @@
 
 use crate::{
     Entropy, Error, Estimate, Result,
-    entropy::{centered, entropy_part, gathered},
+    entropy::{centered, entropy_part},
     invariance::normalize_rows,
     moments, op,
+    ranks::Ranks,
     settings::{count, none_negative, positive},
 };
 use candle_core::Tensor;
@@ -67,6 +68,43 @@ impl MatrixSsl {
         Ok((p * self.log(&q)?)?.sum_all()?.neg()?)
     }
 
+    /// The parts from the moments of the rows of all ranks.
+    fn shared(&self, ranks: &Ranks<'_>, views: &[Tensor]) -> Result<Vec<Part>> {
+        let dtype = op::widen(&views[0])?.dtype();
+        let own = |v: &Tensor| ranks.centered(&normalize_rows(v, 1e-12)?);
+        let own = views.iter().map(own).collect::<Result<Vec<_>>>()?;
+        let eye = Tensor::eye(own[0].dim(1)?, own[0].dtype(), own[0].device())?;
+        let moment = |a: &Tensor, b: &Tensor| -> Result<Tensor> {
+            Ok(((ranks.sum(&a.t()?.matmul(b)?)? / ranks.total as f64)? + (&eye * self.mu)?)?)
+        };
+        let moments = own.iter().map(|a| moment(a, a)).collect::<Result<Vec<_>>>()?;
+        let (mut uniformity, mut alignment) = (Vec::new(), Vec::new());
+        for (i, a) in own.iter().enumerate() {
+            for (j, b) in own.iter().enumerate() {
+                if i < j {
+                    uniformity.push((trace(&self.log(&moment(a, b)?)?)? * -self.lambda)?.to_dtype(dtype)?);
+                }
+                if i != j {
+                    let value = (&moments[i] * self.log(&moments[j])?)?.sum_all()?.neg()?;
+                    alignment.push(value.to_dtype(dtype)?);
+                }
+            }
+        }
+        self.both(&alignment, &uniformity)
+    }
+
+    fn both(&self, alignment: &[Tensor], uniformity: &[Tensor]) -> Result<Vec<Part>> {
+        Ok(vec![
+            Part {
+                name: "alignment".into(),
+                role: Role::Invariance,
+                weight: self.weight * self.gamma,
+                value: Tensor::stack(alignment, 0)?.mean_all()?,
+            },
+            entropy_part("uniformity", self.weight, Tensor::stack(uniformity, 0)?.mean_all()?),
+        ])
+    }
+
     fn moment(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         let (n, d) = a.dims2()?;
         let eye = Tensor::eye(d, a.dtype(), a.device())?;
@@ -101,7 +139,12 @@ impl Term for MatrixSsl {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
-        let views = gathered("matrix-ssl", 2, z, ctx)?;
+        crate::error::views("matrix-ssl", 2, z.projections.len())?;
+        let ranks = Ranks::of(ctx, z.projections.batch())?;
+        if ranks.total > 1 && ranks.sums_pay(z.projections.dim().pow(2), &z.projections[0]) {
+            return Ok(self.shared(&ranks, z.projections.as_slice())?);
+        }
+        let views = z.projections.iter().map(|v| ranks.gather(v)).collect::<Result<Vec<_>>>()?;
         let (mut uniformity, mut alignment) = (Vec::new(), Vec::new());
         for (i, a) in views.iter().enumerate() {
             for (j, b) in views.iter().enumerate() {
@@ -114,15 +157,7 @@ impl Term for MatrixSsl {
                 }
             }
         }
-        Ok(vec![
-            Part {
-                name: "alignment".into(),
-                role: Role::Invariance,
-                weight: self.weight * self.gamma,
-                value: Tensor::stack(&alignment, 0)?.mean_all()?,
-            },
-            entropy_part("uniformity", self.weight, Tensor::stack(&uniformity, 0)?.mean_all()?),
-        ])
+        Ok(self.both(&alignment, &uniformity)?)
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::{
     Entropy, Error, Estimate, MomentForm, Result,
     entropy::{CodingRate, entropy_part, gathered},
+    ranks::Ranks,
     settings::{not_negative, positive},
 };
 use candle_core::{Device, Tensor};
@@ -64,6 +65,23 @@ impl Mcr2 {
         Ok(Tensor::stack(&[rate.entropy(&all)?, conditional], 0)?)
     }
 
+    /// [`Mcr2::rates`] of the samples of all ranks without labels: a sample's views are on one rank.
+    fn over_ranks(&self, views: &[Tensor], ranks: &Ranks<'_>) -> Result<Tensor> {
+        let within = ranks.mean(&self.within_samples(views)?)?;
+        let rows = Tensor::cat(views, 0)?;
+        let all = match self.rate().shared_of(ranks, &rows, views.len())? {
+            Some(rate) => rate.to_dtype(within.dtype())?,
+            None => self.rate().entropy(&ranks.gather(&rows)?)?,
+        };
+        Ok(Tensor::stack(&[all, within], 0)?)
+    }
+
+    fn both(&self, rates: &Tensor) -> Result<Vec<Part>> {
+        let (name, role, weight) = ("class-rate".into(), Role::Invariance, self.weight);
+        let within = Part { name, role, weight, value: rates.get(1)? };
+        Ok(vec![within, entropy_part("rate", weight, rates.get(0)?.neg()?)])
+    }
+
     /// `mean_i 1/2 ln det(I + d / (V eps) Z_i Z_i^T)`: elimination on all the small Gram matrices at once.
     fn within_samples(&self, views: &[Tensor]) -> Result<Tensor> {
         let rows = views.iter().map(|v| self.rate().rows(v)).collect::<Result<Vec<_>>>()?;
@@ -107,26 +125,21 @@ impl Term for Mcr2 {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
-        let views = gathered("mcr2", if self.supervised { 1 } else { 2 }, z, ctx)?;
-        let labels = match (self.supervised, &z.labels) {
-            (false, _) => None,
-            (true, Some(labels)) => Some(gathered_labels(labels, ctx)?),
-            (true, None) => {
+        if !self.supervised {
+            crate::error::views("mcr2", 2, z.projections.len())?;
+            let rates = self.over_ranks(z.projections.as_slice(), &Ranks::of(ctx, z.projections.batch())?)?;
+            return Ok(self.both(&rates)?);
+        }
+        let views = gathered("mcr2", 1, z, ctx)?;
+        let labels = match &z.labels {
+            Some(labels) => gathered_labels(labels, ctx)?,
+            None => {
                 let hint = "the classes of the samples are needed (a data set with labels; `--labels FILE` of \
                             `infomax objective`), or set objective.entropy.supervised = false";
                 return Err(Error::Missing { term: "mcr2", field: "labels", hint }.into());
             }
         };
-        let rates = self.rates(&views, labels.as_deref())?;
-        Ok(vec![
-            Part {
-                name: "class-rate".into(),
-                role: Role::Invariance,
-                weight: self.weight,
-                value: rates.get(1)?,
-            },
-            entropy_part("rate", self.weight, rates.get(0)?.neg()?),
-        ])
+        Ok(self.both(&self.rates(&views, Some(&labels))?)?)
     }
 }
 

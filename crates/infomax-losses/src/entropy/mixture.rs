@@ -1,6 +1,8 @@
 //! Mixture entropies from pairwise distances and similarities.
 
 use crate::pairwise::{Exclude, Score, row_log_sum_exp, squared_distances};
+use crate::pairwise_ranks::Rows;
+use crate::ranks::Ranks;
 use crate::settings::{between, not_negative, positive};
 use crate::{
     Entropy, Error, Estimate, Result,
@@ -109,12 +111,31 @@ impl PairDist {
         Ok((sums * home(weights, (n, 1))?)?.sum_all()?.affine(-1.0, constant)?)
     }
 
-    /// The rows, the factor of their squared distances, and what is added to the entropy.
-    fn prepared(&self, z: &Tensor) -> Result<(Tensor, f64, f64)> {
+    /// From the scores of the own rows against those of all ranks.
+    fn shared(&self, ranks: &Ranks<'_>, z: &Tensor) -> Result<Option<Tensor>> {
+        let z = self.rows(z)?;
+        let rows = Rows::gather(ranks, std::slice::from_ref(&z))?;
+        let (score, constant) = self.scores(&rows.all)?;
+        let sums = rows.log_sum_exp(ranks, Score::Distance(score), Exclude::Nothing)?;
+        Ok(Some(sums.mean_all()?.affine(-1.0, constant + (ranks.total as f64).ln())?))
+    }
+
+    fn rows(&self, z: &Tensor) -> Result<Tensor> {
         self.settings()?;
         let z = moments::matrix("pairdist", z, 1)?;
-        let z = if self.normalize { normalize_rows(&z, 1e-12)? } else { z };
-        let s2 = self.component_variance(&z)?;
+        if self.normalize { normalize_rows(&z, 1e-12) } else { Ok(z) }
+    }
+
+    /// The rows, the factor of their squared distances, and what is added to the entropy.
+    fn prepared(&self, z: &Tensor) -> Result<(Tensor, f64, f64)> {
+        let z = self.rows(z)?;
+        let (score, constant) = self.scores(&z)?;
+        Ok((z, score, constant))
+    }
+
+    /// The factor of the squared distances of rows, and what is added to the entropy.
+    fn scores(&self, z: &Tensor) -> Result<(f64, f64)> {
+        let s2 = self.component_variance(z)?;
         let dim = z.dim(1)? as f64;
         let single = 0.5 * dim * (2.0 * PI * E * s2).ln();
         let (factor, constant) = match self.divergence {
@@ -123,7 +144,7 @@ impl PairDist {
             Divergence::Chernoff => (self.alpha * (1.0 - self.alpha), single),
             Divergence::Elk => (0.5, 0.5 * dim * (4.0 * PI * s2).ln()),
         };
-        Ok((z, factor / (2.0 * s2), constant))
+        Ok((factor / (2.0 * s2), constant))
     }
 
     fn settings(&self) -> Result<()> {
@@ -163,7 +184,7 @@ impl PairDist {
     }
 }
 
-per_view!(PairDist, "pairdist", PairDist::kind);
+per_view!(PairDist, "pairdist", PairDist::kind, PairDist::shared);
 
 /// The kernel density estimate with a Gaussian kernel: `H = -mean_i ln p(z_i)`,
 /// `p(z_i) = mean_j N(z_i; z_j, s2 I)` with (resubstitution, biased low) or without (`leave_one_out`) `j = i`.
@@ -196,8 +217,25 @@ impl Kde {
         let (n, d) = z.dims2()?;
         let (exclude, count) = self_inclusion(self.leave_one_out, n);
         let sums = row_log_sum_exp(&z, Score::Distance(0.5 / self.variance), exclude)?;
+        self.of_sums(&sums, d, count)
+    }
+
+    fn of_sums(&self, sums: &Tensor, d: usize, count: f64) -> Result<Tensor> {
         let constant = 0.5 * d as f64 * (2.0 * PI * self.variance).ln() + count.ln();
         Ok(sums.mean_all()?.affine(-1.0, constant)?)
+    }
+
+    /// From the scores of the own rows against those of all ranks.
+    fn shared(&self, ranks: &Ranks<'_>, z: &Tensor) -> Result<Option<Tensor>> {
+        self.settings()?;
+        if self.leave_one_out && ranks.total < 2 {
+            return Ok(None);
+        }
+        let z = moments::matrix("kde", z, 1)?;
+        let (exclude, count) = self_inclusion(self.leave_one_out, ranks.total);
+        let rows = Rows::gather(ranks, std::slice::from_ref(&z))?;
+        let sums = rows.log_sum_exp(ranks, Score::Distance(0.5 / self.variance), exclude)?;
+        Ok(Some(self.of_sums(&sums, z.dim(1)?, count)?))
     }
 
     fn settings(&self) -> Result<()> {
@@ -205,7 +243,7 @@ impl Kde {
     }
 }
 
-per_view!(Kde, "kde", |_: &Kde| Bound::Estimate);
+per_view!(Kde, "kde", |_: &Kde| Bound::Estimate, Kde::shared);
 
 /// Minus the uniformity loss, `-ln mean_{i<j} exp(-t |z_i - z_j|^2)` on unit rows (Wang and Isola,
 /// arXiv 2005.10242): the quadratic Renyi entropy of a kernel density, up to constants.
@@ -235,11 +273,25 @@ impl Uniformity {
     pub fn entropy(&self, z: &Tensor) -> Result<Tensor> {
         let z = moments::matrix("uniformity", z, 2)?;
         let z = if self.normalize { normalize_rows(&z, 1e-12)? } else { z };
-        let n = z.dim(0)? as f64;
-        let sums = row_log_sum_exp(&z, Score::Distance(self.t), Exclude::Own)?;
-        let max = op::host(&sums)?.into_iter().fold(f64::NEG_INFINITY, f64::max);
+        Self::of_sums(&row_log_sum_exp(&z, Score::Distance(self.t), Exclude::Own)?)
+    }
+
+    fn of_sums(sums: &Tensor) -> Result<Tensor> {
+        let n = sums.elem_count() as f64;
+        let max = op::host(sums)?.into_iter().fold(f64::NEG_INFINITY, f64::max);
         let total = (sums - max)?.exp()?.sum_all()?.log()?;
         Ok(total.affine(-1.0, (n * (n - 1.0)).ln() - max)?)
+    }
+
+    /// From the scores of the own rows against those of all ranks.
+    fn shared(&self, ranks: &Ranks<'_>, z: &Tensor) -> Result<Option<Tensor>> {
+        if ranks.total < 2 {
+            return Ok(None);
+        }
+        let z = moments::matrix("uniformity", z, 1)?;
+        let z = if self.normalize { normalize_rows(&z, 1e-12)? } else { z };
+        let rows = Rows::gather(ranks, std::slice::from_ref(&z))?;
+        Ok(Some(Self::of_sums(&rows.log_sum_exp(ranks, Score::Distance(self.t), Exclude::Own)?)?))
     }
 
     fn settings(&self) -> Result<()> {
@@ -247,7 +299,7 @@ impl Uniformity {
     }
 }
 
-per_view!(Uniformity, "uniformity", |_: &Uniformity| Bound::Surrogate);
+per_view!(Uniformity, "uniformity", |_: &Uniformity| Bound::Surrogate, Uniformity::shared);
 
 /// The entropy of a kernel density with von Mises-Fisher kernels on the unit sphere,
 /// `H = -ln C_d(kappa) - mean_i ln mean_j exp(kappa z_i . z_j)`.
@@ -284,12 +336,25 @@ impl Vmf {
         Ok(sums.mean_all()?.affine(-1.0, count.ln() - special::vmf_ln_peak(d, self.kappa))?)
     }
 
+    /// From the scores of the own rows against those of all ranks.
+    fn shared(&self, ranks: &Ranks<'_>, z: &Tensor) -> Result<Option<Tensor>> {
+        if self.leave_one_out && ranks.total < 2 {
+            return Ok(None);
+        }
+        let z = normalize_rows(&moments::matrix("vmf", z, 1)?, 1e-12)?;
+        let (exclude, count) = self_inclusion(self.leave_one_out, ranks.total);
+        let rows = Rows::gather(ranks, std::slice::from_ref(&z))?;
+        let sums = rows.log_sum_exp(ranks, Score::Distance(0.5 * self.kappa), exclude)?;
+        let constant = count.ln() - special::vmf_ln_peak(z.dim(1)?, self.kappa);
+        Ok(Some(sums.mean_all()?.affine(-1.0, constant)?))
+    }
+
     fn settings(&self) -> Result<()> {
         not_negative("vmf", "kappa", self.kappa)
     }
 }
 
-per_view!(Vmf, "vmf", |_: &Vmf| Bound::Estimate);
+per_view!(Vmf, "vmf", |_: &Vmf| Bound::Estimate, Vmf::shared);
 
 /// The log-sum-exp of contrastive losses over all views together: `mean_i ln sum_{j != i} exp(z_i . z_j / t)`
 /// on unit rows. With the cosine invariance of weight `1/t` it is NT-Xent (SimCLR, arXiv 2002.05709);
@@ -326,20 +391,19 @@ impl Term for Contrastive {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
-        let views =
-            z.projections.iter().map(|v| ctx.collective.all_gather(v)).collect::<Result<Vec<_>, _>>()?;
-        let batch = views[0].dim(0)?;
-        let rows = normalize_rows(&Tensor::cat(&views, 0)?, 1e-12)?;
-        if rows.dim(0)? < 2 || (self.decoupled && batch < 2) {
+        let ranks = Ranks::of(ctx, z.projections.batch())?;
+        let views = z.projections.iter().map(|v| normalize_rows(v, 1e-12)).collect::<Result<Vec<_>>>()?;
+        let rows = Rows::gather(&ranks, &views)?;
+        if rows.all.dim(0)? < 2 || (self.decoupled && ranks.total < 2) {
             return Err(Error::Shape {
                 term: "contrastive",
                 expected: "negatives: at least two samples",
-                got: rows.dims().to_vec(),
+                got: rows.all.dims().to_vec(),
             }
             .into());
         }
-        let exclude = if self.decoupled { Exclude::Sample(batch) } else { Exclude::Own };
-        let sums = row_log_sum_exp(&rows, Score::Dot(1.0 / self.temperature), exclude)?;
+        let exclude = if self.decoupled { Exclude::Sample(ranks.total) } else { Exclude::Own };
+        let sums = rows.log_sum_exp(&ranks, Score::Dot(1.0 / self.temperature), exclude)?;
         Ok(vec![entropy_part("contrastive", self.weight, sums.mean_all()?)])
     }
 }

@@ -1,10 +1,7 @@
 //! Maximum manifold capacity: nuclear norms of the centroids and of the views of a sample.
 
 use crate::{
-    Entropy, Estimate, Result,
-    entropy::{entropy_part, gathered},
-    invariance::normalize_rows,
-    moments, op,
+    Entropy, Estimate, Result, entropy::entropy_part, invariance::normalize_rows, moments, op, ranks::Ranks,
 };
 use candle_core::{DType, Device, Tensor};
 use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
@@ -58,15 +55,16 @@ impl Term for Mmcr {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
-        let mut views = gathered("mmcr", 1, z, ctx)?;
-        for target in z.targets.iter().flat_map(infomax_core::Views::iter) {
-            views.push(ctx.collective.all_gather(&target.detach())?);
-        }
+        let ranks = Ranks::of(ctx, z.projections.batch())?;
+        let mut views: Vec<Tensor> = z.projections.iter().cloned().collect();
+        views.extend(z.targets.iter().flat_map(infomax_core::Views::iter).map(Tensor::detach));
         let views = views.iter().map(|v| self.rows(v)).collect::<Result<Vec<_>>>()?;
         let stacked = Tensor::stack(&views, 1)?; // (n, V, d)
-        let mut parts = vec![entropy_part("centroids", self.weight, nuclear_norm(&stacked.mean(1)?)?.neg()?)];
+        // The views of a sample are on one rank: its centroid travels, not its views.
+        let centroids = ranks.gather(&stacked.mean(1)?)?;
+        let mut parts = vec![entropy_part("centroids", self.weight, nuclear_norm(&centroids)?.neg()?)];
         if self.lambda != 0.0 {
-            let value = mean_nuclear_norm(&stacked)?;
+            let value = ranks.mean(&mean_nuclear_norm(&stacked)?)?;
             let weight = self.weight * self.lambda;
             parts.push(Part { name: "views".into(), role: Role::Invariance, weight, value });
         }

@@ -38,10 +38,12 @@ pub use sliced::{SigReg, VisReg, epps_pulley};
 pub use spectral::{Barlow, Frossl, Mec, Renyi, barlow};
 pub use swav::{Swav, sinkhorn};
 pub use vibcreg::Vibcreg;
+pub(crate) use vicreg::variance_covariance_over;
 pub use vicreg::{Vicreg, variance_covariance, variance_covariance_composed};
 pub use vicregl::Vicregl;
 
 use crate::Result;
+use crate::ranks::Ranks;
 use candle_core::Tensor;
 use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
 
@@ -123,7 +125,7 @@ pub(crate) fn gathered(
     crate::error::views(term, least, z.projections.len())?;
     let mut views = Vec::new();
     for view in z.projections.iter() {
-        views.push(crate::op::widen(&ctx.collective.all_gather(view)?)?);
+        views.push(crate::op::widen(&ctx.collective.all_gather_same(view)?)?);
     }
     Ok(views)
 }
@@ -135,23 +137,38 @@ pub(crate) fn log_sum_exp_first(x: &Tensor) -> Result<Tensor> {
     Ok((sums.log()? + max.squeeze(0)?)?)
 }
 
-/// Minus the mean of an entropy over the views, each gathered over the ranks.
+/// The mean of an entropy over the views: `shared` of the own rows of each, and where that gives none, `entropy` of the
+/// rows of all ranks.
 pub(crate) fn mean_over_views(
     z: &Embeddings,
     ctx: &Context<'_>,
     entropy: impl Fn(&Tensor) -> Result<Tensor>,
+    shared: impl Fn(&Ranks<'_>, &Tensor) -> Result<Option<Tensor>>,
 ) -> Result<Tensor> {
+    let ranks = Ranks::of(ctx, z.projections.batch())?;
     let mut values = Vec::new();
     for view in z.projections.iter() {
-        values.push(entropy(&ctx.collective.all_gather(view)?)?);
+        let own = if ranks.alone() { None } else { shared(&ranks, view)? };
+        values.push(match own {
+            Some(value) => value.to_dtype(crate::op::widen(view)?.dtype())?,
+            None => entropy(&ranks.gather(view)?)?,
+        });
     }
     Ok(Tensor::stack(&values, 0)?.mean_all()?)
 }
 
+/// No form of several processes but that of all rows.
+pub(crate) fn gathers<T>(_: &T, _: &Ranks<'_>, _: &Tensor) -> Result<Option<Tensor>> {
+    Ok(None)
+}
+
 /// The [`Term`] and [`Entropy`] of a type with `weight`, `settings()` and `entropy(&Tensor)`: minus its mean over
-/// the views.
+/// the views. The last argument, where given, is the form for several processes, see [`mean_over_views`].
 macro_rules! per_view {
     ($type:ty, $name:literal, $bound:expr) => {
+        crate::entropy::per_view!($type, $name, $bound, crate::entropy::gathers);
+    };
+    ($type:ty, $name:literal, $bound:expr, $shared:expr) => {
         impl infomax_core::Term for $type {
             fn name(&self) -> &str {
                 $name
@@ -170,7 +187,9 @@ macro_rules! per_view {
                 z: &infomax_core::Embeddings,
                 ctx: &infomax_core::Context<'_>,
             ) -> infomax_core::Result<Vec<infomax_core::Part>> {
-                let entropy = crate::entropy::mean_over_views(z, ctx, |view| self.entropy(view))?;
+                let shared =
+                    |ranks: &crate::ranks::Ranks<'_>, view: &candle_core::Tensor| $shared(self, ranks, view);
+                let entropy = crate::entropy::mean_over_views(z, ctx, |view| self.entropy(view), shared)?;
                 Ok(vec![crate::entropy::entropy_part($name, self.weight, entropy.neg()?)])
             }
         }

@@ -3,7 +3,7 @@
 use crate::{
     Entropy, Estimate, Result,
     entropy::{
-        entropy_part, mean_over_views,
+        entropy_part, gathers, mean_over_views,
         sliced::{directions, slices_key},
     },
     moments, op,
@@ -110,7 +110,7 @@ impl Term for SlicedNormality {
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
         let key = slices_key("sliced-normality", self.seed, ctx.key);
-        let value = mean_over_views(z, ctx, |view| self.value(view, key))?;
+        let value = mean_over_views(z, ctx, |view| self.value(view, key), |r, v| gathers(self, r, v))?;
         Ok(vec![entropy_part("normality", self.weight, value)])
     }
 }

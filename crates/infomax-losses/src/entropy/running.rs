@@ -5,6 +5,7 @@ use crate::{
     entropy::{IntoTerm, entropy_part},
     invariance::normalize_rows,
     op,
+    ranks::Ranks,
     settings::{none_negative, share},
 };
 use candle_core::{DType, Tensor};
@@ -63,20 +64,38 @@ impl Default for CorInfoMax {
 impl Running<CorInfoMax> {
     /// The running mean `(1, d)` and covariance `(d, d)` of a view with the batch `z` taken in, in f64.
     fn advance(&self, view: usize, z: &Tensor) -> Result<(Tensor, Tensor)> {
-        let z = z.to_dtype(DType::F64)?;
+        self.over_ranks(view, z, &Ranks::of(&Context::standalone(), z.dim(0)?)?)
+    }
+
+    /// [`Running::advance`] with the rows of all ranks.
+    fn over_ranks(&self, view: usize, z: &Tensor, ranks: &Ranks<'_>) -> Result<(Tensor, Tensor)> {
+        let d = z.dim(1)?;
+        let sums = ranks.sums_pay(d * d, z);
+        let z = if sums { z.clone() } else { ranks.gather(z)? }.to_dtype(DType::F64)?;
         let z = if self.normalize { normalize_rows(&z, 1e-12)? } else { z };
-        let (n, d) = z.dims2()?;
+        let n = ranks.total;
         let old = |name: &str, start: Tensor| -> Result<Tensor> {
             match self.state.get(&format!("{name}.{view}")) {
                 Some(saved) => Ok(saved.to_device(z.device())?),
                 None => Ok(start),
             }
         };
-        let mean = old("mean", Tensor::zeros((1, d), DType::F64, z.device())?)?;
+        let mut mean = old("mean", Tensor::zeros((1, d), DType::F64, z.device())?)?;
         let covariance = old("covariance", Tensor::eye(d, DType::F64, z.device())?)?;
-        let mean = ((mean * self.forget)? + (z.mean_keepdim(0)? * (1.0 - self.forget))?)?;
-        let zc = z.broadcast_sub(&mean)?;
-        let fresh = (zc.t()?.matmul(&zc)? * ((1.0 - self.forget) / n as f64))?;
+        let scatter = if sums {
+            // About the running mean: that about the mean of the batch, and the difference of both.
+            let zc = ranks.centered(&z)?;
+            let batch = (ranks.sum(&z.sum_keepdim(0)?)? / n as f64)?;
+            let off = ((&batch - &mean)? * self.forget)?;
+            let scatter = (ranks.sum(&zc.t()?.matmul(&zc)?)? + (off.t()?.matmul(&off)? * n as f64)?)?;
+            mean = ((mean * self.forget)? + (batch * (1.0 - self.forget))?)?;
+            scatter
+        } else {
+            mean = ((mean * self.forget)? + (z.mean_keepdim(0)? * (1.0 - self.forget))?)?;
+            let zc = z.broadcast_sub(&mean)?;
+            zc.t()?.matmul(&zc)?
+        };
+        let fresh = (scatter * ((1.0 - self.forget) / n as f64))?;
         Ok((mean, ((covariance * self.forget)? + fresh)?))
     }
 
@@ -107,9 +126,10 @@ impl Term for Running<CorInfoMax> {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
+        let ranks = Ranks::of(ctx, z.projections.batch())?;
         let mut values = Vec::new();
         for (v, view) in z.projections.iter().enumerate() {
-            values.push(self.log_det(&self.advance(v, &ctx.collective.all_gather(view)?)?.1)?);
+            values.push(self.log_det(&self.over_ranks(v, view, &ranks)?.1)?);
         }
         let value = Tensor::stack(&values, 0)?.sum_all()?.neg()?;
         let dtype = op::widen(&z.projections[0])?.dtype();
@@ -117,9 +137,10 @@ impl Term for Running<CorInfoMax> {
     }
 
     fn update(&mut self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<()> {
+        let ranks = Ranks::of(ctx, z.projections.batch())?;
         let mut state = TermState::new();
         for (v, view) in z.projections.iter().enumerate() {
-            let (mean, covariance) = self.advance(v, &ctx.collective.all_gather(&view.detach())?)?;
+            let (mean, covariance) = self.over_ranks(v, &view.detach(), &ranks)?;
             state.insert(format!("mean.{v}"), mean.detach());
             state.insert(format!("covariance.{v}"), covariance.detach());
         }
@@ -177,12 +198,18 @@ impl Default for Tico {
 }
 
 impl Running<Tico> {
+    /// The running moment with the rows of this process taken in.
     fn advance(&self, rows: &Tensor) -> Result<Tensor> {
         let rows = rows.detach();
-        let fresh = (rows.t()?.matmul(&rows)? * ((1.0 - self.beta) / rows.dim(0)? as f64))?;
+        self.mix(&(rows.t()?.matmul(&rows)? / rows.dim(0)? as f64)?)
+    }
+
+    /// The running moment with that of a batch taken in.
+    fn mix(&self, fresh: &Tensor) -> Result<Tensor> {
+        let new = (fresh * (1.0 - self.beta))?;
         match self.state.get("moment") {
-            Some(old) => Ok((fresh + (old.to_dtype(rows.dtype())?.to_device(rows.device())? * self.beta)?)?),
-            None => Ok(fresh),
+            Some(old) => Ok((new + (old.to_dtype(fresh.dtype())?.to_device(fresh.device())? * self.beta)?)?),
+            None => Ok(new),
         }
     }
 
@@ -190,6 +217,13 @@ impl Running<Tico> {
         let rows = normalize_rows(z, 1e-12)?;
         let moment = self.advance(&rows)?;
         Ok((rows.matmul(&moment)? * &rows)?.sum(1)?.mean_all()?)
+    }
+
+    /// The second moment of the unit rows of all ranks, where its sum is less traffic than they are.
+    fn moment(&self, z: &Tensor, ranks: &Ranks<'_>) -> Result<Option<Tensor>> {
+        let rows = normalize_rows(z, 1e-12)?;
+        let product = ranks.product(&rows, &rows)?;
+        product.map(|sum| Ok((sum / ranks.total as f64)?.to_dtype(rows.dtype())?)).transpose()
     }
 }
 
@@ -213,13 +247,21 @@ impl Term for Running<Tico> {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
-        let value = self.contrast(&ctx.collective.all_gather(&z.projections[0])?)?;
+        let (ranks, view) = (Ranks::of(ctx, z.projections.batch())?, &z.projections[0]);
+        let value = match self.moment(view, &ranks)? {
+            // mean_i z_i^T C z_i is the product of C with the moment of the batch, by elements.
+            Some(fresh) => (self.mix(&fresh.detach())? * fresh)?.sum_all()?,
+            None => self.contrast(&ranks.gather(view)?)?,
+        };
         Ok(vec![entropy_part("covariance-contrast", self.weight, value)])
     }
 
     fn update(&mut self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<()> {
-        let rows = normalize_rows(&ctx.collective.all_gather(&z.projections[0].detach())?, 1e-12)?;
-        let moment = self.advance(&rows)?;
+        let (ranks, view) = (Ranks::of(ctx, z.projections.batch())?, z.projections[0].detach());
+        let moment = match self.moment(&view, &ranks)? {
+            Some(fresh) => self.mix(&fresh)?,
+            None => self.advance(&normalize_rows(&ranks.gather(&view)?, 1e-12)?)?,
+        };
         self.state.insert("moment".into(), moment);
         Ok(())
     }

@@ -4,12 +4,13 @@ use crate::{
     Entropy, Estimate, Result,
     entropy::{centered, entropy_part},
     moments, op,
+    ranks::Ranks,
     settings::{count, none_negative, positive},
 };
 use candle_core::{DType, Device, Tensor};
 use infomax_core::{Bound, Context, Embeddings, Key, Part, Role, Term};
-use infomax_kernels::characteristic_error;
 use infomax_kernels::columns::{Columns, Finishing};
+use infomax_kernels::{characteristic_error, characteristic_error_over};
 use std::f64::consts::PI;
 
 /// The sliced Epps-Pulley statistic of LeJEPA (Balestriero and LeCun, arXiv 2511.08544): how far random
@@ -66,6 +67,22 @@ impl SigReg {
         Ok(epps_pulley(&project(z, directions)?, self.knots, self.t_max)?.mean_all()?)
     }
 
+    /// From the characteristic functions of all ranks, where their sums are less traffic than the rows.
+    fn shared(&self, ranks: &Ranks<'_>, z: &Tensor, directions: &Tensor) -> Result<Option<Tensor>> {
+        let numbers = 2 * self.knots.max(2) * self.slices + 1;
+        if !z.device().is_cpu() || !ranks.sums_pay(numbers, z) {
+            return Ok(None);
+        }
+        let z = &moments::matrix("sigreg", z, 1)?;
+        let y = project(z, &fitting("sigreg", z, directions)?)?;
+        let (step, targets, weights) = points(self.knots, self.t_max);
+        let sum = &|values: &mut [f64]| ranks.add(values);
+        Ok(Some(
+            characteristic_error_over(&y, step, &targets, &weights, ranks.collective.size(), sum)?
+                .mean_all()?,
+        ))
+    }
+
     /// The expectation of the statistic for `N(0, I)`, for any number of samples.
     pub fn floor(&self) -> f64 {
         grid(self.knots, self.t_max).iter().map(|(_, phi, weight)| weight * (1.0 - phi * phi)).sum()
@@ -90,9 +107,9 @@ impl Term for SigReg {
         // All views have the same width, and so the same directions.
         let first = moments::matrix("sigreg", &z.projections[0], 1)?;
         let directions = directions(&first, self.slices, key)?;
-        let value = crate::entropy::mean_over_views(z, ctx, |view| {
-            self.along(&moments::matrix("sigreg", view, 1)?, &directions)
-        })?;
+        let of_rows = |view: &Tensor| self.along(&moments::matrix("sigreg", view, 1)?, &directions);
+        let shared = |ranks: &Ranks<'_>, view: &Tensor| self.shared(ranks, view, &directions);
+        let value = crate::entropy::mean_over_views(z, ctx, of_rows, shared)?;
         Ok(vec![entropy_part("sigreg", self.weight, value)])
     }
 }
@@ -120,10 +137,14 @@ impl Entropy for SigReg {
 /// Anything but a matrix.
 pub fn epps_pulley(y: &Tensor, knots: usize, t_max: f64) -> Result<Tensor> {
     let y = moments::matrix("epps-pulley", y, 1)?;
+    let (step, targets, weights) = points(knots, t_max);
+    Ok(characteristic_error(&y, step, &targets, &weights)?)
+}
+
+/// The step of the grid, the targets and the weights at its points.
+fn points(knots: usize, t_max: f64) -> (f64, Vec<f64>, Vec<f64>) {
     let grid = grid(knots.max(2), t_max);
-    let targets: Vec<f64> = grid.iter().map(|point| point.1).collect();
-    let weights: Vec<f64> = grid.iter().map(|point| point.2).collect();
-    Ok(characteristic_error(&y, grid[1].0, &targets, &weights)?)
+    (grid[1].0, grid.iter().map(|point| point.1).collect(), grid.iter().map(|point| point.2).collect())
 }
 
 /// `Z A` for constant directions `A`: the gradient is that of `Z` alone.
@@ -261,7 +282,7 @@ impl Term for VisReg {
         let key = slices_key("visreg", self.seed, ctx.key);
         let mut parts = Vec::new();
         for view in z.projections.iter() {
-            parts.push(self.parts(&ctx.collective.all_gather(view)?, key)?);
+            parts.push(self.parts(&ctx.collective.all_gather_same(view)?, key)?);
         }
         let parts = Tensor::stack(&parts, 0)?.mean(0)?;
         Ok(vec![

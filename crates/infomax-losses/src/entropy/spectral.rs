@@ -1,6 +1,7 @@
 //! Spectral entropies and redundancy reduction.
 
 use crate::pairwise::squared_distances;
+use crate::ranks::Ranks;
 use crate::{
     Entropy, Error, Estimate, MomentForm, Result,
     entropy::{centered, entropy_part, per_view},
@@ -52,8 +53,8 @@ impl Term for Barlow {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
-        let views = gathered_pairs("barlow", z, ctx)?;
-        let parts = pair_mean(&views, |a, b| barlow(a, b, self.eps, self.path))?;
+        let pairs = Pairs::of("barlow", z, ctx)?;
+        let parts = pairs.mean(|a, b| barlow(a, b, self.eps, self.path), |r, a, b| self.shared(r, a, b))?;
         Ok(vec![
             Part {
                 name: "on-diagonal".into(),
@@ -63,6 +64,28 @@ impl Term for Barlow {
             },
             entropy_part("off-diagonal", self.scale * self.lambda, parts.get(1)?),
         ])
+    }
+}
+
+impl Barlow {
+    /// [`barlow`] of the rows of all ranks, from sums where those are less traffic than the rows.
+    fn shared(&self, ranks: &Ranks<'_>, z1: &Tensor, z2: &Tensor) -> Result<Option<Tensor>> {
+        let d = z1.dim(1)?;
+        if ranks.total < 2 || z1.dims() != z2.dims() || !ranks.sums_pay(d * d + 4 * d, z1) {
+            return Ok(None);
+        }
+        let (a, b) = (ranks.centered(z1)?, ranks.centered(z2)?);
+        // One message: the products, and the squares of both below them.
+        let squares = |z: &Tensor| z.sqr()?.sum_keepdim(0);
+        let sums = ranks.sum(&(Tensor::cat(&[a.t()?.matmul(&b)?, squares(&a)?, squares(&b)?], 0)?))?;
+        let sums = (sums / ranks.total as f64)?;
+        let std = |row| (sums.narrow(0, row, 1)? + self.eps)?.sqrt();
+        let c = sums.narrow(0, 0, d)?.broadcast_div(&std(d)?.t()?)?.broadcast_div(&std(d + 1)?)?;
+        let eye = Tensor::eye(d, c.dtype(), c.device())?;
+        let diagonal = (&c * &eye)?;
+        let on = (&diagonal - eye)?.sqr()?.sum_all()?;
+        let off = (c - diagonal)?.sqr()?.sum_all()?;
+        Ok(Some(Tensor::stack(&[on, off], 0)?))
     }
 }
 
@@ -235,8 +258,7 @@ impl Term for Frossl {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
-        let views =
-            z.projections.iter().map(|v| ctx.collective.all_gather(v)).collect::<Result<Vec<_>, _>>()?;
+        let views = crate::entropy::gathered("frossl", 1, z, ctx)?;
         let count = views.len() as f64;
         let entropies = views.iter().map(|v| self.entropy(v)).collect::<Result<Vec<_>>>()?;
         let regularization = Tensor::stack(&entropies, 0)?.sum_all()?.neg()?;
@@ -374,11 +396,23 @@ impl Mec {
         let (n, d) = a.dims2()?;
         let lambda = d as f64 / (n as f64 * self.eps);
         let c = if n < d { a.matmul(&b.t()?)? } else { b.t()?.matmul(&a)? };
-        let c = (c * lambda)?;
+        self.log_det_of((c * lambda)?)
+    }
+
+    /// From the products of the rows of all ranks, where their sum is less traffic than the rows.
+    fn shared(&self, ranks: &Ranks<'_>, z1: &Tensor, z2: &Tensor) -> Result<Option<Tensor>> {
+        let (a, b) = (normalize_rows(z1, 1e-12)?, normalize_rows(z2, 1e-12)?);
+        let lambda = a.dim(1)? as f64 / (ranks.total as f64 * self.eps);
+        ranks.product(&b, &a)?.map(|c| self.log_det_of((c * lambda)?)).transpose()
+    }
+
+    /// `ln det(I + C)`.
+    fn log_det_of(&self, c: Tensor) -> Result<Tensor> {
         if self.order == 0 {
             // det(A)^2 = det(A^T A) is symmetric and positive definite.
             let side = c.dim(0)?;
-            let shifted = (c + Tensor::eye(side, a.dtype(), a.device())?)?;
+            let eye = Tensor::eye(side, c.dtype(), c.device())?;
+            let shifted = (c + eye)?;
             return Ok((linalg::log_det_spd(&shifted.t()?.matmul(&shifted)?)? * 0.5)?);
         }
         let eye = Tensor::eye(c.dim(0)?, c.dtype(), c.device())?;
@@ -407,10 +441,11 @@ impl Term for Mec {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
-        let views = gathered_pairs("mec", z, ctx)?;
-        let d = views[0].dim(1)? as f64;
+        let d = z.projections.dim() as f64;
+        let pairs = Pairs::of("mec", z, ctx)?;
+        let value = pairs.mean(|a, b| self.log_det(a, b), |r, a, b| self.shared(r, a, b))?;
         // 1 / (lambda n) = eps / d.
-        let value = (pair_mean(&views, |a, b| self.log_det(a, b))? * (-self.eps / d))?;
+        let value = (value * (-self.eps / d))?;
         Ok(vec![entropy_part("mec", self.weight, value)])
     }
 }
@@ -429,19 +464,45 @@ impl Entropy for Mec {
     }
 }
 
-fn gathered_pairs(term: &'static str, z: &Embeddings, ctx: &Context<'_>) -> Result<Vec<Tensor>> {
-    crate::error::views(term, 2, z.projections.len())?;
-    Ok(z.projections.iter().map(|v| ctx.collective.all_gather(v)).collect::<Result<Vec<_>, _>>()?)
+/// All pairs of two views.
+pub(crate) struct Pairs<'a> {
+    ranks: Ranks<'a>,
+    views: &'a [Tensor],
 }
 
-fn pair_mean(views: &[Tensor], f: impl Fn(&Tensor, &Tensor) -> Result<Tensor>) -> Result<Tensor> {
-    let mut values = Vec::new();
-    for (i, a) in views.iter().enumerate() {
-        for b in &views[i + 1..] {
-            values.push(f(a, b)?);
-        }
+impl<'a> Pairs<'a> {
+    pub(crate) fn of(term: &'static str, z: &'a Embeddings, ctx: &Context<'a>) -> Result<Self> {
+        crate::error::views(term, 2, z.projections.len())?;
+        Ok(Self { ranks: Ranks::of(ctx, z.projections.batch())?, views: z.projections.as_slice() })
     }
-    Ok(Tensor::stack(&values, 0)?.mean(0)?)
+
+    /// The mean of a function of a pair: `shared` of the own rows of both views, and where that gives none for a pair,
+    /// `whole` of the rows of all ranks.
+    pub(crate) fn mean(
+        &self,
+        whole: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
+        shared: impl Fn(&Ranks<'_>, &Tensor, &Tensor) -> Result<Option<Tensor>>,
+    ) -> Result<Tensor> {
+        let mut gathered: Option<Vec<Tensor>> = None;
+        let mut values = Vec::new();
+        for (i, a) in self.views.iter().enumerate() {
+            for (j, b) in self.views.iter().enumerate().skip(i + 1) {
+                let own = if self.ranks.alone() { None } else { shared(&self.ranks, a, b)? };
+                values.push(match (own, &gathered) {
+                    (Some(value), _) => value.to_dtype(op::widen(a)?.dtype())?,
+                    (None, Some(all)) => whole(&all[i], &all[j])?,
+                    (None, None) => {
+                        let all =
+                            self.views.iter().map(|v| self.ranks.gather(v)).collect::<Result<Vec<_>>>()?;
+                        let value = whole(&all[i], &all[j])?;
+                        gathered = Some(all);
+                        value
+                    }
+                });
+            }
+        }
+        Ok(Tensor::stack(&values, 0)?.mean(0)?)
+    }
 }
 
 fn unit_columns(z: &Tensor) -> Result<Tensor> {

@@ -2,13 +2,14 @@
 
 use crate::{
     Entropy, Error, Estimate, Result,
-    entropy::{IntoTerm, Running, entropy_part, gathered},
+    entropy::{IntoTerm, Running, entropy_part},
     invariance::normalize_rows,
     moments, op,
+    ranks::Ranks,
     settings::{count, none_negative, positive},
 };
 use candle_core::{D, DType, Device, Tensor, Var};
-use infomax_core::{Bound, Context, Embeddings, Key, Part, Role, Term, TermState};
+use infomax_core::{Bound, Collective, Context, Embeddings, Key, Local, Part, Role, Term, TermState};
 
 /// SwAV (Caron et al., arXiv 2006.09882), without a queue: the cross-entropy between the code `q_s` of one view
 /// and the prediction of another,
@@ -101,6 +102,16 @@ impl Swav {
     /// # Errors
     /// Fewer than two views.
     pub fn parts(&self, views: &[Tensor], prototypes: &Tensor) -> Result<Tensor> {
+        self.own_parts(views, prototypes, &Local)
+    }
+
+    /// [`Swav::parts`] of the rows of this process, with codes that are balanced over all of them.
+    fn own_parts(
+        &self,
+        views: &[Tensor],
+        prototypes: &Tensor,
+        collective: &dyn Collective,
+    ) -> Result<Tensor> {
         crate::error::views("swav", 2, views.len())?;
         let scores = views
             .iter()
@@ -110,7 +121,7 @@ impl Swav {
         let weight = 1.0 / (globals * (views.len() - 1)) as f64;
         let (mut assigned, mut sums) = (Vec::new(), Vec::new());
         for (s, code) in scores.iter().take(globals).enumerate() {
-            let code = sinkhorn(&code.detach(), self.epsilon, self.iterations)?;
+            let code = balanced(&code.detach(), self.epsilon, self.iterations, collective)?;
             for (v, score) in scores.iter().enumerate() {
                 if v != s {
                     let logits = (score / self.temperature)?;
@@ -147,10 +158,12 @@ impl Term for Running<Swav> {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
-        let views = gathered("swav", 2, z, ctx)?;
+        let views = z.projections.iter().map(op::widen).collect::<candle_core::Result<Vec<_>>>()?;
         let prototypes = self.prototypes(views[0].dim(1)?)?;
         let prototypes = prototypes.to_dtype(views[0].dtype())?.to_device(views[0].device())?;
-        let parts = self.parts(&views, &prototypes)?;
+        // Sums over the columns of the codes travel, not the rows.
+        let own = self.own_parts(&views, &prototypes, ctx.collective)?;
+        let parts = crate::ranks::mean(&own, z.projections.batch(), ctx)?;
         Ok(vec![
             Part {
                 name: "swapped-assignment".into(),
@@ -163,18 +176,29 @@ impl Term for Running<Swav> {
     }
 
     fn update(&mut self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<()> {
-        let views = gathered("swav", 2, z, ctx)?;
+        let views = &z.projections;
         let old = self.prototypes(views[0].dim(1)?)?;
         if ctx.step < self.freeze_steps || self.learning_rate == 0.0 {
             self.state.insert("prototypes".into(), old);
             return Ok(());
         }
-        let views = views.iter().map(|v| v.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64));
-        let views = views.collect::<candle_core::Result<Vec<_>>>()?;
+        let ranks = Ranks::of(ctx, views.batch())?;
+        // The gradient of the prototypes travels, or the rows: whichever is less.
+        let rows = views.len() * ranks.total * views.dtype().size_in_bytes();
+        let sums = ranks.alone() || 16 * old.dim(0)? < rows;
+        let own = |v: &Tensor| -> Result<Tensor> {
+            let v = if sums { v.detach() } else { ranks.gather(&v.detach())? };
+            Ok(v.to_device(&Device::Cpu)?.to_dtype(DType::F64)?)
+        };
+        let views = views.iter().map(own).collect::<Result<Vec<_>>>()?;
         let var = Var::from_tensor(&old)?;
-        let loss = (self.parts(&views, var.as_tensor())?.sum_all()? * self.weight)?;
-        let grads = loss.backward()?;
-        let mut velocity = grads.get(&var).cloned().map_or_else(|| old.zeros_like(), Ok)?;
+        let parts = match sums {
+            true => self.own_parts(&views, var.as_tensor(), ctx.collective)?,
+            false => self.parts(&views, var.as_tensor())?,
+        };
+        let grads = (parts.sum_all()? * self.weight)?.backward()?;
+        let grad = grads.get(&var).cloned().map_or_else(|| old.zeros_like(), Ok)?;
+        let mut velocity = if sums { ranks.mean(&grad)? } else { grad }.detach();
         if let Some(saved) = self.state.get("velocity") {
             velocity = (velocity + (saved.to_dtype(DType::F64)? * self.momentum)?)?;
         }
@@ -243,9 +267,19 @@ impl Entropy for Running<Swav> {
 /// # Errors
 /// Anything but a matrix with elements.
 pub fn sinkhorn(scores: &Tensor, epsilon: f64, iterations: usize) -> Result<Tensor> {
+    balanced(scores, epsilon, iterations, &Local)
+}
+
+/// [`sinkhorn`] of the scores of all processes: the codes of the own rows. A message of one number for the largest score,
+/// and one of `K` an iteration.
+fn balanced(scores: &Tensor, epsilon: f64, iterations: usize, collective: &dyn Collective) -> Result<Tensor> {
     let (n, k) = crate::moments::matrix("sinkhorn", scores, 1)?.dims2()?;
     let values = op::host(scores)?;
-    let max = values.iter().fold(f64::NEG_INFINITY, |m, v| m.max(*v));
+    let own = values.iter().fold(f64::NEG_INFINITY, |m, v| m.max(*v));
+    let mut max = own;
+    for other in collective.gather(&Tensor::new(&[own], &Device::Cpu)?)? {
+        max = op::host(&other)?.into_iter().fold(max, f64::max);
+    }
     // A floor instead of 0 keeps a column that no sample is near to from dividing 0 by 0.
     let mut q: Vec<f64> = values.iter().map(|v| ((v - max) / epsilon).exp().max(1e-300)).collect();
     for _ in 0..iterations.max(1) {
@@ -255,6 +289,7 @@ pub fn sinkhorn(scores: &Tensor, epsilon: f64, iterations: usize) -> Result<Tens
                 *c += v;
             }
         }
+        let columns = collective.sum(&Tensor::from_vec(columns, k, &Device::Cpu)?)?.to_vec1::<f64>()?;
         for row in q.chunks_exact_mut(k) {
             for (v, c) in row.iter_mut().zip(&columns) {
                 *v /= c;

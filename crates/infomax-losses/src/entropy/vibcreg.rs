@@ -2,8 +2,9 @@
 
 use crate::{
     Entropy, Estimate, MomentForm, Reduce, Result,
-    entropy::{centered, entropy_part, gathered, variance_covariance},
+    entropy::{centered, entropy_part, variance_covariance},
     moments, op,
+    ranks::Ranks,
 };
 use candle_core::Tensor;
 use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
@@ -66,6 +67,21 @@ impl Vibcreg {
         let off = variance_covariance(&unit, self.gamma, self.eps, self.path)?.get(1)?;
         Ok(Tensor::stack(&[variance, (off * (dof * dof / d as f64))?], 0)?)
     }
+
+    /// [`Vibcreg::parts`] of the rows of all ranks, from their scatter where that is less traffic than the rows.
+    fn shared(&self, ranks: &Ranks<'_>, z: &Tensor) -> Result<Tensor> {
+        let scatter = if ranks.total < 2 { None } else { ranks.scatter(z)? };
+        let Some(scatter) = scatter else { return self.parts(&ranks.gather(z)?) };
+        let (dof, d) = ((ranks.total - 1) as f64, scatter.dim(0)?);
+        let eye = Tensor::eye(d, scatter.dtype(), scatter.device())?;
+        let squares = (&scatter * &eye)?.sum_keepdim(0)?;
+        let stds = ((&squares / dof)? + self.eps)?.sqrt()?;
+        let variance = (stds.neg()? + self.gamma)?.relu()?.mean_all()?;
+        let norms = squares.maximum(1e-24)?.sqrt()?;
+        let r = scatter.broadcast_div(&norms)?.broadcast_div(&norms.t()?)?;
+        let off = ((&r - (&r * &eye)?)?.sqr()?.sum_all()? / (d * d) as f64)?;
+        Ok(Tensor::stack(&[variance, off], 0)?.to_dtype(op::widen(z)?.dtype())?)
+    }
 }
 
 impl Term for Vibcreg {
@@ -82,9 +98,9 @@ impl Term for Vibcreg {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
-        let views = gathered("vibcreg", 1, z, ctx)?;
-        let parts = views.iter().map(|v| self.parts(v)).collect::<Result<Vec<_>>>()?;
-        let sums = (Tensor::stack(&parts, 0)?.sum(0)? * self.views.factor(views.len()))?;
+        let ranks = Ranks::of(ctx, z.projections.batch())?;
+        let parts = z.projections.iter().map(|v| self.shared(&ranks, v)).collect::<Result<Vec<_>>>()?;
+        let sums = (Tensor::stack(&parts, 0)?.sum(0)? * self.views.factor(parts.len()))?;
         Ok(vec![
             entropy_part("variance", self.variance, sums.get(0)?),
             entropy_part("covariance", self.covariance, sums.get(1)?),

@@ -1,5 +1,6 @@
 //! The second-moment surrogate of VICReg: hinge on the standard deviations, squared covariances.
 
+use crate::ranks::Ranks;
 use crate::{Entropy, Estimate, MomentForm, Reduce, Result, entropy::entropy_part, moments, op};
 use candle_core::Tensor;
 use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
@@ -73,10 +74,10 @@ impl Term for Vicreg {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
+        let ranks = Ranks::of(ctx, z.projections.batch())?;
         let mut parts = Vec::new();
         for view in z.projections.iter() {
-            let view = ctx.collective.all_gather(view)?;
-            parts.push(variance_covariance(&view, self.gamma, self.eps, self.path)?);
+            parts.push(variance_covariance_over(&ranks, view, self.gamma, self.eps, self.path)?);
         }
         let parts = Tensor::stack(&parts, 1)?; // (2, V)
         let views = parts.dim(1)?;
@@ -152,6 +153,26 @@ pub fn variance_covariance(z: &Tensor, gamma: f64, eps: f64, path: MomentForm) -
         })
     };
     Ok(op::attach(&z, value, grad)?)
+}
+
+/// [`variance_covariance`] of the rows of all ranks, from their scatter where that is less traffic than the rows.
+pub(crate) fn variance_covariance_over(
+    ranks: &Ranks<'_>,
+    z: &Tensor,
+    gamma: f64,
+    eps: f64,
+    path: MomentForm,
+) -> Result<Tensor> {
+    let scatter = if ranks.total < 2 { None } else { ranks.scatter(z)? };
+    let Some(scatter) = scatter else { return variance_covariance(&ranks.gather(z)?, gamma, eps, path) };
+    let (dof, d) = ((ranks.total - 1) as f64, scatter.dim(0)?);
+    let eye = Tensor::eye(d, scatter.dtype(), scatter.device())?;
+    let s = (scatter / dof)?;
+    let diagonal = (&s * &eye)?;
+    let stds = (diagonal.sum(0)? + eps)?.sqrt()?;
+    let variance = (stds.neg()? + gamma)?.relu()?.mean_all()?;
+    let covariance = ((s - diagonal)?.sqr()?.sum_all()? / d as f64)?;
+    Ok(Tensor::stack(&[variance, covariance], 0)?.to_dtype(op::widen(z)?.dtype())?)
 }
 
 /// [`variance_covariance`] from plain Candle operations: the reference.

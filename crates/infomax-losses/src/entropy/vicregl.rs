@@ -2,9 +2,10 @@
 
 use crate::{
     Entropy, Error, Estimate, MomentForm, Result,
-    entropy::{Vicreg, entropy_part, variance_covariance},
+    entropy::{Vicreg, entropy_part, variance_covariance, variance_covariance_over},
     invariance::mse,
     op,
+    ranks::Ranks,
     settings::{count, none_negative, share},
 };
 use candle_core::Tensor;
@@ -62,8 +63,8 @@ impl Default for Vicregl {
 }
 
 impl Vicregl {
-    fn regularization(&self, z: &Tensor) -> Result<Tensor> {
-        variance_covariance(z, self.gamma, self.eps, MomentForm::Auto)
+    fn regularization(&self, ranks: &Ranks<'_>, z: &Tensor) -> Result<Tensor> {
+        variance_covariance_over(ranks, z, self.gamma, self.eps, MomentForm::Auto)
     }
 
     /// `[invariance, variance, covariance]` of the local embeddings: shape `(3)`, differentiable.
@@ -71,6 +72,12 @@ impl Vicregl {
     /// # Errors
     /// Fewer than two maps; maps of unequal batch or dimension.
     pub fn local(&self, maps: &[LocalMap]) -> Result<Tensor> {
+        let batch = maps.first().map_or(0, |map| map.values().dims()[0]);
+        self.local_over(maps, &Ranks::of(&Context::standalone(), batch)?)
+    }
+
+    /// [`Vicregl::local`] of the samples of all ranks: the patches of a sample are matched on its rank.
+    fn local_over(&self, maps: &[LocalMap], ranks: &Ranks<'_>) -> Result<Tensor> {
         if maps.len() < 2 {
             return Err(Error::Shape {
                 term: "vicregl",
@@ -82,9 +89,9 @@ impl Vicregl {
         for (i, a) in maps.iter().enumerate().take(2) {
             for (j, b) in maps.iter().enumerate() {
                 if i != j {
-                    let by_value = self.matched(a, b, (a.values(), b.values()))?;
+                    let by_value = self.matched(ranks, a, b, (a.values(), b.values()))?;
                     values.push(match (a.places(), b.places()) {
-                        (Some(p), Some(q)) => (by_value + self.matched(a, b, (p, q))?)?,
+                        (Some(p), Some(q)) => (by_value + self.matched(ranks, a, b, (p, q))?)?,
                         _ => by_value,
                     });
                 }
@@ -94,24 +101,42 @@ impl Vicregl {
     }
 
     /// Both directions, matched by the distances of what `by` holds.
-    fn matched(&self, a: &LocalMap, b: &LocalMap, by: (&Tensor, &Tensor)) -> Result<Tensor> {
+    fn matched(
+        &self,
+        ranks: &Ranks<'_>,
+        a: &LocalMap,
+        b: &LocalMap,
+        by: (&Tensor, &Tensor),
+    ) -> Result<Tensor> {
         let there = nearest(by.0, by.1, self.matches_first)?;
         let back = nearest(by.1, by.0, self.matches_second)?;
-        let first = self.vicreg(&pick(a.values(), &there, 0)?, &pick(b.values(), &there, 1)?, &there)?;
-        let second = self.vicreg(&pick(b.values(), &back, 0)?, &pick(a.values(), &back, 1)?, &back)?;
+        let first =
+            self.vicreg(ranks, &pick(a.values(), &there, 0)?, &pick(b.values(), &there, 1)?, &there)?;
+        let second = self.vicreg(ranks, &pick(b.values(), &back, 0)?, &pick(a.values(), &back, 1)?, &back)?;
         Ok(((first + second)? * 0.5)?)
     }
 
-    fn vicreg(&self, x: &Tensor, y: &Tensor, matches: &Matches) -> Result<Tensor> {
+    fn vicreg(&self, ranks: &Ranks<'_>, x: &Tensor, y: &Tensor, matches: &Matches) -> Result<Tensor> {
         let (count, batch) = (matches.count, matches.batch);
         let mut parts = Vec::new();
-        for m in 0..count {
-            for side in [x, y] {
-                parts.push(self.regularization(&side.narrow(0, m * batch, batch)?)?);
+        for side in [x, y] {
+            let d = side.dim(1)?;
+            let first = side.narrow(0, 0, batch)?;
+            if ranks.alone() || ranks.sums_pay(d * d, &first) {
+                for m in 0..count {
+                    parts.push(self.regularization(ranks, &side.narrow(0, m * batch, batch)?)?);
+                }
+                continue;
+            }
+            // One message for all matches: samples first, so that the ranks' parts are below each other.
+            let all = ranks.gather(&side.reshape((count, batch, d))?.transpose(0, 1)?.contiguous()?)?;
+            for m in 0..count {
+                let rows = all.narrow(1, m, 1)?.squeeze(1)?.contiguous()?;
+                parts.push(variance_covariance(&rows, self.gamma, self.eps, MomentForm::Auto)?);
             }
         }
         let parts = Tensor::stack(&parts, 0)?.mean(0)?;
-        Ok(Tensor::cat(&[mse(x, y)?.unsqueeze(0)?, parts], 0)?)
+        Ok(Tensor::cat(&[ranks.mean(&mse(x, y)?)?.unsqueeze(0)?, parts], 0)?)
     }
 }
 
@@ -129,9 +154,10 @@ impl Term for Vicregl {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
+        let ranks = Ranks::of(ctx, z.projections.batch())?;
         let mut global = Vec::new();
         for view in z.projections.iter() {
-            global.push(self.regularization(&ctx.collective.all_gather(view)?)?);
+            global.push(self.regularization(&ranks, view)?);
         }
         let global = Tensor::stack(&global, 0)?.mean(0)?;
         let share = 1.0 - self.alpha;
@@ -146,7 +172,7 @@ impl Term for Vicregl {
                 hint: "maps of local embeddings are needed (`Views::with_local`; in a run model.local_projector = \
                        [512, 512, 512]), or set objective.entropy.alpha = 1, the share of the pooled ones",
             })?;
-            let local = self.local(maps)?;
+            let local = self.local_over(maps, &ranks)?;
             parts.push(Part {
                 name: "local-invariance".into(),
                 role: Role::Invariance,

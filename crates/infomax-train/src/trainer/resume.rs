@@ -1,6 +1,6 @@
 //! Checkpoints of a run: written, and taken up again.
 
-use super::{Resumed, Trainer};
+use super::{Resumed, Trainer, local};
 use crate::budget::Clock;
 use crate::checkpoint::{Checkpoint, FORMAT_VERSION, State, Tensors};
 use crate::{Observer, Result, RunDir};
@@ -58,9 +58,11 @@ impl Trainer {
             )));
         }
         // Everything is read before anything is changed.
-        let (model, optimizer, objective) =
-            (checkpoint.model()?, checkpoint.optimizer()?, checkpoint.objective()?);
+        let written = [checkpoint.model()?, checkpoint.optimizer()?, checkpoint.objective()?];
         let watched = checkpoint.watchers()?;
+        let (outer, others) = (checkpoint.outer()?, checkpoint.others()?);
+        let mut warnings = Vec::new();
+        let [model, optimizer, objective] = self.of_this_rank(&outer, &others, written, &mut warnings);
         self.parts.learner.params().load(&model).map_err(|e| checkpoint.other_run(e.to_string()))?;
         self.parts.optimizer.load_state(&optimizer).map_err(|e| checkpoint.other_run(e.to_string()))?;
         let params = self.parts.learner.params();
@@ -78,10 +80,12 @@ impl Trainer {
             watcher.load_state(&own.collect())?;
         }
         self.parts.source.seek(state.position)?;
+        if let Some(local) = &mut self.local {
+            local.load(&outer, self.parts.learner.params())?;
+        }
         self.monitor.restore(state.monitor.clone(), state.health.clone());
         self.step = state.step;
         self.spent = state.trained_s.unwrap_or(0.0);
-        let mut warnings = Vec::new();
         if state.schedule != self.parts.schedule {
             warnings.push(
                 "the learning rate schedule differs from that of the checkpoint: the run continues, but not as the \
@@ -106,6 +110,45 @@ impl Trainer {
             ));
         }
         Ok(warnings)
+    }
+
+    /// The state of this rank, of a checkpoint of a run with local steps; else as it was written.
+    fn of_this_rank(
+        &self,
+        outer: &BTreeMap<String, Tensor>,
+        others: &BTreeMap<String, Tensor>,
+        written: [BTreeMap<String, Tensor>; 3],
+        warnings: &mut Vec<String>,
+    ) -> [BTreeMap<String, Tensor>; 3] {
+        let [mut model, optimizer, objective] = written;
+        let (saved, now) = (local::ranks_in(others), self.parts.collective.size());
+        match (&self.local, outer.is_empty()) {
+            (None, true) => return [model, optimizer, objective],
+            (Some(_), true) => {
+                warnings.push("the checkpoint is of a run without local steps: the first begin here".to_owned());
+                return [model, optimizer, objective];
+            }
+            (Some(_), false) if saved == now => {
+                let own = |what, written| {
+                    let own = local::of_rank(others, self.parts.collective.rank(), what);
+                    if own.is_empty() { written } else { own }
+                };
+                return [own("model", model), own("optimizer", optimizer), own("objective", objective)];
+            }
+            (Some(_), false) => warnings.push(format!(
+                "the checkpoint is of {saved} ranks, and there are {now} now: all continue from the parameters of the                  last outer step, with the optimizer's state of the rank that wrote it"
+            )),
+            (None, false) => warnings.push(
+                "the checkpoint is of a run with local steps, and this one has none: it continues from the parameters                  of the last outer step, without the outer momentum"
+                    .to_owned(),
+            ),
+        }
+        for (name, tensor) in &mut model {
+            if let Some(start) = outer.get(&local::started(name)) {
+                *tensor = start.clone();
+            }
+        }
+        [model, optimizer, objective]
     }
 
     fn dtype(&self) -> String {
@@ -152,10 +195,15 @@ impl Trainer {
         model: BTreeMap<String, Tensor>,
         clock: &Clock,
     ) -> Result<(State, Tensors)> {
+        let (optimizer, objective) = (self.parts.optimizer.state()?, self.parts.objective.state());
+        let own = [("model", &model), ("optimizer", &optimizer), ("objective", &objective)];
+        let others = self.others(own)?;
         let tensors = Tensors {
+            outer: self.local.as_ref().map(local::LocalSteps::state).unwrap_or_default(),
+            others,
             model,
-            optimizer: self.parts.optimizer.state()?,
-            objective: self.parts.objective.state(),
+            optimizer,
+            objective,
             watchers: self
                 .parts
                 .watchers

@@ -45,7 +45,7 @@ impl Trainer {
         time.data_wait_s = lap.take();
         let samples = batch.len();
         let key = self.key.fold_in(self.step);
-        let collective = self.parts.collective.clone();
+        let collective = self.seen_ranks();
         let ranks = &*collective;
         let ctx = Context { step: self.step, total_steps: Some(self.total_steps), key, collective: ranks };
         let pass = Pass { mode: Mode::Train, key: key.fold_named("pass"), collective: ranks };
@@ -82,6 +82,7 @@ impl Trainer {
         self.parts.learner.after_step(&ctx)?;
         self.parts.objective.update(&embeddings, &ctx)?;
         self.step += 1;
+        self.meet()?;
 
         let (mut embedding, mut features, mut health, mut changed) = (None, None, None, false);
         let mut account = None;

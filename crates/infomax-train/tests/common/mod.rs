@@ -50,7 +50,8 @@ impl Learner for Mlp {
             let hidden = x.matmul(&self.w1)?.broadcast_add(&self.b1)?.tanh()?;
             if pass.is_train() {
                 let ranks = pass.collective;
-                let batch = (ranks.sum(&hidden.detach().mean(0)?)? / ranks.size() as f64)?;
+                // Shares differ in size: the sum over all rows, not the mean of means.
+                let batch = (ranks.sum(&hidden.detach().sum(0)?)? / rows_of_all(x.dim(0)?, ranks)?)?;
                 self.mean.set(&((self.mean.as_tensor() * 0.9)? + (batch * 0.1)?)?)?;
             }
             // The buffer takes part, so that one that is not restored shows.
@@ -58,6 +59,10 @@ impl Learner for Mlp {
         }
         Ok(Embeddings::new(Views::new(out)?))
     }
+}
+
+fn rows_of_all(own: usize, ranks: &dyn Collective) -> Result<f64> {
+    Ok(ranks.sum(&Tensor::new(own as f64, &Device::Cpu)?)?.to_scalar::<f64>()?)
 }
 
 impl Encoder for Mlp {
@@ -143,9 +148,9 @@ impl Objective for Toy {
 /// Batches that depend on their position alone, of which each rank gets its share.
 #[derive(Debug)]
 pub struct Source {
-    position: Position,
-    rank: usize,
-    ranks: usize,
+    pub position: Position,
+    pub rank: usize,
+    pub ranks: usize,
 }
 
 pub const BATCHES: u64 = 5;
@@ -169,9 +174,10 @@ impl BatchSource for Source {
         let key = Key::new(9).fold_in(epoch).fold_in(batch);
         let view = |v| key.fold_in(v).normal(0.0, 0.1, (16, INPUT), DType::F32, &Device::Cpu);
         let x = Key::new(9).fold_in(batch).normal(0.0, 1.0, (16, INPUT), DType::F32, &Device::Cpu)?;
-        let rows = 16 / self.ranks;
-        let share =
-            |x: Tensor| Ok::<_, infomax_core::Error>(View::global(x.narrow(0, self.rank * rows, rows)?));
+        // 16 samples over 3 ranks are 5, 5 and 6.
+        let (from, to) = (self.rank * 16 / self.ranks, (self.rank + 1) * 16 / self.ranks);
+        let rows = to - from;
+        let share = |x: Tensor| Ok::<_, infomax_core::Error>(View::global(x.narrow(0, from, rows)?));
         let views = vec![share((&x + view(0)?)?)?, share((&x + view(1)?)?)?];
         self.position = match batch + 1 {
             BATCHES => Position { epoch: epoch + 1, batch: 0 },
