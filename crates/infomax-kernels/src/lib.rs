@@ -34,7 +34,7 @@ pub use ops::l2_normalize::l2_normalize;
 pub use ops::linear::{linear, linear_with};
 pub use ops::max_pool::max_pool2d;
 pub use ops::mean_pool::{avg_pool2d, global_avg_pool};
-pub use ops::norm::{batch_norm_eval, batch_norm_train};
+pub use ops::norm::{Peers, batch_norm_eval, batch_norm_train, batch_norm_train_with};
 pub use ops::patches::{patches, patches_last};
 pub use ops::row_norm::{group_norm, layer_norm, rms_norm};
 pub use ops::rows::{log_softmax, softmax};

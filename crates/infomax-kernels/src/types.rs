@@ -59,6 +59,8 @@ pub struct BatchNormOutput {
     pub mean: Tensor,
     /// The biased variance of each channel over this batch, shape `(C)`, detached from the graph.
     pub var: Tensor,
+    /// The values of each channel that they were taken over, those of other processes too.
+    pub count: usize,
 }
 
 /// The score of two rows.

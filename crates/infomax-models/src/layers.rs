@@ -3,7 +3,9 @@
 use crate::{Error, Result, Scope};
 use candle_core::{Tensor, Var};
 use infomax_core::{Init, ParamKind, Pass};
-use infomax_kernels::{Activation, Conv2dConfig, ConvNorm, batch_norm_eval, batch_norm_train};
+use infomax_kernels::{
+    Activation, Conv2dConfig, ConvNorm, batch_norm_eval, batch_norm_train, batch_norm_train_with,
+};
 
 /// A 2-D convolution without bias: `(N, C, H, W)` to `(N, K, P, Q)`.
 ///
@@ -93,8 +95,9 @@ impl Linear {
 /// Batch normalization over `(N, C)` or `(N, C, H, W)` (Ioffe and Szegedy, arXiv:1502.03167).
 ///
 /// `y = (x - m) / sqrt(v + 1e-5) * weight + bias`. In training `m` and `v` are the mean and the biased
-/// variance of each channel in this batch, and the running statistics follow as in PyTorch:
-/// `running = 0.9 running + 0.1 batch`, with the *unbiased* variance. In evaluation `m` and `v` are the
+/// variance of each channel in this batch, which several processes may share (`Pass::collective`: synchronized batch
+/// norm), and the running statistics follow as in PyTorch: `running = 0.9 running + 0.1 batch`, with the *unbiased*
+/// variance. In evaluation `m` and `v` are the
 /// running statistics, which are constants.
 ///
 /// Parameters: `weight`, `bias` `(C)`; buffers: `running_mean`, `running_var` `(C)`.
@@ -156,11 +159,23 @@ impl BatchNorm {
             return batch_norm_eval(xs, &mean, &var, weight, bias, residual, Self::EPS, act)
                 .map_err(Error::kernel(&self.name));
         }
-        let n = xs.elem_count() / self.channels;
-        self.at_least_two(n, xs.dims())?;
-        let out = batch_norm_train(xs, weight, bias, residual, Self::EPS, act)
-            .map_err(Error::kernel(&self.name))?;
-        self.follow(&out.mean, &out.var, n)?;
+        let out = match crate::peers::of(pass) {
+            Some(peers) if xs.device().is_cpu() => {
+                batch_norm_train_with(xs, weight, bias, residual, Self::EPS, act, peers)
+                    .map_err(Error::kernel(&self.name))?
+            }
+            Some(_) => {
+                let affine = (&*self.weight, &*self.bias);
+                crate::peers::composed(xs, affine, residual, Self::EPS, act, pass.collective)?
+            }
+            None => {
+                self.at_least_two(xs.elem_count() / self.channels, xs.dims())?;
+                batch_norm_train(xs, weight, bias, residual, Self::EPS, act)
+                    .map_err(Error::kernel(&self.name))?
+            }
+        };
+        self.at_least_two(out.count, xs.dims())?;
+        self.follow(&out.mean, &out.var, out.count)?;
         Ok(out.ys)
     }
 
@@ -181,6 +196,12 @@ impl BatchNorm {
         };
         mix(&self.running_mean, mean, 1.0)?;
         mix(&self.running_var, var, n as f64 / (n as f64 - 1.0))
+    }
+
+    /// Weight and bias.
+    #[cfg(test)]
+    pub(crate) fn affine(&self) -> (&Tensor, &Tensor) {
+        (&self.weight, &self.bias)
     }
 
     /// The running mean and variance, as constants.

@@ -12,6 +12,7 @@ mod mlp;
 #[cfg(feature = "onnx")]
 mod onnx;
 mod patches;
+mod peers;
 mod positions;
 mod presets;
 mod resnet;

@@ -245,9 +245,10 @@ impl ResNet {
     }
 
     /// True where the fused operations on blocks of images apply and pay: a block holds eight images at least,
-    /// and the time of a block does not depend on how many of them are real. bf16 has no other form.
+    /// and the time of a block does not depend on how many of them are real. bf16 has no other form, and ranks with
+    /// more and with fewer images have to take their statistics in the same order.
     fn blocked(&self, xs: &Tensor, pass: &Pass<'_>) -> bool {
-        self.half(pass) || Blocked::supports(xs) && xs.dims()[0] >= 3
+        self.half(pass) || Blocked::supports(xs) && (xs.dims()[0] >= 3 || pass.collective.size() > 1)
     }
 
     /// The images, checked and whitened where there is a layer for it.
@@ -396,7 +397,11 @@ pub(crate) fn run(name: &str, xs: &Blocked, chain: &[Fused<'_>], pass: &Pass<'_>
             },
         })
         .collect();
-    let out = xs.residual(&units, BatchNorm::EPS).map_err(Error::kernel(name))?;
+    let out = match crate::peers::of(pass) {
+        Some(peers) => xs.residual_with(&units, BatchNorm::EPS, peers),
+        None => xs.residual(&units, BatchNorm::EPS),
+    }
+    .map_err(Error::kernel(name))?;
     if pass.is_train() {
         let norms = || layers.iter().map(|(_, bn)| bn).zip(&out.stats);
         norms().try_for_each(|(bn, s)| bn.at_least_two(s.count, &[s.count, s.mean.elem_count()]))?;

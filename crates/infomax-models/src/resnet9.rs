@@ -117,8 +117,9 @@ impl ResNet9 {
         images(&self.name, xs, self.cfg.in_channels, least)?;
         let xs = &self.whiten.as_ref().map_or_else(|| Ok(xs.clone()), |whiten| whiten.forward(xs))?;
         let half = self.precision == Precision::Bf16 && pass.is_train();
-        // As in the other residual networks, a block of images pays from three on.
-        let blocked = half || Blocked::supports(xs) && xs.dims()[0] >= 3;
+        // As in the other residual networks, a block of images pays from three on, and ranks take the same form.
+        let enough = xs.dims()[0] >= 3 || pass.collective.size() > 1;
+        let blocked = half || Blocked::supports(xs) && enough;
         let enter = |xs: &Tensor| -> Result<Maps> {
             Ok(match (blocked, half) {
                 (true, true) => Maps::Blocked(Blocked::from_images_bf16(xs).map_err(self.error())?),

@@ -5,6 +5,7 @@ use super::conv::Conv;
 use super::layout::Dims;
 use super::norm::{Affine, Coefficients, Mask, Residual, apply, grad_apply, grad_sums, moments};
 use super::unit::{ConvNorm, OP};
+use crate::ops::norm::peers::{Peers, join_moments, join_sums};
 use crate::tensor::check;
 use crate::tensor::parameters::Parameters;
 use crate::tensor::storage::result;
@@ -12,6 +13,7 @@ use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 use infomax_simd::Stored;
 use infomax_simd::{Float, Isa, Shared};
+use std::sync::Arc;
 
 /// Parameters of maps of type `E` have the type of its arithmetic.
 ///
@@ -34,13 +36,23 @@ pub(super) struct Layer<E: Stored> {
     /// The statistics are those of the batch.
     pub(super) train: bool,
     pub(super) moments: Vec<(f64, f64)>,
+    /// The values of each channel that they were taken over.
+    pub(super) count: usize,
+    /// The processes that hold the other images of the batch.
+    peers: Option<Arc<dyn Peers>>,
     /// The output of the convolution.
     pub(super) z: Vec<E>,
     pub(super) affine: Vec<Affine<E::Real>>,
 }
 
 impl<T: Float, E: Stored<Real = T>> Layer<E> {
-    pub(super) fn new(dims: &Dims, part: &ConvNorm<'_>, isa: Isa, fast: bool) -> Result<Self> {
+    pub(super) fn new(
+        dims: &Dims,
+        part: &ConvNorm<'_>,
+        isa: Isa,
+        fast: bool,
+        peers: Option<&Arc<dyn Peers>>,
+    ) -> Result<Self> {
         let conv = Conv { fast, ..Conv::new(dims, part.weight.dims(), part.cfg, isa)? };
         let k = conv.output().c;
         computes::<E>(OP, "weight", part.weight)?;
@@ -65,6 +77,8 @@ impl<T: Float, E: Stored<Real = T>> Layer<E> {
             shift: values(part.shift)?,
             train: part.stats.is_none(),
             moments,
+            count: 0,
+            peers: peers.cloned(),
             z: Vec::new(),
             affine: Vec::new(),
         })
@@ -74,7 +88,11 @@ impl<T: Float, E: Stored<Real = T>> Layer<E> {
     pub(super) fn forward(&mut self, isa: Isa, eps: f64, source: &[E]) -> candle_core::Result<()> {
         self.z = result(&[self.weight()], |v: &[&[T]]| self.conv.forward(source, v[0]))?;
         if self.train {
-            self.moments = moments(isa, &self.conv.output(), &self.z);
+            let d = self.conv.output();
+            (self.moments, self.count) = (moments(isa, &d, &self.z), d.images * d.h * d.w);
+            if let Some(peers) = &self.peers {
+                (self.moments, self.count) = join_moments(&**peers, &self.moments, self.count)?;
+            }
         }
         let norm = |(k, m): (usize, &(f64, f64))| {
             let scale = self.scale[k] / (m.1 + eps).sqrt();
@@ -114,15 +132,19 @@ impl<T: Float, E: Stored<Real = T>> Layer<E> {
         mask: Mask<'_, E>,
         dz: Shared<E>,
         masked: Shared<E>,
-    ) -> (Vec<T>, Vec<T>) {
+    ) -> candle_core::Result<(Vec<T>, Vec<T>)> {
         let d = self.conv.output();
         let means: Vec<T> = self.moments.iter().map(|m| T::of(m.0)).collect();
         // SAFETY: the caller's gradient is a whole map, and no one writes it meanwhile.
         let sums = unsafe {
             grad_sums(isa, &d, &self.z, &means, std::slice::from_raw_parts(grad.get(), d.len()), mask)
         };
-        let count = (d.images * d.h * d.w) as f64;
-        let m = if self.train { count } else { f64::INFINITY };
+        // The parameters get the share of this process; the input is moved by the sums over all.
+        let all = match &self.peers {
+            Some(peers) if self.train => join_sums(&**peers, &sums)?,
+            _ => sums.clone(),
+        };
+        let m = if self.train { self.count as f64 } else { f64::INFINITY };
         let inverse: Vec<f64> = self.moments.iter().map(|m| 1.0 / (m.1 + eps).sqrt()).collect();
         let coefficients: Vec<_> = (0..d.c)
             .map(|k| {
@@ -130,15 +152,15 @@ impl<T: Float, E: Stored<Real = T>> Layer<E> {
                 Coefficients {
                     mean: means[k],
                     a: T::of(a),
-                    b: T::of(-a * inverse[k] * inverse[k] * sums[k].1 / m),
-                    c: T::of(-a * sums[k].0 / m),
+                    b: T::of(-a * inverse[k] * inverse[k] * all[k].1 / m),
+                    c: T::of(-a * all[k].0 / m),
                 }
             })
             .collect();
         // SAFETY: passed on.
         unsafe { grad_apply(isa, &d, &self.z, &coefficients, grad, mask, dz, masked) };
         let scale = (0..d.c).map(|k| T::of(sums[k].1 * inverse[k])).collect();
-        (scale, sums.iter().map(|s| T::of(s.0)).collect())
+        Ok((scale, sums.iter().map(|s| T::of(s.0)).collect()))
     }
 
     /// The weight, contiguous.

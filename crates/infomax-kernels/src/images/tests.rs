@@ -217,7 +217,7 @@ impl Case {
             Short::Projection => (&parts[..parts.len() - 1], Shortcut::Projection(parts[parts.len() - 1])),
         };
         let units = [ResidualUnit { branch: branch.to_vec(), shortcut }];
-        let out = xs.residual_with(&units, EPS, isa, fast)?;
+        let out = xs.residual_of(&units, EPS, isa, fast, None)?;
         let stats = out.stats.into_iter().map(|s| (s.mean, s.var)).collect();
         Ok((out.ys.to_images()?, stats))
     }

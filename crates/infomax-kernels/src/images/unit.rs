@@ -8,6 +8,7 @@ use super::buffer::Pooled;
 use super::layer::Layer;
 use super::layout::{Blocked, Dims};
 use super::norm::{Mask, Residual};
+use crate::Peers;
 use crate::tensor::check;
 use crate::tensor::storage::{contiguous, result, tensor};
 use crate::{Conv2dConfig, Error, Result};
@@ -15,7 +16,7 @@ use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor, bail};
 use half::bf16;
 use infomax_simd::Stored;
 use infomax_simd::{Float, Isa, Shared, filled};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A convolution without bias, followed by batch norm.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +70,7 @@ pub struct BatchStats {
     pub mean: Tensor,
     /// The biased variance of each channel `(K)`, detached from the graph.
     pub var: Tensor,
-    /// The values of each channel that they were taken over.
+    /// The values of each channel that they were taken over, those of other processes too; 0 for given statistics.
     pub count: usize,
 }
 
@@ -90,20 +91,36 @@ impl Blocked {
     /// # Errors
     /// Shapes or types that do not fit; no unit, or one without convolution; an `eps` that is not positive.
     pub fn residual(&self, units: &[ResidualUnit<'_>], eps: f64) -> Result<ResidualOutput> {
-        self.residual_with(units, eps, Isa::detect(), true)
+        self.residual_of(units, eps, Isa::detect(), true, None)
     }
 
-    pub(super) fn residual_with(
+    /// [`Blocked::residual`] with the statistics of a batch of which other processes hold the other images, as
+    /// [`batch_norm_train_with`](crate::batch_norm_train_with): one exchange for each norm in the forward and one in the
+    /// backward pass.
+    ///
+    /// # Errors
+    /// As [`Blocked::residual`]; a process that is gone.
+    pub fn residual_with(
+        &self,
+        units: &[ResidualUnit<'_>],
+        eps: f64,
+        peers: Arc<dyn Peers>,
+    ) -> Result<ResidualOutput> {
+        self.residual_of(units, eps, Isa::detect(), true, Some(&peers))
+    }
+
+    pub(super) fn residual_of(
         &self,
         units: &[ResidualUnit<'_>],
         eps: f64,
         isa: Isa,
         fast: bool,
+        peers: Option<&Arc<dyn Peers>>,
     ) -> Result<ResidualOutput> {
         match self.data.dtype() {
-            DType::F64 => chain::<f64>(self, units, eps, isa, fast),
-            DType::BF16 => chain::<bf16>(self, units, eps, isa, fast),
-            _ => chain::<f32>(self, units, eps, isa, fast),
+            DType::F64 => chain::<f64>(self, units, eps, isa, fast, peers),
+            DType::BF16 => chain::<bf16>(self, units, eps, isa, fast, peers),
+            _ => chain::<f32>(self, units, eps, isa, fast, peers),
         }
     }
 }
@@ -116,12 +133,13 @@ fn chain<E: Stored>(
     eps: f64,
     isa: Isa,
     fast: bool,
+    peers: Option<&Arc<dyn Peers>>,
 ) -> Result<ResidualOutput> {
     check::positive(OP, "eps", eps)?;
     let mut dims = xs.sizes()?;
     let mut units = Vec::with_capacity(specs.len());
     for spec in specs {
-        let unit = Unit::<E>::new(dims, spec, eps, isa, fast)?;
+        let unit = Unit::<E>::new(dims, spec, eps, isa, fast, peers)?;
         dims = unit.last.conv.output();
         units.push(unit);
     }
@@ -140,9 +158,8 @@ fn chain<E: Stored>(
             Ok(Tensor::from_vec(values, layer.moments.len(), device)?
                 .to_dtype(crate::tensor::storage::dtype::<E::Real>())?)
         };
-        let d = layer.conv.output();
         let (mean, var) = (column(|m| m.0)?, column(|m| m.1)?);
-        stats.push(BatchStats { mean, var, count: d.images * d.h * d.w });
+        stats.push(BatchStats { mean, var, count: layer.count });
         token = Some(match token {
             Some(token) => (token + &layer.token)?,
             None => layer.token.clone(),
@@ -170,17 +187,24 @@ struct Unit<E: Stored> {
 }
 
 impl<T: Float, E: Stored<Real = T>> Unit<E> {
-    fn new(input: Dims, spec: &ResidualUnit<'_>, eps: f64, isa: Isa, fast: bool) -> Result<Self> {
+    fn new(
+        input: Dims,
+        spec: &ResidualUnit<'_>,
+        eps: f64,
+        isa: Isa,
+        fast: bool,
+        peers: Option<&Arc<dyn Peers>>,
+    ) -> Result<Self> {
         let mut first = Vec::with_capacity(spec.branch.len());
         let mut dims = input;
         for part in &spec.branch {
-            let layer = Layer::<E>::new(&dims, part, isa, fast)?;
+            let layer = Layer::<E>::new(&dims, part, isa, fast, peers)?;
             dims = layer.conv.output();
             first.push(layer);
         }
         let Some(last) = first.pop() else { return Err(nothing("branch")) };
         let projection = match &spec.shortcut {
-            Shortcut::Projection(part) => Some(Layer::<E>::new(&input, part, isa, fast)?),
+            Shortcut::Projection(part) => Some(Layer::<E>::new(&input, part, isa, fast, peers)?),
             _ => None,
         };
         let identity = matches!(spec.shortcut, Shortcut::Identity);
@@ -228,7 +252,14 @@ impl<T: Float, E: Stored<Real = T>> Unit<E> {
 
     /// Leaves the gradients of the parameters in their slots, and returns that of the input; `weights` are in
     /// the order of [`Unit::all`].
-    fn backward(&self, xs: &[E], ys: &[E], grad: &[E], weights: &[&[T]], wanted: bool) -> Vec<E> {
+    fn backward(
+        &self,
+        xs: &[E],
+        ys: &[E],
+        grad: &[E],
+        weights: &[&[T]],
+        wanted: bool,
+    ) -> candle_core::Result<Vec<E>> {
         let (isa, eps) = (self.isa, self.eps);
         let null = Shared::new(std::ptr::null_mut());
         let mask = Mask::Kept(ys);
@@ -242,7 +273,7 @@ impl<T: Float, E: Stored<Real = T>> Unit<E> {
             if let Some(p) = &self.projection {
                 let mut dz = Pooled::take(p.z.len());
                 let at = Shared::new(dz.slice().as_mut_ptr());
-                let norm = p.norm_grad(isa, eps, read, mask, at, null);
+                let norm = p.norm_grad(isa, eps, read, mask, at, null)?;
                 p.put(p.weight_grad(xs, dz.slice()), norm);
                 if wanted {
                     p.conv.input_grad(weights[count], dz.slice(), to, false);
@@ -251,7 +282,7 @@ impl<T: Float, E: Stored<Real = T>> Unit<E> {
             let mut dz = Pooled::take(self.last.z.len());
             let at = Shared::new(dz.slice().as_mut_ptr());
             let masked = if self.identity { to } else { null };
-            let mut norm = self.last.norm_grad(isa, eps, read, mask, at, masked);
+            let mut norm = self.last.norm_grad(isa, eps, read, mask, at, masked)?;
             for i in (0..count).rev() {
                 let layer = self.first.get(i).unwrap_or(&self.last);
                 if i == 0 {
@@ -267,14 +298,14 @@ impl<T: Float, E: Stored<Real = T>> Unit<E> {
                 let mut next = Pooled::take(before.z.len());
                 let at = Shared::new(next.slice().as_mut_ptr());
                 layer.conv.input_grad(weights[i], dz.slice(), at, false);
-                norm = before.norm_grad(isa, eps, at, Mask::Own(&before.affine), at, null);
+                norm = before.norm_grad(isa, eps, at, Mask::Own(&before.affine), at, null)?;
                 dz = next;
             }
             if wanted {
                 dx.set_len(xs.len());
             }
         }
-        dx
+        Ok(dx)
     }
 }
 
@@ -305,7 +336,14 @@ impl<T: Float, E: Stored<Real = T>> Chain<E> {
         Ok(())
     }
 
-    fn backward(&self, xs: &[E], ys: &[E], grad: &[E], weights: &[&[T]], wanted: bool) -> Vec<E> {
+    fn backward(
+        &self,
+        xs: &[E],
+        ys: &[E],
+        grad: &[E],
+        weights: &[&[T]],
+        wanted: bool,
+    ) -> candle_core::Result<Vec<E>> {
         let mut rest = weights;
         let mut own: Option<Vec<E>> = None;
         for (i, unit) in self.units.iter().enumerate().rev() {
@@ -314,9 +352,9 @@ impl<T: Float, E: Stored<Real = T>> Chain<E> {
             let xs = if i == 0 { xs } else { &self.kept[i - 1] };
             let ys = self.kept.get(i).map_or(ys, |kept| kept);
             let grad = own.as_deref().unwrap_or(grad);
-            own = Some(unit.backward(xs, ys, grad, weights, wanted || i > 0));
+            own = Some(unit.backward(xs, ys, grad, weights, wanted || i > 0)?);
         }
-        own.unwrap_or_default()
+        Ok(own.unwrap_or_default())
     }
 }
 
@@ -348,7 +386,7 @@ impl<E: Stored> CustomOp2 for Chain<E> {
         let weights: Vec<_> = self.units.iter().flat_map(Unit::all).map(Layer::weight).collect();
         let dx = result(&[xs, ys, &grad], |v: &[&[E]]| {
             result(&weights, |w: &[&[E::Real]]| self.backward(v[0], v[1], v[2], w, wanted))
-        })??;
+        })???;
         let dx = if wanted { Some(tensor(dx, xs.shape())?) } else { None };
         Ok((dx, Some(token.zeros_like()?)))
     }

@@ -2,11 +2,12 @@
 
 use super::batch_columns::{self as columns, Block};
 use super::batch_kernel::{Apply, GradApply, GradSums, Moments, Planes};
+use super::peers::{Peers, join_moments, join_sums};
 use crate::tensor::check;
 use crate::tensor::optional::{self, Argument, Optional};
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
-use crate::{Activation, BatchNormOutput, Result, reference};
+use crate::{Activation, BatchNormOutput, Error, Result, reference};
 use candle_core::{CpuStorage, DType, Shape, Tensor};
 use infomax_simd::{Isa, Shared, filled};
 use infomax_simd::{Real, run};
@@ -39,7 +40,28 @@ pub fn batch_norm_train(
     eps: f64,
     act: Activation,
 ) -> Result<BatchNormOutput> {
-    batch_norm_train_isa(xs, weight, bias, residual, eps, act, Isa::detect())
+    batch_norm_train_isa(xs, weight, bias, residual, eps, act, Isa::detect(), None)
+}
+
+/// [`batch_norm_train`] with the statistics of a batch of which other processes hold the other rows (synchronized batch
+/// norm): one exchange in the forward and one in the backward pass, of two numbers for each channel.
+///
+/// # Gradient
+/// Of the sum over the processes of what each differentiates, of its own rows and of its own share of `weight` and
+/// `bias`, as the ranks of a data-parallel run have it.
+///
+/// # Errors
+/// As [`batch_norm_train`]; a process that is gone; a tensor that is not on the CPU.
+pub fn batch_norm_train_with(
+    xs: &Tensor,
+    weight: Option<&Tensor>,
+    bias: Option<&Tensor>,
+    residual: Option<&Tensor>,
+    eps: f64,
+    act: Activation,
+    peers: Arc<dyn Peers>,
+) -> Result<BatchNormOutput> {
+    batch_norm_train_isa(xs, weight, bias, residual, eps, act, Isa::detect(), Some(peers))
 }
 
 /// [`batch_norm_train`] with a chosen instruction set.
@@ -51,26 +73,36 @@ pub(crate) fn batch_norm_train_isa(
     eps: f64,
     act: Activation,
     isa: Isa,
+    peers: Option<Arc<dyn Peers>>,
 ) -> Result<BatchNormOutput> {
     let (n, c, inner) = check::batch_norm("batch_norm_train", xs, weight, bias, residual, eps)?;
     let Path::Cpu(_) = Path::of(xs) else {
+        if peers.is_some() {
+            let on = format!("{:?}", xs.device().location());
+            let reason = "statistics of several processes are taken on the CPU only";
+            return Err(Error::Config { op: "batch_norm_train", name: "device", value: on, reason });
+        }
         return reference::batch_norm_train(xs, weight, bias, residual, eps, act);
     };
     let xs = contiguous(xs)?;
     let shape = Channels { n, c, inner };
-    let moments = match xs.dtype() {
+    let mut moments: Vec<(f64, f64)> = match xs.dtype() {
         DType::F64 => result(&[&xs], |v: &[&[f64]]| shape.moments(v[0], isa))?,
         _ => result(&[&xs], |v: &[&[f32]]| shape.moments(v[0], isa))?,
     };
+    let mut count = n * inner;
+    if let Some(peers) = &peers {
+        (moments, count) = join_moments(&**peers, &moments, count)?;
+    }
     let column = |f: fn(&(f64, f64)) -> f64| -> Result<Tensor> {
         let values: Vec<f64> = moments.iter().map(f).collect();
         Ok(Tensor::from_vec(values, c, xs.device())?.to_dtype(xs.dtype())?)
     };
     let (mean, var) = (column(|m| m.0)?, column(|m| m.1)?);
-    let op =
-        BatchNorm { shape, moments: Arc::new(moments), eps, relu: act == Activation::Relu, train: true, isa };
+    let relu = act == Activation::Relu;
+    let op = BatchNorm { shape, moments: Arc::new(moments), eps, relu, count: Some(count), peers, isa };
     let ys = op.apply(&xs, weight, bias, residual)?;
-    Ok(BatchNormOutput { ys, mean, var })
+    Ok(BatchNormOutput { ys, mean, var, count })
 }
 
 /// Batch norm with given statistics, as in evaluation; otherwise like [`batch_norm_train`].
@@ -113,7 +145,8 @@ pub fn batch_norm_eval(
         moments: Arc::new(moments),
         eps,
         relu: act == Activation::Relu,
-        train: false,
+        count: None,
+        peers: None,
         isa,
     };
     op.apply(&contiguous(xs)?, weight, bias, residual)
@@ -172,8 +205,10 @@ struct BatchNorm {
     moments: Arc<Vec<(f64, f64)>>,
     eps: f64,
     relu: bool,
-    /// The statistics are those of the input, and get their part of the gradient.
-    train: bool,
+    /// The statistics are those of the input, over so many values of each channel, and get their part of the gradient.
+    count: Option<usize>,
+    /// The processes that hold the other rows.
+    peers: Option<Arc<dyn Peers>>,
     isa: Isa,
 }
 
@@ -244,13 +279,18 @@ impl BatchNorm {
         grad: &[T],
         affine: &[T],
         with_residual: bool,
-    ) -> (Vec<T>, Vec<T>, Vec<T>) {
+    ) -> candle_core::Result<(Vec<T>, Vec<T>, Vec<T>)> {
         let d = self.shape;
         let ys = self.relu.then_some(ys);
+        // Where other processes hold rows too, their sums are needed before the second pass over the data.
+        let everywhere = match &self.peers {
+            Some(peers) => Some(join_sums(&**peers, &self.grad_sums(xs, ys, grad))?),
+            None => None,
+        };
         let mut dr: Vec<T> = Vec::with_capacity(if with_residual { d.len() } else { 0 });
         let residual = Shared::new(if with_residual { dr.as_mut_ptr() } else { std::ptr::null_mut() });
         let mut sums = vec![(T::default(), T::default()); d.c];
-        let m = if self.train { (d.n * d.inner) as f64 } else { f64::INFINITY };
+        let m = self.count.map_or(f64::INFINITY, |count| count as f64);
         // `a`, `b` and `c` of the second pass from the sums of the first one.
         let factors = |c: usize, (sum, dot): (f64, f64)| {
             let inverse = self.inverse(c);
@@ -262,7 +302,8 @@ impl BatchNorm {
                 let first = i * d.together();
                 let (block, means) = (d.block(first), &self.moments[first..first + sums.len()]);
                 let own = run(self.isa, columns::GradSums { block, xs, ys, grad, means });
-                let factors: Vec<_> = own.iter().enumerate().map(|(j, s)| factors(first + j, *s)).collect();
+                let all = everywhere.as_ref().map_or(&own[..], |all| &all[first..first + own.len()]);
+                let factors: Vec<_> = all.iter().enumerate().map(|(j, s)| factors(first + j, *s)).collect();
                 for (j, (to, (sum, dot))) in sums.iter_mut().zip(own).enumerate() {
                     *to = (T::of(dot * self.inverse(first + j)), T::of(sum));
                 }
@@ -281,7 +322,8 @@ impl BatchNorm {
                         let (planes, mean) = (d.planes(c), T::of(self.moments[c].0));
                         let (sum, dot) = T::dispatch(self.isa, GradSums { planes, xs, ys, grad, mean });
                         *sums = (T::of(dot * self.inverse(c)), T::of(sum));
-                        let [a, b, c] = factors(c, (sum, dot)).map(T::of);
+                        let all = everywhere.as_ref().map_or((sum, dot), |all| all[c]);
+                        let [a, b, c] = factors(c, all).map(T::of);
                         let (dx, residual) = (dx.get(), residual.get());
                         T::dispatch(
                             self.isa,
@@ -296,7 +338,28 @@ impl BatchNorm {
             unsafe { dr.set_len(d.len()) };
         }
         let affine = sums.iter().map(|s| s.0).chain(sums.iter().map(|s| s.1)).collect();
-        (dx, affine, dr)
+        Ok((dx, affine, dr))
+    }
+
+    /// The sums of `g` and `g (x - mean)` of each channel over the rows of this process.
+    fn grad_sums<T: Real>(&self, xs: &[T], ys: Option<&[T]>, grad: &[T]) -> Vec<(f64, f64)> {
+        let d = self.shape;
+        if d.small() {
+            let blocks: Vec<_> = (0..d.c.div_ceil(d.together()))
+                .into_par_iter()
+                .map(|i| {
+                    let first = i * d.together();
+                    let means = &self.moments[first..d.c.min(first + d.together())];
+                    run(self.isa, columns::GradSums { block: d.block(first), xs, ys, grad, means })
+                })
+                .collect();
+            return blocks.concat();
+        }
+        let sums = |c: usize| {
+            let mean = T::of(self.moments[c].0);
+            T::dispatch(self.isa, GradSums { planes: d.planes(c), xs, ys, grad, mean })
+        };
+        (0..d.c).into_par_iter().map(sums).collect()
     }
 }
 
@@ -341,7 +404,7 @@ impl Optional for BatchNorm {
         ) -> candle_core::Result<[Option<Tensor>; 3]> {
             let (dx, da, dr) = result(&[xs, ys, grad, affine], |v: &[&[T]]| {
                 op.backward(v[0], v[1], v[2], v[3], with_residual)
-            })?;
+            })??;
             let dr = with_residual.then(|| tensor(dr, xs.shape())).transpose()?;
             Ok([Some(tensor(dx, xs.shape())?), Some(tensor(da, affine.shape())?), dr])
         }

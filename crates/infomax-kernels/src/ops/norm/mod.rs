@@ -6,4 +6,7 @@ mod batch_kernel;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{batch_norm_eval, batch_norm_train};
+pub(crate) mod peers;
+
+pub use batch::{batch_norm_eval, batch_norm_train, batch_norm_train_with};
+pub use peers::Peers;

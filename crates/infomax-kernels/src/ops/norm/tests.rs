@@ -71,7 +71,7 @@ fn check(shapes: &[&[usize]]) {
                 });
                 for isa in Isa::available() {
                     let got = all(&inputs, residual, |x, w, b, r| {
-                        let o = batch_norm_train_isa(x, Some(w), Some(b), r, 1e-2, act, *isa).unwrap();
+                        let o = batch_norm_train_isa(x, Some(w), Some(b), r, 1e-2, act, *isa, None).unwrap();
                         vec![o.ys, o.mean, o.var]
                     });
                     for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
