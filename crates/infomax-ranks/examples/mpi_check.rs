@@ -11,11 +11,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 fn main() -> Result<()> {
-    let mode = std::env::args().nth(1).context("a mode: bits, gradients, mismatch, panic, error, stop, speed")?;
+    let mode = std::env::args()
+        .nth(1)
+        .context("a mode: bits, gradients, mismatch, speed, panic, error, exit, stop")?;
     let world = World::of_variables(|name| std::env::var(name).ok())?;
     let report: Report = Arc::new(|text: &str| eprintln!("error: {text}"));
-    let second = Duration::from_secs(1);
-    let limits = Limits { usual: 3 * second, first: 10 * second };
+    let limits = match mode.as_str() {
+        "stop" => Limits { usual: Duration::from_secs(3), ..Limits::default() },
+        _ => Limits::default(),
+    };
     let Some(ranks) = connect(world.as_ref(), limits, report.clone())? else {
         // One rank alone has no engine: there is nothing to compare.
         println!("{mode}: one process");
@@ -86,7 +90,8 @@ fn everything(ranks: &dyn Collective) -> Result<Vec<Vec<u8>>> {
     }
     ranks.barrier()?;
     out.push(ranks.agree(1 << rank)?.to_le_bytes().to_vec());
-    let mut bucket = [values(rank, 2000, DType::F32)?, values(rank, 7, DType::F64)?, values(rank, 900_000, DType::F32)?];
+    let mut bucket =
+        [values(rank, 2000, DType::F32)?, values(rank, 7, DType::F64)?, values(rank, 900_000, DType::F32)?];
     ranks.sum_in_place(&mut bucket)?;
     for sum in &bucket {
         out.push(bytes(sum)?);
@@ -97,8 +102,10 @@ fn everything(ranks: &dyn Collective) -> Result<Vec<Vec<u8>>> {
 /// Every operation gives the bits of ranks in threads.
 fn bits(ranks: &Ranks) -> Result<()> {
     let expected = std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            replicas(ranks.size()).into_iter().map(|r| scope.spawn(move || (r.rank(), everything(&r)))).collect();
+        let threads: Vec<_> = replicas(ranks.size())
+            .into_iter()
+            .map(|r| scope.spawn(move || (r.rank(), everything(&r))))
+            .collect();
         let mut own = None;
         for thread in threads {
             let (rank, found) = thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?;
@@ -201,7 +208,13 @@ fn speed(ranks: &Ranks) -> Result<()> {
         times.drain(..2);
         times.sort_by(f64::total_cmp);
         if ranks.rank() == 0 {
-            println!("sum of {count} f32 on {} ranks: median {:.3} ms, {:.3} to {:.3}", ranks.size(), times[10], times[0], times[19]);
+            println!(
+                "sum of {count} f32 on {} ranks: median {:.3} ms, {:.3} to {:.3}",
+                ranks.size(),
+                times[10],
+                times[0],
+                times[19]
+            );
         }
     }
     Ok(())

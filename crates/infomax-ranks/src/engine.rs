@@ -37,7 +37,10 @@ pub(crate) struct Engine {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("link", &self.link).field("number", &self.number).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("link", &self.link)
+            .field("number", &self.number)
+            .finish_non_exhaustive()
     }
 }
 
@@ -62,10 +65,20 @@ impl Engine {
         entered: Arc<Entered>,
     ) -> Result<Self> {
         let hosts = vec![String::new(); link.size()];
-        let mut engine =
-            Self { link, hosts, limits, warm: false, number: 0, broken: None, pool: Vec::new(), start, entered };
+        let mut engine = Self {
+            link,
+            hosts,
+            limits,
+            warm: false,
+            number: 0,
+            broken: None,
+            pool: Vec::new(),
+            start,
+            entered,
+        };
         let text = engine.link.host();
-        let all = engine.exchange(Offer { call: Call::Hello, equal: "", text, bytes: 0, inline: Vec::new() })?;
+        let all =
+            engine.exchange(Offer { call: Call::Hello, equal: "", text, bytes: 0, inline: Vec::new() })?;
         engine.hosts = all.into_iter().map(|header| header.text).collect();
         Ok(engine)
     }
@@ -97,8 +110,9 @@ impl Engine {
             return Err(error.clone());
         }
         let result = f(self);
-        if let Err(error @ (Error::Late { .. } | Error::Left { .. } | Error::Engine { .. } | Error::Garbled { .. })) =
-            &result
+        if let Err(
+            error @ (Error::Late { .. } | Error::Left { .. } | Error::Engine { .. } | Error::Garbled { .. }),
+        ) = &result
         {
             self.broken = Some(error.clone());
         }
@@ -110,7 +124,14 @@ impl Engine {
         self.number += 1;
         let Offer { call, equal, text, bytes, inline } = offer;
         let text = if text.is_empty() { equal.to_owned() } else { text };
-        let own = Header { call, number: self.number, digest: crate::header::digest(equal), bytes: bytes as u64, text, inline };
+        let own = Header {
+            call,
+            number: self.number,
+            digest: crate::header::digest(equal),
+            bytes: bytes as u64,
+            text,
+            inline,
+        };
         let message = Slice::whole(own.encode());
         let (rank, size) = (self.rank(), self.size());
         let mut sent = Vec::with_capacity(size);
@@ -178,7 +199,8 @@ impl Engine {
         to: &[(usize, Slice)],
         from: &[(usize, usize)],
     ) -> Result<Vec<Vec<u8>>> {
-        let pieces = |length: usize| (0..length.div_ceil(PIECE)).map(move |i| i * PIECE..length.min((i + 1) * PIECE));
+        let pieces =
+            |length: usize| (0..length.div_ceil(PIECE)).map(move |i| i * PIECE..length.min((i + 1) * PIECE));
         let mut awaited = Vec::new();
         for (place, (peer, length)) in from.iter().enumerate() {
             for (piece, range) in pieces(*length).enumerate() {
@@ -298,14 +320,18 @@ impl Engine {
     pub(crate) fn wait(&self, call: Call) -> Wait {
         let limit = if self.warm { self.limits.usual } else { self.limits.first.max(self.limits.usual) };
         let (now, entered) = (Instant::now(), Arc::clone(&self.entered));
-        let wait = Wait { call, number: self.number, start: self.start, begun: now, moved: now, limit, entered };
+        let wait =
+            Wait { call, number: self.number, start: self.start, begun: now, moved: now, limit, entered };
         wait.alive();
         wait
     }
 
     /// A buffer of this length for a message.
     pub(crate) fn buffer(&mut self, length: usize) -> Vec<u8> {
-        let fits = self.pool.iter().position(|buffer| buffer.capacity() >= length && buffer.capacity() <= 2 * length);
+        let fits = self
+            .pool
+            .iter()
+            .position(|buffer| buffer.capacity() >= length && buffer.capacity() <= 2 * length);
         let mut buffer = fits.map(|at| self.pool.swap_remove(at)).unwrap_or_default();
         buffer.resize(length, 0);
         buffer

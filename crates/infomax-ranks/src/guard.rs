@@ -39,7 +39,9 @@ pub fn guarded<T, E: std::fmt::Display>(
             let reason = error.to_string();
             // The rank that left has said it itself; one more voice is enough.
             if ranks.hosts().len() <= 1 || !is_echo(&reason) || infomax_core::Collective::rank(ranks) == 0 {
-                report(&format!("{}: {reason}", ranks.name()));
+                // What an operation refuses names its rank already.
+                let name = ranks.name();
+                report(&if reason.starts_with(&name) { reason.clone() } else { format!("{name}: {reason}") });
             }
             reason
         }

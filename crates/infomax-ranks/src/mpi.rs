@@ -49,7 +49,9 @@ pub(crate) fn start(world: &World) -> Result<MpiLink> {
     std::mem::forget(universe);
     let (rank, size) = (usize::try_from(rank).unwrap_or(0), usize::try_from(size).unwrap_or(1));
     if threading < Threading::Serialized {
-        return Err(refuse("this MPI lets only the first thread communicate (it lacks MPI_THREAD_SERIALIZED)"));
+        return Err(refuse(
+            "this MPI lets only the first thread communicate (it lacks MPI_THREAD_SERIALIZED)",
+        ));
     }
     if (rank, size) != (world.rank, world.size) {
         return Err(Error::OtherWorld {

@@ -147,7 +147,13 @@ fn words(dims: &[usize], dtype: DType) -> String {
 
 impl Ranks {
     /// Everybody's bytes, in the order of ranks; lengths may differ.
-    fn everyone(&self, call: Call, equal: &str, text: String, bytes: Vec<u8>) -> infomax_core::Result<Vec<(String, Vec<u8>)>> {
+    fn everyone(
+        &self,
+        call: Call,
+        equal: &str,
+        text: String,
+        bytes: Vec<u8>,
+    ) -> infomax_core::Result<Vec<(String, Vec<u8>)>> {
         let engine = &mut *self.engine();
         let (inline, length) = (is_inline(bytes.len()), bytes.len());
         let own = if inline { bytes.clone() } else { Vec::new() };
@@ -185,7 +191,8 @@ impl Ranks {
     /// The sums of tensors of one type.
     fn sums(&self, bucket: &[&Tensor]) -> infomax_core::Result<Vec<Tensor>> {
         let Some(first) = bucket.first() else { return Ok(Vec::new()) };
-        let mut bytes = Vec::with_capacity(bucket.iter().map(|x| x.elem_count() * x.dtype().size_in_bytes()).sum());
+        let mut bytes =
+            Vec::with_capacity(bucket.iter().map(|x| x.elem_count() * x.dtype().size_in_bytes()).sum());
         let mut equal = String::new();
         for x in bucket {
             values::append(&mut bytes, x)?;

@@ -70,12 +70,12 @@ pub(crate) fn add(sum: &mut [u8], x: &[u8], dtype: DType) -> candle_core::Result
         DType::F16 => typed::<2>(sum, x, plain!(f16)),
         // What is counted wraps around as in Candle's release builds, and does not panic.
         DType::U8 => typed::<1>(sum, x, |a, b| [a[0].wrapping_add(b[0])]),
-        DType::U32 => typed::<4>(sum, x, |a, b| {
-            u32::from_ne_bytes(a).wrapping_add(u32::from_ne_bytes(b)).to_ne_bytes()
-        }),
-        DType::I64 => typed::<8>(sum, x, |a, b| {
-            i64::from_ne_bytes(a).wrapping_add(i64::from_ne_bytes(b)).to_ne_bytes()
-        }),
+        DType::U32 => {
+            typed::<4>(sum, x, |a, b| u32::from_ne_bytes(a).wrapping_add(u32::from_ne_bytes(b)).to_ne_bytes())
+        }
+        DType::I64 => {
+            typed::<8>(sum, x, |a, b| i64::from_ne_bytes(a).wrapping_add(i64::from_ne_bytes(b)).to_ne_bytes())
+        }
         other => return Err(unsupported(other)),
     }
     Ok(())

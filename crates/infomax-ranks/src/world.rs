@@ -31,7 +31,10 @@ const LAUNCHERS: [Names; 4] = [
             "OMPI_COMM_WORLD_LOCAL_SIZE",
         ],
     ),
-    ("a PMI launcher such as MPICH's mpiexec", ["PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"]),
+    (
+        "a PMI launcher such as MPICH's mpiexec",
+        ["PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"],
+    ),
     // Of a step only: in the script of `sbatch` a plain command is one process, whatever SLURM_NTASKS says.
     ("srun of Slurm", ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", ""]),
     ("torchrun or variables like its own", ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"]),
@@ -66,11 +69,9 @@ impl World {
         };
         for (launcher, [rank, size, local_rank, local_size]) in LAUNCHERS {
             let Some(count) = number(size)? else { continue };
-            let refuse = |value: usize, problem: String| Err(Error::Variable {
-                variable: size,
-                value: value.to_string(),
-                problem,
-            });
+            let refuse = |value: usize, problem: String| {
+                Err(Error::Variable { variable: size, value: value.to_string(), problem })
+            };
             let Some(own) = number(rank)? else {
                 return refuse(count, format!("{rank} is not set, which numbers this process"));
             };

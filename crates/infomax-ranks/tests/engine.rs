@@ -179,7 +179,10 @@ fn other_shapes_types_and_calls_are_errors_on_every_rank_and_the_run_goes_on() {
         let errors = [
             ranks.sum(&shape).unwrap_err().to_string(),
             ranks.sum(&typed).unwrap_err().to_string(),
-            ranks.gather(&Tensor::zeros((2, 3 + rank), DType::F32, &Device::Cpu).unwrap()).unwrap_err().to_string(),
+            ranks
+                .gather(&Tensor::zeros((2, 3 + rank), DType::F32, &Device::Cpu).unwrap())
+                .unwrap_err()
+                .to_string(),
             if rank == 0 { ranks.barrier() } else { ranks.agree(0).map(drop) }.unwrap_err().to_string(),
         ];
         (errors, ranks.agree(1 << rank).unwrap())

@@ -9,13 +9,14 @@ use infomax_train::Observer;
 use std::path::Path;
 use std::sync::Arc;
 
-const TINY: [&str; 10] = [
+const TINY: [&str; 11] = [
     "data.train_images=48",
     "data.test_images=24",
     "data.shapes.size=16",
     "train.batch=24",
     "train.epochs=2",
     "train.monitor.every=1",
+    "train.log_every=1",
     "model.encoder.blocks=[1, 1]",
     "model.encoder.width=4",
     "model.projector=[16, 16]",
@@ -39,7 +40,10 @@ fn options(run: &Path, collective: Arc<dyn Collective>) -> Options {
 }
 
 /// The results of all ranks, each with a configuration of its own.
-fn together(size: usize, f: impl Fn(usize, Arc<dyn Collective>) -> infomax_run::Result<Outcome> + Sync) -> Vec<infomax_run::Result<Outcome>> {
+fn together(
+    size: usize,
+    f: impl Fn(usize, Arc<dyn Collective>) -> infomax_run::Result<Outcome> + Sync,
+) -> Vec<infomax_run::Result<Outcome>> {
     let f = &f;
     std::thread::scope(|scope| {
         let ranks = replicas(size).into_iter().map(|rank| scope.spawn(move || f(rank.rank(), rank.handle())));
@@ -64,7 +68,10 @@ fn close(found: &[Vec<f64>], expected: &[Vec<f64>], tolerance: f64, what: &str) 
     assert_eq!(found.len(), expected.len(), "{what}");
     for (step, (found, expected)) in found.iter().zip(expected).enumerate() {
         for (a, b) in found.iter().zip(expected) {
-            assert!((a - b).abs() <= tolerance * b.abs().max(1e-3), "{what}, step {step}: {found:?} {expected:?}");
+            assert!(
+                (a - b).abs() <= tolerance * b.abs().max(1e-3),
+                "{what}, step {step}: {found:?} {expected:?}"
+            );
         }
     }
 }
@@ -74,9 +81,7 @@ fn two_and_three_ranks_make_the_steps_of_one_process() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     // A term of the whole batch, one of pairs of rows, and a teacher.
-    for (method, set) in
-        [("vicreg", &[][..]), ("simclr", &[]), ("byol", &["model.predictor=[16]"])]
-    {
+    for (method, set) in [("vicreg", &[][..]), ("simclr", &[]), ("byol", &["model.predictor=[16]"])] {
         let config = of_method(method, set);
         let one = at(&format!("{method}-1"));
         pretrain_with(&config, &options(&one, Arc::new(Local)), &mut Silent).unwrap();
@@ -84,7 +89,8 @@ fn two_and_three_ranks_make_the_steps_of_one_process() {
         assert_eq!(expected.len(), 4);
         for size in [2, 3] {
             let run = at(&format!("{method}-{size}"));
-            let outcomes = together(size, |_, ranks| pretrain_with(&config, &options(&run, ranks), &mut Silent));
+            let outcomes =
+                together(size, |_, ranks| pretrain_with(&config, &options(&run, ranks), &mut Silent));
             outcomes.into_iter().for_each(|outcome| assert_eq!(outcome.unwrap().run, run));
             close(&curve(&run), &expected, 2e-3, &format!("{method} on {size} ranks"));
         }
@@ -136,7 +142,10 @@ fn a_run_continues_with_another_number_of_ranks_and_says_so() {
 fn other_settings_and_batches_that_do_not_divide_are_refused_on_every_rank_before_there_is_a_folder() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
-    for (set, name) in [("optim.lr=0.02", "optim.lr is 0.01 on rank 0 and 0.02 on rank 1"), ("data.train_images=60", "the training images")] {
+    for (set, name) in [
+        ("optim.lr=0.02", "optim.lr is 0.01 on rank 0 and 0.02 on rank 1"),
+        ("data.train_images=60", "data.train_images is 48 on rank 0 and 60 on rank 1"),
+    ] {
         let outcomes = together(2, |rank, ranks| {
             let config = config(if rank == 1 { std::slice::from_ref(&set) } else { &[] });
             pretrain_with(&config, &options(&run, ranks), &mut Silent)

@@ -7,8 +7,12 @@ use super::lexer::{code_only, line_of, words};
 const MAY_PRINT: &[&str] = &["crates/infomax-cli/", "xtask/", "benches/"];
 
 /// The only crates that may hold `unsafe` code: the vectors, the kernels of host and device, the calls of MPI.
-const MAY_BE_UNSAFE: &[&str] =
-    &["crates/infomax-cuda/", "crates/infomax-kernels/", "crates/infomax-ranks/src/mpi.rs", "crates/infomax-simd/"];
+const MAY_BE_UNSAFE: &[&str] = &[
+    "crates/infomax-cuda/",
+    "crates/infomax-kernels/",
+    "crates/infomax-ranks/src/mpi.rs",
+    "crates/infomax-simd/",
+];
 
 /// All checks of one file.
 pub(super) fn check(name: &str, source: &str) -> Vec<Finding> {
@@ -35,7 +39,8 @@ fn unsafe_code(name: &str, code: &str) -> Vec<Finding> {
     if MAY_BE_UNSAFE.iter().any(|p| name.starts_with(p)) {
         return vec![];
     }
-    let message = "`unsafe` belongs in infomax-simd, infomax-kernels, infomax-cuda and infomax-ranks/src/mpi.rs only";
+    let message =
+        "`unsafe` belongs in infomax-simd, infomax-kernels, infomax-cuda and infomax-ranks/src/mpi.rs only";
     words(code, "unsafe").map(|at| Finding::new(name, line_of(code, at), message)).collect()
 }
 

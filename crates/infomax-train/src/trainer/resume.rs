@@ -101,7 +101,8 @@ impl Trainer {
         }
         let (before, now) = (with_ranks(&state.settings), with_ranks(&identity.settings));
         let changed: Vec<_> = changes(&before, &now)
-            .map(|(key, saved, now)| format!("{key} was {saved}, now it is {now}")).collect();
+            .map(|(key, saved, now)| format!("{key} was {saved}, now it is {now}"))
+            .collect();
         if !changed.is_empty() {
             warnings.push(format!(
                 "settings differ from those of the checkpoint, and the run continues with the new ones: {}",
