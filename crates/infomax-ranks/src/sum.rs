@@ -18,12 +18,15 @@ const SEGMENT: usize = 4 << 20;
 /// Segments on their way at a time: on a slow link the next ones travel while one is waited for.
 const AHEAD: usize = 8;
 
+/// A rank with its message on its way, and what came.
+type Share = (usize, Box<dyn Request>, Option<Vec<u8>>);
+
 /// A part of a bucket on its way.
 struct Segment {
     number: usize,
     range: Range<usize>,
     /// The other ranks' share of the part that this rank sums.
-    shares: Vec<(usize, Box<dyn Request>, Option<Vec<u8>>)>,
+    shares: Vec<Share>,
     /// The other parts, summed.
     parts: Vec<(usize, Box<dyn Request>)>,
     summed: bool,
@@ -62,8 +65,7 @@ pub(crate) fn sum(
         return Ok(total);
     }
     engine.run(|engine| engine.exchange(offer(Vec::new()))).map_err(|e| wrap(engine, e))?;
-    let sum = engine.run(|engine| segments(engine, Arc::new(bytes), dtype)).map_err(|e| wrap(engine, e));
-    sum
+    engine.run(|engine| segments(engine, Arc::new(bytes), dtype)).map_err(|e| wrap(engine, e))
 }
 
 /// An error with the rank that saw it.
