@@ -31,6 +31,8 @@ pub(crate) enum Step {
     Readmes,
     /// Exports of the built program in PyTorch: `weights`, inside this process.
     Weights,
+    /// The engine between processes under mpirun: `mpi`, inside this process.
+    Mpi,
     /// The packages as the registry would take them: `package`, inside this process.
     Package,
 }
@@ -98,6 +100,11 @@ pub(crate) fn cells(crates: &[String]) -> Vec<Cell> {
             ],
         ),
     ]);
+    cells.push(quick(
+        "mpi",
+        "ranks under mpirun, where it and mpicc are there: bits, faults, a run beside one process",
+        vec![Step::Mpi],
+    ));
     cells.extend(crates.iter().map(|name| alone_full(name)));
     cells.push(Cell {
         name: "fuzz".to_owned(),

@@ -105,6 +105,7 @@ fn run_step(ws: &Workspace, step: &Step) -> Result<()> {
         Step::Memory => crate::memory::run(ws),
         Step::Readmes => crate::readmes::run(ws),
         Step::Weights => crate::weights::run(ws),
+        Step::Mpi => crate::mpi::run(ws),
         Step::Package => crate::package::run(ws),
     }
 }

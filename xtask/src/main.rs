@@ -11,6 +11,7 @@ mod ci;
 mod golden;
 mod logs;
 mod memory;
+mod mpi;
 mod package;
 mod peers;
 mod readmes;

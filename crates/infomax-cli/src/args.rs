@@ -262,6 +262,10 @@ pub(crate) struct PretrainArgs {
     /// Only train; do not evaluate at the end.
     #[arg(long)]
     pub(crate) no_eval: bool,
+    /// Of a run of several processes (`mpirun`): end it with the names of the ranks from which nothing has come for so
+    /// long [default: 60]. Until the first step is made, ten times as long.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) rank_timeout: Option<f64>,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -27,6 +27,7 @@ mod paper;
 mod pretrain;
 mod probe;
 mod progress;
+mod ranks;
 mod replay;
 mod runs;
 mod table;
@@ -56,12 +57,12 @@ pub(crate) enum Status {
 fn main() -> ExitCode {
     infomax_kernels::keep_freed_memory();
     let result = match Cli::parse().command {
-        Command::Pretrain(args) => threads(&args.output).and_then(|()| pretrain::run(&args)),
-        Command::Evaluate(args) => threads(&args.output).and_then(|()| evaluate::run(&args)),
-        Command::Embed(args) => threads(&args.output).and_then(|()| embed::run(&args)),
+        Command::Pretrain(args) => ranks::run(args.rank_timeout, |job| pretrain::run(&args, job)),
+        Command::Evaluate(args) => single("evaluate", &args.output).and_then(|()| evaluate::run(&args)),
+        Command::Embed(args) => single("embed", &args.output).and_then(|()| embed::run(&args)),
         Command::Export(args) => threads(&args.output).and_then(|()| export::run(&args)),
         Command::Inspect(args) => threads(&args.output).and_then(|()| inspect::run(&args)),
-        Command::Paper(args) => threads(&args.output).and_then(|()| paper::run(&args)),
+        Command::Paper(args) => single("paper", &args.output).and_then(|()| paper::run(&args)),
         Command::Data(args) => data_cmd::run(&args),
         Command::Config(args) => match args.command {
             ConfigCommand::Show { source, json } => show(&source, json),
@@ -89,7 +90,7 @@ fn main() -> ExitCode {
 }
 
 /// An error with its causes, each once: many messages hold that of their cause already.
-fn said(error: &anyhow::Error) -> String {
+pub(crate) fn said(error: &anyhow::Error) -> String {
     let mut message = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if !message.contains(&cause) {
@@ -119,14 +120,23 @@ pub(crate) fn folder_of(out: &Path) -> anyhow::Result<&Path> {
     Ok(folder)
 }
 
-fn threads(output: &Output) -> anyhow::Result<()> {
+/// The threads of a command that writes what one process makes.
+fn single(command: &str, output: &Output) -> anyhow::Result<()> {
+    ranks::alone(command).and_then(|()| threads(output))
+}
+
+pub(crate) fn threads(output: &Output) -> anyhow::Result<()> {
     if output.threads == Some(0) {
         anyhow::bail!("--threads 0: at least one thread is needed; leave the flag out for all cores");
     }
     if let Some(n) = output.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(n).build_global()?;
+        start_threads(n)?;
     }
     Ok(())
+}
+
+pub(crate) fn start_threads(n: usize) -> anyhow::Result<()> {
+    Ok(rayon::ThreadPoolBuilder::new().num_threads(n).build_global()?)
 }
 
 fn show(source: &args::ConfigSource, json: bool) -> anyhow::Result<Status> {

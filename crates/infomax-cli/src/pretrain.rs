@@ -2,17 +2,26 @@
 
 use crate::args::PretrainArgs;
 use crate::progress::Progress;
+use crate::ranks::Job;
 use crate::{Status, evaluate, print};
 use anyhow::{Context as _, Result};
-use infomax_run::{Options, RunConfig, config};
+use infomax_run::{Options, RunConfig, RunObserver, Silent, config};
 use infomax_train::{Budget, HealthState, Outcome};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// `infomax pretrain`.
-pub(crate) fn run(args: &PretrainArgs) -> Result<Status> {
+pub(crate) fn run(args: &PretrainArgs, job: &Job) -> Result<Status> {
     let start = Instant::now();
+    crate::threads(&args.output)?;
+    let threads = match (args.output.threads, job.threads()) {
+        (None, Some(own)) => {
+            crate::start_threads(own)?;
+            own
+        }
+        (chosen, _) => chosen.unwrap_or(0),
+    };
     let budget = args.budget.clone().map(Budget::try_from).transpose();
     let budget = budget.map_err(|problem| anyhow::anyhow!("--budget: {problem}"))?;
     let config = match &args.resume {
@@ -34,16 +43,25 @@ pub(crate) fn run(args: &PretrainArgs) -> Result<Status> {
         epochs: args.resume.as_ref().and(args.source.epochs),
         budget: args.resume.as_ref().and(budget),
         evaluate: !args.no_eval,
-        workers: args.output.threads.unwrap_or(0),
+        workers: threads,
         stop: stop_flag()?,
+        collective: job.collective(),
     };
     let mut progress = Progress::new(args.output.quiet);
-    let outcome = infomax_run::pretrain_with(&config, &options, &mut progress)?;
+    if let Some(line) = job.describe(threads).filter(|_| job.is_root()) {
+        progress.note(&line);
+    }
+    // Rank 0 speaks for all.
+    let observer: &mut dyn RunObserver = if job.is_root() { &mut progress } else { &mut Silent };
+    let outcome = infomax_run::pretrain_with(&config, &options, observer)?;
+    if !job.is_root() {
+        return Ok(status(&outcome.training));
+    }
     let (run, total) = (outcome.run.display(), outcome.total_steps);
     if outcome.times.steps > 0 {
         progress.note(&format!("time: {}", outcome.times));
     }
-    let mut status = Status::Done;
+    let status = status(&outcome.training);
     match &outcome.training {
         Outcome::Interrupted { checkpoint, step } => {
             let of = if config.train.run.budget.is_some() { String::new() } else { format!(" of {total}") };
@@ -51,15 +69,12 @@ pub(crate) fn run(args: &PretrainArgs) -> Result<Status> {
                 "Stopped after step {step}{of}; saved {}.\nContinue with: infomax pretrain --resume {run}",
                 checkpoint.display(),
             );
-            status = Status::Interrupted;
         }
         Outcome::Stopped { checkpoint, step, reason } => {
             crate::say!("--stop-if holds at step {step}: {reason}\nSaved {}.", checkpoint.display());
-            status = Status::ConditionHolds;
         }
         Outcome::Finished { health, .. } if health.state == HealthState::Collapsed => {
             crate::say!("The representation collapsed (step {}): {}", health.step, health.advice);
-            status = Status::Collapsed;
         }
         Outcome::Finished { .. } => {}
     }
@@ -82,6 +97,16 @@ pub(crate) fn run(args: &PretrainArgs) -> Result<Status> {
         ));
     }
     Ok(status)
+}
+
+/// What a run that ended without an error has to tell the shell.
+fn status(training: &Outcome) -> Status {
+    match training {
+        Outcome::Interrupted { .. } => Status::Interrupted,
+        Outcome::Stopped { .. } => Status::ConditionHolds,
+        Outcome::Finished { health, .. } if health.state == HealthState::Collapsed => Status::Collapsed,
+        Outcome::Finished { .. } => Status::Done,
+    }
 }
 
 /// A flag that Ctrl-C (or a request to terminate) sets; the second one ends the program at once.

@@ -263,11 +263,10 @@ pub(crate) fn trained(ctx: &mut Ctx<'_>, method: &Method, seed: u64) -> Result<T
     let options = Options {
         run: Some(run.clone()),
         resume,
-        epochs: None,
-        budget: None,
         evaluate: false,
         workers: ctx.settings.workers,
         stop: Arc::clone(&ctx.settings.stop),
+        ..Options::default()
     };
     let mut watch = Watch { say: &mut *ctx.say, title, steps: 0, said: false };
     let outcome = pretrain_with(&config, &options, &mut watch)?;

@@ -8,7 +8,7 @@ use crate::stop::StopIf;
 use crate::{Error, Images, Result, RunConfig, device};
 use candle_core::{DType, Device};
 use infomax_augment::{Augmenter, EvalTransform};
-use infomax_core::{BatchSource as _, Key, Learner as _, Objective, Params};
+use infomax_core::{BatchSource as _, Collective, Key, Learner as _, Local, Objective, Params};
 use infomax_data::{DamagedSamples, EvalLoader, Loader, LoaderConfig, Subset};
 use infomax_models::JointEmbedding;
 use infomax_optim::{Optimizer, Schedule};
@@ -59,11 +59,18 @@ impl Assembly {
     /// # Errors
     /// What any part refuses, with the section of its setting.
     pub fn new(config: &RunConfig, workers: usize) -> Result<Self> {
-        Self::with_start(config, workers, true)
+        Self::with_start(config, workers, true, &Local)
     }
 
-    /// [`Assembly::new`]; without `start` the encoder does not start from `model.init`, since a checkpoint follows.
-    pub(crate) fn with_start(config: &RunConfig, workers: usize, start: bool) -> Result<Self> {
+    /// [`Assembly::new`], of one of several ranks, which share the batches; without `start` the encoder does not start
+    /// from `model.init`, since a checkpoint follows.
+    pub(crate) fn with_start(
+        config: &RunConfig,
+        workers: usize,
+        start: bool,
+        ranks: &dyn Collective,
+    ) -> Result<Self> {
+        let share = crate::ranks::share(config, ranks.size())?;
         let images = Images::open(&config.data)?;
         let mut settled = config.clone();
         let mut notes = settled.settle(&images)?;
@@ -82,15 +89,17 @@ impl Assembly {
         optimizer.check(&params).map_err(of("optim"))?;
         let recipe = config.augment.resolve()?;
         let augmenter = Augmenter::new(&recipe)?;
-        notes.extend(rehearse(config, &images, &recipe, &learner)?);
+        notes.extend(rehearse(config, &images, &recipe, &learner, share)?);
         let loader = Loader::new(
             images.train.clone(),
             augmenter,
             LoaderConfig {
-                batch: config.train.batch,
+                batch: share,
                 key: Key::new(config.train.run.seed).fold_named("data"),
                 workers,
                 prefetch: config.train.prefetch,
+                rank: ranks.rank(),
+                ranks: ranks.size(),
                 damaged: damaged(&config.data, images.train.len()),
                 ..LoaderConfig::default()
             },
@@ -140,7 +149,8 @@ pub fn check(config: &mut RunConfig) -> Result<Option<Error>> {
     if let Some(path) = &config.model.init {
         crate::weights::init(config, path, &params)?;
     }
-    rehearse(config, &images, &config.augment.resolve()?, &learner).map(|_| None)
+    let batch = config.train.batch;
+    rehearse(config, &images, &config.augment.resolve()?, &learner, batch).map(|_| None)
 }
 
 /// Sets the layers of an encoder that come from images, if it has any, from training images as evaluation sees them.

@@ -72,7 +72,12 @@ const IRRELEVANT: [&str; 9] = [
 ];
 
 /// What the checkpoints of a run remember of it.
-pub(crate) fn identity(config: &RunConfig, images: &Images, feature_dim: usize) -> Result<Identity> {
+pub(crate) fn identity(
+    config: &RunConfig,
+    images: &Images,
+    feature_dim: usize,
+    ranks: usize,
+) -> Result<Identity> {
     let samples = format!("{} (fingerprint {:08x})", images.train.len(), fingerprint(&*images.train));
     let fixed = BTreeMap::from([
         ("the training images".to_owned(), samples),
@@ -85,6 +90,9 @@ pub(crate) fn identity(config: &RunConfig, images: &Images, feature_dim: usize) 
         leaves.map(|(path, value)| (path, value.to_string())).collect();
     settings
         .retain(|key, _| !IRRELEVANT.iter().any(|start| key.starts_with(start)) && !fixed.contains_key(key));
+    if ranks > 1 {
+        settings.insert("ranks".to_owned(), ranks.to_string());
+    }
     let card = serde_json::to_string(&ModelCard::new(config, images, feature_dim)?)
         .map_err(|e| crate::Error::io("encode", Path::new("model.safetensors"), e.into()))?;
     Ok(Identity { fixed, settings, model: card })

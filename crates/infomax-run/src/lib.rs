@@ -5,7 +5,7 @@
 //! | [`RunConfig`] | a run as data: data, views, model, objective, optimizer, training, evaluation |
 //! | [`config::Layers`] | defaults, files and single values laid over each other, with the origin of each |
 //! | [`methods`] | whole recipes by one word: the heads, views and optimizer that the authors of a method use |
-//! | [`pretrain`], [`Options`], [`Outcome`] | trains a representation and evaluates it |
+//! | [`pretrain`], [`Options`], [`Outcome`] | trains a representation and evaluates it; with [`Options::collective`] as one of several processes |
 //! | [`evaluate_run`], [`Evaluation`] | probes a checkpoint again |
 //! | [`embed_run`], [`Embedded`] | the features of images by the encoder of a run, with paths and labels |
 //! | [`export`], [`ExportOptions`], [`Exported`] | the weights of an encoder under the names of torchvision or timm, or as ONNX |
@@ -48,6 +48,7 @@ mod observer;
 mod online;
 mod opened;
 mod pretrain;
+mod ranks;
 mod rehearse;
 mod replay;
 pub mod runs;

@@ -4,7 +4,7 @@ use crate::evaluate::{Evaluation, TrainedOn, evaluate, write};
 use crate::identity::identity;
 use crate::stop::Judged;
 use crate::{Assembly, Error, Images, Plan, Result, RunConfig, RunObserver};
-use infomax_core::{BatchSource as _, Learner as _, Local};
+use infomax_core::{BatchSource as _, Collective, Learner as _, Local};
 use infomax_models::Precision;
 use infomax_train::{Budget, Parts, RunDir, TimeTotals, Trainer};
 use std::path::{Path, PathBuf};
@@ -27,8 +27,11 @@ pub struct Options {
     pub evaluate: bool,
     /// The threads of the loader; 0 for one a core.
     pub workers: usize,
-    /// Stops the run after the present step, saved, once it is set.
+    /// Stops the run after the present step, saved, once it is set; of several ranks, on one of them.
     pub stop: Arc<AtomicBool>,
+    /// The processes that share the run, each of which calls [`pretrain_with`] with the same configuration. Rank 0
+    /// writes the folder and evaluates; the others have to see the folder where a run is continued.
+    pub collective: Arc<dyn Collective>,
 }
 
 impl Default for Options {
@@ -41,6 +44,7 @@ impl Default for Options {
             evaluate: true,
             workers: 0,
             stop: Arc::default(),
+            collective: Arc::new(Local),
         }
     }
 }
@@ -77,7 +81,8 @@ pub fn pretrain(config: &RunConfig, observer: &mut dyn RunObserver) -> Result<Ou
 /// [`pretrain`] with a folder, a continuation, a flag to stop.
 ///
 /// # Errors
-/// As [`pretrain`]; a continuation without a folder, or of another run.
+/// As [`pretrain`]; a continuation without a folder, or of another run; ranks with other settings, images or
+/// parameters, and a batch that does not divide among them: on every rank, before the first step.
 pub fn pretrain_with(
     config: &RunConfig,
     options: &Options,
@@ -100,24 +105,34 @@ pub fn pretrain_with(
         (Some(run), true) => RunDir::latest_model(run)?.is_some(),
         _ => false,
     };
-    let assembly = Assembly::with_start(&config, options.workers, !continued)?;
+    let ranks = &*options.collective;
+    let assembly = Assembly::with_start(&config, options.workers, !continued, ranks)?;
     let config = &assembly.config;
     announce(config, &assembly, observer);
+    let identity = identity(config, &assembly.images, assembly.learner.feature_dim(), ranks.size())?;
+    crate::ranks::same_start(ranks, &identity, &assembly.params)?;
     let images = assembly.images.clone();
     let (damaged, total_steps, device) =
         (assembly.damaged.clone(), assembly.total_steps, assembly.device.clone());
 
     let (mut dir, path) = match (&options.run, options.resume) {
-        (Some(path), true) => (RunDir::open(path)?, path.clone()),
         (None, true) => return Err(Error::Config("a run is continued in its own folder; name it".into())),
+        // The folder is that of rank 0, which chose it below.
+        _ if ranks.rank() > 0 => {
+            let path = PathBuf::from(crate::ranks::of_rank_0(ranks, "")?);
+            (RunDir::follow(&path), path)
+        }
+        (Some(path), true) => (RunDir::open(path)?, path.clone()),
         (chosen, false) => {
             let name = format!("{}-{}", assembly.objective.name(), images.name);
             let path = chosen.clone().map_or_else(|| next_run(Path::new("runs"), &name), Ok)?;
             (RunDir::create(&path, &config.to_toml()?)?, path)
         }
     };
+    if ranks.rank() == 0 {
+        crate::ranks::of_rank_0(ranks, &path.to_string_lossy())?;
+    }
     observer.on_note(&format!("run: {}", path.display()));
-    let identity = identity(config, &images, assembly.learner.feature_dim())?;
     assembly.notes.iter().try_for_each(|note| dir.log(note))?;
     log_images(&mut dir, &images, observer)?;
     dir.log(&config.optim.lr_in_words(config.train.batch))?;
@@ -134,12 +149,21 @@ pub fn pretrain_with(
         config: config.train.run.clone(),
         run_dir: dir,
         identity,
-        collective: Arc::new(Local),
+        collective: options.collective.clone(),
         device,
     })?;
     let timed = config.train.run.budget.is_some();
     if options.resume {
-        match trainer.resume()? {
+        // Rank 0 sets damaged checkpoints aside before the others look.
+        if ranks.rank() > 0 {
+            ranks.barrier()?;
+        }
+        let resumed = trainer.resume()?;
+        if ranks.rank() == 0 {
+            ranks.barrier()?;
+        }
+        crate::ranks::same_checkpoint(ranks, trainer.step(), trainer.learner().params())?;
+        match resumed {
             Some(resumed) => {
                 resumed.warnings.iter().for_each(|warning| observer.on_warning(warning));
                 let of = if timed { String::new() } else { format!(" of {total_steps}") };
@@ -167,17 +191,22 @@ pub fn pretrain_with(
     let unjudged = judged.stop.unjudged();
     let total_steps = trainer.total_steps();
     observer.on_trained();
-    for (_, reason) in damaged.list() {
+    // After an error the others may be gone: then each rank knows its own samples only.
+    let damaged = match training.is_ok() {
+        true => crate::ranks::damaged(ranks, &damaged.list())?,
+        false => damaged.list().into_iter().map(|(_, reason)| reason).collect(),
+    };
+    for reason in &damaged {
         trainer.run_dir_mut().log(&format!("replaced a sample that could not be read: {reason}"))?;
     }
-    warn_damaged(&damaged.list(), &path, observer);
+    warn_damaged(&damaged, &path, observer);
     let training = training?;
     unjudged.iter().for_each(|warning| observer.on_warning(warning));
     let times = trainer.times();
     let train_seconds = start.elapsed().as_secs_f64();
 
     let finished = matches!(training, infomax_train::Outcome::Finished { .. });
-    let evaluation = if finished && options.evaluate {
+    let evaluation = if finished && options.evaluate && ranks.rank() == 0 {
         let mut evaluation = evaluate(config, &images, trainer.learner(), total_steps, observer)?;
         evaluation.trained_on = Some(TrainedOn { data: images.name.clone(), images: images.train.len() });
         write(trainer.run_dir(), &evaluation)?;
@@ -285,7 +314,7 @@ fn log_images(dir: &mut RunDir, images: &Images, observer: &mut dyn RunObserver)
 }
 
 /// Says which samples could not be read while the run went on, and were replaced by others.
-fn warn_damaged(list: &[(usize, String)], run: &Path, observer: &mut dyn RunObserver) {
+fn warn_damaged(list: &[String], run: &Path, observer: &mut dyn RunObserver) {
     if list.is_empty() {
         return;
     }
@@ -294,7 +323,7 @@ fn warn_damaged(list: &[(usize, String)], run: &Path, observer: &mut dyn RunObse
         list.len(),
         run.join("log.txt").display()
     );
-    for (_, reason) in list.iter().take(5) {
+    for reason in list.iter().take(5) {
         text += &format!("\n  {reason}");
     }
     observer.on_warning(&text);

@@ -8,7 +8,8 @@ use infomax_core::{Context, Embeddings, Key, Learner, LocalMap, Pass, View, View
 
 /// Embeds two empty samples, and evaluates the objective on as many rows of noise as a batch has, with what the
 /// model gives: a method without its teacher, predictor or labels, a batch below the dimension where that cannot
-/// be, views that the encoder does not take. What is merely idle comes back in words.
+/// be, views that the encoder does not take. What is merely idle comes back in words. Of several ranks, each embeds
+/// `share` samples of the batch.
 ///
 /// # Errors
 /// What the encoder or the objective refuses, with the section of the configuration.
@@ -17,8 +18,9 @@ pub(crate) fn rehearse(
     images: &Images,
     recipe: &Recipe,
     learner: &dyn Learner,
+    share: usize,
 ) -> Result<Option<String>> {
-    config.train.run.check_accumulation(learner, config.train.batch).map_err(of("train"))?;
+    config.train.run.check_accumulation(learner, share).map_err(of("train"))?;
     let augmenter = Augmenter::new(recipe)?;
     let device = learner.params().device();
     let kinds = recipe.views.iter().flat_map(|view| std::iter::repeat_n(view.local, view.count));

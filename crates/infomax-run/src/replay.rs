@@ -46,7 +46,7 @@ pub fn replay(capsule: &Path, options: &ReplayOptions, observer: &mut dyn RunObs
         observer.on_warning(warning);
     }
     let config = &assembly.config;
-    let identity = identity(config, &assembly.images, assembly.learner.feature_dim())?;
+    let identity = identity(config, &assembly.images, assembly.learner.feature_dim(), 1)?;
     let mut parts = Parts::local(
         Box::new(assembly.learner),
         assembly.objective,

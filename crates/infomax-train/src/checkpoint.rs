@@ -268,8 +268,9 @@ impl Checkpoint {
 
     /// Writes a checkpoint into `checkpoints`: under a temporary name, synced, then renamed.
     pub(crate) fn write(checkpoints: &Path, mut state: State, tensors: &Tensors) -> Result<PathBuf> {
-        let name = format!("{PREFIX}{:08}", state.step);
-        let (target, temporary) = (checkpoints.join(&name), checkpoints.join(format!("{TEMPORARY}{name}")));
+        let target = path_of(checkpoints, state.step);
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = checkpoints.join(format!("{TEMPORARY}{name}"));
         remove(&temporary)?;
         let written = (|| {
             files::create_dir(&temporary)?;
@@ -306,6 +307,11 @@ impl Checkpoint {
         }
         Ok(target)
     }
+}
+
+/// Where the checkpoint of a step is.
+pub(crate) fn path_of(checkpoints: &Path, step: u64) -> PathBuf {
+    checkpoints.join(format!("{PREFIX}{step:08}"))
 }
 
 /// Tensors as a safetensors file. A description is its metadatum `infomax`: one, since the file format leaves the

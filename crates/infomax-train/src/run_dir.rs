@@ -37,12 +37,19 @@ pub struct Found {
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
-    metrics: File,
-    log: File,
+    /// The files that this process appends to; `None` for a rank that only reads.
+    held: Option<Held>,
     logs: Logs,
-    _lock: File,
     /// The folder of a run that leaves nothing.
     _scratch: Option<tempfile::TempDir>,
+}
+
+/// What the process has open that writes a run.
+#[derive(Debug)]
+struct Held {
+    metrics: File,
+    log: File,
+    _lock: File,
 }
 
 impl RunDir {
@@ -92,8 +99,19 @@ impl RunDir {
             let file = path.join(name);
             OpenOptions::new().create(true).append(true).open(&file).map_err(|e| Error::io("open", &file, e))
         };
-        let (metrics, log, logs) = (append(METRICS)?, append(LOG)?, Logs::default());
-        Ok(Self { metrics, log, logs, _lock: lock, _scratch: None, path })
+        let held = Held { metrics: append(METRICS)?, log: append(LOG)?, _lock: lock };
+        Ok(Self { held: Some(held), logs: Logs::default(), _scratch: None, path })
+    }
+
+    /// The folder of a run that another process writes: the ranks of a data-parallel run read its checkpoints, and all
+    /// that they would write is left to rank 0.
+    pub fn follow(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), held: None, logs: Logs::default(), _scratch: None }
+    }
+
+    /// Whether this process writes the run.
+    pub fn is_held(&self) -> bool {
+        self.held.is_some()
     }
 
     /// A folder in the place for temporary files, which goes with this value.
@@ -140,6 +158,9 @@ impl RunDir {
     /// # Errors
     /// [`Error::Io`] with the path.
     pub fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        if !self.is_held() {
+            return Ok(());
+        }
         files::replace(&self.path.join(name), bytes)
     }
 
@@ -157,8 +178,9 @@ impl RunDir {
     /// # Errors
     /// [`Error::Io`] with the path.
     pub fn log(&mut self, message: &str) -> Result<()> {
+        let Some(held) = &mut self.held else { return Ok(()) };
         let line = format!("{:.3} {message}\n", jiff::Timestamp::now());
-        self.log.write_all(line.as_bytes()).map_err(|e| Error::io("write", &self.path.join(LOG), e))?;
+        held.log.write_all(line.as_bytes()).map_err(|e| Error::io("write", &self.path.join(LOG), e))?;
         match RunState::of_message(message) {
             Some((state, _)) => self.logs.end(state),
             None => Ok(()),
@@ -215,11 +237,17 @@ impl RunDir {
     /// # Errors
     /// [`Error::Io`] with the path.
     pub fn replace_config(&self, config: &str) -> Result<()> {
+        if !self.is_held() {
+            return Ok(());
+        }
         files::replace(&self.path.join(CONFIG), config.as_bytes())
     }
 
     /// Goes back to a checkpoint: sets damaged ones aside and cuts the metrics off after its step.
     pub(crate) fn rewind(&mut self, found: &Found) -> Result<()> {
+        if !self.is_held() {
+            return Ok(());
+        }
         for path in &found.damaged {
             let to = checkpoint::set_aside(path)?;
             self.log(&format!("warning: damaged checkpoint {} moved to {}", path.display(), to.display()))?;
@@ -229,25 +257,27 @@ impl RunDir {
 
     /// Leaves no metrics of later steps than `step`.
     pub(crate) fn rewind_to(&mut self, step: u64) -> Result<()> {
+        let Some(held) = &mut self.held else { return Ok(()) };
         self.logs.restart();
         let file = self.path.join(METRICS);
         let bytes = files::read(&file)?;
         let keep = metrics::keep_len(&bytes, step);
         // A file opened for appending goes on at its new end.
-        let cut = || self.metrics.set_len(keep as u64).and_then(|()| self.metrics.sync_all());
+        let cut = || held.metrics.set_len(keep as u64).and_then(|()| held.metrics.sync_all());
         cut().map_err(|e| Error::io("truncate", &file, e))
     }
 
     /// Appends a line of metrics.
     pub(crate) fn append(&mut self, metrics: &StepMetrics) -> Result<()> {
+        let Some(held) = &mut self.held else { return Ok(()) };
         let file = self.path.join(METRICS);
         let mut line = serde_json::to_vec(metrics).map_err(|e| Error::io("encode", &file, e.into()))?;
         line.push(b'\n');
-        self.metrics.write_all(&line).map_err(|e| Error::io("write", &file, e))?;
+        held.metrics.write_all(&line).map_err(|e| Error::io("write", &file, e))?;
         self.logs.append(&self.path, &line)
     }
 
-    /// Writes a checkpoint. The metrics up to it reach the disk first.
+    /// Writes a checkpoint, and gives its path. The metrics up to it reach the disk first.
     pub(crate) fn save(
         &mut self,
         state: State,
@@ -255,8 +285,9 @@ impl RunDir {
         keep: usize,
         every: Option<u64>,
     ) -> Result<PathBuf> {
-        self.metrics.sync_all().map_err(|e| Error::io("sync", &self.path.join(METRICS), e))?;
         let folder = self.checkpoints();
+        let Some(held) = &self.held else { return Ok(checkpoint::path_of(&folder, state.step)) };
+        held.metrics.sync_all().map_err(|e| Error::io("sync", &self.path.join(METRICS), e))?;
         let path = Checkpoint::write(&folder, state, tensors)?;
         checkpoint::prune(&folder, keep, every)?;
         Ok(path)

@@ -24,6 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("infomax-data", &["infomax-core", "infomax-augment", "infomax-simd"]),
     ("infomax-models", &["infomax-core", "infomax-kernels"]),
     ("infomax-optim", &["infomax-core", "infomax-kernels"]),
+    ("infomax-ranks", &["infomax-core"]),
     ("infomax-eval", &["infomax-core", "infomax-kernels"]),
     ("infomax-train", &["infomax-core", "infomax-kernels", "infomax-optim"]),
     (
@@ -75,6 +76,7 @@ const LIBRARIES: &[&str] = &[
     "infomax-models",
     "infomax-optim",
     "infomax-paper",
+    "infomax-ranks",
     "infomax-report",
     "infomax-run",
     "infomax-simd",

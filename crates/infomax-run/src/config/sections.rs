@@ -477,7 +477,7 @@ pub struct TrainSection {
     /// Where training computes: `auto` (an accelerator that this build has and that works, else the CPU), `cpu`,
     /// `cuda:N` or `metal`.
     pub device: String,
-    /// Samples in a batch.
+    /// Samples in a batch, over all ranks of a run of several processes.
     pub batch: usize,
     /// Batches that are prepared ahead.
     pub prefetch: usize,

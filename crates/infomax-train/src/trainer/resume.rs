@@ -8,6 +8,9 @@ use candle_core::{DType, Tensor};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+/// The setting that names the number of processes.
+const RANKS: &str = "ranks";
+
 impl Trainer {
     /// Continues from the newest good checkpoint of the folder; `None` if there is none yet.
     ///
@@ -100,9 +103,10 @@ impl Trainer {
                     .to_owned(),
             );
         }
-        let changed = changes(&state.settings, &identity.settings);
-        let changed: Vec<_> =
-            changed.map(|(key, saved, now)| format!("{key} was {saved}, now it is {now}")).collect();
+        let (before, now) = (with_ranks(&state.settings), with_ranks(&identity.settings));
+        let changed: Vec<_> = changes(&before, &now)
+            .map(|(key, saved, now)| format!("{key} was {saved}, now it is {now}"))
+            .collect();
         if !changed.is_empty() {
             warnings.push(format!(
                 "settings differ from those of the checkpoint, and the run continues with the new ones: {}",
@@ -242,6 +246,16 @@ impl Trainer {
         };
         Ok((state, tensors))
     }
+}
+
+/// Settings with the number of processes, which those of a single process leave out.
+fn with_ranks(settings: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut settings = settings.clone();
+    // A checkpoint of a program that kept no such table says nothing.
+    if !settings.is_empty() {
+        settings.entry(RANKS.to_owned()).or_insert_with(|| "1".to_owned());
+    }
+    settings
 }
 
 /// What differs between two tables that both have a value for it: name, value before, value now. What only one of

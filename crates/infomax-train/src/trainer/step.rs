@@ -7,7 +7,7 @@ use crate::metrics::{PartValue, StepMetrics, StepTime};
 use crate::monitor::EmbeddingStats;
 use crate::{Error, Result, Seen};
 use candle_core::{DType, Tensor};
-use infomax_core::{Batch, Context, Embeddings, Mode, Pass, Report};
+use infomax_core::{Batch, Collective, Context, Embeddings, Mode, Pass, Report, Views};
 use infomax_optim::Gradients;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -30,6 +30,33 @@ struct Computed {
     total: f64,
     parts: Vec<PartValue>,
     grads: Gradients,
+}
+
+/// The rows of all ranks, without a graph.
+fn gathered(embeddings: &Embeddings, ranks: &dyn Collective) -> Result<Embeddings> {
+    let rows = |z: &Tensor| Ok(Tensor::cat(&ranks.gather(z)?, 0)?);
+    let all = |views: &Views| -> Result<Views> {
+        Ok(Views::new(views.iter().map(rows).collect::<Result<Vec<_>>>()?)?)
+    };
+    let optional = |views: &Option<Views>| views.as_ref().map(all).transpose();
+    // Where a rank has samples without a class, none has labels.
+    let unlabeled = ranks.agree(u64::from(embeddings.labels.is_none()))? != 0;
+    let labels = match &embeddings.labels {
+        Some(labels) if !unlabeled => {
+            let own = Tensor::from_slice(labels, labels.len(), &candle_core::Device::Cpu)?;
+            Some(rows(&own)?.to_vec1::<u32>()?)
+        }
+        _ => None,
+    };
+    // Local maps are measured by nobody, and are large.
+    Ok(Embeddings {
+        projections: all(&embeddings.projections)?,
+        predictions: optional(&embeddings.predictions)?,
+        targets: optional(&embeddings.targets)?,
+        features: optional(&embeddings.features)?,
+        globals: embeddings.globals,
+        labels,
+    })
 }
 
 impl Trainer {
@@ -86,6 +113,12 @@ impl Trainer {
 
         let (mut embedding, mut features, mut health, mut changed) = (None, None, None, false);
         let mut account = None;
+        let watched = !self.parts.watchers.is_empty();
+        // What is measured is measured of the whole batch.
+        let embeddings = match ranks.size() > 1 && (self.monitor.is_due(self.step) || watched) {
+            true => gathered(&embeddings, ranks)?,
+            false => embeddings,
+        };
         if self.monitor.is_due(self.step) {
             let stats = EmbeddingStats::of(&embeddings.projections[0])?;
             changed = self.monitor.observe(self.step, &stats);
@@ -108,7 +141,7 @@ impl Trainer {
         let source = self.parts.source.stats();
         time.step_s = began.elapsed().as_secs_f64();
         time.elapsed_s = clock.elapsed();
-        time.images_per_s = samples as f64 / time.step_s.max(1e-9);
+        time.images_per_s = (samples * ranks.size()) as f64 / time.step_s.max(1e-9);
         (time.decode_s, time.augment_s) = (source.decode_s, source.augment_s);
         let metrics = StepMetrics {
             step: self.step,
@@ -148,8 +181,7 @@ impl Trainer {
         time.forward_s = lap.take();
         let report = self.parts.objective.evaluate(&embeddings, ctx)?;
         self.trace.borrow_mut().evaluated(params, &report)?;
-        let values = self.values(&report);
-        let (total, parts) = self.together(values)?;
+        let (total, parts) = self.agreed_values(&report)?;
         time.loss_s = lap.take();
         let store = infomax_kernels::backward(&report.total)?;
         // What follows needs values only: with the report and the embeddings goes the whole graph.
@@ -181,8 +213,7 @@ impl Trainer {
         time.forward_s = lap.take();
         let leaves = Leaves::new(&embeddings)?;
         let report = self.parts.objective.evaluate(&leaves.embeddings, ctx)?;
-        let values = self.values(&report);
-        let (total, parts) = self.together(values)?;
+        let (total, parts) = self.agreed_values(&report)?;
         // The graph ends at the embeddings: the gradients of the parts come one after the other.
         self.trace.borrow_mut().terms(&report)?;
         let slopes = leaves.slopes(&infomax_kernels::backward(&report.total)?);
@@ -205,6 +236,22 @@ impl Trainer {
         let grads = self.together(grads)?;
         time.backward_s = lap.take();
         Ok(Computed { embeddings, total, parts, grads })
+    }
+
+    /// [`Trainer::values`], as the mean over the ranks: a term of the whole batch is the same on each, one of the rows
+    /// of a rank is not.
+    fn agreed_values(&self, report: &Report) -> Result<(f64, Vec<PartValue>)> {
+        let (mut total, mut parts) = self.together(self.values(report))?;
+        let ranks = &*self.parts.collective;
+        if ranks.size() > 1 {
+            let mut own: Vec<f64> = parts.iter().map(|part| part.value).collect();
+            own.push(total);
+            let own = Tensor::from_vec(own, parts.len() + 1, &candle_core::Device::Cpu)?;
+            let mean = (ranks.sum(&own)? / ranks.size() as f64)?.to_vec1::<f64>()?;
+            total = mean.last().copied().unwrap_or(total);
+            parts.iter_mut().zip(mean).for_each(|(part, value)| part.value = value);
+        }
+        Ok((total, parts))
     }
 
     /// Reads the total and the parts in one transfer, and refuses what is not finite. Parts come first: they

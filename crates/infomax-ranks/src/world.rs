@@ -1,0 +1,128 @@
+//! What launchers say of the processes that they start.
+
+use crate::{Error, Result};
+
+/// The place of this process among those that a launcher started together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct World {
+    /// The number of this process, `0 <= rank < size`.
+    pub rank: usize,
+    /// The number of processes.
+    pub size: usize,
+    /// The number of this process on its host, where the launcher says so.
+    pub local_rank: Option<usize>,
+    /// The processes on its host, where the launcher says so.
+    pub local_size: Option<usize>,
+    /// The launcher in words.
+    pub launcher: &'static str,
+}
+
+/// Words for a launcher, and its names of rank, size, rank on the host and processes on the host.
+type Names = (&'static str, [&'static str; 4]);
+
+/// In the order in which they are asked: an `mpirun` inside of a Slurm job counts before the job.
+const LAUNCHERS: [Names; 4] = [
+    (
+        "mpirun of Open MPI",
+        [
+            "OMPI_COMM_WORLD_RANK",
+            "OMPI_COMM_WORLD_SIZE",
+            "OMPI_COMM_WORLD_LOCAL_RANK",
+            "OMPI_COMM_WORLD_LOCAL_SIZE",
+        ],
+    ),
+    (
+        "a PMI launcher such as MPICH's mpiexec",
+        ["PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"],
+    ),
+    // Of a step only: in the script of `sbatch` a plain command is one process, whatever SLURM_NTASKS says.
+    ("srun of Slurm", ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", ""]),
+    ("torchrun or variables like its own", ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"]),
+];
+
+impl World {
+    /// Reads the variables of Open MPI (`OMPI_COMM_WORLD_*`), of PMI (`PMI_RANK`, `PMI_SIZE`: MPICH, Intel MPI,
+    /// `srun --mpi=pmi2`), of Slurm's steps (`SLURM_PROCID`, `SLURM_STEP_NUM_TASKS`) and of torchrun (`RANK`,
+    /// `WORLD_SIZE`); the first that name a number of processes count. `None` where none does.
+    ///
+    /// `PMIX_RANK` has no number of processes beside it; launchers that set it set others of these, too.
+    ///
+    /// ```
+    /// use infomax_ranks::World;
+    /// let variables = [("RANK", "1"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1")];
+    /// let get = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string());
+    /// let world = World::of_variables(get)?.expect("there are several");
+    /// assert_eq!((world.rank, world.size, world.local_rank), (1, 4, Some(1)));
+    /// # Ok::<(), infomax_ranks::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A value that is no number, a number of processes without a rank, a rank that is not below it.
+    pub fn of_variables(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
+        let number = |variable: &'static str| match get(variable).filter(|_| !variable.is_empty()) {
+            None => Ok(None),
+            Some(value) => value.trim().parse::<usize>().map(Some).map_err(|_| Error::Variable {
+                variable,
+                problem: "must be a number of processes or of one of them".into(),
+                value,
+            }),
+        };
+        for (launcher, [rank, size, local_rank, local_size]) in LAUNCHERS {
+            let Some(count) = number(size)? else { continue };
+            let refuse = |value: usize, problem: String| {
+                Err(Error::Variable { variable: size, value: value.to_string(), problem })
+            };
+            let Some(own) = number(rank)? else {
+                return refuse(count, format!("{rank} is not set, which numbers this process"));
+            };
+            if own >= count {
+                return refuse(count, format!("{rank} = {own} must be below it"));
+            }
+            let (local_rank, local_size) = (number(local_rank)?, number(local_size)?);
+            return Ok(Some(Self { rank: own, size: count, local_rank, local_size, launcher }));
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn world(variables: &[(&str, &str)]) -> Result<Option<World>> {
+        World::of_variables(|name| {
+            variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn every_launcher_is_understood_and_mpirun_inside_of_slurm_counts_first() {
+        let open = [("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "2"), ("SLURM_PROCID", "0")];
+        let found = world(&[&open[..], &[("SLURM_STEP_NUM_TASKS", "1")]].concat()).unwrap().unwrap();
+        assert_eq!((found.rank, found.size, found.launcher), (1, 2, "mpirun of Open MPI"));
+        let pmi = world(&[("PMI_RANK", "3"), ("PMI_SIZE", "4")]).unwrap().unwrap();
+        assert_eq!((pmi.rank, pmi.size, pmi.local_rank), (3, 4, None));
+        let slurm = [("SLURM_PROCID", "5"), ("SLURM_STEP_NUM_TASKS", "8"), ("SLURM_LOCALID", "1")];
+        let slurm = world(&slurm).unwrap().unwrap();
+        assert_eq!((slurm.rank, slurm.size, slurm.local_rank), (5, 8, Some(1)));
+        let torch = [("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "2")];
+        let torch = world(&torch).unwrap().unwrap();
+        assert_eq!((torch.rank, torch.size, torch.local_size), (0, 2, Some(2)));
+    }
+
+    #[test]
+    fn one_process_alone_and_the_script_of_a_batch_job_are_no_world() {
+        assert_eq!(world(&[]).unwrap(), None);
+        assert_eq!(world(&[("SLURM_NTASKS", "8"), ("SLURM_PROCID", "0")]).unwrap(), None);
+        // A rank without a number of processes: what other programs call RANK.
+        assert_eq!(world(&[("RANK", "captain")]).unwrap(), None);
+    }
+
+    #[test]
+    fn contradictions_name_their_variable() {
+        let error = |variables| world(variables).unwrap_err().to_string();
+        assert!(error(&[("WORLD_SIZE", "2")]).contains("RANK is not set"));
+        assert!(error(&[("WORLD_SIZE", "2"), ("RANK", "2")]).contains("RANK = 2 must be below"));
+        assert!(error(&[("PMI_SIZE", "two"), ("PMI_RANK", "0")]).contains("PMI_SIZE = two"));
+    }
+}
