@@ -421,7 +421,8 @@ impl Norm {
             input: dx,
             weight: vector(dweight),
             bias: vector(dbias),
-            residual: residual.then(|| kept.unwrap_or_else(|| grad.clone())),
+            // A copy: who gets a gradient may change it in place.
+            residual: residual.then(|| kept.map_or_else(|| grad.copy(), Ok)).transpose()?,
         })
     }
 }

@@ -2,6 +2,7 @@
 //!
 #![doc = include_str!("../README.md")]
 
+mod driver;
 mod error;
 mod types;
 
@@ -43,9 +44,12 @@ pub use conv::conv2d;
 pub use conv_norm::conv_norm_train;
 #[cfg(feature = "cudnn")]
 pub use cudnn::forget_plans;
+pub use driver::{Card, Driver, built_for, driver, explain, is_out_of_memory};
 #[cfg(feature = "cuda")]
 pub use elementwise::elementwise;
 pub use error::{Error, Result};
+#[cfg(feature = "cuda")]
+pub use graph::collect_gradients;
 #[cfg(feature = "cuda")]
 pub use launch::{poison_new_buffers, supports};
 #[cfg(feature = "cuda")]

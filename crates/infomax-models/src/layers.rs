@@ -164,6 +164,30 @@ impl BatchNorm {
         Ok(out.ys)
     }
 
+    /// `act(bn(conv(xs)) + residual)`; in training one operation, which also takes bf16 images on a device.
+    ///
+    /// # Errors
+    /// As [`Conv2d::forward`] and [`BatchNorm::forward`].
+    pub(crate) fn forward_after(
+        &self,
+        conv: &Conv2d,
+        xs: &Tensor,
+        residual: Option<&Tensor>,
+        act: Activation,
+        pass: &Pass<'_>,
+    ) -> Result<Tensor> {
+        if !pass.is_train() {
+            return self.forward(&conv.forward(xs)?, residual, act, pass);
+        }
+        let parameters = [conv.weight.as_tensor(), &self.weight, &self.bias];
+        let out = infomax_kernels::conv_norm_train(xs, parameters, residual, conv.cfg, Self::EPS, act)
+            .map_err(Error::kernel(&conv.name))?;
+        let n = out.ys.elem_count() / self.channels;
+        self.at_least_two(n, out.ys.dims())?;
+        self.follow(&out.mean, &out.var, n)?;
+        Ok(out.ys)
+    }
+
     /// Refuses a training batch of one value for each channel.
     pub(crate) fn at_least_two(&self, n: usize, dims: &[usize]) -> Result<()> {
         if n == 1 {

@@ -6,7 +6,7 @@ use crate::tensor::check;
 use crate::tensor::optional::{self, Argument, Optional};
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
-use crate::{Activation, BatchNormOutput, Result, reference};
+use crate::{Activation, BatchNormOutput, Result, device};
 use candle_core::{CpuStorage, DType, Shape, Tensor};
 use infomax_simd::{Isa, Shared, filled};
 use infomax_simd::{Real, run};
@@ -54,7 +54,7 @@ pub(crate) fn batch_norm_train_isa(
 ) -> Result<BatchNormOutput> {
     let (n, c, inner) = check::batch_norm("batch_norm_train", xs, weight, bias, residual, eps)?;
     let Path::Cpu(_) = Path::of(xs) else {
-        return reference::batch_norm_train(xs, weight, bias, residual, eps, act);
+        return device::batch_norm_train(xs, weight, bias, residual, eps, act);
     };
     let xs = contiguous(xs)?;
     let shape = Channels { n, c, inner };
@@ -95,16 +95,7 @@ pub fn batch_norm_eval(
     check::vector(OP, xs, "mean", Some(mean), c)?;
     check::vector(OP, xs, "var", Some(var), c)?;
     let Path::Cpu(isa) = Path::of(xs) else {
-        return reference::batch_norm_eval(
-            xs,
-            &mean.detach(),
-            &var.detach(),
-            weight,
-            bias,
-            residual,
-            eps,
-            act,
-        );
+        return device::batch_norm_eval(xs, [mean, var], weight, bias, residual, eps, act);
     };
     let values = |t: &Tensor| t.to_dtype(DType::F64)?.to_vec1::<f64>();
     let moments = values(mean)?.into_iter().zip(values(var)?).collect();
