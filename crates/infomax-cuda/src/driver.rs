@@ -102,7 +102,8 @@ pub fn is_out_of_memory(error: &str) -> bool {
 #[allow(unsafe_code)]
 mod asked {
     use super::{Card, Driver};
-    use candle_core::cuda::cudarc::driver::{DriverError, result, sys};
+    use candle_core::cuda::cudarc::driver::result::{self, DriverError};
+    use candle_core::cuda::cudarc::driver::sys;
     use sys::CUdevice_attribute as Attribute;
 
     pub(super) fn driver() -> Result<Driver, DriverError> {
