@@ -81,16 +81,16 @@ pub(crate) fn kernels(device: &Device, report: &mut Report) -> Result<()> {
         Ok(((squared_distances(&t[0])?.mean(1)? * 0.1)? + sums)?)
     };
     let images: &[usize] = &[3, 4, 9, 7];
-    let all: [(&str, Op, Vec<&[usize]>); 9] = [
-        ("convolution", conv, vec![images, &[6, 4, 3, 3], &[6]]),
-        ("convolution and norm", conv_norm, vec![images, &[6, 4, 3, 3], &[6]]),
-        ("batch norm", norm, vec![images, &[4]]),
-        ("functions of rows", rows, vec![&[5, 33], &[33]]),
-        ("pooling", pools, vec![images]),
-        ("attention", attention, vec![&[2, 3, 11, 8], &[2, 3, 11, 8], &[2, 3, 11, 8]]),
-        ("transformer layer", layer, vec![&[2, 5, 12], &[12], &[36, 12], &[36], &[12, 12]]),
-        ("moments", moments, vec![&[9, 21]]),
-        ("pairs of rows", pairs, vec![&[19, 7]]),
+    let all: [(&str, Op, &[&[usize]]); 9] = [
+        ("convolution", conv, &[images, &[6, 4, 3, 3], &[6]]),
+        ("convolution and norm", conv_norm, &[images, &[6, 4, 3, 3], &[6]]),
+        ("batch norm", norm, &[images, &[4]]),
+        ("functions of rows", rows, &[&[5, 33], &[33]]),
+        ("pooling", pools, &[images]),
+        ("attention", attention, &[&[2, 3, 11, 8], &[2, 3, 11, 8], &[2, 3, 11, 8]]),
+        ("transformer layer", layer, &[&[2, 5, 12], &[12], &[36, 12], &[36], &[12, 12]]),
+        ("moments", moments, &[&[9, 21]]),
+        ("pairs of rows", pairs, &[&[19, 7]]),
     ];
     for (name, op, shapes) in all {
         let values =

@@ -70,8 +70,7 @@ fn every_objective_has_the_forms_of_a_device() {
                     match without_cpu_kernels(|| evaluate(&config, &views, dtype)) {
                         Ok(there) => {
                             let far = difference(&there, &exact);
-                            // Written so that a NaN is wrong too.
-                            if !(far <= tolerance) {
+                            if far.is_nan() || far > tolerance {
                                 wrong.push(format!("{name} {dtype:?}: {far:.1e} of {tolerance:.1e}"));
                             }
                         }
