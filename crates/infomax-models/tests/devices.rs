@@ -56,9 +56,7 @@ fn small() -> Vec<(&'static str, EncoderConfig)> {
         ("convnext", r#"{"kind":"convnext","widths":[8,16],"blocks":[1,1]}"#),
         ("patches", r#"{"kind":"patches"}"#),
     ];
-    text.into_iter()
-        .map(|(name, text)| (name, serde_json::from_str(text).unwrap_or_else(|e| panic!("{name}: {e}"))))
-        .collect()
+    text.into_iter().map(|(name, text)| (name, serde_json::from_str(text).unwrap())).collect()
 }
 
 #[test]
