@@ -53,7 +53,7 @@ pub use graph::collect_gradients;
 #[cfg(feature = "cuda")]
 pub use launch::{poison_new_buffers, supports};
 #[cfg(feature = "cuda")]
-pub use memory::{MemoryUse, keep_freed_memory, memory_use, reset_peak_memory};
+pub use memory::{MemoryUse, keep_freed_memory, memory_use, reset_peak_memory, stop_tracking_events};
 #[cfg(feature = "cuda")]
 pub use optim::{AdamW, Sgd, Slot, adamw_step, sgd_step, squared_norms};
 #[cfg(feature = "cuda")]
