@@ -1,4 +1,4 @@
-"""Times on a CUDA device in PyTorch: the peer of `crates/infomax-cuda/examples/device_check`, on the same sizes.
+"""Times on a CUDA device in PyTorch: the peer of `benches/examples/device_check`, on the same sizes.
 
 One SGD step of ResNet-18 for 32x32 images at batch 512 (f32 with TF32 off and on, bf16 autocast; channels last;
 eager, and compiled), matrix products, the VICReg loss and NT-Xent. Medians of synchronized calls after a warm-up.

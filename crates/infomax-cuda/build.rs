@@ -15,8 +15,12 @@ fn main() -> Result<(), String> {
     if std::env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return Ok(());
     }
-    for name in ["NVCC", "INFOMAX_CUDA_ARCH"] {
+    for name in ["NVCC", "INFOMAX_CUDA_ARCH", "CUDA_COMPUTE_CAP"] {
         println!("cargo:rerun-if-env-changed={name}");
+    }
+    // What Candle's kernels are made for, for the messages of a program on another card.
+    if let Ok(capability) = std::env::var("CUDA_COMPUTE_CAP") {
+        println!("cargo:rustc-env=INFOMAX_CUDA_BUILT_FOR={capability}");
     }
     println!("cargo:rerun-if-changed=kernels");
     let nvcc = std::env::var("NVCC").unwrap_or_else(|_| "nvcc".into());

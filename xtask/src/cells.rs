@@ -23,6 +23,10 @@ pub(crate) enum Step {
     Tidy,
     /// A program that an earlier step built, from the dev profile's folder, in an empty folder.
     Built(&'static str, Vec<String>),
+    /// Types behind the features of CUDA, with a stand-in for its compiler: `devices`, inside this process.
+    Cuda,
+    /// Types behind the feature of Metal: `devices`, inside this process.
+    Metal,
     /// Logs of a run in TensorBoard and MLflow: `logs`, inside this process.
     Logs,
     /// The unsafe code under the tools of `memory`, inside this process.
@@ -154,6 +158,19 @@ pub(crate) fn cells(crates: &[String]) -> Vec<Cell> {
                 .to_owned(),
         stage: Stage::Full,
         steps: vec![cargo(BUILD), Step::Weights],
+    });
+    cells.push(Cell {
+        name: "cuda-check".to_owned(),
+        what: "everything behind `cuda` and `cudnn` type-checks, without the toolkit".to_owned(),
+        stage: Stage::Full,
+        steps: vec![Step::Cuda],
+    });
+    cells.push(Cell {
+        name: "metal-check".to_owned(),
+        what: "everything behind `metal` type-checks, where the sources of Apple's bindings are there"
+            .to_owned(),
+        stage: Stage::Full,
+        steps: vec![Step::Metal],
     });
     cells.push(Cell {
         name: "memory".to_owned(),

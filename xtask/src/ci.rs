@@ -101,6 +101,8 @@ fn run_step(ws: &Workspace, step: &Step) -> Result<()> {
         Step::CargoEnv(key, value, args) => Runner::new(ws).env(key, value).cargo(&strs(args)),
         Step::Tidy => tidy::run(ws),
         Step::Built(name, args) => run_built(ws, name, args),
+        Step::Cuda => crate::devices::cuda(ws),
+        Step::Metal => crate::devices::metal(ws),
         Step::Logs => crate::logs::run(ws),
         Step::Memory => crate::memory::run(ws),
         Step::Readmes => crate::readmes::run(ws),

@@ -6,8 +6,10 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // A command-line tool speaks on stdout.
 
 mod bench;
+mod bundle;
 mod cells;
 mod ci;
+mod devices;
 mod golden;
 mod logs;
 mod memory;
@@ -52,6 +54,8 @@ enum Command {
     },
     /// Run the criterion benchmarks, or time the same work in Python beside ours.
     Bench(bench::Options),
+    /// Build an archive that checks and times everything on a machine with nothing but a card and PyTorch.
+    DeviceBundle(bundle::Options),
     /// Build the documentation with every warning an error.
     Doc {
         /// Open it in a browser.
@@ -88,6 +92,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Ci(options) => ci::run(&ws, &options),
         Command::Test { package, args } => test(&ws, package.as_deref(), &args),
         Command::Bench(options) => bench::run(&ws, &options),
+        Command::DeviceBundle(options) => bundle::run(&ws, &options),
         Command::Doc { open } => {
             let mut argv: Vec<&str> = cells::DOC.to_vec();
             if open {

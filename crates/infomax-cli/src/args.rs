@@ -27,11 +27,13 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Train a representation without labels, then show what it learned.
     #[command(
-        after_help = "Examples:\n  infomax pretrain\n  infomax pretrain --data photos/ --set train.epochs=50\n  infomax pretrain --method byol           its whole recipe (`infomax methods`)\n  infomax pretrain --config configs/cifar10-vicreg.toml --data cifar10/\n  infomax pretrain --set objective.entropy.covariance=4 --set optim.name=lars --set optim.lr=0.3\n  infomax pretrain --resume runs/001-vicreg-shapes\n  infomax pretrain --resume runs/001-vicreg-shapes --epochs 40   extends a finished run\n  infomax pretrain --budget 5m                                   trains for a time\n  infomax pretrain --stop-if 'rank < 0.1 * d'                    ends a run that goes wrong\n\nCtrl-C saves a checkpoint and says how to resume.\nExit codes: 0 done, 1 error, 3 collapsed, 4 a condition holds (--stop-if), 130 interrupted."
+        after_help = "Examples:\n  infomax pretrain\n  infomax pretrain --data photos/ --set train.epochs=50\n  infomax pretrain --method byol           its whole recipe (`infomax methods`)\n  infomax pretrain --config configs/cifar10-vicreg.toml --data cifar10/\n  infomax pretrain --set objective.entropy.covariance=4 --set optim.name=lars --set optim.lr=0.3\n  infomax pretrain --resume runs/001-vicreg-shapes\n  infomax pretrain --resume runs/001-vicreg-shapes --epochs 40   extends a finished run\n  infomax pretrain --budget 5m                                   trains for a time\n  infomax pretrain --device cuda:0                               on a card (`infomax doctor`)\n  infomax pretrain --stop-if 'rank < 0.1 * d'                    ends a run that goes wrong\n\nCtrl-C saves a checkpoint and says how to resume.\nExit codes: 0 done, 1 error, 3 collapsed, 4 a condition holds (--stop-if), 130 interrupted."
     )]
     Pretrain(PretrainArgs),
     /// Evaluate a run: linear probe, kNN, spectrum, against a random encoder and raw pixels.
-    #[command(after_help = "Example:\n  infomax evaluate runs/001-vicreg-shapes --json")]
+    #[command(
+        after_help = "Examples:\n  infomax evaluate runs/001-vicreg-shapes --json\n  infomax evaluate runs/001-vicreg-shapes --device cpu   a run of another machine"
+    )]
     Evaluate(EvaluateArgs),
     /// Embed images with the encoder of a run: one row an image, with its path and label.
     #[command(
@@ -53,6 +55,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  infomax paper list\n  infomax paper mixtures diagonal em      those that need no network, in minutes\n  infomax paper --all --out report        within an hour on 2 cores\n  infomax paper --all --out report --resume\n  infomax paper table --data data/cifar10 --seeds 5\n\nOUT/report.html is one self-contained page; OUT/NAME/ holds the numbers (JSON, CSV) and charts (SVG), OUT/encoders/\nthe trained encoders, which experiments share. Ctrl-C saves; --resume goes on. What each verdict rests on:\ndocs/paper.md. Exit codes: 0 done, 1 error or an experiment failed, 130 interrupted."
     )]
     Paper(PaperArgs),
+    /// What this machine and this build have: processor, cards, features, disk; what a run would use, and why not more.
+    #[command(
+        after_help = "Examples:\n  infomax doctor\n  infomax doctor --json\n  infomax doctor --device cuda:0    whether a run could use it\n\nExit codes: 0 done, 1 the device of --device cannot be used."
+    )]
+    Doctor(DoctorArgs),
     /// Data sets: what is in one, the views that training sees, and public ones to download.
     Data(DataArgs),
     /// Show configurations.
@@ -231,6 +238,16 @@ impl ConfigSource {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The device to try: auto, cpu, cuda:N or metal.
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub(crate) device: String,
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct MethodsArgs {
     /// One method alone.
     pub(crate) name: Option<String>,
@@ -248,7 +265,7 @@ pub(crate) struct PretrainArgs {
     pub(crate) run: Option<PathBuf>,
     /// Continue an interrupted run from its last checkpoint, bit for bit. With `--epochs N` a finished run goes on to N
     /// epochs in all; its learning rate then follows the longer schedule.
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["method", "config", "data", "set", "seed", "device", "run", "strict", "init"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["method", "config", "data", "set", "seed", "run", "strict", "init"])]
     pub(crate) resume: Option<PathBuf>,
     /// Train for a wall time in the place of epochs (short for `--set train.budget=TIME`): 90s, 5m, 1h 30m. The schedule
     /// follows the time, so that such a run cannot be repeated bit for bit. With `--resume` the time of the whole run.
@@ -310,6 +327,9 @@ pub(crate) struct UseArgs {
     /// Weights of the encoder from a file instead of a checkpoint, as for `infomax pretrain --init`.
     #[arg(long, value_name = "FILE", conflicts_with = "checkpoint")]
     pub(crate) init: Option<PathBuf>,
+    /// Where to compute: auto, cpu, cuda:N or metal [default: that of the run].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) device: Option<String>,
 }
 
 impl UseArgs {
@@ -318,6 +338,7 @@ impl UseArgs {
             data: self.data.clone(),
             checkpoint: self.checkpoint.clone(),
             init: self.init.clone(),
+            device: self.device.clone(),
         }
     }
 }

@@ -15,6 +15,7 @@ pub(crate) use say;
 mod args;
 mod arrays;
 mod data_cmd;
+mod doctor;
 mod embed;
 mod entropy;
 mod evaluate;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         Command::Export(args) => threads(&args.output).and_then(|()| export::run(&args)),
         Command::Inspect(args) => threads(&args.output).and_then(|()| inspect::run(&args)),
         Command::Paper(args) => single("paper", &args.output).and_then(|()| paper::run(&args)),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Data(args) => data_cmd::run(&args),
         Command::Config(args) => match args.command {
             ConfigCommand::Show { source, json } => show(&source, json),

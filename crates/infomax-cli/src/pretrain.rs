@@ -27,6 +27,8 @@ pub(crate) fn run(args: &PretrainArgs, job: &Job) -> Result<Status> {
     let config = match &args.resume {
         Some(run) => {
             let mut config = RunConfig::of_run(run)?;
+            // It is not part of what a run is: one that began on another machine goes on here.
+            config.train.device = args.source.device.clone().unwrap_or(config.train.device);
             match args.stop_if.as_slice() {
                 [] => {}
                 [none] if none == "none" => config.train.stop_if.clear(),

@@ -39,9 +39,10 @@ pub fn batch_norm_train(
     let xs = contiguous(xs)?;
     let device = device(OP, "xs", &xs)?;
     let [mean, var, scale] = shape.moments(&device, &xs.detach(), eps)?;
+    let count = shape.count();
     let norm = Norm { op: OP, shape, device, mean: mean.clone(), scale, relu, train: true };
     let ys = norm.apply(&xs, weight, bias, residual)?;
-    Ok(BatchNormOutput { ys, mean, var })
+    Ok(BatchNormOutput { ys, mean, var, count })
 }
 
 /// Batch norm with given statistics, as in evaluation; otherwise like [`batch_norm_train`].
@@ -92,6 +93,11 @@ pub(crate) struct Channels {
 }
 
 impl Channels {
+    /// The values of each channel.
+    pub(crate) fn count(&self) -> usize {
+        self.n * self.inner
+    }
+
     pub(crate) fn of(
         op: &'static str,
         xs: &Tensor,
@@ -421,7 +427,8 @@ impl Norm {
             input: dx,
             weight: vector(dweight),
             bias: vector(dbias),
-            residual: residual.then(|| kept.unwrap_or_else(|| grad.clone())),
+            // A copy: who gets a gradient may change it in place.
+            residual: residual.then(|| kept.map_or_else(|| grad.copy(), Ok)).transpose()?,
         })
     }
 }

@@ -40,7 +40,7 @@ pub fn conv_norm_train(
     let inner = tensor(conv.run(Direction::Forward, &xs, &stored)?, &out[..]);
     let shape = Channels::of(OP, &inner, residual.as_ref(), eps, options.images)?;
     let [mean, var, root] = shape.moments(&conv.device, &inner, eps)?;
-    let device = conv.device.clone();
+    let (device, count) = (conv.device.clone(), shape.count());
     let norm =
         Norm { op: OP, shape, device: device.clone(), mean: mean.clone(), scale: root, relu, train: true };
     let (Some(scale), Some(shift)) =
@@ -75,5 +75,5 @@ pub fn conv_norm_train(
             back(x, y, g, r.track_op())
         })?,
     };
-    Ok(BatchNormOutput { ys, mean, var })
+    Ok(BatchNormOutput { ys, mean, var, count })
 }

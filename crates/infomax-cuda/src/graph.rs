@@ -4,11 +4,29 @@ use crate::launch::{empty, tensor};
 use candle_core::{
     CpuStorage, CudaDevice, CudaStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Shape, Tensor, bail,
 };
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 
 /// The gradients of `N` arguments.
 pub(crate) type Grads<const N: usize> = candle_core::Result<[Option<Tensor>; N]>;
+
+/// Takes the gradient of a variable, or gives it back.
+type Take = fn(&Tensor, Tensor) -> Option<Tensor>;
+
+static TAKE: OnceLock<Take> = OnceLock::new();
+
+/// Lets `take` have the gradients of variables in the place of Candle, which adds each to fresh zeros. What it gives back
+/// goes to Candle. No gradient that it gets shares its memory with another tensor. The first call holds for the process.
+pub fn collect_gradients(take: Take) {
+    TAKE.get_or_init(|| take);
+}
+
+fn hand(arg: &Tensor, grad: Option<Tensor>) -> Option<Tensor> {
+    match (TAKE.get(), grad) {
+        (Some(take), Some(grad)) if arg.is_variable() => take(arg, grad),
+        (_, grad) => grad,
+    }
+}
 
 /// A value with its backward function, which gets the arguments, the result, and its contiguous gradient.
 struct Node<B> {
@@ -103,7 +121,7 @@ where
 
     fn bwd(&self, a: &Tensor, res: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let [da] = (self.back)([a], res, &grad.contiguous()?)?;
-        Ok(da)
+        Ok(hand(a, da))
     }
 }
 
@@ -143,7 +161,7 @@ where
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
         let [da, db] = (self.back)([a, b], res, &grad.contiguous()?)?;
-        Ok((da, db))
+        Ok((hand(a, da), hand(b, db)))
     }
 }
 
@@ -188,7 +206,7 @@ where
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let [da, db, dc] = (self.back)([a, b, c], res, &grad.contiguous()?)?;
-        Ok((da, db, dc))
+        Ok((hand(a, da), hand(b, db), hand(c, dc)))
     }
 }
 

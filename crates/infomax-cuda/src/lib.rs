@@ -2,6 +2,7 @@
 //!
 #![doc = include_str!("../README.md")]
 
+mod driver;
 mod error;
 mod types;
 
@@ -43,13 +44,16 @@ pub use conv::conv2d;
 pub use conv_norm::conv_norm_train;
 #[cfg(feature = "cudnn")]
 pub use cudnn::forget_plans;
+pub use driver::{Card, Driver, built_for, driver, explain, is_out_of_memory};
 #[cfg(feature = "cuda")]
 pub use elementwise::elementwise;
 pub use error::{Error, Result};
 #[cfg(feature = "cuda")]
+pub use graph::collect_gradients;
+#[cfg(feature = "cuda")]
 pub use launch::{poison_new_buffers, supports};
 #[cfg(feature = "cuda")]
-pub use memory::{MemoryUse, keep_freed_memory, memory_use, reset_peak_memory};
+pub use memory::{MemoryUse, keep_freed_memory, memory_use, reset_peak_memory, stop_tracking_events};
 #[cfg(feature = "cuda")]
 pub use optim::{AdamW, Sgd, Slot, adamw_step, sgd_step, squared_norms};
 #[cfg(feature = "cuda")]

@@ -44,6 +44,19 @@ pub fn reset_peak_memory(device: &Device) -> Result<()> {
     set(device, Attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH, 0)
 }
 
+/// Stops recording an event for each use of each buffer from now on, which saves time on the host. Buffers made before
+/// keep theirs.
+///
+/// # Errors
+/// A device that is not a CUDA device.
+pub fn stop_tracking_events(device: &Device) -> Result<()> {
+    let Device::Cuda(device) = device else { return Err(Error::Device { op: "events", name: "device" }) };
+    // SAFETY: the events order the uses of a buffer on several streams. A device of Candle has one stream, which orders
+    // them itself, and this crate launches on no other.
+    unsafe { device.disable_event_tracking() };
+    Ok(())
+}
+
 fn pool(device: &Device) -> Result<sys::CUmemoryPool> {
     let Device::Cuda(device) = device else { return Err(Error::Device { op: "memory", name: "device" }) };
     let stream = device.cuda_stream();

@@ -312,6 +312,7 @@ impl NormBack {
             ],
         )?;
         let both = tensor(both, (2, rows.width));
-        Ok([dx, Some(both.get(1)?), Some(both.get(0)?)])
+        // Copies: who gets a gradient may change it in place.
+        Ok([dx, Some(both.get(1)?.copy()?), Some(both.get(0)?.copy()?)])
     }
 }

@@ -1,4 +1,5 @@
-//! Settings of the operations, and the arithmetic of their shapes; no CUDA is needed here.
+//! Settings of the operations, which the CPU operations of `infomax-kernels` have too, and the arithmetic of their
+//! shapes; no CUDA is needed here.
 
 // Without cuDNN nothing calls the arithmetic of convolutions but the tests.
 #![cfg_attr(not(feature = "cudnn"), allow(dead_code))]
@@ -6,7 +7,7 @@
 use crate::{Error, Result};
 use candle_core::Tensor;
 
-/// The geometry of a convolution.
+/// The geometry of a convolution, the same in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Conv2dConfig {
     /// The step between windows, in pixels.
@@ -35,6 +36,13 @@ pub struct Pool2dConfig {
     pub stride: usize,
     /// The padding on each side, in pixels; at most half of the kernel.
     pub padding: usize,
+}
+
+impl Pool2dConfig {
+    /// Windows side by side: the stride is the kernel, without padding.
+    pub fn new(kernel: usize) -> Self {
+        Self { kernel, stride: kernel, padding: 0 }
+    }
 }
 
 /// The order of the dimensions of a batch of images in memory.
@@ -130,7 +138,7 @@ pub enum Score {
     Dot(f64),
 }
 
-/// Which columns a row leaves out of its sum.
+/// Which columns a row leaves out of its sum. All choices are symmetric in the row and the column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exclude {
     /// None.
@@ -141,15 +149,28 @@ pub enum Exclude {
     Sample(usize),
 }
 
+impl Exclude {
+    /// Whether row `i` leaves out column `j`.
+    pub fn excludes(self, i: usize, j: usize) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Own => i == j,
+            Self::Sample(batch) => i % batch == j % batch,
+        }
+    }
+}
+
 /// The result of batch norm in training.
 #[derive(Clone, Debug)]
 pub struct BatchNormOutput {
     /// The normalized input, with the shape and type of the input.
     pub ys: Tensor,
-    /// The mean of each channel over this batch, `(C)`, f32, outside of the graph.
+    /// The mean of each channel over this batch, `(C)`, outside of the graph: f32 on a CUDA device.
     pub mean: Tensor,
-    /// The biased variance of each channel over this batch, `(C)`, f32, outside of the graph.
+    /// The biased variance of each channel over this batch, `(C)`, outside of the graph: f32 on a CUDA device.
     pub var: Tensor,
+    /// The values of each channel that they were taken over, those of other processes too.
+    pub count: usize,
 }
 
 /// The sizes of a convolution, checked.

@@ -89,6 +89,13 @@ pub enum Error {
 /// The result of the operations of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What the CUDA operations refuse: in their words.
+impl From<infomax_cuda::Error> for Error {
+    fn from(error: infomax_cuda::Error) -> Self {
+        Self::Candle(error.into())
+    }
+}
+
 /// Lets `?` be used inside of `candle_core::Module` implementations.
 impl From<Error> for candle_core::Error {
     fn from(error: Error) -> Self {

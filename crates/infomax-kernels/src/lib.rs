@@ -3,15 +3,23 @@
 //!
 #![doc = include_str!("../README.md")]
 
+mod device;
 mod error;
 #[allow(unsafe_code)]
 mod images;
 pub mod linalg;
+/// What the CUDA driver says, and its memory; from `infomax-cuda`.
+pub mod cuda {
+    pub use infomax_cuda::{Card, Driver, built_for, driver, explain, is_out_of_memory};
+    #[cfg(feature = "cuda")]
+    pub use infomax_cuda::{MemoryUse, keep_freed_memory, memory_use, reset_peak_memory};
+}
 #[allow(unsafe_code)]
 mod memory;
 mod moments;
 mod ops;
 pub mod reference;
+mod settings;
 mod tensor;
 #[cfg(test)]
 mod tests;
@@ -34,13 +42,15 @@ pub use ops::l2_normalize::l2_normalize;
 pub use ops::linear::{linear, linear_with};
 pub use ops::max_pool::max_pool2d;
 pub use ops::mean_pool::{avg_pool2d, global_avg_pool};
-pub use ops::norm::{Peers, batch_norm_eval, batch_norm_train, batch_norm_train_with};
+pub use ops::norm::{Peers, batch_norm_eval, batch_norm_train, batch_norm_train_with, conv_norm_train};
 pub use ops::patches::{patches, patches_last};
 pub use ops::row_norm::{group_norm, layer_norm, rms_norm};
 pub use ops::rows::{log_softmax, softmax};
 pub use ops::squared_error::squared_error;
 pub use ops::transformer::{FeedForward, SelfAttention, feed_forward, self_attention};
+pub use settings::CudaProducts;
 pub use tensor::backward::backward;
+pub use tensor::path::{has_cpu_kernels, on_the_host, without_cpu_kernels};
 pub use types::{
     Activation, AttentionConfig, BatchNormOutput, Conv2dConfig, Elementwise, Normalize, Pool2dConfig,
 };

@@ -5,7 +5,7 @@
 //! Elements are independent, so that long passes are split over threads: one thread does not fill the bus to
 //! memory. Sums stay sequential: one order gives one result.
 
-use candle_core::{CpuStorage, DType, InplaceOp2, InplaceOp3, Layout, Result, Storage, Tensor, bail};
+use candle_core::{CpuStorage, DType, Device, InplaceOp2, InplaceOp3, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 
 /// A scalar type of the fast passes. Coefficients are computed in f64 and rounded once.
@@ -42,7 +42,7 @@ impl Real for f64 {
 
 /// Whether the fast passes apply; the tensors of one call always share dtype and device.
 fn fast(x: &Tensor) -> bool {
-    x.device().is_cpu() && x.is_contiguous() && matches!(x.dtype(), DType::F32 | DType::F64)
+    crate::has_cpu_kernels(x) && x.is_contiguous()
 }
 
 fn range(layout: &Layout) -> Result<std::ops::Range<usize>> {
@@ -245,7 +245,7 @@ pub fn adam_step(
 /// # Errors
 /// Tensors of unequal shape or type.
 pub fn sum_squares(g: &Tensor, decay: f64, p: &Tensor) -> Result<f64> {
-    if g.device().is_cpu() && matches!(g.dtype(), DType::F32 | DType::F64) && g.dtype() == p.dtype() {
+    if crate::has_cpu_kernels(g) && g.dtype() == p.dtype() {
         let (g, p) = (g.contiguous()?, p.contiguous()?);
         let (gs, gl) = g.storage_and_layout();
         let (ps, pl) = p.storage_and_layout();
@@ -271,10 +271,15 @@ pub fn sum_squares(g: &Tensor, decay: f64, p: &Tensor) -> Result<f64> {
             }
         }
     }
+    composed_sum(g, decay, p)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_scalar::<f64>()
+}
+
+/// [`sum_squares`] on the device of the tensors: in f64, or f32 on Metal, which has no f64.
+fn composed_sum(g: &Tensor, decay: f64, p: &Tensor) -> Result<Tensor> {
     let wide = if g.device().is_metal() { DType::F32 } else { DType::F64 };
     let g = g.to_dtype(wide)?;
     let g = if decay == 0.0 { g } else { (g + (p.to_dtype(wide)? * decay)?)? };
-    g.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()
+    g.sqr()?.sum_all()
 }
 
 fn lanes<T: Real>(g: &[T], decay: T, p: Option<&[T]>, wide: impl Fn(T) -> f64) -> f64 {
@@ -302,10 +307,12 @@ fn lanes<T: Real>(g: &[T], decay: T, p: Option<&[T]>, wide: impl Fn(T) -> f64) -
     sums.iter().sum()
 }
 
+mod steps;
+pub use steps::{Slot, adamw_step, sgd_step, sums_of_squares};
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Tensor};
     use infomax_testing::{Tolerance, assert_close, spread};
 
     /// Runs a pass on a contiguous f64 tensor (fast) and on a BF16 one (composed).

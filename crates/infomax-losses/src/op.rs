@@ -1,6 +1,6 @@
 //! Attaches closed-form gradients to values.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Device, Layout, Result, Shape, Tensor};
 
 /// A tensor of the given `value` whose gradient with respect to `x` is `grad(g)` for an incoming `g`.
 ///
@@ -12,7 +12,7 @@ pub(crate) fn attach<F>(x: &Tensor, value: Tensor, grad: F) -> Result<Tensor>
 where
     F: Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
 {
-    if x.device().is_cpu() {
+    if infomax_kernels::has_cpu_kernels(x) {
         return x.apply_op1(ClosedForm { value, grad });
     }
     joined(x, value, grad)
@@ -45,17 +45,18 @@ pub(crate) fn widen(x: &Tensor) -> Result<Tensor> {
 
 /// A scalar of the dtype and device of `like`.
 pub(crate) fn scalar(value: f64, like: &Tensor) -> Result<Tensor> {
-    Tensor::new(value, &candle_core::Device::Cpu)?.to_dtype(like.dtype())?.to_device(like.device())
+    Tensor::new(value, &Device::Cpu)?.to_dtype(like.dtype())?.to_device(like.device())
 }
 
 /// All elements as f64, row by row, on the host.
 pub(crate) fn host(x: &Tensor) -> Result<Vec<f64>> {
-    x.to_dtype(DType::F64)?.flatten_all()?.to_vec1()
+    // To the host first: Metal has no f64.
+    x.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()
 }
 
 /// A scalar as f64.
 pub(crate) fn number(x: &Tensor) -> Result<f64> {
-    x.to_dtype(DType::F64)?.to_scalar()
+    x.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_scalar()
 }
 
 struct ClosedForm<F> {
@@ -118,7 +119,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Var};
+    use candle_core::Var;
 
     /// The form of other devices has the values and gradients of the CPU's.
     #[test]

@@ -50,7 +50,8 @@ pub fn whiten(z: &Tensor, eps: f64) -> Result<Tensor> {
         grad.to_dtype(dtype)?.to_device(&device)
     };
     if z.device().is_cpu() {
-        return Ok(op::attach(&z, value, grad)?);
+        // Not elementwise: only the host has an operation for it.
+        return infomax_kernels::on_the_host(|| Ok(op::attach(&z, value, grad)?));
     }
     Ok(whiten(&z.to_device(&Device::Cpu)?, eps)?.to_device(z.device())?)
 }

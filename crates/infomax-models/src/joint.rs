@@ -178,8 +178,11 @@ impl JointEmbedding {
     ///
     /// # Errors
     /// As [`JointEmbedding::new`]; bf16 for an encoder that is not a residual network, or with parameters that
-    /// are not f32 on the CPU.
+    /// are not f32 on the CPU or CUDA; tf32 with others than f32 on CUDA.
     pub fn with_precision(cfg: &ModelConfig, precision: Precision, params: &Params) -> Result<Self> {
+        if precision == Precision::Tf32 {
+            precision.check_at(params.dtype(), params.device())?;
+        }
         let root = Scope::from(params.root());
         let student = Branch::new(cfg, precision, &root)?;
         let predictor = match cfg.predictor.as_slice() {

@@ -160,7 +160,7 @@ impl BatchNorm {
                 .map_err(Error::kernel(&self.name));
         }
         let out = match crate::peers::of(pass) {
-            Some(peers) if xs.device().is_cpu() => {
+            Some(peers) if infomax_kernels::has_cpu_kernels(xs) => {
                 batch_norm_train_with(xs, weight, bias, residual, Self::EPS, act, peers)
                     .map_err(Error::kernel(&self.name))?
             }
@@ -176,6 +176,31 @@ impl BatchNorm {
         };
         self.at_least_two(out.count, xs.dims())?;
         self.follow(&out.mean, &out.var, out.count)?;
+        Ok(out.ys)
+    }
+
+    /// `act(bn(conv(xs)) + residual)`; in training one operation, which also takes bf16 images on a device.
+    ///
+    /// # Errors
+    /// As [`Conv2d::forward`] and [`BatchNorm::forward`].
+    pub(crate) fn forward_after(
+        &self,
+        conv: &Conv2d,
+        xs: &Tensor,
+        residual: Option<&Tensor>,
+        act: Activation,
+        pass: &Pass<'_>,
+    ) -> Result<Tensor> {
+        // The one operation takes the statistics of this process alone.
+        if !pass.is_train() || pass.collective.size() > 1 {
+            return self.forward(&conv.forward(xs)?, residual, act, pass);
+        }
+        let parameters = [conv.weight.as_tensor(), &self.weight, &self.bias];
+        let out = infomax_kernels::conv_norm_train(xs, parameters, residual, conv.cfg, Self::EPS, act)
+            .map_err(Error::kernel(&conv.name))?;
+        let n = out.ys.elem_count() / self.channels;
+        self.at_least_two(n, out.ys.dims())?;
+        self.follow(&out.mean, &out.var, n)?;
         Ok(out.ys)
     }
 

@@ -2,7 +2,7 @@
 
 use crate::whiten::Whiten;
 use crate::{BatchNorm, Conv2d, Error, Result, Scope};
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use infomax_core::{Encoder, Mapped, Pass};
 use infomax_kernels::{
     Activation, Blocked, Conv2dConfig, Pool2dConfig, ResidualUnit, Shortcut, global_avg_pool, max_pool2d,
@@ -47,22 +47,39 @@ pub enum Precision {
     /// f32 throughout (f64 where the parameters are f64).
     #[default]
     F32,
+    /// On CUDA only: f32 in memory, and the factors of products are rounded to 10 bits of mantissa (TF32), with
+    /// sums in f32. Networks are built as for f32; the products are chosen by `infomax_kernels::CudaProducts`.
+    Tf32,
     /// Feature maps, their gradients, and weights where they are multiplied, are rounded to bf16; sums and
-    /// statistics are f32 or wider. Half of the memory for activations: see `infomax_kernels::Blocked`.
+    /// statistics are f32 or wider, and so are parameters and their gradients. Half of the memory for activations.
+    /// Residual networks only, on the CPU and on CUDA.
     Bf16,
 }
 
 impl Precision {
     /// Refuses bf16 for parameters that it cannot have.
     pub(crate) fn check(self, weight: &Tensor) -> Result<()> {
-        if self == Self::F32 || Blocked::supports_bf16(weight) {
+        self.check_at(weight.dtype(), weight.device())
+    }
+
+    /// Refuses a precision for parameters of a type on a device.
+    pub(crate) fn check_at(self, dtype: DType, device: &Device) -> Result<()> {
+        let single = dtype == DType::F32;
+        let (precision, fits, reason) = match self {
+            Self::F32 => return Ok(()),
+            Self::Tf32 => {
+                ("tf32", single && device.is_cuda(), "it needs f32 parameters on CUDA; use the precision f32")
+            }
+            Self::Bf16 => {
+                let reason = "it needs f32 parameters on the CPU or on CUDA; use the precision f32";
+                ("bf16", single && !device.is_metal(), reason)
+            }
+        };
+        if fits {
             return Ok(());
         }
-        Err(Error::Precision {
-            precision: "bf16",
-            with: format!("with {:?} parameters on {:?}", weight.dtype(), weight.device().location()),
-            reason: "it needs f32 parameters on the CPU; use the precision f32",
-        })
+        let with = format!("with {dtype:?} parameters on {:?}", device.location());
+        Err(Error::Precision { precision, with, reason })
     }
 }
 
@@ -193,7 +210,7 @@ impl ResNet {
     /// precision: a checkpoint gives the same features to everyone.
     ///
     /// # Errors
-    /// As [`ResNet::new`]; bf16 for parameters that are not f32 on the CPU.
+    /// As [`ResNet::new`]; bf16 for parameters that are not f32 on the CPU or CUDA, tf32 for others than f32 on CUDA.
     pub fn with_precision(cfg: &ResNetConfig, precision: Precision, scope: impl Into<Scope>) -> Result<Self> {
         let scope = scope.into();
         let (stages, feature_dim) = (cfg.stages()?, cfg.feature_dim()?);
@@ -245,10 +262,10 @@ impl ResNet {
     }
 
     /// True where the fused operations on blocks of images apply and pay: a block holds eight images at least,
-    /// and the time of a block does not depend on how many of them are real. bf16 has no other form, and ranks with
+    /// and the time of a block does not depend on how many of them are real. On the CPU bf16 has no other form, and ranks with
     /// more and with fewer images have to take their statistics in the same order.
     fn blocked(&self, xs: &Tensor, pass: &Pass<'_>) -> bool {
-        self.half(pass) || Blocked::supports(xs) && (xs.dims()[0] >= 3 || pass.collective.size() > 1)
+        Blocked::supports(xs) && (self.half(pass) || xs.dims()[0] >= 3 || pass.collective.size() > 1)
     }
 
     /// The images, checked and whitened where there is a layer for it.
@@ -263,16 +280,18 @@ impl ResNet {
         self.whiten.as_ref().map_or_else(|| Ok(xs.clone()), |whiten| whiten.forward(xs))
     }
 
-    /// Layer by layer, on any device.
+    /// Layer by layer, on any device. The result has the type of `xs`.
     fn plain_map(&self, xs: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
-        let mut ys = self.bn1.forward(&self.conv1.forward(xs)?, None, Activation::Relu, pass)?;
+        let dtype = xs.dtype();
+        let xs = if self.half(pass) { xs.to_dtype(DType::BF16)? } else { xs.clone() };
+        let mut ys = self.bn1.forward_after(&self.conv1, &xs, None, Activation::Relu, pass)?;
         if let Some(pool) = self.pool {
             ys = max_pool2d(&ys, pool).map_err(Error::kernel(&self.name))?;
         }
         for block in &self.blocks {
             ys = block.forward(&ys, pass)?;
         }
-        Ok(ys)
+        Ok(ys.to_dtype(dtype)?)
     }
 
     /// All blocks as one operation; before a pooling the stem is another one.
@@ -359,13 +378,13 @@ impl Block {
 
     fn forward(&self, xs: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
         let shortcut = match &self.shortcut {
-            Some((conv, bn)) => bn.forward(&conv.forward(xs)?, None, Activation::None, pass)?,
+            Some((conv, bn)) => bn.forward_after(conv, xs, None, Activation::None, pass)?,
             None => xs.clone(),
         };
         let mut ys = xs.clone();
         for (i, (conv, bn)) in self.branch.iter().enumerate() {
             let residual = (i + 1 == self.branch.len()).then_some(&shortcut);
-            ys = bn.forward(&conv.forward(&ys)?, residual, Activation::Relu, pass)?;
+            ys = bn.forward_after(conv, &ys, residual, Activation::Relu, pass)?;
         }
         Ok(ys)
     }

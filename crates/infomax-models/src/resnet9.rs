@@ -4,7 +4,7 @@ use crate::resnet::{Fused, run};
 use crate::transformer::images;
 use crate::whiten::Whiten;
 use crate::{BatchNorm, Conv2d, Error, Precision, Result, Scope, Stem};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use infomax_core::{Encoder, Mapped, Pass};
 use infomax_kernels::{Activation, Blocked, Conv2dConfig, Pool2dConfig, max_pool2d};
 use serde::{Deserialize, Serialize};
@@ -73,7 +73,7 @@ impl ResNet9 {
     /// [`ResNet9::new`] for training with `precision`; in evaluation the network computes in f32.
     ///
     /// # Errors
-    /// As [`ResNet9::new`]; bf16 for parameters that are not f32 on the CPU.
+    /// As [`ResNet9::new`]; bf16 for parameters that are not f32 on the CPU or CUDA.
     pub fn with_precision(
         cfg: &ResNet9Config,
         precision: Precision,
@@ -119,12 +119,13 @@ impl ResNet9 {
         let half = self.precision == Precision::Bf16 && pass.is_train();
         // As in the other residual networks, a block of images pays from three on, and ranks take the same form.
         let enough = xs.dims()[0] >= 3 || pass.collective.size() > 1;
-        let blocked = half || Blocked::supports(xs) && enough;
+        let blocked = Blocked::supports(xs) && (half || enough);
         let enter = |xs: &Tensor| -> Result<Maps> {
             Ok(match (blocked, half) {
                 (true, true) => Maps::Blocked(Blocked::from_images_bf16(xs).map_err(self.error())?),
                 (true, false) => Maps::Blocked(Blocked::from_images(xs).map_err(self.error())?),
-                (false, _) => Maps::Plain(xs.clone()),
+                (false, true) => Maps::Plain(xs.to_dtype(DType::BF16)?),
+                (false, false) => Maps::Plain(xs.clone()),
             })
         };
         let mut maps = self.prep.forward(&self.name, &enter(xs)?, pass)?;
@@ -143,6 +144,8 @@ impl ResNet9 {
 
     fn leave(&self, maps: &Maps) -> Result<Tensor> {
         match maps {
+            // Sums of maps, and what comes after them, are f32 here as in blocks.
+            Maps::Plain(ys) if ys.dtype() == DType::BF16 => Ok(ys.to_dtype(DType::F32)?),
             Maps::Plain(ys) => Ok(ys.clone()),
             Maps::Blocked(ys) => ys.to_images().map_err(self.error()),
         }
@@ -180,7 +183,7 @@ impl Layer {
     fn forward(&self, name: &str, xs: &Maps, pass: &Pass<'_>) -> Result<Maps> {
         Ok(match xs {
             Maps::Plain(xs) => {
-                Maps::Plain(self.bn.forward(&self.conv.forward(xs)?, None, Activation::Relu, pass)?)
+                Maps::Plain(self.bn.forward_after(&self.conv, xs, None, Activation::Relu, pass)?)
             }
             Maps::Blocked(xs) => {
                 let unit = Fused { branch: vec![(&self.conv, &self.bn)], shortcut: None, residual: false };

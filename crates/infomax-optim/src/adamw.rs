@@ -7,7 +7,7 @@ use crate::moments::Moments;
 use crate::{Gradients, Optimizer, ParamGroup, Result};
 use candle_core::Tensor;
 use infomax_core::Params;
-use infomax_kernels::update;
+use infomax_kernels::update::{self, Slot};
 use std::collections::BTreeMap;
 
 /// The settings of [`AdamW`].
@@ -81,15 +81,27 @@ impl Optimizer for AdamW {
         check_lr(lr)?;
         self.check(params)?;
         let AdamWConfig { beta1, beta2, eps, weight_decay, exclude_bias_and_norm, .. } = self.config;
+        let mut moving = Vec::new();
         for (name, param) in params.trainable() {
             let Some(g) = grads.get(&name) else { continue };
             let at = self.groups.of((&name, &param), lr, weight_decay, exclude_bias_and_norm);
-            let m = self.moments.advance(&name, &param.var, g, (beta1, beta2))?;
-            let p = param.var.as_tensor();
-            let (keep, rate) = (1.0 - at.lr * at.decay, at.lr / m.correction);
-            update::adam_step(p, keep, rate, m.root, eps, &m.first, &m.second)?;
+            let next = self.moments.next(&name, &param.var)?;
+            moving.push((param.var.clone(), g, next, at));
         }
-        Ok(())
+        let slots: Vec<Slot<'_>> = moving
+            .iter()
+            .map(|(param, grad, next, at)| Slot {
+                param,
+                grad,
+                first: &next.first,
+                second: Some(&next.second),
+                lr: at.lr,
+                decay: at.decay,
+                scale: 1.0,
+                step: next.step,
+            })
+            .collect();
+        Ok(update::adamw_step(&slots, (beta1, beta2), eps)?)
     }
 
     fn state(&self) -> Result<BTreeMap<String, Tensor>> {

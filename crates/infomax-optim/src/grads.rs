@@ -4,7 +4,7 @@ use crate::{Error, Result};
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 use infomax_core::{Collective, Params};
-use infomax_kernels::update::sum_squares;
+use infomax_kernels::update::sums_of_squares;
 use std::collections::BTreeMap;
 
 /// The gradients of the trainable parameters of a model, by name: checked against the shapes of the parameters,
@@ -127,8 +127,8 @@ impl Gradients {
 
     fn measure(&mut self) -> Result<()> {
         let mut total = 0.0;
-        for (name, grad) in &self.entries {
-            let squares = sum_squares(grad, 0.0, grad)?;
+        let all: Vec<_> = self.entries.values().map(|grad| (grad, 0.0, grad)).collect();
+        for (name, squares) in self.entries.keys().zip(sums_of_squares(&all)?) {
             if !squares.is_finite() {
                 return Err(Error::NonFiniteGradient { name: name.clone(), norm: squares.sqrt() });
             }

@@ -7,7 +7,7 @@ use crate::slots::{Slots, split};
 use crate::{Gradients, Optimizer, ParamGroup, Result};
 use candle_core::Tensor;
 use infomax_core::Params;
-use infomax_kernels::update;
+use infomax_kernels::update::{self, Slot};
 use std::collections::BTreeMap;
 
 /// Where the weight decay enters the trust ratio of [`Lars`].
@@ -88,29 +88,29 @@ impl Lars {
         Ok(Self { config, groups, momentum: Slots::new("momentum") })
     }
 
-    /// The trust ratio and the weight decay of an adapted parameter.
-    fn trust(&self, p: &Tensor, g: &Tensor, lr: f64, weight_decay: f64) -> Result<(f64, f64)> {
+    /// The trust ratio and the weight decay of an adapted parameter with the squares of its norm and of its gradient's:
+    /// in the official form of the gradient with the decay.
+    fn trust(&self, squares: [f64; 2], lr: f64, weight_decay: f64) -> (f64, f64) {
         let LarsConfig { eta, form, clip_lr, .. } = self.config;
-        let param_norm = update::sum_squares(p, 0.0, p)?.sqrt();
+        let [param_norm, grad_norm] = squares.map(f64::sqrt);
         let (ratio, decay) = match form {
             LarsForm::Official => {
-                let update_norm = update::sum_squares(g, weight_decay, p)?.sqrt();
+                let update_norm = grad_norm;
                 let adapted = param_norm > 0.0 && update_norm > 0.0;
                 (adapted.then(|| eta * param_norm / update_norm), weight_decay)
             }
             LarsForm::SoloLearn => {
-                let grad_norm = update::sum_squares(g, 0.0, p)?.sqrt();
                 let adapted = param_norm > 0.0 && grad_norm > 0.0;
                 let ratio = eta * param_norm / (grad_norm + weight_decay * param_norm + 1e-8);
                 if adapted { (Some(ratio), weight_decay) } else { (None, 0.0) }
             }
         };
-        Ok(match ratio {
+        match ratio {
             // With lr = 0 the ratio is arbitrary: nothing moves, and the momentum takes the plain gradient.
             Some(q) if clip_lr => (if lr > 0.0 { (q / lr).min(1.0) } else { 1.0 }, decay),
             Some(q) => (q, decay),
             None => (1.0, decay),
-        })
+        }
     }
 }
 
@@ -119,17 +119,30 @@ impl Optimizer for Lars {
         check_lr(lr)?;
         self.check(params)?;
         let LarsConfig { momentum, weight_decay, exclude_bias_and_norm, .. } = self.config;
+        let mut moving = Vec::new();
         for (name, param) in params.trainable() {
             let Some(g) = grads.get(&name) else { continue };
-            let p = param.var.as_tensor();
-            let Setting { lr, decay, trust } =
-                self.groups.of((&name, &param), lr, weight_decay, exclude_bias_and_norm);
-            let (q, decay) = if trust { self.trust(p, g, lr, decay)? } else { (1.0, decay) };
+            let setting = self.groups.of((&name, &param), lr, weight_decay, exclude_bias_and_norm);
             let m = self.momentum.get(&name, &param.var)?;
-            update::momentum(&m, momentum, q, decay, p, g)?;
-            update::axpy(p, 1.0, -lr, &m)?;
+            moving.push((param.var, g, m, setting));
         }
-        Ok(())
+        // All norms at once: a device is waited for once.
+        let mut norms = Vec::new();
+        for (p, g, _, setting) in moving.iter().filter(|(.., setting)| setting.trust) {
+            let decay = if self.config.form == LarsForm::Official { setting.decay } else { 0.0 };
+            norms.extend([(p.as_tensor(), 0.0, p.as_tensor()), (*g, decay, p.as_tensor())]);
+        }
+        let squares = update::sums_of_squares(&norms)?;
+        let mut squares = squares.as_chunks::<2>().0.iter();
+        let mut slots = Vec::with_capacity(moving.len());
+        for (param, grad, first, Setting { lr, decay, trust }) in &moving {
+            let (scale, decay) = match trust.then(|| squares.next()).flatten() {
+                Some(squares) => self.trust(*squares, *lr, *decay),
+                None => (1.0, *decay),
+            };
+            slots.push(Slot { param, grad, first, second: None, lr: *lr, decay, scale, step: 0 });
+        }
+        Ok(update::sgd_step(&slots, momentum, false)?)
     }
 
     fn state(&self) -> Result<BTreeMap<String, Tensor>> {

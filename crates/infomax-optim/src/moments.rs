@@ -25,6 +25,13 @@ pub(crate) struct Advanced {
     pub(crate) root: f64,
 }
 
+/// The moments of one parameter before a gradient, and the number of it.
+pub(crate) struct Next {
+    pub(crate) first: Tensor,
+    pub(crate) second: Tensor,
+    pub(crate) step: u64,
+}
+
 const KINDS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 const STEP: &str = "step.";
 
@@ -32,6 +39,14 @@ impl Moments {
     pub(crate) fn new() -> Self {
         let [first, second] = KINDS.map(Slots::new);
         Self { first, second, steps: BTreeMap::new() }
+    }
+
+    /// Counts a gradient, which the caller takes into the moments.
+    pub(crate) fn next(&mut self, name: &str, var: &Var) -> Result<Next> {
+        let (first, second) = (self.first.get(name, var)?, self.second.get(name, var)?);
+        let t = self.steps.entry(name.to_owned()).or_insert(0);
+        *t += 1;
+        Ok(Next { first, second, step: *t })
     }
 
     /// Takes a gradient in: `m <- m + (1 - b1)(g - m)`, `v <- b2 v + (1 - b2) g^2`.
@@ -42,11 +57,8 @@ impl Moments {
         g: &Tensor,
         (beta1, beta2): (f64, f64),
     ) -> Result<Advanced> {
-        let first = self.first.get(name, var)?;
-        let second = self.second.get(name, var)?;
-        let t = self.steps.entry(name.to_owned()).or_insert(0);
-        *t += 1;
-        let t = *t as f64;
+        let Next { first, second, step } = self.next(name, var)?;
+        let t = step as f64;
         update::lerp(&first, 1.0 - beta1, g)?;
         update::axpy_square(&second, beta2, 1.0 - beta2, g)?;
         let (correction, root) = (1.0 - beta1.powf(t), (1.0 - beta2.powf(t)).sqrt());

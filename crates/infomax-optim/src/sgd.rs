@@ -7,7 +7,7 @@ use crate::slots::{Slots, split};
 use crate::{Gradients, Optimizer, ParamGroup, Result};
 use candle_core::Tensor;
 use infomax_core::Params;
-use infomax_kernels::update;
+use infomax_kernels::update::{self, Slot};
 use std::collections::BTreeMap;
 
 /// The settings of [`Sgd`].
@@ -75,25 +75,33 @@ impl Optimizer for Sgd {
         check_lr(lr)?;
         self.check(params)?;
         let SgdConfig { momentum: mu, nesterov, weight_decay, exclude_bias_and_norm, .. } = self.config;
+        let mut moving = Vec::new();
         for (name, param) in params.trainable() {
             let Some(g) = grads.get(&name) else { continue };
             let Setting { lr, decay, .. } =
                 self.groups.of((&name, &param), lr, weight_decay, exclude_bias_and_norm);
-            let p = param.var.as_tensor();
             if mu == 0.0 {
                 // p - lr (g + wd p)
-                update::axpy(p, 1.0 - lr * decay, -lr, g)?;
+                update::axpy(&param.var, 1.0 - lr * decay, -lr, g)?;
                 continue;
             }
             let m = self.momentum.get(&name, &param.var)?;
-            update::momentum(&m, mu, 1.0, decay, p, g)?;
-            if nesterov {
-                update::nesterov(p, lr, mu, 1.0, decay, &m, g)?;
-            } else {
-                update::axpy(p, 1.0, -lr, &m)?;
-            }
+            moving.push((param.var.clone(), g, m, lr, decay));
         }
-        Ok(())
+        let slots: Vec<Slot<'_>> = moving
+            .iter()
+            .map(|(param, grad, first, lr, decay)| Slot {
+                param,
+                grad,
+                first,
+                second: None,
+                lr: *lr,
+                decay: *decay,
+                scale: 1.0,
+                step: 0,
+            })
+            .collect();
+        Ok(update::sgd_step(&slots, mu, nesterov)?)
     }
 
     fn state(&self) -> Result<BTreeMap<String, Tensor>> {

@@ -10,7 +10,7 @@ use candle_core::{DType, Device};
 use infomax_augment::{Augmenter, EvalTransform};
 use infomax_core::{BatchSource as _, Collective, Key, Learner as _, Local, Objective, Params};
 use infomax_data::{DamagedSamples, EvalLoader, Loader, LoaderConfig, Subset};
-use infomax_models::JointEmbedding;
+use infomax_models::{JointEmbedding, Precision};
 use infomax_optim::{Optimizer, Schedule};
 use infomax_train::Courses;
 use std::sync::Arc;
@@ -78,6 +78,10 @@ impl Assembly {
         let device::Chosen { device, warning } = device::open(&config.train.device)?;
         let params = params(config, &device);
         let learner = learner(config, &params)?;
+        if device.is_cuda() {
+            let tf32 = config.train.precision == Precision::Tf32;
+            infomax_kernels::CudaProducts { tf32, deterministic: config.train.deterministic }.apply();
+        }
         if start && let Some(note) = fit_to_images(config, &images, &params)? {
             notes.push(note);
         }

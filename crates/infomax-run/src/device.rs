@@ -1,7 +1,8 @@
 //! Where a run computes.
 
 use crate::{Error, Result};
-use candle_core::Device;
+use candle_core::{DType, Device, DeviceLocation, Tensor};
+use infomax_kernels::cuda::{driver, explain, is_out_of_memory};
 
 /// A device, and what the user should know of the choice.
 #[derive(Clone, Debug)]
@@ -46,7 +47,10 @@ fn auto() -> Chosen {
         if built {
             match try_open() {
                 Ok(device) => return Chosen { device, warning: None },
-                Err(error) => warning = Some(format!("training on the CPU: {error}")),
+                Err(Error::Device { asked, reason }) => {
+                    warning = Some(format!("computing on the CPU, as {asked} cannot be used: {reason}"));
+                }
+                Err(other) => warning = Some(format!("computing on the CPU: {other}")),
             }
         }
     }
@@ -55,17 +59,27 @@ fn auto() -> Chosen {
 
 fn cuda(asked: &str, number: usize) -> Result<Device> {
     if !cfg!(feature = "cuda") {
-        let reason = "this build has no CUDA; build it with `--features cuda` (docs/cuda.md), or use cpu";
+        let reason =
+            "this build has no CUDA; build it with `--features cudnn` or `cuda` (docs/cuda.md), or use cpu";
         return Err(refuse(asked, reason));
     }
-    Device::new_cuda(number).map_err(|e| {
-        refuse(
-            asked,
-            &format!(
-                "the card does not answer ({e}); is there a driver (`nvidia-smi`) and a card of that number?"
-            ),
-        )
-    })
+    // Candle's kernels may be for another card, and the driver may not know their language: one of them is run.
+    let opened = Device::new_cuda(number).and_then(|device| {
+        let sum = (Tensor::ones(2, DType::F32, &device)? + 1.0)?.to_vec1::<f32>()?;
+        if sum == [2.0, 2.0] { Ok(device) } else { candle_core::bail!("1 + 1 is {sum:?} there") }
+    });
+    let device = opened.map_err(|error| {
+        let driver = driver();
+        let said = match &driver {
+            Ok(driver) => explain(&error.to_string(), Some(driver)),
+            Err(reason) => reason.clone(),
+        };
+        refuse(asked, &format!("{said}; or use cpu"))
+    })?;
+    #[cfg(feature = "cuda")]
+    infomax_kernels::cuda::keep_freed_memory(&device)
+        .map_err(|error| refuse(asked, &format!("its memory pool cannot be set ({error})")))?;
+    Ok(device)
 }
 
 fn metal(asked: &str, number: usize) -> Result<Device> {
@@ -74,6 +88,32 @@ fn metal(asked: &str, number: usize) -> Result<Device> {
         return Err(refuse(asked, reason));
     }
     Device::new_metal(number).map_err(|e| refuse(asked, &format!("the device does not answer ({e})")))
+}
+
+/// A device in words: `cuda:0 (NVIDIA H100 80GB HBM3)`.
+pub fn describe(device: &Device) -> String {
+    match device.location() {
+        DeviceLocation::Cpu => "cpu".to_owned(),
+        DeviceLocation::Cuda { gpu_id } => {
+            let name =
+                driver().ok().and_then(|driver| driver.cards.get(gpu_id).map(|card| card.name.clone()));
+            name.map_or_else(|| format!("cuda:{gpu_id}"), |name| format!("cuda:{gpu_id} ({name})"))
+        }
+        DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+    }
+}
+
+/// Makes an error that says that the memory of a device is full one that says which batch could fit.
+pub(crate) fn too_large(error: Error, batch: usize, device: &Device) -> Error {
+    if device.is_cpu() || !is_out_of_memory(&error.to_string()) {
+        return error;
+    }
+    Error::OutOfMemory {
+        device: describe(device),
+        batch,
+        half: (batch / 2).max(1),
+        reason: error.to_string(),
+    }
 }
 
 fn refuse(asked: &str, reason: &str) -> Error {
@@ -85,6 +125,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_full_memory_is_told_with_a_batch_that_could_fit() {
+        let full = || Error::Config("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")".into());
+        // On the CPU it is no error of a device.
+        assert!(matches!(too_large(full(), 256, &Device::Cpu), Error::Config(_)));
+        let error =
+            Error::OutOfMemory { device: "cuda:0".into(), batch: 256, half: 128, reason: "why".into() };
+        let text = error.to_string();
+        for word in ["cuda:0", "256", "train.batch=128", "train.accumulate", "why"] {
+            assert!(text.contains(word), "{text}");
+        }
+    }
+
+    #[test]
     fn names_are_read_and_refused_with_what_to_do() {
         assert!(open("cpu").unwrap().device.is_cpu());
         for name in ["gpu", "", "cpu:1", "auto:0", "cuda:x", "cuda:-1"] {
@@ -93,7 +146,7 @@ mod tests {
         }
         if !cfg!(feature = "cuda") {
             let message = open("cuda:1").unwrap_err().to_string();
-            assert!(message.contains("--features cuda"), "{message}");
+            assert!(message.contains("--features cudnn"), "{message}");
             let chosen = open("auto").unwrap();
             assert!(cfg!(feature = "metal") || chosen.device.is_cpu() && chosen.warning.is_none());
         }

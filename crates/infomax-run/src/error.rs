@@ -26,6 +26,22 @@ pub enum Error {
         /// Why it cannot be had, and what to do.
         reason: String,
     },
+    /// The memory of a device is full.
+    #[error(
+        "the memory of {device} is full at batches of {batch}: half of it could fit (--set train.batch={half}), or as \
+         many images in parts (train.accumulate), or bf16 maps of a residual network (train.precision); another process \
+         on the device takes memory too ({reason})"
+    )]
+    OutOfMemory {
+        /// The device.
+        device: String,
+        /// The batch that did not fit.
+        batch: usize,
+        /// Half of it.
+        half: usize,
+        /// The error of the device.
+        reason: String,
+    },
     /// The operating system refused a file or folder.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {

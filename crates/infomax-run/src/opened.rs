@@ -15,6 +15,8 @@ pub struct UseOptions {
     pub checkpoint: Option<String>,
     /// Weights of the encoder from a file instead of a checkpoint: see [`WeightsFile`](crate::WeightsFile).
     pub init: Option<PathBuf>,
+    /// Another device than that of the run, by its name: see [`device::open`].
+    pub device: Option<String>,
 }
 
 /// A run with its images and its weights.
@@ -53,7 +55,7 @@ impl Opened {
         };
         let images = Images::open(&config.data)?;
         config.settle(&images)?;
-        let chosen = device::open(&config.train.device)?;
+        let chosen = device::open(options.device.as_ref().unwrap_or(&config.train.device))?;
         if let Some(warning) = &chosen.warning {
             observer.on_warning(warning);
         }

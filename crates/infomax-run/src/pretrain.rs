@@ -1,5 +1,6 @@
 //! The main job: train without labels, then measure what was learned.
 
+use crate::device::too_large;
 use crate::evaluate::{Evaluation, TrainedOn, evaluate, write};
 use crate::identity::identity;
 use crate::stop::Judged;
@@ -114,6 +115,7 @@ pub fn pretrain_with(
     let images = assembly.images.clone();
     let (damaged, total_steps, device) =
         (assembly.damaged.clone(), assembly.total_steps, assembly.device.clone());
+    let place = device.clone();
 
     let (mut dir, path) = match (&options.run, options.resume) {
         (None, true) => return Err(Error::Config("a run is continued in its own folder; name it".into())),
@@ -200,7 +202,7 @@ pub fn pretrain_with(
         trainer.run_dir_mut().log(&format!("replaced a sample that could not be read: {reason}"))?;
     }
     warn_damaged(&damaged, &path, observer);
-    let training = training?;
+    let training = training.map_err(|error| too_large(error.into(), config.train.batch, &place))?;
     unjudged.iter().for_each(|warning| observer.on_warning(warning));
     let times = trainer.times();
     let train_seconds = start.elapsed().as_secs_f64();
@@ -250,7 +252,7 @@ fn announce(config: &RunConfig, assembly: &Assembly, observer: &mut dyn RunObser
     }
     let place = match assembly.device.is_cpu() {
         true => String::new(),
-        false => format!(", on {:?}", assembly.device.location()),
+        false => format!(", on {}", crate::device::describe(&assembly.device)),
     };
     observer.on_note(&format!(
         "model: {} parameters, {} features{}{place}; objective: {}; optimizer: {}, {}; {} of {} steps of {}",
@@ -258,6 +260,7 @@ fn announce(config: &RunConfig, assembly: &Assembly, observer: &mut dyn RunObser
         assembly.learner.feature_dim(),
         match config.train.precision {
             Precision::Bf16 => ", trained in bf16",
+            Precision::Tf32 => ", trained in tf32",
             Precision::F32 => "",
         },
         assembly.objective.name(),

@@ -16,11 +16,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("infomax-simd", &[]),
     ("infomax-report", &[]),
     ("infomax-testing", &[]),
-    ("infomax-kernels", &["infomax-simd"]),
+    // Settings and, by features, operations on CUDA: it stands below the kernels.
+    ("infomax-cuda", &[]),
+    ("infomax-kernels", &["infomax-cuda", "infomax-simd"]),
     ("infomax-augment", &["infomax-simd"]),
     ("infomax-losses", &["infomax-core", "infomax-kernels"]),
-    // By its device check only, which compares with them.
-    ("infomax-cuda", &["infomax-core", "infomax-kernels", "infomax-losses"]),
     ("infomax-data", &["infomax-core", "infomax-augment", "infomax-simd"]),
     ("infomax-models", &["infomax-core", "infomax-kernels"]),
     ("infomax-optim", &["infomax-core", "infomax-kernels"]),
@@ -69,6 +69,7 @@ const LIBRARIES: &[&str] = &[
     "infomax",
     "infomax-augment",
     "infomax-core",
+    "infomax-cuda",
     "infomax-data",
     "infomax-eval",
     "infomax-kernels",

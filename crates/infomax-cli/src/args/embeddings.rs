@@ -11,6 +11,10 @@ pub(crate) struct InspectArgs {
     /// is compared with it.
     #[arg(value_name = "EMBEDDINGS", required = true, num_args = 1..)]
     pub(crate) files: Vec<String>,
+    /// Where the encoder of a run computes: auto, cpu, cuda:N or metal [default: that of the run]. The figures
+    /// themselves are computed on the CPU.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) device: Option<String>,
     /// Embeddings of other views of the same samples.
     #[arg(long, value_name = "FILE")]
     pub(crate) views: Option<String>,

@@ -44,7 +44,7 @@ pub(super) struct Loaded {
 pub(super) fn read(word: &str, args: &InspectArgs, progress: &mut Progress) -> Result<Loaded> {
     let path = Path::new(word);
     if path.is_dir() && !holds_shards(path) {
-        return of_run(word, progress);
+        return of_run(word, args.device.as_ref(), progress);
     }
     let files = files(word)?;
     let mut options = VectorOptions {
@@ -125,8 +125,10 @@ pub(super) fn with_arguments(loaded: &mut Loaded, args: &InspectArgs) -> Result<
     Ok(())
 }
 
-fn of_run(word: &str, progress: &mut Progress) -> Result<Loaded> {
-    let embedded = embed_run(Path::new(word), &EmbedOptions::default(), progress)?;
+fn of_run(word: &str, device: Option<&String>, progress: &mut Progress) -> Result<Loaded> {
+    let of = infomax_run::UseOptions { device: device.cloned(), ..Default::default() };
+    let options = EmbedOptions { of, ..EmbedOptions::default() };
+    let embedded = embed_run(Path::new(word), &options, progress)?;
     let part = if embedded.rows.iter().any(|row| row.part == "test") { "test" } else { "train" };
     let of_part = || (0u32..).zip(&embedded.rows).filter(|(_, row)| row.part == part);
     let rows: Vec<u32> = of_part().map(|(i, _)| i).collect();

@@ -263,6 +263,9 @@ extern "C" {
 int cuInit(unsigned) { return 0; }
 int cuDeviceGet(int* device, int) { return *device = 0; }
 int cuDeviceGetCount(int* count) { return *count = 1, 0; }
+int cuDeviceGetName(char* name, int count, int) { return std::snprintf(name, count, "stand-in"), 0; }
+int cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = (size_t)8 << 30, 0; }
+int cuDriverGetVersion(int* version) { return *version = 13000, 0; }
 int cuDeviceGetAttribute(int* value, int, int) { return *value = 1, 0; }
 int cuDevicePrimaryCtxRetain(void** context, int) { return *context = (void*)1, 0; }
 int cuCtxGetCurrent(void** context) { return *context = (void*)1, 0; }

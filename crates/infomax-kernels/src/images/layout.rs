@@ -75,7 +75,7 @@ impl Dims {
 impl Blocked {
     /// True if images like these can be brought into this layout: f32 or f64, on the CPU.
     pub fn supports(xs: &Tensor) -> bool {
-        matches!(crate::tensor::path::Path::of(xs), crate::tensor::path::Path::Cpu(_))
+        crate::has_cpu_kernels(xs)
     }
 
     /// Brings images `(N, C, H, W)` into this layout.

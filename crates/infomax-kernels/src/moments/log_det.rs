@@ -4,7 +4,7 @@ use crate::linalg::{cholesky, row_major};
 use crate::moments::columns::{Columns, Finishing, Side, matrix};
 use crate::tensor::path::Path;
 use crate::tensor::storage::contiguous;
-use crate::{Error, Normalize, Result, reference};
+use crate::{Error, Normalize, Result, device};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor};
 use faer::{Mat, linalg::solvers::Solve};
 
@@ -29,7 +29,7 @@ pub fn half_log_det_gram(z: &Tensor, s: f64, normalize: Normalize, rows: bool) -
         crate::tensor::check::positive(OP, "eps", eps)?;
     }
     let Path::Cpu(_) = Path::of(z) else {
-        return reference::half_log_det_gram(z, s, normalize);
+        return device::half_log_det_gram(z, s, normalize, rows);
     };
     let z = contiguous(z)?;
     let mut finishing = (None, None);

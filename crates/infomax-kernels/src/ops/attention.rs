@@ -6,7 +6,7 @@ use crate::tensor::check::{Heads, check_attention};
 use crate::tensor::half::{half, wide};
 use crate::tensor::path::Path;
 use crate::tensor::storage::tensor;
-use crate::{AttentionConfig, Result, reference};
+use crate::{AttentionConfig, Result, device};
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Storage, Tensor, bail};
 use gemm::Parallelism;
 use infomax_simd::{Arith, Real, Task, max, run, sum};
@@ -45,7 +45,7 @@ pub(crate) fn attention_isa(
     }
     let shape = check_attention(q, k, v, cfg)?;
     let Path::Cpu(_) = Path::of(q) else {
-        return reference::attention(q, k, v, cfg);
+        return device::attention(q, k, v, cfg);
     };
     Ok(match q.dtype() {
         DType::F64 => q.apply_op3(k, v, Attention::<f64> { shape, isa, logs: OnceLock::new() })?,

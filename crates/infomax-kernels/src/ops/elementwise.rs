@@ -4,7 +4,7 @@ use crate::tensor::check;
 use crate::tensor::half::{half, wide};
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
-use crate::{Elementwise, Result, reference};
+use crate::{Elementwise, Result, device};
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
 use infomax_simd::Isa;
 use infomax_simd::{Arith, Real, Task, chunked, run};
@@ -121,11 +121,11 @@ pub fn elementwise(xs: &Tensor, function: Elementwise) -> Result<Tensor> {
 /// [`elementwise`] with a chosen instruction set.
 pub(crate) fn elementwise_isa(xs: &Tensor, function: Elementwise, isa: Isa) -> Result<Tensor> {
     check::not_empty("elementwise", "xs", xs)?;
-    if half(xs) {
+    if half(xs) && !device::takes_half(xs) {
         return Ok(elementwise_isa(&wide(xs)?, function, isa)?.to_dtype(xs.dtype())?);
     }
     let Path::Cpu(_) = Path::of(xs) else {
-        return reference::elementwise(xs, function);
+        return device::elementwise(xs, function);
     };
     Ok(contiguous(xs)?.apply_op1(Pointwise { function, isa })?)
 }

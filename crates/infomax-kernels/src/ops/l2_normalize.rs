@@ -5,7 +5,7 @@ use crate::tensor::check;
 use crate::tensor::half::{half, wide};
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
-use crate::{Result, reference};
+use crate::{Result, device};
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, bail};
 use infomax_simd::{Float, Isa, Kernel, Shared, Simd, filled};
 
@@ -27,11 +27,11 @@ pub(crate) fn l2_normalize_isa(xs: &Tensor, eps: f64, isa: Isa) -> Result<Tensor
     const OP: &str = "l2_normalize";
     check::positive(OP, "eps", eps)?;
     check::last(OP, xs)?;
-    if half(xs) {
+    if half(xs) && !device::takes_half(xs) {
         return Ok(l2_normalize_isa(&wide(xs)?, eps, isa)?.to_dtype(xs.dtype())?);
     }
     let Path::Cpu(_) = Path::of(xs) else {
-        return reference::l2_normalize(xs, eps);
+        return device::l2_normalize(xs, eps);
     };
     Ok(contiguous(xs)?.apply_op1(L2 { eps, isa })?)
 }

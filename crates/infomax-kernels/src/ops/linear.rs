@@ -9,7 +9,7 @@ use crate::tensor::half::{half, wide, wide_option};
 use crate::tensor::optional::{self, Argument, Optional};
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
-use crate::{Elementwise, Error, Result, reference};
+use crate::{Elementwise, Error, Result, device};
 use candle_core::{CpuStorage, DType, Shape, Tensor, bail};
 use infomax_simd::Isa;
 use infomax_simd::{Arith, Real, Task, add_rows, chunked, chunked2, run};
@@ -56,7 +56,7 @@ pub(crate) fn linear_with_isa(
     }
     let (inputs, outputs) = check_linear(xs, weight, bias)?;
     let Path::Cpu(_) = Path::of(xs) else {
-        return reference::linear_with(xs, weight, bias, act);
+        return device::linear_with(xs, weight, bias, act);
     };
     let rows = xs.elem_count() / inputs;
     let flat = contiguous(&xs.reshape((rows, inputs))?)?;

@@ -4,7 +4,7 @@ use crate::tensor::check;
 use crate::tensor::half::{half, wide};
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
-use crate::{Pool2dConfig, Result, reference};
+use crate::{Pool2dConfig, Result, device};
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor, bail};
 use infomax_simd::Isa;
 use infomax_simd::{Arith, Real, Task, chunked, run};
@@ -29,13 +29,13 @@ pub fn max_pool2d(xs: &Tensor, cfg: Pool2dConfig) -> Result<Tensor> {
 
 pub(crate) fn max_pool2d_isa(xs: &Tensor, cfg: Pool2dConfig, isa: Isa) -> Result<Tensor> {
     const OP: &str = "max_pool2d";
-    if half(xs) {
+    if half(xs) && !device::takes_half(xs) {
         return Ok(max_pool2d_isa(&wide(xs)?, cfg, isa)?.to_dtype(xs.dtype())?);
     }
     let out = check::pool(OP, xs, cfg)?;
     let (n, c, h, w) = check::dims4(OP, "xs", xs)?;
     if !matches!(Path::of(xs), Path::Cpu(_)) || u32::try_from(h * w).is_err() {
-        return reference::max_pool2d(xs, cfg);
+        return device::max_pool2d(xs, cfg);
     }
     let keep = xs.track_op();
     let op = Largest { planes: n * c, size: (h, w), out, cfg, isa, keep, places: OnceLock::new() };

@@ -4,7 +4,7 @@ use crate::tensor::check;
 use crate::tensor::half::{half, wide};
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
-use crate::{Pool2dConfig, Result, reference};
+use crate::{Pool2dConfig, Result, device};
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
 use infomax_simd::Isa;
 use infomax_simd::{Arith, Real, Task, chunked, run, sum};
@@ -19,12 +19,12 @@ use infomax_simd::{Arith, Real, Task, chunked, run, sum};
 /// Shapes or settings that do not fit; a tensor without elements.
 pub fn avg_pool2d(xs: &Tensor, cfg: Pool2dConfig) -> Result<Tensor> {
     const OP: &str = "avg_pool2d";
-    if half(xs) {
+    if half(xs) && !device::takes_half(xs) {
         return Ok(avg_pool2d(&wide(xs)?, cfg)?.to_dtype(xs.dtype())?);
     }
     let (p, q) = check::pool(OP, xs, cfg)?;
     let Path::Cpu(_) = Path::of(xs) else {
-        return reference::avg_pool2d(xs, cfg);
+        return device::avg_pool2d(xs, cfg);
     };
     let (n, c, h, w) = check::dims4(OP, "xs", xs)?;
     Ok(contiguous(xs)?
@@ -41,13 +41,13 @@ pub fn avg_pool2d(xs: &Tensor, cfg: Pool2dConfig) -> Result<Tensor> {
 /// A tensor of another rank or without elements.
 pub fn global_avg_pool(xs: &Tensor) -> Result<Tensor> {
     const OP: &str = "global_avg_pool";
-    if half(xs) {
+    if half(xs) && !device::takes_half(xs) {
         return Ok(global_avg_pool(&wide(xs)?)?.to_dtype(xs.dtype())?);
     }
     let (n, c, h, w) = check::dims4(OP, "xs", xs)?;
     check::not_empty(OP, "xs", xs)?;
     let Path::Cpu(isa) = Path::of(xs) else {
-        return reference::global_avg_pool(xs);
+        return device::global_avg_pool(xs);
     };
     Ok(contiguous(xs)?.apply_op1(GlobalMean { plane: h * w, isa })?.reshape((n, c))?)
 }

@@ -4,7 +4,7 @@ use crate::tensor::check;
 use crate::tensor::half::{half, wide, wide_option};
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
-use crate::{Error, Result, reference};
+use crate::{Error, Result, device};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor};
 use infomax_simd::Isa;
 use infomax_simd::{Arith, Real, Task, add_rows, chunked, chunked2, run, sum};
@@ -46,7 +46,7 @@ pub(crate) fn layer_norm_isa(
     check::vector(OP, xs, "bias", bias, d)?;
     check::positive(OP, "eps", eps)?;
     let Path::Cpu(_) = Path::of(xs) else {
-        return reference::layer_norm(xs, weight, bias, eps);
+        return device::layer_norm(xs, weight, bias, eps);
     };
     RowNorm { name: OP, width: d, channels: d, groups: 1, center: true, eps, isa }.apply(xs, weight, bias)
 }
@@ -76,7 +76,7 @@ pub(crate) fn rms_norm_isa(xs: &Tensor, weight: Option<&Tensor>, eps: f64, isa: 
     check::vector(OP, xs, "weight", weight, d)?;
     check::positive(OP, "eps", eps)?;
     let Path::Cpu(_) = Path::of(xs) else {
-        return reference::rms_norm(xs, weight, eps);
+        return device::rms_norm(xs, weight, eps);
     };
     RowNorm { name: OP, width: d, channels: d, groups: 1, center: false, eps, isa }.apply(xs, weight, None)
 }
@@ -119,7 +119,7 @@ pub(crate) fn group_norm_isa(
         return Err(Error::Config { op: OP, name: "groups", value: groups.to_string(), reason });
     }
     let Path::Cpu(_) = Path::of(xs) else {
-        return reference::group_norm(xs, groups, weight, bias, eps);
+        return device::group_norm(xs, groups, weight, bias, eps);
     };
     let (channels, width) = (c / groups, c / groups * inner);
     RowNorm { name: OP, width, channels, groups, center: true, eps, isa }.apply(xs, weight, bias)

@@ -4,7 +4,7 @@ use crate::tensor::check;
 use crate::tensor::half::{half, wide};
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
-use crate::{Result, reference};
+use crate::{Result, device};
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
 use infomax_simd::Isa;
 use infomax_simd::{Arith, Real, Task, chunked, max, rows_per_task, run, sum};
@@ -25,7 +25,7 @@ pub fn softmax(xs: &Tensor) -> Result<Tensor> {
 }
 
 pub(crate) fn softmax_isa(xs: &Tensor, isa: Isa) -> Result<Tensor> {
-    apply("softmax", xs, Softmax, isa, reference::softmax)
+    apply("softmax", xs, Softmax, isa, device::softmax)
 }
 
 /// `x - ln sum exp(x)` over the last dimension.
@@ -43,7 +43,7 @@ pub fn log_softmax(xs: &Tensor) -> Result<Tensor> {
 }
 
 pub(crate) fn log_softmax_isa(xs: &Tensor, isa: Isa) -> Result<Tensor> {
-    apply("log_softmax", xs, LogSoftmax, isa, reference::log_softmax)
+    apply("log_softmax", xs, LogSoftmax, isa, device::log_softmax)
 }
 
 /// A function of one row.
@@ -61,7 +61,7 @@ fn apply<R: Row>(
     composed: impl Fn(&Tensor) -> Result<Tensor>,
 ) -> Result<Tensor> {
     let width = check::last(op, xs)?;
-    if half(xs) {
+    if half(xs) && !device::takes_half(xs) {
         return Ok(apply(op, &wide(xs)?, row, isa, composed)?.to_dtype(xs.dtype())?);
     }
     let Path::Cpu(_) = Path::of(xs) else {

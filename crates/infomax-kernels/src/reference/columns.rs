@@ -46,7 +46,14 @@ pub fn squared_error(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// Anything but a matrix with elements; a matrix that is not finite.
 pub fn half_log_det_gram(z: &Tensor, s: f64, normalize: Normalize) -> Result<Tensor> {
     let (_, d) = matrix("half_log_det_gram", z)?;
-    let x = match normalize {
+    let x = normalized(z, normalize)?;
+    let shifted = ((x.t()?.matmul(&x)? * s)? + Tensor::eye(d, z.dtype(), z.device())?)?;
+    Ok((linalg::log_det_spd(&shifted)? * 0.5)?)
+}
+
+/// The matrix with its columns normalized.
+pub(crate) fn normalized(z: &Tensor, normalize: Normalize) -> Result<Tensor> {
+    Ok(match normalize {
         Normalize::Not => z.clone(),
         Normalize::Center => center(z)?,
         Normalize::Standardize(eps) => {
@@ -54,9 +61,7 @@ pub fn half_log_det_gram(z: &Tensor, s: f64, normalize: Normalize) -> Result<Ten
             let variances = (zc.sqr()?.mean_keepdim(0)? + eps)?;
             zc.broadcast_div(&variances.sqrt()?)?
         }
-    };
-    let shifted = ((x.t()?.matmul(&x)? * s)? + Tensor::eye(d, z.dtype(), z.device())?)?;
-    Ok((linalg::log_det_spd(&shifted)? * 0.5)?)
+    })
 }
 
 pub(super) fn matrix(op: &'static str, z: &Tensor) -> Result<(usize, usize)> {

@@ -49,6 +49,17 @@ pub fn cross_entropy_soft(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// As [`crate::attention`].
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, cfg: AttentionConfig) -> Result<Tensor> {
+    attention_by(softmax, q, k, v, cfg)
+}
+
+/// [`attention`] with a softmax.
+pub(crate) fn attention_by(
+    softmax: impl Fn(&Tensor) -> Result<Tensor>,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    cfg: AttentionConfig,
+) -> Result<Tensor> {
     let s = check_attention(q, k, v, cfg)?;
     let mut products = (q.contiguous()?.matmul(&k.contiguous()?.t()?)? * s.scale)?;
     if s.causal {
@@ -65,10 +76,30 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, cfg: AttentionConfig) -> Re
 /// # Errors
 /// As [`crate::feed_forward`].
 pub fn feed_forward(xs: &Tensor, p: &crate::FeedForward<'_>, residual: Option<&Tensor>) -> Result<Tensor> {
+    feed_forward_by(&PARTS, xs, p, residual)
+}
+
+/// What the halves of a transformer layer are made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Parts {
+    pub(crate) layer_norm: fn(&Tensor, Option<&Tensor>, Option<&Tensor>, f64) -> Result<Tensor>,
+    pub(crate) linear_with: fn(&Tensor, &Tensor, Option<&Tensor>, Elementwise) -> Result<Tensor>,
+    pub(crate) attention: fn(&Tensor, &Tensor, &Tensor, AttentionConfig) -> Result<Tensor>,
+}
+
+const PARTS: Parts = Parts { layer_norm, linear_with, attention };
+
+/// [`feed_forward`] of such parts.
+pub(crate) fn feed_forward_by(
+    parts: &Parts,
+    xs: &Tensor,
+    p: &crate::FeedForward<'_>,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
     crate::ops::transformer::check_feed_forward(xs, p, residual)?;
-    let ys = layer_norm(xs, Some(p.norm_weight), Some(p.norm_bias), p.eps)?;
-    let ys = linear_with(&ys, p.in_weight, Some(p.in_bias), p.act)?;
-    let ys = linear(&ys, p.out_weight, Some(p.out_bias))?;
+    let ys = (parts.layer_norm)(xs, Some(p.norm_weight), Some(p.norm_bias), p.eps)?;
+    let ys = (parts.linear_with)(&ys, p.in_weight, Some(p.in_bias), p.act)?;
+    let ys = (parts.linear_with)(&ys, p.out_weight, Some(p.out_bias), Elementwise::Identity)?;
     add_scaled(&ys, p.scale, residual.unwrap_or(xs))
 }
 
@@ -77,14 +108,20 @@ pub fn feed_forward(xs: &Tensor, p: &crate::FeedForward<'_>, residual: Option<&T
 /// # Errors
 /// As [`crate::self_attention`].
 pub fn self_attention(xs: &Tensor, p: &crate::SelfAttention<'_>) -> Result<Tensor> {
+    self_attention_by(&PARTS, xs, p)
+}
+
+/// [`self_attention`] of such parts.
+pub(crate) fn self_attention_by(parts: &Parts, xs: &Tensor, p: &crate::SelfAttention<'_>) -> Result<Tensor> {
     let (b, n, d) = crate::ops::transformer::check_self_attention(xs, p)?;
-    let ys = layer_norm(xs, Some(p.norm_weight), Some(p.norm_bias), p.eps)?;
-    let qkv = linear(&ys, p.qkv_weight, Some(p.qkv_bias))?;
+    let ys = (parts.layer_norm)(xs, Some(p.norm_weight), Some(p.norm_bias), p.eps)?;
+    let qkv = (parts.linear_with)(&ys, p.qkv_weight, Some(p.qkv_bias), Elementwise::Identity)?;
     let qkv = qkv.reshape((b, n, 3, p.heads, d / p.heads))?.permute((2, 0, 3, 1, 4))?;
     let part = |i: usize| qkv.narrow(0, i, 1)?.squeeze(0);
-    let ys = attention(&part(0)?, &part(1)?, &part(2)?, AttentionConfig::default())?;
+    let ys = (parts.attention)(&part(0)?, &part(1)?, &part(2)?, AttentionConfig::default())?;
     let ys = ys.transpose(1, 2)?.reshape((b, n, d))?;
-    add_scaled(&linear(&ys, p.out_weight, Some(p.out_bias))?, p.scale, xs)
+    let ys = (parts.linear_with)(&ys, p.out_weight, Some(p.out_bias), Elementwise::Identity)?;
+    add_scaled(&ys, p.scale, xs)
 }
 
 fn add_scaled(ys: &Tensor, scale: Option<&Tensor>, residual: &Tensor) -> Result<Tensor> {

@@ -1,7 +1,8 @@
 //! Normalizations, two passes each: the mean first, then the centered moments.
 
 use crate::tensor::check;
-use crate::{Activation, BatchNormOutput, Error, Result};
+use crate::tensor::half::{half, wide, wide_option};
+use crate::{Activation, BatchNormOutput, Conv2dConfig, Error, Result};
 use candle_core::{D, Tensor};
 
 /// See [`crate::batch_norm_train`].
@@ -29,6 +30,26 @@ pub fn batch_norm_train(
         var: var.reshape(c)?.detach(),
         count: n * inner,
     })
+}
+
+/// See [`crate::conv_norm_train`]: of 16-bit images, the convolution's result is rounded once, as it would be stored.
+pub(crate) fn conv_norm_train(
+    xs: &Tensor,
+    [weight, scale, shift]: [&Tensor; 3],
+    residual: Option<&Tensor>,
+    cfg: Conv2dConfig,
+    eps: f64,
+    act: Activation,
+) -> Result<BatchNormOutput> {
+    if !half(xs) {
+        let ys = super::conv2d(xs, weight, None, cfg)?;
+        return batch_norm_train(&ys, Some(scale), Some(shift), residual, eps, act);
+    }
+    let weight = wide(&weight.to_dtype(xs.dtype())?)?;
+    let ys = wide(&super::conv2d(&wide(xs)?, &weight, None, cfg)?.to_dtype(xs.dtype())?)?;
+    let (scale, shift, residual) = (wide(scale)?, wide(shift)?, wide_option(residual)?);
+    let out = batch_norm_train(&ys, Some(&scale), Some(&shift), residual.as_ref(), eps, act)?;
+    Ok(BatchNormOutput { ys: out.ys.to_dtype(xs.dtype())?, ..out })
 }
 
 /// See [`crate::batch_norm_eval`].

@@ -67,6 +67,12 @@ pub(crate) fn hand(arg: &Tensor, grad: Tensor) -> Option<Tensor> {
     })
 }
 
+/// Lets the CUDA operations hand over gradients as those of this crate do.
+#[cfg(feature = "cuda")]
+pub(crate) fn collect_on_cuda() {
+    infomax_cuda::collect_gradients(hand);
+}
+
 /// Puts back what was there before, also when an operation fails or panics.
 struct Collecting {
     outer: Option<Given>,

@@ -15,6 +15,7 @@ pub(crate) fn contiguous(xs: &Tensor) -> Result<Tensor> {
 pub(crate) fn slice<'a, T: Stored>(
     (storage, layout): (&'a CpuStorage, &Layout),
 ) -> candle_core::Result<&'a [T]> {
+    super::path::may_read()?;
     match layout.contiguous_offsets() {
         Some((begin, end)) => Ok(&elements::<T>(storage)?[begin..end]),
         None => bail!("the tensor must be contiguous, its layout is {layout:?}"),
@@ -23,6 +24,7 @@ pub(crate) fn slice<'a, T: Stored>(
 
 /// Runs `f` on the elements of contiguous CPU tensors.
 pub(crate) fn result<T: Stored, R>(xs: &[&Tensor], f: impl FnOnce(&[&[T]]) -> R) -> candle_core::Result<R> {
+    super::path::may_read()?;
     let guards: Vec<_> = xs.iter().map(|x| x.storage_and_layout()).collect();
     let mut slices = Vec::with_capacity(xs.len());
     for (storage, layout) in &guards {

@@ -158,7 +158,7 @@ pub fn normality(y: &Tensor, statistic: Statistic) -> Result<Tensor> {
         Tensor::from_vec(v, shape, &Device::Cpu)?.to_dtype(y.dtype())?.to_device(y.device())
     };
     let (value, grad) = (home(sums, &[m])?, home(grad, &[n, m])?);
-    if y.device().is_cpu() {
+    if infomax_kernels::has_cpu_kernels(&y) {
         return Ok(op::attach(&y, value, move |g| grad.broadcast_mul(&g.reshape((1, m))?))?);
     }
     // Elsewhere only scalars can be attached: value + sum((y - y') G) by columns has value and gradient.

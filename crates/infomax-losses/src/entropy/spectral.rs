@@ -114,7 +114,7 @@ pub fn barlow(z1: &Tensor, z2: &Tensor, eps: f64, path: MomentForm) -> Result<Te
         });
     }
     let (n, d) = z1.dims2()?;
-    if path.is_gram(n, d) && z1.device().is_cpu() {
+    if path.is_gram(n, d) && infomax_kernels::has_cpu_kernels(&z1) {
         return barlow_gram(&z1, &z2, eps);
     }
     let standard = |z: &Tensor| -> Result<Tensor> {
@@ -208,7 +208,7 @@ impl Frossl {
         let z = self.columns(z)?;
         let (n, d) = z.dims2()?;
         let gram = self.path.is_gram(n, d);
-        if !z.device().is_cpu() {
+        if !infomax_kernels::has_cpu_kernels(&z) {
             let x = unit_columns(&z)?;
             let product = if gram { x.matmul(&x.t()?)? } else { x.t()?.matmul(&x)? };
             let trace = op::number(&x.sqr()?.sum_all()?)?.max(f64::MIN_POSITIVE);

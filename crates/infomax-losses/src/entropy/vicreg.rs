@@ -112,7 +112,7 @@ impl Entropy for Vicreg {
 /// Anything but a matrix of at least two rows.
 pub fn variance_covariance(z: &Tensor, gamma: f64, eps: f64, path: MomentForm) -> Result<Tensor> {
     let z = moments::matrix("vicreg", z, 2)?;
-    if !z.device().is_cpu() {
+    if !infomax_kernels::has_cpu_kernels(&z) {
         return variance_covariance_composed(&z, gamma, eps);
     }
     let (n, d) = z.dims2()?;

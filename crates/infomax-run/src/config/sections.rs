@@ -477,6 +477,9 @@ pub struct TrainSection {
     /// Where training computes: `auto` (an accelerator that this build has and that works, else the CPU), `cpu`,
     /// `cuda:N` or `metal`.
     pub device: String,
+    /// On CUDA: only algorithms of cuDNN whose sums have a fixed order, so that a run repeats bit for bit on one card
+    /// with one cuDNN. Without it convolutions may be faster. The CPU is deterministic either way.
+    pub deterministic: bool,
     /// Samples in a batch, over all ranks of a run of several processes.
     pub batch: usize,
     /// Batches that are prepared ahead.
@@ -498,6 +501,7 @@ impl Default for TrainSection {
         let run = TrainConfig { log_every: 5, ..TrainConfig::default() };
         Self {
             device: "auto".into(),
+            deterministic: true,
             batch: 128,
             prefetch: 4,
             precision: Precision::F32,

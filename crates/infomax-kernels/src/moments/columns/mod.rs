@@ -38,10 +38,10 @@ pub fn column_moments(z: &Tensor) -> Result<ColumnMoments> {
     let (_, d) = matrix(OP, z)?;
     let z = host(z)?;
     let isa = Isa::detect();
-    let (mean, squares) = match z.dtype() {
-        DType::F64 => result(&[&z], |v: &[&[f64]]| moments::moments(v[0], d, isa))?,
-        _ => result(&[&z], |v: &[&[f32]]| moments::moments(v[0], d, isa))?,
-    };
+    let (mean, squares) = crate::on_the_host(|| match z.dtype() {
+        DType::F64 => result(&[&z], |v: &[&[f64]]| moments::moments(v[0], d, isa)),
+        _ => result(&[&z], |v: &[&[f32]]| moments::moments(v[0], d, isa)),
+    })?;
     Ok(ColumnMoments { mean, squares })
 }
 
@@ -410,10 +410,10 @@ pub fn inner_product(a: &Tensor, b: &Tensor) -> Result<f64> {
     }
     check::same_shape("inner_product", a, "b", Some(b))?;
     let (a, b) = (host(a)?, host(b)?);
-    Ok(match a.dtype() {
-        DType::F64 => run::<f64>(&a, &b)?,
-        _ => run::<f32>(&a, &b)?,
-    })
+    Ok(crate::on_the_host(|| match a.dtype() {
+        DType::F64 => run::<f64>(&a, &b),
+        _ => run::<f32>(&a, &b),
+    })?)
 }
 
 /// `Z - mean` of every column, `(n, d)`, differentiable; the mean is taken in f64.

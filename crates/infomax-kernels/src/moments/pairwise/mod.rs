@@ -8,7 +8,7 @@ use crate::moments::columns::{Columns, Finishing, matrix};
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
 pub use crate::types::{Exclude, Score};
-use crate::{Error, Result, reference};
+use crate::{Error, Result, device, reference};
 use blocks::{Backward, Block, Forward, LARGEST, Rows};
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
 use infomax_simd::elementary::Elementary;
@@ -58,7 +58,7 @@ pub(crate) fn row_log_sum_exp_isa(
     const OP: &str = "row_log_sum_exp";
     check(OP, x, score, exclude)?;
     let Path::Cpu(_) = Path::of(x) else {
-        return reference::row_log_sum_exp(x, score, exclude);
+        return device::row_log_sum_exp(x, score, exclude);
     };
     let x = contiguous(x)?;
     let op = match x.dtype() {
@@ -86,10 +86,10 @@ pub fn nearest_squared_distances(x: &Tensor) -> Result<Vec<f64>> {
         return Err(Error::Shape { op: OP, name: "x", expected, got: x.dims().to_vec() });
     }
     let x = contiguous(&x.detach().to_device(&candle_core::Device::Cpu)?)?;
-    match x.dtype() {
+    crate::on_the_host(|| match x.dtype() {
         DType::F64 => run::<f64>(&x),
         _ => run::<f32>(&x.to_dtype(DType::F32)?),
-    }
+    })
 }
 
 /// `|x_i - x_j|^2` `(n, n)` over the rows of `x` `(n, d)`, differentiable.

@@ -11,7 +11,7 @@ use crate::tensor::half::{half, wide, wide_option};
 use crate::tensor::optional::{self, Argument, Optional};
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
-use crate::{Conv2dConfig, Error, Result, reference};
+use crate::{Conv2dConfig, Error, Result, device};
 use candle_core::{CpuStorage, DType, Shape, Tensor};
 use infomax_simd::{Float, Isa, Kernel, Shared, Simd, filled, grow};
 use infomax_simd::{Real, add_rows};
@@ -56,7 +56,7 @@ pub(crate) fn depthwise_conv2d_last_isa(
     }
     let shape = check_last(xs, weight, bias, cfg)?;
     let Path::Cpu(_) = Path::of(xs) else {
-        return reference::depthwise_conv2d_last(xs, weight, bias, cfg);
+        return device::depthwise_conv2d_last(xs, weight, bias, cfg);
     };
     apply(xs, weight, bias, Depthwise { shape, last: true, isa })
 }

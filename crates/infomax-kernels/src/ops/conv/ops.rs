@@ -8,7 +8,7 @@ use crate::tensor::check::ConvShape;
 use crate::tensor::optional::{self, Argument, Optional};
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
-use crate::{Conv2dConfig, Result, reference};
+use crate::{Conv2dConfig, Result, device};
 use candle_core::{CpuStorage, DType, Shape, Tensor};
 use infomax_simd::{Float, Isa, Shared, filled};
 
@@ -47,7 +47,7 @@ pub(crate) fn conv2d_isa(
 ) -> Result<Tensor> {
     let shape = check::conv(xs, weight, bias, cfg)?;
     let Path::Cpu(_) = Path::of(xs) else {
-        return reference::conv2d(xs, weight, bias, cfg);
+        return device::conv2d(xs, weight, bias, cfg);
     };
     if shape.groups == shape.c && shape.k == shape.c && shape.c > 1 {
         return super::depthwise::depthwise_first(xs, weight, bias, shape, isa);

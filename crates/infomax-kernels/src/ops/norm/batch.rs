@@ -7,7 +7,7 @@ use crate::tensor::check;
 use crate::tensor::optional::{self, Argument, Optional};
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
-use crate::{Activation, BatchNormOutput, Error, Result, reference};
+use crate::{Activation, BatchNormOutput, Error, Result, device};
 use candle_core::{CpuStorage, DType, Shape, Tensor};
 use infomax_simd::{Isa, Shared, filled};
 use infomax_simd::{Real, run};
@@ -82,7 +82,7 @@ pub(crate) fn batch_norm_train_isa(
             let reason = "statistics of several processes are taken on the CPU only";
             return Err(Error::Config { op: "batch_norm_train", name: "device", value: on, reason });
         }
-        return reference::batch_norm_train(xs, weight, bias, residual, eps, act);
+        return device::batch_norm_train(xs, weight, bias, residual, eps, act);
     };
     let xs = contiguous(xs)?;
     let shape = Channels { n, c, inner };
@@ -127,16 +127,7 @@ pub fn batch_norm_eval(
     check::vector(OP, xs, "mean", Some(mean), c)?;
     check::vector(OP, xs, "var", Some(var), c)?;
     let Path::Cpu(isa) = Path::of(xs) else {
-        return reference::batch_norm_eval(
-            xs,
-            &mean.detach(),
-            &var.detach(),
-            weight,
-            bias,
-            residual,
-            eps,
-            act,
-        );
+        return device::batch_norm_eval(xs, [mean, var], weight, bias, residual, eps, act);
     };
     let values = |t: &Tensor| t.to_dtype(DType::F64)?.to_vec1::<f64>();
     let moments = values(mean)?.into_iter().zip(values(var)?).collect();

@@ -8,7 +8,7 @@ use crate::tensor::optional::{self, Argument, Optional};
 use crate::tensor::parameters::Parameters;
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
-use crate::{Elementwise, Result, reference};
+use crate::{Elementwise, Result, device};
 use candle_core::{CpuStorage, DType, Shape, Tensor, bail};
 use infomax_simd::gemm::{
     Left, Out, PanelSums, Panels, Reduce, across, group_rows, multiply, strips, tile_rows,
@@ -85,7 +85,7 @@ pub(crate) fn feed_forward_isa(
     }
     let (d, h) = check_feed_forward(xs, p, residual)?;
     let Path::Cpu(_) = Path::of(xs) else {
-        return reference::feed_forward(xs, p, residual);
+        return device::feed_forward(xs, p, residual);
     };
     let ones = ones_unless(p.scale, d, xs)?;
     let small = [p.norm_weight, p.norm_bias, p.in_bias, p.out_bias, p.scale.unwrap_or(&ones)];

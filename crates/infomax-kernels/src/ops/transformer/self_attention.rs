@@ -9,7 +9,7 @@ use crate::tensor::half::{half, wide, wide_option};
 use crate::tensor::parameters::Parameters;
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
-use crate::{Error, Result, reference};
+use crate::{Error, Result, device};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor, bail};
 use infomax_simd::gemm::{Left, Out, Panels, across, multiply};
 use infomax_simd::{Isa, Shared, filled, grow};
@@ -74,7 +74,7 @@ pub(crate) fn self_attention_isa(xs: &Tensor, p: &SelfAttention<'_>, isa: Isa) -
     }
     let (batch, n, d) = check_self_attention(xs, p)?;
     let Path::Cpu(_) = Path::of(xs) else {
-        return reference::self_attention(xs, p);
+        return device::self_attention(xs, p);
     };
     let ones = ones_unless(p.scale, d, xs)?;
     let small = [p.norm_weight, p.norm_bias, p.qkv_bias, p.out_bias, p.scale.unwrap_or(&ones)];

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 #! Runs the device check and its PyTorch peer on a machine with a CUDA card, and prints the table last.
 #!
-#! Beside this script lie `infomax-device-check.xz` (a stripped, xz-compressed `device_check`) and `cuda_step.py`.
-#! Needed there: python3 with a CUDA 13 PyTorch, whose libraries are used, and xz. Takes at most about six minutes.
+#! `cargo xtask device-bundle` puts it beside `infomax-device-check`, the program `infomax` and `cuda_step.py`.
+#! Needed there: python3 with a CUDA 13 PyTorch, whose libraries are used. Takes at most about six minutes.
 #! Logs go to $OUT, or beside the script. Each group runs in its own process: one that hangs, crashes or breaks the
 #! context of the card is one failure, and the next one runs.
 #! Usage: run.sh [--quick | --sanitize]
@@ -18,7 +18,7 @@ began=$(date +%s)
 limit=${LIMIT_S:-350}
 left() { echo $((limit - ($(date +%s) - began))); }
 
-xz -dc "$here/infomax-device-check.xz" > "$work/device_check" && chmod +x "$work/device_check" || exit 2
+cp "$here/infomax-device-check" "$work/device_check" && chmod +x "$work/device_check" || exit 2
 LD_LIBRARY_PATH=$(python3 -c "import glob,os,nvidia;print(':'.join(sorted(glob.glob(os.path.join(list(nvidia.__path__)[0],'*','lib')))))" 2>/dev/null):${LD_LIBRARY_PATH:-}
 export LD_LIBRARY_PATH
 export RUST_BACKTRACE=0 CUDA_CACHE_PATH=$work/cache CUDA_CACHE_MAXSIZE=2147483648
@@ -70,8 +70,22 @@ for group in conv-f32 conv-tf32 conv-bf16; do run "$group" 45; done
 run network 30
 run memory 40
 run objectives 60
+run kernels 30
+run training 60
+run training-memory 40
 run times-steps 75
 run times-kernels 75
+# The program itself, where time is left: what it finds, and a minute of training at most.
+"$here/infomax" doctor > "$out/doctor.txt" 2>&1 || true
+rest=$(left)
+if [ "$rest" -gt 60 ]; then
+    began_training=$(date +%s)
+    if (cd "$work" && timeout -k 5 60 "$here/infomax" pretrain --device cuda:0 --epochs 2 --quiet --json > "$out/pretrain.json" 2> "$out/pretrain.err"); then
+        echo "ok pretrain --device cuda:0, two epochs of the embedded data: $(($(date +%s) - began_training)) s, $(grep -o '"images_per_s": [0-9.]*' "$out/pretrain.json")" >> "$log"
+    else
+        echo "FAILED pretrain --device cuda:0: $(tail -n 1 "$out/pretrain.err" | cut -c1-200)" >> "$log"
+    fi
+fi
 checked=$(($(date +%s) - began))
 rest=$(left)
 peer=$out/torch.log
@@ -84,6 +98,8 @@ else
     echo "TORCH SKIPPED: no time left" > "$peer"
 fi
 
+echo "== the machine"
+cat "$out/doctor.txt"
 echo "== failures"
 grep '^FAILED' "$log" | cut -c1-200 | head -n 25
 echo "== groups"

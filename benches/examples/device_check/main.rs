@@ -12,6 +12,7 @@ mod objectives;
 mod operations;
 mod steps;
 mod times;
+mod training;
 
 use anyhow::{Context as _, Result};
 use candle_core::Device;
@@ -20,7 +21,7 @@ use compare::Report;
 /// A group of rows.
 type Group = (&'static str, fn(&Device, &mut Report) -> Result<()>);
 
-const GROUPS: [Group; 14] = [
+const GROUPS: [Group; 17] = [
     ("elementwise", operations::elementwise),
     ("rows", operations::rows),
     ("pool", operations::pool),
@@ -33,6 +34,9 @@ const GROUPS: [Group; 14] = [
     ("network", steps::network),
     ("memory", steps::memory),
     ("objectives", objectives::all),
+    ("kernels", training::kernels),
+    ("training", training::beside_the_cpu),
+    ("training-memory", training::memory),
     ("times-kernels", times::kernels),
     ("times-steps", times::steps),
 ];

@@ -219,12 +219,7 @@ pub(crate) fn steps(device: &Device, report: &mut Report) -> Result<()> {
         report,
         &format!("ResNet-18 step, 32x32, batch {batch}, bf16 last measured, fused, without events"),
         || {
-            let Device::Cuda(cuda) = device else { return Err(anyhow!("no CUDA device")) };
-            // SAFETY: this program uses one stream from one thread.
-            #[allow(unsafe_code)]
-            unsafe {
-                cuda.disable_event_tracking();
-            }
+            infomax_cuda::stop_tracking_events(device)?;
             let options =
                 Options { math: Math::Tf32, search: Search::Measured, images: Images::ChannelsLast };
             step_time(device, &ResNet::new(device, 64)?, batch, Backend::Fused(options, DType::BF16))

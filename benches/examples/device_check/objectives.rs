@@ -77,8 +77,7 @@ fn evaluate(
     let z = Embeddings {
         predictions: Some(projections.clone()),
         targets: Some(Views::new(targets)?),
-        features: None,
-        projections: projections.with_local(maps)?,
+        ..Embeddings::new(projections.with_local(maps)?)
     };
     let total = objective.evaluate(&z, &Context::standalone())?.total;
     let grads = total.backward()?;
