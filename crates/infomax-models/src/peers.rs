@@ -87,7 +87,8 @@ mod tests {
         let own = Var::from_tensor(&xs.narrow(0, start, rows).unwrap()).unwrap();
         let pass = Pass { mode: Mode::Train, key: Key::new(2), collective: ranks };
         let ys = encoder.forward(&own, &pass).unwrap();
-        let readout = Key::new(9).normal(0.0, 1.0, (xs.dims()[0], ys.dims()[1]), dtype, &Device::Cpu).unwrap();
+        let readout =
+            Key::new(9).normal(0.0, 1.0, (xs.dims()[0], ys.dims()[1]), dtype, &Device::Cpu).unwrap();
         let readout = readout.narrow(0, start, rows).unwrap();
         let loss = (ys.sqr().unwrap() * readout).unwrap().sum_all().unwrap();
         let grads = infomax_kernels::backward(&loss).unwrap();
@@ -158,7 +159,8 @@ mod tests {
                 let ranks = pass.collective;
                 let ys = if self.1 && ranks.size() > 1 {
                     let (weight, bias) = self.0.affine();
-                    let out = composed(xs, (weight, bias), Some(xs), BatchNorm::EPS, Activation::Relu, ranks)?;
+                    let out =
+                        composed(xs, (weight, bias), Some(xs), BatchNorm::EPS, Activation::Relu, ranks)?;
                     self.0.follow(&out.mean, &out.var, out.count)?;
                     out.ys
                 } else {

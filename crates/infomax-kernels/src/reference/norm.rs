@@ -23,7 +23,12 @@ pub fn batch_norm_train(
     let var = centered.sqr()?.mean_keepdim((0, 2))?;
     let ys = centered.broadcast_div(&(&var + eps)?.sqrt()?)?;
     let ys = finish(&ys, xs, weight, bias, residual, act)?;
-    Ok(BatchNormOutput { ys, mean: mean.reshape(c)?.detach(), var: var.reshape(c)?.detach(), count: n * inner })
+    Ok(BatchNormOutput {
+        ys,
+        mean: mean.reshape(c)?.detach(),
+        var: var.reshape(c)?.detach(),
+        count: n * inner,
+    })
 }
 
 /// See [`crate::batch_norm_eval`].
