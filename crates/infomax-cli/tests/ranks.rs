@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{SMALL, stderr};
+use common::stderr;
 use std::process::Command;
 
 /// The built program with the variables of a launcher.
@@ -22,7 +22,7 @@ fn several_processes_are_refused_before_there_is_a_run() {
         ("srun of Slurm", [("SLURM_PROCID", "1"), ("SLURM_STEP_NUM_TASKS", "2")]),
         ("torchrun", [("RANK", "1"), ("WORLD_SIZE", "2")]),
     ] {
-        let args = [&["pretrain", "--epochs", "1"], &SMALL[..]].concat();
+        let args = [&["pretrain", "--epochs", "1"], &common::SMALL[..]].concat();
         let output = launched(dir.path(), &variables, &args);
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{text}");

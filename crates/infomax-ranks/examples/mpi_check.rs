@@ -3,6 +3,8 @@
 //! `cargo xtask ci --only mpi` builds and runs it; each mode prints one line on rank 0 and exits with 0, except for the
 //! faults, which end all ranks with another status and a message that names the rank at fault.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)] // A program of its own.
+
 use anyhow::{Context as _, Result, bail, ensure};
 use infomax_ranks::candle_core::{DType, Device, Tensor, Var};
 use infomax_ranks::infomax_core::{Collective, Key, replicas};

@@ -29,6 +29,10 @@ pub(crate) struct Engine {
     number: u64,
     /// What went wrong for good.
     broken: Option<Error>,
+    /// Ranks that said that they leave.
+    gone: Vec<usize>,
+    /// Headers that an exchange still waited for when a rank left.
+    open: Vec<(usize, Box<dyn Request>)>,
     /// Buffers for what is received.
     pool: Vec<Vec<u8>>,
     start: Instant,
@@ -72,6 +76,8 @@ impl Engine {
             warm: false,
             number: 0,
             broken: None,
+            gone: Vec::new(),
+            open: Vec::new(),
             pool: Vec::new(),
             start,
             entered,
@@ -157,6 +163,8 @@ impl Engine {
                 let header = Header::decode(&bytes).ok_or_else(|| Error::Garbled { who: self.who(peer) })?;
                 self.recycle(bytes);
                 if header.call == Call::Leave {
+                    self.gone.push(peer);
+                    self.open = awaited;
                     return Err(Error::Left { who: self.who(peer), reason: header.text });
                 }
                 found[peer] = Some(header);
@@ -277,14 +285,20 @@ impl Engine {
         let message = Slice::whole(header.encode());
         let (rank, size, until) = (self.rank(), self.size(), Instant::now() + grace);
         let mut sent = Vec::new();
-        let mut awaited = Vec::new();
+        // What an exchange waited for gets the next header of its rank.
+        let mut awaited = std::mem::take(&mut self.open);
+        let mut expected = awaited.len();
         for peer in (0..size).filter(|peer| *peer != rank) {
             sent.extend(self.link.send(peer, HEADER, message.clone()));
+            if self.gone.contains(&peer) || awaited.iter().any(|(open, _)| *open == peer) {
+                continue;
+            }
+            expected += 1;
             if let Ok(request) = self.link.receive(peer, HEADER, vec![0; LONGEST]) {
                 awaited.push((peer, request));
             }
         }
-        if awaited.len() + 1 < size {
+        if awaited.len() < expected {
             return false;
         }
         while !awaited.is_empty() || !sent.is_empty() {
