@@ -19,6 +19,7 @@ pub(crate) fn run(args: &EmbedArgs) -> Result<Status> {
     if !FORMATS.contains(&format.as_str()) {
         bail!("--out {}: the name ends with .npy, .npz or .safetensors", args.out.display());
     }
+    target(&args.out)?;
     let folder = crate::folder_of(&args.out)?;
     let mut progress = Progress::new(args.output.quiet);
     let space = if args.projections { Space::Projections } else { Space::Features };
@@ -81,12 +82,27 @@ fn write_rows(embedded: &Embedded, path: &Path, folder: &Path) -> Result<()> {
     persist(temporary, path)
 }
 
-/// Writes a file as a whole.
+/// Writes a file as a whole; behind a link, the file that it leads to.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    target(path)?;
+    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut temporary = beside(folder, "csv")?;
     temporary.write_all(bytes)?;
     persist(temporary, path)
+}
+
+/// Refuses what is there and is no file: a whole file cannot take the place of a folder, a device or a pipe.
+pub(crate) fn target(path: &Path) -> Result<()> {
+    match std::fs::metadata(path) {
+        Ok(meta) if !meta.is_file() => {
+            bail!(
+                "{} is no file, and what is written takes the place of one; give the name of a file",
+                path.display()
+            )
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A file beside the one that is to be, with the rights that any new file has.

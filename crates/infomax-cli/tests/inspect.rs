@@ -347,3 +347,72 @@ fn tables_of_pandas_are_read_and_what_is_left_out_is_said() {
         assert!(stderr(&output).contains(said) && json["notes"].to_string().contains(said), "{file}");
     }
 }
+
+#[test]
+fn outputs_never_take_the_place_of_inputs_or_of_what_is_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    normal(d, "z.npy", 3, 60, 4);
+    let before = fs::read(d.join("z.npy")).unwrap();
+    for flag in ["--out", "--html"] {
+        let output = infomax(d, &["inspect", "z.npy", flag, "z.npy", "--quiet"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains("which is read"), "{}", stderr(&output));
+        let output = infomax(d, &["inspect", "z.npy", flag, ".", "--quiet"]);
+        assert!(!output.status.success() && stderr(&output).contains("is no file"), "{}", stderr(&output));
+    }
+    assert!(fs::read(d.join("z.npy")).unwrap() == before);
+    #[cfg(unix)]
+    {
+        // A link leads to the file that is written.
+        fs::write(d.join("old.csv"), "old").unwrap();
+        std::os::unix::fs::symlink("old.csv", d.join("link.csv")).unwrap();
+        ok(&infomax(d, &["inspect", "z.npy", "--out", "link.csv", "--quiet"]));
+        assert!(fs::symlink_metadata(d.join("link.csv")).unwrap().is_symlink());
+        assert!(fs::read_to_string(d.join("old.csv")).unwrap().starts_with("row,"));
+    }
+}
+
+#[test]
+fn a_condition_that_cannot_be_judged_leaves_the_report() {
+    let dir = tempfile::tempdir().unwrap();
+    normal(dir.path(), "z.npy", 4, 60, 4);
+    for (condition, why) in
+        [("alpha_req > 1", "needs 100 positive eigenvalues"), ("rank_me > 1", "did you mean `rankme`")]
+    {
+        let output = infomax(dir.path(), &["inspect", "z.npy", "--quiet", "--fail-if", condition]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stdout(&output).contains("COLLAPSE AND RANK"), "{}", stdout(&output));
+        assert!(stderr(&output).contains(why), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn every_row_of_a_kind_is_marked_and_ten_are_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let z = Key::new(5).normal(0.0, 1.0, (60, 4), DType::F32, &Device::Cpu).unwrap();
+    let z = Tensor::cat(&[&z, &z.narrow(0, 0, 30).unwrap()], 0).unwrap();
+    z.write_npy(dir.path().join("z.npy")).unwrap();
+    let output =
+        infomax(dir.path(), &["inspect", "z.npy", "--out", "rows.csv", "--html", "p.html", "--quiet"]);
+    ok(&output);
+    let text = stdout(&output);
+    assert!(text.contains("and 20 more of the kind duplicate"), "{text}");
+    assert_eq!(text.lines().filter(|line| line.contains(" duplicate ")).count(), 10, "{text}");
+    let rows = fs::read_to_string(dir.path().join("rows.csv")).unwrap();
+    assert_eq!(
+        rows.lines().filter(|line| line.contains("duplicate")).count(),
+        31,
+        "the header, and thirty rows"
+    );
+    assert!(fs::read_to_string(dir.path().join("p.html")).unwrap().contains("20 more duplicate"));
+
+    // All rows alike is a collapse whatever the number of columns, and what is no number is no figure.
+    Tensor::ones((50, 4), DType::F32, &Device::Cpu).unwrap().write_npy(dir.path().join("one.npy")).unwrap();
+    let text = stdout(&infomax(dir.path(), &["inspect", "one.npy", "--quiet"]));
+    assert!(text.contains("LOOK: few directions"), "{text}");
+    let huge = (Key::new(6).normal(0.0, 1.0, (50, 4), DType::F64, &Device::Cpu).unwrap() * 1e300).unwrap();
+    huge.write_npy(dir.path().join("huge.npy")).unwrap();
+    let text = stdout(&infomax(dir.path(), &["inspect", "huge.npy", "--quiet"]));
+    assert!(!text.contains(" NaN ") && text.contains("not computed"), "{text}");
+}

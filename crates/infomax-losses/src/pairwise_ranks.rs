@@ -43,7 +43,7 @@ impl Rows {
         if ranks.alone() {
             return row_log_sum_exp(&self.own, score, exclude);
         }
-        if !self.own.device().is_cpu() {
+        if !infomax_kernels::has_cpu_kernels(&self.own) {
             // The fused form is that of the CPU; elsewhere the whole is formed on each rank.
             let views = self.own.reshape((self.own.dim(0)? / ranks.rows, ranks.rows, self.own.dim(1)?))?;
             let samples = views.transpose(0, 1)?.contiguous()?;

@@ -96,6 +96,8 @@ pub fn run(settings: &Settings, names: &[&str], say: &mut dyn FnMut(&str)) -> Re
     if settings.seeds == Some(0) {
         return Err(Error::Config("0 seeds: at least 1 is needed, and 2 for an interval".into()));
     }
+    // What cannot be written is said before the work.
+    std::fs::create_dir_all(&settings.out).map_err(|e| Error::io("create", &settings.out, e))?;
     let mut ctx = Ctx::new(settings, say);
     let (mut done, mut interrupted): (Vec<Done>, bool) = (Vec::new(), false);
     for experiment in &asked {

@@ -31,6 +31,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
             args.files.len()
         );
     }
+    targets(args)?;
     let plots = args.html.is_some();
     let cfg = InspectConfig { max_rows: args.max_rows, seed: args.seed, plots, ..InspectConfig::default() };
     let mut progress = Progress::new(args.output.quiet);
@@ -82,17 +83,9 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
     if let Some(path) = &args.html {
         page::write(name, &report, &loaded, second.as_ref().map(|(_, _, beside)| beside), path)?;
     }
-    let mut held = Vec::new();
     let known = figures(&report, second.as_ref().map(|(_, report, beside)| (report, beside)));
-    let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
-    for condition in &conditions {
-        condition.check(&names, "this report")?;
-        let value = |name: &str| known.iter().find(|(own, _)| own == name).map(|(_, value)| *value);
-        match condition.holds_for(value) {
-            Some(found) => held.extend(found),
-            None => bail!("`{condition}`: a figure of it has no value"),
-        }
-    }
+    let judged = judge(&conditions, &known, &report);
+    let held = judged.as_ref().map_or(&[][..], Vec::as_slice);
     if args.output.json {
         let mut json = serde_json::json!({ "embeddings": name, "report": report, "failed": held });
         if !loaded.notes.is_empty() {
@@ -110,8 +103,59 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
         }
         print(out.trim_end())?;
     }
+    // The report stands whatever a condition says.
+    let held = judged?;
     held.iter().for_each(|condition| crate::say!("--fail-if holds: {condition}"));
     Ok(if held.is_empty() { Status::Done } else { Status::ConditionHolds })
+}
+
+/// Refuses to write over what is read, and over what is no file.
+fn targets(args: &InspectArgs) -> Result<()> {
+    let outputs = [("--out", args.out.as_deref()), ("--html", args.html.as_deref())];
+    let tables = args.labels.iter().chain(&args.columns).filter_map(|path| path.to_str());
+    let inputs: Vec<&str> = args.files.iter().chain(&args.views).map(String::as_str).chain(tables).collect();
+    for (flag, path) in outputs.into_iter().filter_map(|(flag, path)| Some((flag, path?))) {
+        crate::embed::target(path).with_context(|| flag.to_owned())?;
+        let same = |input: &&&str| {
+            // FILE:NAME reads from FILE.
+            let file = input.rsplit_once(':').map_or(**input, |(file, _)| file);
+            [**input, file].into_iter().any(|input| {
+                matches!((std::fs::canonicalize(input), std::fs::canonicalize(path)), (Ok(a), Ok(b)) if a == b)
+            })
+        };
+        if let Some(input) = inputs.iter().find(same) {
+            bail!("{flag} {}: it is {input}, which is read; choose another name", path.display());
+        }
+    }
+    Ok(())
+}
+
+/// The conditions that hold.
+fn judge(conditions: &[Condition], known: &[(String, f64)], report: &Inspection) -> Result<Vec<String>> {
+    let mut held = Vec::new();
+    let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
+    for condition in conditions {
+        condition.check(&names, "this report").map_err(|error| {
+            // A figure that could be there, and why it is not.
+            let skipped = report.sections.iter().flat_map(|section| &section.skipped);
+            let why: Vec<&str> = skipped
+                .filter(|why| {
+                    why.split_once(':').is_some_and(|(name, _)| condition.names().any(|own| own == name))
+                })
+                .map(String::as_str)
+                .collect();
+            match why.is_empty() {
+                true => anyhow::Error::from(error),
+                false => anyhow::anyhow!("`{condition}`: not computed: {}", why.join("; ")),
+            }
+        })?;
+        let value = |name: &str| known.iter().find(|(own, _)| own == name).map(|(_, value)| *value);
+        match condition.holds_for(value) {
+            Some(found) => held.extend(found),
+            None => bail!("`{condition}`: a figure of it has no value"),
+        }
+    }
+    Ok(held)
 }
 
 /// All figures that are printed, by name: of the first embeddings, of the comparison, and with `second_` before the name

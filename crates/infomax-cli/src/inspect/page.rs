@@ -71,7 +71,7 @@ type Pictures = (BTreeMap<usize, String>, Vec<String>);
 
 fn thumbnails(report: &Inspection, paths: &[Option<String>], folder: &Path) -> Pictures {
     let (mut found, mut failed) = (BTreeMap::new(), Vec::new());
-    let rows: BTreeSet<usize> = report.rows.iter().map(|note| note.row).collect();
+    let rows: BTreeSet<usize> = report.shown().0.into_iter().map(|note| note.row).collect();
     for row in rows {
         let Some(own) = paths.get(row).and_then(Option::as_deref) else { continue };
         // Relative to the table, else to where the program runs.

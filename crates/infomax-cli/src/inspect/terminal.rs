@@ -13,9 +13,13 @@ pub(super) fn text(name: &str, report: &Inspection) -> String {
     }
     if !report.rows.is_empty() {
         out += "\nROWS TO LOOK AT\n";
-        for row in &report.rows {
+        let (shown, more) = report.shown();
+        for row in shown {
             let _ =
                 writeln!(out, "  row {:<8} {:<14} {}", row.source.unwrap_or(row.row), row.why, row.detail);
+        }
+        for (why, count) in more {
+            let _ = writeln!(out, "  and {count} more of the kind {why}: --out marks them");
         }
     }
     out

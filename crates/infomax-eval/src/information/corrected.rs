@@ -176,13 +176,21 @@ impl Canonical {
 
     /// The mean estimate on normal samples of these correlations.
     fn surrogate_mean(&self, rows: usize, cfg: &CorrectedConfig) -> Result<f64> {
-        self.surrogates(rows, cfg, None)
+        self.surrogates(rows, cfg, 1.0, None)
     }
 
-    /// [`Canonical::surrogate_mean`], or that of Student's distribution with so many degrees of freedom: the normal rows, each
+    /// [`Canonical::surrogate_mean`] with a `share` of the information of each correlation, or that of Student's distribution with so many degrees of freedom: the normal rows, each
     /// divided by its `sqrt(chi^2 / nu)`, the quantiles of `chi^2` at `(i + 1/2) / rows` in an order that is drawn. The normal rows
     /// and the order are the same whatever `nu`.
-    pub(super) fn surrogates(&self, rows: usize, cfg: &CorrectedConfig, nu: Option<f64>) -> Result<f64> {
+    pub(super) fn surrogates(
+        &self,
+        rows: usize,
+        cfg: &CorrectedConfig,
+        share: f64,
+        nu: Option<f64>,
+    ) -> Result<f64> {
+        // -1/2 ln(1 - rho^2) in proportion.
+        let kept: Vec<f64> = self.kept.iter().map(|r| (1.0 - (1.0 - r * r).powf(share)).sqrt()).collect();
         let key = Key::new(cfg.seed).fold_named("surrogate").fold_in(rows as u64);
         let (dx, dy) = (self.x.d, self.y.d);
         let scales: Vec<f64> = nu.map_or_else(Vec::new, |nu| {
@@ -195,7 +203,7 @@ impl Canonical {
                 key.fold_in(at as u64).normal(0.0, 1.0, (rows, dx + dy), DType::F64, &Device::Cpu)?;
             let mut values = normal.flatten_all()?.to_vec1::<f64>()?;
             for row in values.chunks_exact_mut(dx + dy) {
-                for (j, r) in self.kept.iter().enumerate() {
+                for (j, r) in kept.iter().enumerate() {
                     row[dx + j] = r * row[j] + (1.0 - r * r).sqrt() * row[dx + j];
                 }
             }
@@ -221,6 +229,30 @@ impl Canonical {
         Ok(all.iter().sum::<f64>() / cfg.surrogates as f64)
     }
 }
+
+/// How far the kurtosis of Mardia (1970) of the normal scores of both variables together lies off that of normal rows, in standard
+/// deviations `sqrt(8 D (D + 2) / N)`: negative for clusters, positive for heavy tails. `None` where the rows are too few.
+pub(super) fn kurtosis_of_scores(x: &Rows, y: &Rows) -> Option<f64> {
+    let (n, d) = (x.n, x.d + y.d);
+    if n <= d + 1 {
+        return None;
+    }
+    let scores = |rows: &Rows| transform(rows.clone(), Marginals::NormalScores).centered();
+    let (x, y) = (scores(x), scores(y));
+    let values = (0..n).flat_map(|i| x.row(i).iter().chain(y.row(i)).copied().collect::<Vec<_>>()).collect();
+    let z = Rows { n, d, values }.tensor().ok()?;
+    // The biased covariance, as in the statistic.
+    let cov = (z.t().ok()?.contiguous().ok()?.matmul(&z).ok()? / n as f64).ok()?;
+    let lower = linalg::cholesky_factor(&cov.flatten_all().ok()?.to_vec1::<f64>().ok()?, d)?;
+    let inverse = Tensor::from_vec(linalg::invert_lower(&lower, d), (d, d), &Device::Cpu).ok()?;
+    let lengths = z.matmul(&inverse.t().ok()?.contiguous().ok()?).ok()?.sqr().ok()?.sum(1).ok()?;
+    let kurtosis = lengths.sqr().ok()?.mean_all().ok()?.to_scalar::<f64>().ok()?;
+    let normal = (d * (d + 2)) as f64;
+    Some((kurtosis - normal) / (8.0 * normal / n as f64).sqrt())
+}
+
+/// Standard deviations of [`kurtosis_of_scores`] from which rows are taken not to be normal.
+pub(super) const NOT_NORMAL: f64 = 4.0;
 
 /// The quantile of `chi^2` with `nu` degrees of freedom, any positive number of them; kept off 0.
 fn chi_squared_quantile(nu: f64, u: f64) -> f64 {

@@ -1,7 +1,7 @@
 //! Nearest neighbors with the bias that they have on a Student copula that looks alike to them.
 
 use super::continuous::{KsgConfig, Marginals, ksg};
-use super::corrected::{Canonical, CorrectedConfig, canonical_information};
+use super::corrected::{Canonical, CorrectedConfig, NOT_NORMAL, canonical_information};
 use super::entropy::high_dimension;
 use super::normal::read_pair;
 use crate::Result;
@@ -20,11 +20,16 @@ use candle_core::Tensor;
 /// `I_G + h_nu(D_x) + h_nu(D_y) - h_nu(D_x + D_y)`,
 ///
 /// with the normal information `I_G` of the correlations and the entropies `h_nu` of Student's distribution. Where `T` lies
-/// below what normal samples give, the result is that of `corrected`. For normal and for Student's copulas the bias
+/// below what normal samples of those correlations give, the correlations say more than there is (clusters do that: their
+/// centers are correlated, and the rows within them are not); then the family is that of normal copulas with a share of each
+/// correlation's information, and the result that share of `I_G`. For normal and for Student's copulas the bias
 /// cancels; for others the family is a ruler whose marks are nearer to the truth than the bare number, and no proof: the
-/// doubt `model-based` says what was added.
+/// doubt `model-based` says what was added, `below-normal` that the share is less than three quarters.
 ///
-/// The interval is by subsampling; each subsample is read off a scale of its own number of rows.
+/// The interval is by subsampling; each subsample is read off a scale of its own number of rows. Where more than half of the
+/// value rests on the family and the rows are not those of a normal copula (Mardia's kurtosis of the scores, four standard deviations),
+/// the interval reaches down to `T`: clusters with correlated centers show neighbors as little as normal rows of many times their
+/// information, and nothing in the numbers tells them apart.
 ///
 /// # Errors
 /// As [`super::corrected_mutual_information`].
@@ -43,8 +48,9 @@ pub fn matched_mutual_information(
     let normal = model.normal();
     let scale = Scale::new(&model, n, cfg)?;
     let (value, beyond) = scale.read(found, normal);
+    let share = value / normal;
     let m = (n / 2).min(resampling.max_rows);
-    let interval = if resampling.draws > 0 && m > 4 * cfg.k {
+    let mut interval = if resampling.draws > 0 && m > 4 * cfg.k {
         let part = Scale::new(&model, m, cfg)?;
         resampling.subsample_trend(value, n, (4 * cfg.k).max(x.d + y.d + 4), |chosen| {
             let (a, b) = (model.x.select(chosen), model.y.select(chosen));
@@ -65,6 +71,27 @@ pub fn matched_mutual_information(
              say {found:.3}"
         );
         doubts.push(Doubt::new("model-based", message));
+        let kurtosis = super::corrected::kurtosis_of_scores(&x, &y);
+        if let Some(kurtosis) = kurtosis.filter(|z| added > 0.0 && z.abs() > NOT_NORMAL) {
+            if let Some(interval) = &mut interval {
+                interval.lower = interval.lower.min(found);
+                interval.method += ", down to what neighbors alone say";
+            }
+            let kind = if kurtosis < 0.0 { "as of clusters" } else { "as of heavy tails" };
+            let message = format!(
+                "the normal scores of both variables together are not normal ({kind}: Mardia's kurtosis {kurtosis:+.0} standard \
+                 deviations), so that the truth can lie anywhere from {found:.3} on: with classes at hand, ask what the \
+                 variables tell of them"
+            );
+            doubts.push(Doubt::new("not-normal", message));
+        }
+    }
+    if normal > 0.1 && share < 0.75 {
+        let message = format!(
+            "a normal copula of the same correlations would hold {normal:.3} nats and show neighbors more: the dependence is not \
+             normal, as that of clusters; neighbors alone say {found:.3}"
+        );
+        doubts.push(Doubt::new("below-normal", message));
     }
     if beyond {
         let message = format!(
@@ -97,10 +124,16 @@ pub(crate) fn student_information(dx: usize, dy: usize, nu: f64) -> f64 {
 /// information is in the scale.
 const WEIGHTS: [f64; 7] = [0.03, 0.1, 0.2, 0.35, 0.6, 1.0, 2.0];
 
-/// What KSG gives with a number of rows on copulas of the same correlations and growing information beyond them.
+/// Shares of the information of the correlations below all of it.
+const SHARES: [f64; 5] = [0.0, 0.1, 0.25, 0.5, 0.75];
+
+/// What KSG gives with a number of rows on copulas of less and of more information than that of the correlations.
 struct Scale {
     /// What KSG gives on normal samples, over their information; 1 without correlations.
     share: f64,
+    /// What KSG gives on normal samples of less correlation, over that of all of it, and the share of their information; both
+    /// rising to 1. Empty without correlations.
+    below: Vec<(f64, f64)>,
     /// By how much more KSG gives on Student's samples, and their information beyond correlations; both rising from 0.
     marks: Vec<(f64, f64)>,
 }
@@ -110,26 +143,45 @@ impl Scale {
         // As many samples in all as the correction takes for one number.
         let few = CorrectedConfig { surrogates: cfg.surrogates.div_ceil(2), ..*cfg };
         let normal = model.normal();
-        let base = model.surrogates(rows, cfg, None)?;
+        let base = model.surrogates(rows, cfg, 1.0, None)?;
         // Differences of the same draws: their noise is common.
         let common =
-            if few.surrogates == cfg.surrogates { base } else { model.surrogates(rows, &few, None)? };
+            if few.surrogates == cfg.surrogates { base } else { model.surrogates(rows, &few, 1.0, None)? };
+        let mut below: Vec<(f64, f64)> = Vec::new();
+        if !model.kept.is_empty() && common > 0.0 {
+            for share in SHARES {
+                let less = model.surrogates(rows, &few, share, None)? / common;
+                if less < 1.0 && below.last().is_none_or(|(last, _)| less > *last) {
+                    below.push((less, share));
+                }
+            }
+            below.push((1.0, 1.0));
+        }
         let mut marks = vec![(0.0, 0.0)];
         for w in WEIGHTS {
-            let more = model.surrogates(rows, &few, Some(1.0 / w))? - common;
+            let more = model.surrogates(rows, &few, 1.0, Some(1.0 / w))? - common;
             let (last, _) = marks[marks.len() - 1];
             // Noise can turn neighboring marks.
             if more > last {
                 marks.push((more, student_information(model.x.d, model.y.d, 1.0 / w)));
             }
         }
-        Ok(Self { share: if model.kept.is_empty() { 1.0 } else { base / normal }, marks })
+        Ok(Self { share: if model.kept.is_empty() { 1.0 } else { base / normal }, below, marks })
     }
 
     /// The information of the copula that gives `found`, of normal information `normal`; and whether it lies beyond the last
     /// mark.
     fn read(&self, found: f64, normal: f64) -> (f64, bool) {
-        let more = found - self.share * normal;
+        let all = self.share * normal;
+        let more = found - all;
+        if more < 0.0 && normal > 0.0 && all > 0.0 && self.below.len() > 1 {
+            let at = found / all;
+            let after = self.below.partition_point(|(t, _)| *t < at).clamp(1, self.below.len() - 1);
+            let ((t, i), (next_t, next_i)) = (self.below[after - 1], self.below[after]);
+            // Below the first mark there is no correlation to take a share of.
+            let share = i + (next_i - i) * (at - t) / (next_t - t);
+            return (if share > 0.0 { share * normal } else { found.min(0.0) }, false);
+        }
         let after = self.marks.partition_point(|(t, _)| *t < more);
         let beyond = match (after.checked_sub(1).and_then(|at| self.marks.get(at)), self.marks.get(after)) {
             (None, _) => return (normal + more, false),
@@ -158,13 +210,16 @@ mod tests {
 
     #[test]
     fn marks_are_read_between_below_and_beyond() {
-        let scale = Scale { share: 0.8, marks: vec![(0.0, 0.0), (0.1, 0.3), (0.2, 0.7)] };
+        let below = vec![(0.0, 0.0), (0.5, 0.25), (1.0, 1.0)];
+        let scale = Scale { share: 0.8, below, marks: vec![(0.0, 0.0), (0.1, 0.3), (0.2, 0.7)] };
         let close = |found: f64, normal: f64, wanted: (f64, bool)| {
             let (value, beyond) = scale.read(found, normal);
             assert!((value - wanted.0).abs() < 1e-12 && beyond == wanted.1, "{value} {beyond}");
         };
         close(0.8, 1.0, (1.0, false));
-        close(0.75, 1.0, (0.95, false));
+        close(0.6, 1.0, (0.625, false));
+        close(0.2, 1.0, (0.125, false));
+        close(-0.1, 1.0, (-0.1, false));
         close(0.95, 1.0, (1.5, false));
         close(1.1, 1.0, (1.8, true));
     }

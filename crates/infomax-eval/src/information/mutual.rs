@@ -197,7 +197,8 @@ pub struct MutualReport {
 /// distance 0 in columns beside labels, or, of two variables of columns, a row that a twentieth of all are equal to in one
 /// of them, or rows that coincide with their `k` nearest in both, `mixture`; one discrete
 /// variable, `mixed`; no more rows than columns, `normal-shrunk`; where the interval of `corrected` holds the value of
-/// `normal-copula`, nothing speaks against a normal copula, and that estimate varies least; else `matched`, or `corrected`
+/// `normal-copula` and Mardia's kurtosis of the normal scores is that of normal rows, nothing speaks against a normal copula,
+/// and that estimate varies least; else `matched`, or `corrected`
 /// where that one is not had. An estimator that refuses passes to the next.
 ///
 /// Where a combination of the columns of one continuous variable is one of the other but for rounding, no estimate has
@@ -221,7 +222,7 @@ pub fn mutual_report(x: &Variable, y: &Variable, cfg: &MutualConfig) -> Result<M
         Variable::Continuous(x) => x.dims().get(1).copied().unwrap_or(0),
         Variable::Discrete(_) => 0,
     };
-    let (mut tied, mut determined) = (false, false);
+    let (mut tied, mut determined, mut kurtosis) = (false, false, None);
     let mut fitting: Vec<MutualEstimator> = match (x, y) {
         (Variable::Continuous(a), Variable::Continuous(b)) => {
             let (a, b) = read_pair(OP, a, b)?;
@@ -229,6 +230,7 @@ pub fn mutual_report(x: &Variable, y: &Variable, cfg: &MutualConfig) -> Result<M
             let least = cfg.k.max(a.n / 20);
             tied = ties::share(&a, least) > ties::FEW || ties::share(&b, least) > ties::FEW;
             determined = !tied && corrected::determined(&a, &b);
+            kurtosis = corrected::kurtosis_of_scores(&a, &b);
             MutualEstimator::CONTINUOUS.to_vec()
         }
         (Variable::Continuous(a), Variable::Discrete(l))
@@ -272,7 +274,9 @@ pub fn mutual_report(x: &Variable, y: &Variable, cfg: &MutualConfig) -> Result<M
         }
         estimates.push(found);
     }
-    let (best, reason) = recommended(&estimates, x, y, tied);
+    let not_normal = kurtosis.is_some_and(|z: f64| z.abs() > corrected::NOT_NORMAL);
+    let (best, reason) = recommended(&estimates, x, y, tied, not_normal);
+    rests_on_the_model(&mut estimates);
     if let Some(best) = best {
         estimates[..=best].rotate_right(1);
     }
@@ -426,6 +430,7 @@ fn recommended(
     x: &Variable,
     y: &Variable,
     tied: bool,
+    not_normal: bool,
 ) -> (Option<usize>, String) {
     let at = |wanted: MutualEstimator| {
         estimates.iter().position(|e| e.estimator == wanted && e.estimate.is_some())
@@ -465,6 +470,8 @@ fn recommended(
         && let (Some(Some(interval)), Some(normal)) = (estimate(c).map(|e| &e.interval), estimate(g))
         && interval.lower <= normal.value
         && normal.value <= interval.upper
+        // Where neighbors see little, that interval alone excludes little.
+        && !not_normal
     {
         let reason = format!(
             "the interval of `{}` holds the value of `normal-copula`: nothing speaks against a normal copula, whose \
@@ -477,6 +484,11 @@ fn recommended(
         let interval = estimate(c).is_some_and(|e| e.interval.is_some());
         let (judge, name) = (estimates[c].estimator.name(), estimates[first].estimator.name());
         let reason = match (copula, interval) {
+            (Some(_), true) if not_normal => {
+                "the normal scores of both variables together are not normal (Mardia's kurtosis): the dependence is not that of \
+                 correlations alone"
+                    .to_owned()
+            }
             (Some(_), true) => format!(
                 "`normal-copula` lies outside of the interval of `{judge}`: the dependence is not that of correlations alone"
             ),
@@ -494,6 +506,31 @@ fn recommended(
     match estimates.iter().position(|e| e.estimate.is_some()) {
         Some(first) => (Some(first), "the first one that did not refuse".into()),
         None => (None, "every estimator refused".into()),
+    }
+}
+
+/// The doubt of `normal-copula` where neighbors alone see less than half of it: then only the model says so.
+fn rests_on_the_model(estimates: &mut [NamedEstimate]) {
+    let alone = estimates.iter().find_map(|e| {
+        let neighbors = matches!(e.estimator, MutualEstimator::Ksg1 | MutualEstimator::Corrected);
+        let estimate = e.estimate.as_ref().filter(|_| neighbors)?;
+        let doubted =
+            e.estimator == MutualEstimator::Ksg1 || estimate.doubts.iter().any(|d| d.code == "model-based");
+        doubted.then_some((e.estimator, estimate.value))
+    });
+    let Some((by, value)) = alone else { return };
+    for named in estimates.iter_mut().filter(|e| e.estimator == MutualEstimator::NormalCopula) {
+        let Some(estimate) = &mut named.estimate else { continue };
+        let message = match by {
+            MutualEstimator::Ksg1 if estimate.value > 2.0 * value.max(0.05) => format!(
+                "neighbors alone say {value:.3}: the rest is what a normal copula of these correlations would hold, and too \
+                 few rows to see"
+            ),
+            MutualEstimator::Ksg1 => continue,
+            _ => "neighbors alone see less than half of it: the rest is what a normal copula of these correlations would hold"
+                .to_owned(),
+        };
+        estimate.doubts.push(Doubt::new("model-based", message));
     }
 }
 

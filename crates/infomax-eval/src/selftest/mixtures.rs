@@ -24,6 +24,10 @@ pub(super) fn mixtures() -> Vec<Task> {
     {
         all.push(task(&format!("{d}v1-concentric_gaussians-{n}"), truth, concentric(d, n), |x| x));
     }
+    // Ten clusters that both sides show, and nothing else in common: what embeddings with classes are like.
+    for d in [2, 4, 16] {
+        all.push(task(&format!("clusters-{d}-{d}"), 10f64.ln(), clusters(d), |x| x));
+    }
     // Columns beyond the two pairs are noise, so that the truth does not depend on their number.
     for (share, truth) in [(0.2, 0.637_08), (0.5, 0.270_12)] {
         for d in [5, 25] {
@@ -131,6 +135,22 @@ fn concentric(d: usize, n: usize) -> Vec<Part> {
         .collect()
 }
 
+/// Centers at distances of ten deviations and more from each other: the cluster is known from either side.
+fn clusters(d: usize) -> Vec<Part> {
+    let one = vec![1.0; d];
+    let centers = |side: u64| {
+        let rows = normal(Key::new(5).fold_named("clusters").fold_in(side), 10, d);
+        // In the plane on a ring, where drawn ones would come near to each other.
+        let ring = move |c: usize| {
+            let angle = std::f64::consts::TAU * ((3 * c * (1 + 2 * side as usize)) % 10) as f64 / 10.0;
+            vec![20.0 * angle.cos(), 20.0 * angle.sin()]
+        };
+        move |c: usize| if d == 2 { ring(c) } else { rows.row(c).iter().map(|v| 12.0 * v).collect() }
+    };
+    let (x, y) = (centers(0), centers(1));
+    (0..10).map(|c| Part::new(0.1, [&x(c), &y(c)], [&one; 2], &[])).collect()
+}
+
 fn inliers(d: usize, share: f64) -> Vec<Part> {
     let (zero, one) = (vec![0.0; d], vec![1.0; d]);
     [(1.0 - share, &[0.8, 0.8] as &[f64]), (share, &[])]
@@ -200,6 +220,9 @@ mod tests {
             ("3v1-concentric_gaussians-10", concentric(3, 10)),
             ("5v1-concentric_gaussians-10", concentric(5, 10)),
             ("25v1-concentric_gaussians-5", concentric(25, 5)),
+            ("clusters-2-2", clusters(2)),
+            ("clusters-4-4", clusters(4)),
+            ("clusters-16-16", clusters(16)),
             ("mult-sparse-w-inliers-5-5-2-2.0-0.2", inliers(5, 0.2)),
             ("mult-sparse-w-inliers-5-5-2-2.0-0.5", inliers(5, 0.5)),
         ] {

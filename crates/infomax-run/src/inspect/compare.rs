@@ -1,6 +1,6 @@
 //! Two embeddings of the same samples side by side.
 
-use super::{Figure, InspectConfig, LISTED, Section, select, subset};
+use super::{Figure, InspectConfig, SHOWN, Section, select, subset};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use infomax_core::Key;
@@ -103,7 +103,7 @@ fn neighborhoods(
     let common = |row: usize| (overlap.rows[row] * k as f64).round();
     let listed: Vec<String> = order
         .iter()
-        .take(LISTED)
+        .take(SHOWN)
         .map(|&row| format!("row {} ({} of {k} in common)", number(row), common(row)))
         .collect();
     if let Some(first) = order.first() {

@@ -93,7 +93,10 @@ fn near_duplicates(
         Figure::plain(
             "duplicates_across_splits",
             across as f64,
-            format!("rows with an equal or nearly equal row of another `{name}`; 0 is usual"),
+            format!(
+                "rows with an equal or nearly equal row of another `{name}`, among the {} rows that were compared; 0 is usual",
+                near.n
+            ),
         )
         .warn_if(across > 0, "what is tested was trained on: results on this split are too good"),
     );

@@ -117,6 +117,20 @@ impl Inspection {
         }
     }
 
+    /// The rows to look at that are printed, ten of a kind at most, and how many more of each kind [`Inspection::rows`] holds.
+    pub fn shown(&self) -> (Vec<&RowNote>, Vec<(&'static str, usize)>) {
+        let (mut shown, mut counts) = (Vec::new(), BTreeMap::<&'static str, usize>::new());
+        for note in &self.rows {
+            let count = counts.entry(note.why).or_default();
+            *count += 1;
+            if *count <= SHOWN {
+                shown.push(note);
+            }
+        }
+        let more = counts.into_iter().filter(|(_, count)| *count > SHOWN);
+        (shown, more.map(|(why, count)| (why, count - SHOWN)).collect())
+    }
+
     /// The names that [`Inspection::value`] knows.
     pub fn names(&self) -> Vec<&str> {
         let figures = self.sections.iter().flat_map(|section| &section.figures).map(|f| f.key);
@@ -139,8 +153,11 @@ pub struct RowNote {
     pub detail: String,
 }
 
-/// Rows of a kind that are listed one by one.
-const LISTED: usize = 10;
+/// Rows of a kind that are named, at most.
+const LISTED: usize = 1_000;
+
+/// Of these, so many of a kind are printed.
+const SHOWN: usize = 10;
 
 /// Inspects embeddings: their health, rank, entropy, information, normality and geometry, and with labels what probes
 /// read. A section that cannot be computed says why, and the others go on.
@@ -255,7 +272,20 @@ pub fn inspect(input: &InspectInput, cfg: &InspectConfig) -> Result<Inspection> 
             input.labels.as_ref().map(|labels| finite.iter().map(|&i| labels[i]).collect());
         Plots { confusion, ..plots::plots(&z, &finite, labels.as_deref(), cfg) }
     });
+    sections.iter_mut().for_each(without_infinities);
     Ok(Inspection { n, d, finite_rows: finite.len(), sections, rows, columns, plots })
+}
+
+/// What came out as no number is no figure, but a reason.
+fn without_infinities(section: &mut Section) {
+    let (figures, lost): (Vec<_>, Vec<_>) = section.figures.drain(..).partition(|f| f.value.is_finite());
+    section.figures = figures;
+    section.skipped.extend(lost.into_iter().map(|figure| {
+        format!(
+            "{}: it came out as {}: the values are too large or too small for it, or all alike; scale the columns",
+            figure.key, figure.value
+        )
+    }));
 }
 
 /// Rows of a matrix by their numbers.

@@ -381,7 +381,8 @@ fn rows(report: &Inspection, extras: &PageExtras) -> infomax_report::Section {
     }
     let mut table = Table::stacked(head);
     let name = |row: usize| extras.names.get(row).cloned().flatten().unwrap_or_default();
-    for note in &report.rows {
+    let (listed, more) = report.shown();
+    for note in &listed {
         let mut cells = vec![
             Cell::right(note.source.unwrap_or(note.row).to_string()),
             Cell::from(note.why),
@@ -392,12 +393,13 @@ fn rows(report: &Inspection, extras: &PageExtras) -> infomax_report::Section {
         }
         table.row(cells);
     }
+    let left: Vec<String> = more.iter().map(|(why, count)| format!("{count} more {why}")).collect();
+    let left = if left.is_empty() { String::new() } else { format!(" ({} not listed)", left.join(", ")) };
     let mut section = infomax_report::Section::new("Rows to look at")
-        .text("At most ten of each kind are listed; --out writes what is known of every row.");
+        .text(format!("At most ten of each kind are listed{left}; --out marks up to a thousand of each."));
     let mut shown = std::collections::BTreeSet::new();
-    let pictures: Vec<(String, String)> = report
-        .rows
-        .iter()
+    let pictures: Vec<(String, String)> = listed
+        .into_iter()
         .filter(|note| shown.insert((note.row, note.why)))
         .filter_map(|note| {
             let uri = extras.thumbnails.get(&note.row)?;

@@ -8,7 +8,8 @@ pub(super) fn rank(z: &Tensor, cfg: &InspectConfig) -> Section {
     let mut section = Section::new("collapse and rank");
     let most = z.dims().iter().copied().min().unwrap_or(1) as f64;
     if let Some(ranks) = section.try_part("ranks", rank_estimates(z, &cfg.resampling)) {
-        let low = ranks.rank_me.value < 0.1 * most;
+        // Of few columns a tenth is less than the one direction that there always is.
+        let low = ranks.rank_me.value < 0.1 * most || most >= 2.0 && ranks.rank_me.value < 1.05;
         section.figures.push(
             Figure::estimate(
                 "rankme",
