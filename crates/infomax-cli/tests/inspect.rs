@@ -398,7 +398,8 @@ fn every_row_of_a_kind_is_marked_and_ten_are_printed() {
     ok(&output);
     let text = stdout(&output);
     assert!(text.contains("and 20 more of the kind duplicate"), "{text}");
-    assert_eq!(text.lines().filter(|line| line.contains(" duplicate ")).count(), 10, "{text}");
+    let printed = |line: &&str| line.starts_with("  row ") && line.contains(" duplicate ");
+    assert_eq!(text.lines().filter(printed).count(), 10, "{text}");
     let rows = fs::read_to_string(dir.path().join("rows.csv")).unwrap();
     assert_eq!(
         rows.lines().filter(|line| line.contains("duplicate")).count(),
@@ -414,5 +415,6 @@ fn every_row_of_a_kind_is_marked_and_ten_are_printed() {
     let huge = (Key::new(6).normal(0.0, 1.0, (50, 4), DType::F64, &Device::Cpu).unwrap() * 1e300).unwrap();
     huge.write_npy(dir.path().join("huge.npy")).unwrap();
     let text = stdout(&infomax(dir.path(), &["inspect", "huge.npy", "--quiet"]));
-    assert!(!text.contains(" NaN ") && text.contains("not computed"), "{text}");
+    assert!(text.lines().all(|line| !line.ends_with(" NaN") && !line.ends_with(" inf")), "{text}");
+    assert!(text.contains("entropy_gaussian: it came out as"), "{text}");
 }

@@ -205,7 +205,7 @@ fn the_student_scale_finds_what_no_correlation_shows() {
     assert!(matched.abs() < 0.25 && corrected < -0.3, "{matched} {corrected}");
     // A normal copula, and none: the answer is that of `corrected`.
     let (matched, corrected) = errors("multinormal-sparse-3-3-2-2.0");
-    assert!(matched.abs() < 0.06 && (matched - corrected).abs() < 0.06, "{matched} {corrected}");
+    assert!(matched.abs() < 0.09 && (matched - corrected).abs() < 0.04, "{matched} {corrected}");
     let (matched, _) = errors("independent-5-5");
     assert!(matched.abs() < 0.05, "{matched}");
 
