@@ -104,11 +104,14 @@ pub(crate) fn cells(crates: &[String]) -> Vec<Cell> {
             ],
         ),
     ]);
-    cells.push(quick(
-        "mpi",
-        "ranks under mpirun, where it and mpicc are there: bits, faults, a run beside one process",
-        vec![Step::Mpi],
-    ));
+    // Another selection of features, which compiles everything again.
+    cells.push(Cell {
+        name: "mpi".to_owned(),
+        what: "ranks under mpirun, where it and mpicc are there: bits, faults, a run beside one process"
+            .to_owned(),
+        stage: Stage::Full,
+        steps: vec![Step::Mpi],
+    });
     cells.extend(crates.iter().map(|name| alone_full(name)));
     cells.push(Cell {
         name: "fuzz".to_owned(),

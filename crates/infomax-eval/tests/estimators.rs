@@ -208,6 +208,22 @@ fn the_student_scale_finds_what_no_correlation_shows() {
     assert!(matched.abs() < 0.09 && (matched - corrected).abs() < 0.04, "{matched} {corrected}");
     let (matched, _) = errors("independent-5-5");
     assert!(matched.abs() < 0.05, "{matched}");
+    // Clusters with correlated centers look like normal rows of more information: the interval says so, and a doubt.
+    let (x, y) = task("clusters-16-16").draw(Key::new(3), 400).unwrap();
+    let found = matched_mutual_information(&x, &y, &cfg, &few()).unwrap();
+    let interval = found.interval.as_ref().unwrap();
+    assert!(interval.lower < 10f64.ln() && 10f64.ln() < interval.upper, "{found:?}");
+    assert!(found.doubts.iter().any(|d| d.code == "not-normal"), "{found:?}");
+    let report = mutual_report(
+        &Variable::Continuous(x),
+        &Variable::Continuous(y),
+        &MutualConfig { resampling: few(), permutations: 0, ..MutualConfig::default() },
+    );
+    let report = report.unwrap();
+    assert_eq!(report.estimates[0].estimator, MutualEstimator::Matched, "{}", report.reason);
+    let copula = report.estimates.iter().find(|e| e.estimator == MutualEstimator::NormalCopula).unwrap();
+    let doubts = &copula.estimate.as_ref().unwrap().doubts;
+    assert!(doubts.iter().any(|d| d.code == "model-based"), "{doubts:?}");
 
     let (x, y) = task("student-identity-2-2-2").draw(Key::new(9), 300).unwrap();
     let of = |x: &Tensor| matched_mutual_information(x, &y, &cfg, &few()).unwrap();

@@ -231,7 +231,7 @@ impl Canonical {
 }
 
 /// How far the kurtosis of Mardia (1970) of the normal scores of both variables together lies off that of normal rows, in standard
-/// deviations `sqrt(8 D (D + 2) / N)`: negative for clusters, positive for heavy tails. `None` where the rows are too few.
+/// deviations `sqrt(8 D (D + 2) / N)`. `None` where the rows are too few.
 pub(super) fn kurtosis_of_scores(x: &Rows, y: &Rows) -> Option<f64> {
     let (n, d) = (x.n, x.d + y.d);
     if n <= d + 1 {

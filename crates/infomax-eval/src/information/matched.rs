@@ -26,7 +26,7 @@ use candle_core::Tensor;
 /// cancels; for others the family is a ruler whose marks are nearer to the truth than the bare number, and no proof: the
 /// doubt `model-based` says what was added, `below-normal` that the share is less than three quarters.
 ///
-/// The interval is by subsampling; each subsample is read off a scale of its own number of rows. Where more than half of the
+/// The interval is by subsampling; each subsample is read off a scale of its own number of rows. Where more than a quarter of the
 /// value rests on the family and the rows are not those of a normal copula (Mardia's kurtosis of the scores, four standard deviations),
 /// the interval reaches down to `T`: clusters with correlated centers show neighbors as little as normal rows of many times their
 /// information, and nothing in the numbers tells them apart.
@@ -71,20 +71,21 @@ pub fn matched_mutual_information(
              say {found:.3}"
         );
         doubts.push(Doubt::new("model-based", message));
-        let kurtosis = super::corrected::kurtosis_of_scores(&x, &y);
-        if let Some(kurtosis) = kurtosis.filter(|z| added > 0.0 && z.abs() > NOT_NORMAL) {
-            if let Some(interval) = &mut interval {
-                interval.lower = interval.lower.min(found);
-                interval.method += ", down to what neighbors alone say";
-            }
-            let kind = if kurtosis < 0.0 { "as of clusters" } else { "as of heavy tails" };
-            let message = format!(
-                "the normal scores of both variables together are not normal ({kind}: Mardia's kurtosis {kurtosis:+.0} standard \
-                 deviations), so that the truth can lie anywhere from {found:.3} on: with classes at hand, ask what the \
-                 variables tell of them"
-            );
-            doubts.push(Doubt::new("not-normal", message));
+    }
+    // A quarter of it: for ten clusters in 4 + 4 columns the family adds 0.9 of 3.2 nats where there are 2.3.
+    if added > 0.25 * value.abs()
+        && let Some(kurtosis) = super::corrected::kurtosis_of_scores(&x, &y).filter(|z| z.abs() > NOT_NORMAL)
+    {
+        if let Some(interval) = &mut interval {
+            interval.lower = interval.lower.min(found);
+            interval.method += ", down to what neighbors alone say";
         }
+        let message = format!(
+            "the normal scores of both variables together are not normal (Mardia's kurtosis {kurtosis:+.0} standard deviations \
+             off), and clusters look to neighbors like normal rows of more information: the truth can lie anywhere from \
+             {found:.3} on; with classes at hand, ask what the variables tell of them"
+        );
+        doubts.push(Doubt::new("not-normal", message));
     }
     if normal > 0.1 && share < 0.75 {
         let message = format!(
