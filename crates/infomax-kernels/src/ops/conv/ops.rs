@@ -21,7 +21,7 @@ use infomax_simd::{Float, Isa, Shared, filled};
 /// ```
 ///
 /// A cross-correlation, like `torch.nn.functional.conv2d`. f32 and f64 on the CPU run the kernels of this
-/// crate; other types and devices run [`reference::conv2d`].
+/// crate; other types and devices run [`crate::reference::conv2d`].
 ///
 /// # Gradient
 /// Of `xs`, `weight` and `bias`. `xs` gets none (and no time is spent) if nothing it was made of is a
