@@ -91,7 +91,7 @@ pub(crate) enum Command {
     Replay(ReplayArgs),
     /// The mutual information of two arrays, in nats and bits, by every estimator that fits, with intervals and doubts.
     #[command(
-        after_help = "Examples:\n  infomax mi x.npy y.npy\n  infomax mi z.npy labels.txt                 classes: integers or words, one a row\n  infomax mi x.npy y.npy --given z.npy        I(X; Y | Z)\n  infomax mi x.npy y.npy --estimator corrected --estimator ksg1 --k 5 --json\n  infomax mi --selftest                       error and coverage where the truth is known: about 2 minutes on 2 cores\n  infomax mi --selftest --seeds 50 --n 1000,4000 --json\n\nThe first estimate is chosen by a rule: docs/information.md. Files as for `infomax entropy`."
+        after_help = "Examples:\n  infomax mi x.npy y.npy\n  infomax mi z.npy labels.txt                 classes: integers or words, one a row\n  infomax mi x.npy y.npy --given z.npy        I(X; Y | Z)\n  infomax mi x.npy y.npy --estimator corrected --estimator ksg1 --k 5 --json\n  infomax mi --selftest                       error and coverage where the truth is known: some minutes on 2 cores\n  infomax mi --selftest --seeds 50 --n 1000,4000 --json\n\nThe first estimate is chosen by a rule: docs/information.md. Files as for `infomax entropy`."
     )]
     Mi(MiArgs),
     /// What simple classifiers read from embeddings: logistic regression, ridge, neighbors, few shots, published protocols.

@@ -5,6 +5,7 @@ use super::entropy::high_dimension;
 use super::normal::read_pair;
 use crate::estimate::{Doubt, Estimate, Resampling};
 use crate::matrix::Rows;
+use crate::normality::mardia_kurtosis;
 use crate::special::digamma;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
@@ -124,6 +125,10 @@ pub(super) fn of_rows(
     Ok((Estimate::new(value, n).with(interval).doubting(doubts), normal))
 }
 
+pub(super) fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
 pub(super) fn check(cfg: &CorrectedConfig) -> Result<()> {
     if cfg.surrogates == 0 {
         let (value, reason) = ("0".into(), "must be at least 1");
@@ -176,19 +181,20 @@ impl Canonical {
 
     /// The mean estimate on normal samples of these correlations.
     fn surrogate_mean(&self, rows: usize, cfg: &CorrectedConfig) -> Result<f64> {
-        self.surrogates(rows, cfg, 1.0, None)
+        Ok(mean(&self.surrogates(rows, cfg.surrogates, cfg, 1.0, None)?))
     }
 
-    /// [`Canonical::surrogate_mean`] with a `share` of the information of each correlation, or that of Student's distribution with so many degrees of freedom: the normal rows, each
+    /// The estimates on the first `draws` of these samples, with a `share` of the information of each correlation, or that of Student's distribution with so many degrees of freedom: the normal rows, each
     /// divided by its `sqrt(chi^2 / nu)`, the quantiles of `chi^2` at `(i + 1/2) / rows` in an order that is drawn. The normal rows
     /// and the order are the same whatever `nu`.
     pub(super) fn surrogates(
         &self,
         rows: usize,
+        draws: usize,
         cfg: &CorrectedConfig,
         share: f64,
         nu: Option<f64>,
-    ) -> Result<f64> {
+    ) -> Result<Vec<f64>> {
         // -1/2 ln(1 - rho^2) in proportion.
         let kept: Vec<f64> = self.kept.iter().map(|r| (1.0 - (1.0 - r * r).powf(share)).sqrt()).collect();
         let key = Key::new(cfg.seed).fold_named("surrogate").fold_in(rows as u64);
@@ -225,30 +231,16 @@ impl Canonical {
             let scores = |rows: Rows| transform(rows, Marginals::NormalScores);
             Ok(ksg(&scores(take(0, dx)), &scores(take(dx, dy)), &ksg_cfg)?.0)
         };
-        let all: Vec<f64> = (0..cfg.surrogates).into_par_iter().map(one).collect::<Result<_>>()?;
-        Ok(all.iter().sum::<f64>() / cfg.surrogates as f64)
+        (0..draws).into_par_iter().map(one).collect()
     }
 }
 
-/// How far the kurtosis of Mardia (1970) of the normal scores of both variables together lies off that of normal rows, in standard
-/// deviations `sqrt(8 D (D + 2) / N)`. `None` where the rows are too few.
+/// The statistic of Mardia's kurtosis of the normal scores of both variables together: standard normal for a normal copula. `None`
+/// where the rows are too few, or columns depend on each other.
 pub(super) fn kurtosis_of_scores(x: &Rows, y: &Rows) -> Option<f64> {
-    let (n, d) = (x.n, x.d + y.d);
-    if n <= d + 1 {
-        return None;
-    }
-    let scores = |rows: &Rows| transform(rows.clone(), Marginals::NormalScores).centered();
-    let (x, y) = (scores(x), scores(y));
-    let values = (0..n).flat_map(|i| x.row(i).iter().chain(y.row(i)).copied().collect::<Vec<_>>()).collect();
-    let z = Rows { n, d, values }.tensor().ok()?;
-    // The biased covariance, as in the statistic.
-    let cov = (z.t().ok()?.contiguous().ok()?.matmul(&z).ok()? / n as f64).ok()?;
-    let lower = linalg::cholesky_factor(&cov.flatten_all().ok()?.to_vec1::<f64>().ok()?, d)?;
-    let inverse = Tensor::from_vec(linalg::invert_lower(&lower, d), (d, d), &Device::Cpu).ok()?;
-    let lengths = z.matmul(&inverse.t().ok()?.contiguous().ok()?).ok()?.sqr().ok()?.sum(1).ok()?;
-    let kurtosis = lengths.sqr().ok()?.mean_all().ok()?.to_scalar::<f64>().ok()?;
-    let normal = (d * (d + 2)) as f64;
-    Some((kurtosis - normal) / (8.0 * normal / n as f64).sqrt())
+    let scores = |rows: &Rows| transform(rows.clone(), Marginals::NormalScores).tensor();
+    let both = Tensor::cat(&[scores(x).ok()?, scores(y).ok()?], 1).ok()?;
+    mardia_kurtosis(&both).ok()
 }
 
 /// Standard deviations of [`kurtosis_of_scores`] from which rows are taken not to be normal.

@@ -1,7 +1,7 @@
 //! Nearest neighbors with the bias that they have on a Student copula that looks alike to them.
 
 use super::continuous::{KsgConfig, Marginals, ksg};
-use super::corrected::{Canonical, CorrectedConfig, NOT_NORMAL, canonical_information};
+use super::corrected::{Canonical, CorrectedConfig, NOT_NORMAL, canonical_information, mean};
 use super::entropy::high_dimension;
 use super::normal::read_pair;
 use crate::Result;
@@ -67,8 +67,8 @@ pub fn matched_mutual_information(
     let added = value - found;
     if added.abs() > 0.5 * value.abs().max(0.05) {
         let message = format!(
-            "{added:+.3} nats of it are what neighbors miss on a Student copula that gives the same number: neighbors alone \
-             say {found:.3}"
+            "{added:+.3} nats of it are what neighbors miss on a normal or Student copula that gives them the same number: alone \
+             they say {found:.3}"
         );
         doubts.push(Doubt::new("model-based", message));
     }
@@ -141,17 +141,17 @@ struct Scale {
 
 impl Scale {
     fn new(model: &Canonical, rows: usize, cfg: &CorrectedConfig) -> Result<Self> {
-        // As many samples in all as the correction takes for one number.
-        let few = CorrectedConfig { surrogates: cfg.surrogates.div_ceil(2), ..*cfg };
+        // Half as many samples for each mark as the correction takes for its one number.
+        let few = cfg.surrogates.div_ceil(2);
         let normal = model.normal();
-        let base = model.surrogates(rows, cfg, 1.0, None)?;
-        // Differences of the same draws: their noise is common.
-        let common =
-            if few.surrogates == cfg.surrogates { base } else { model.surrogates(rows, &few, 1.0, None)? };
+        let all = model.surrogates(rows, cfg.surrogates, cfg, 1.0, None)?;
+        // Marks are differences of the same draws: their noise is common.
+        let (base, common) = (mean(&all), mean(&all[..few]));
+        let mark = |share, nu| Ok::<_, crate::Error>(mean(&model.surrogates(rows, few, cfg, share, nu)?));
         let mut below: Vec<(f64, f64)> = Vec::new();
         if !model.kept.is_empty() && common > 0.0 {
             for share in SHARES {
-                let less = model.surrogates(rows, &few, share, None)? / common;
+                let less = mark(share, None)? / common;
                 if less < 1.0 && below.last().is_none_or(|(last, _)| less > *last) {
                     below.push((less, share));
                 }
@@ -160,7 +160,7 @@ impl Scale {
         }
         let mut marks = vec![(0.0, 0.0)];
         for w in WEIGHTS {
-            let more = model.surrogates(rows, &few, 1.0, Some(1.0 / w))? - common;
+            let more = mark(1.0, Some(1.0 / w))? - common;
             let (last, _) = marks[marks.len() - 1];
             // Noise can turn neighboring marks.
             if more > last {

@@ -140,10 +140,12 @@ impl Trainer {
                 return [own("model", model), own("optimizer", optimizer), own("objective", objective)];
             }
             (Some(_), false) => warnings.push(format!(
-                "the checkpoint is of {saved} ranks, and there are {now} now: all continue from the parameters of the                  last outer step, with the optimizer's state of the rank that wrote it"
+                "the checkpoint is of {saved} ranks, and there are {now} now: all continue from the parameters of the \
+                 last outer step, with the optimizer's state of the rank that wrote it"
             )),
             (None, false) => warnings.push(
-                "the checkpoint is of a run with local steps, and this one has none: it continues from the parameters                  of the last outer step, without the outer momentum"
+                "the checkpoint is of a run with local steps, and this one has none: it continues from the parameters \
+                 of the last outer step, without the outer momentum"
                     .to_owned(),
             ),
         }
