@@ -110,7 +110,7 @@ fn look(asked: &str) -> Findings {
             cuda: cfg!(feature = "cuda"),
             cudnn: cfg!(feature = "cudnn"),
             metal: cfg!(feature = "metal"),
-            mpi: mpi(),
+            mpi: infomax_ranks::is_built(),
         },
         processor: Processor {
             name: processor(),
@@ -123,11 +123,6 @@ fn look(asked: &str) -> Findings {
         device: DeviceFound { asked: asked.to_owned(), used, problem },
         places: vec![place("data sets of `data fetch`", "data"), place("runs", "runs")],
     }
-}
-
-/// Whether processes of MPI can train together.
-const fn mpi() -> bool {
-    cfg!(feature = "mpi")
 }
 
 fn name(isa: Isa) -> &'static str {
