@@ -32,6 +32,19 @@ const TINY: &[&str] = &[
     "optim.lr=0.01",
 ];
 
+/// The same for any method, with the heads and views of its own.
+const METHOD: &[&str] = &[
+    "data.train_images=96",
+    "data.test_images=24",
+    "data.shapes.size=16",
+    "train.batch=24",
+    "train.log_every=1",
+    "model.encoder.blocks=[1, 1]",
+    "model.encoder.width=4",
+    "model.projector=[32, 32]",
+    "optim.lr=0.001",
+];
+
 /// Builds with MPI and runs everything; says so where this machine has none.
 pub(crate) fn run(ws: &Workspace) -> Result<()> {
     let runner = Runner::new(ws);
@@ -72,7 +85,9 @@ pub(crate) fn run(ws: &Workspace) -> Result<()> {
     faults(&check)?;
     let folder = std::env::temp_dir().join(format!("xtask-mpi-{}", std::process::id()));
     fs::create_dir_all(&folder).with_context(|| format!("could not create {}", folder.display()))?;
-    let result = training(&infomax, &folder).and_then(|()| stopped(&infomax, &folder));
+    let result = training(&infomax, &folder)
+        .and_then(|()| methods(&infomax, &folder))
+        .and_then(|()| stopped(&infomax, &folder));
     fs::remove_dir_all(&folder).with_context(|| format!("could not remove {}", folder.display()))?;
     result
 }
@@ -132,6 +147,43 @@ fn training(infomax: &Path, folder: &Path) -> Result<()> {
     let ended = Job::start(2, infomax, &args(&folder.join("odd"), &["train.batch=25"]))?.end()?;
     ensure!(!ended.passed && ended.text.contains("does not divide among 2"), "{}", ended.text);
     println!("resumed with another number of ranks, refused a batch that does not divide");
+    Ok(())
+}
+
+/// Every named method on 1, 2 and 4 ranks: the first loss and the norm of its gradient to 1e-4, the losses after some steps
+/// to what rounding becomes in them.
+fn methods(infomax: &Path, folder: &Path) -> Result<()> {
+    let out = Command::new(infomax).args(["methods", "--json"]).output()?;
+    ensure!(out.status.success(), "infomax methods --json: {}", String::from_utf8_lossy(&out.stderr));
+    let listed: serde_json::Value = serde_json::from_slice(&out.stdout)?;
+    let named = listed.as_array().context("a list of methods")?.iter();
+    let names: Vec<&str> = named.filter_map(|method| method["name"].as_str()).collect();
+    ensure!(names.len() >= 34, "{} methods", names.len());
+    for name in &names {
+        let mut runs = Vec::new();
+        for size in [1, 2, 4] {
+            let run = folder.join(format!("{name}-{size}"));
+            let mut args: Vec<String> =
+                ["pretrain", "--quiet", "--no-eval", "--epochs", "1", "--method", name, "--run"]
+                    .map(str::to_owned)
+                    .to_vec();
+            args.push(run.display().to_string());
+            args.extend(METHOD.iter().flat_map(|set| ["--set".to_owned(), (*set).to_owned()]));
+            let ended = Job::start(size, infomax, &args)?.end()?;
+            ensure!(ended.passed, "{name} on {size} ranks failed:\n{}", ended.text);
+            runs.push((figures(&run, "total")?, figures(&run, "grad_norm")?));
+        }
+        let (totals, norms) = &runs[0];
+        ensure!(totals.len() == 4, "{name}: {} steps", totals.len());
+        let off = |a: f64, b: f64| (a - b).abs() / b.abs().max(1e-3);
+        for (size, (found, slopes)) in [2, 4].into_iter().zip(&runs[1..]) {
+            let first = off(found[0], totals[0]).max(off(slopes[0], norms[0]));
+            ensure!(first <= 1e-4, "{name}, first step on {size} ranks: off by {first:.1e}");
+            let last = found.iter().zip(totals).map(|(a, b)| off(*a, *b)).fold(0.0, f64::max);
+            ensure!(last <= 2e-2, "{name}, 4 steps on {size} ranks: {found:?}, one process: {totals:?}");
+        }
+    }
+    println!("{} methods on 2 and 4 ranks: the first loss and its gradient's norm to 1e-4", names.len());
     Ok(())
 }
 
@@ -195,12 +247,17 @@ fn rank_1(run: &str) -> Result<u32> {
 
 /// The loss of each logged step.
 fn totals(run: &Path) -> Result<Vec<f64>> {
+    figures(run, "total")
+}
+
+/// A figure of each logged step.
+fn figures(run: &Path, name: &str) -> Result<Vec<f64>> {
     let text = fs::read_to_string(run.join("metrics.jsonl"))?;
-    let total = |line: &str| -> Result<f64> {
+    let figure = |line: &str| -> Result<f64> {
         let step: serde_json::Value = serde_json::from_str(line)?;
-        step["total"].as_f64().context("a step without a total")
+        step[name].as_f64().with_context(|| format!("a step without {name}"))
     };
-    text.lines().map(total).collect()
+    text.lines().map(figure).collect()
 }
 
 /// A command under mpirun, with its output in a file.

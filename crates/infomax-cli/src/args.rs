@@ -345,7 +345,8 @@ impl UseArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PaperArgs {
-    /// Experiments by name, or `list` for what there is.
+    /// Experiments by name, or `list` for what there is. They run in the order of the list, in which those that share encoders
+    /// follow each other, whatever the order here.
     #[arg(value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
     pub(crate) names: Vec<String>,
     /// All experiments.

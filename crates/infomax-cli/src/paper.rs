@@ -47,6 +47,9 @@ pub(crate) fn run(args: &PaperArgs) -> Result<Status> {
         print(&text(&outcome))?;
     }
     let report = args.out.join("report.html");
+    for what in &outcome.unwritten {
+        crate::say!("not written: {what}");
+    }
     if outcome.interrupted {
         let left = outcome.missing.join(", ");
         crate::say!("Interrupted; not there: {left}. The same command with --resume goes on.");
@@ -60,6 +63,13 @@ pub(crate) fn run(args: &PaperArgs) -> Result<Status> {
             false => format!("why is in {}", report.display()),
         };
         bail!("{} failed; {others}", failed.join(", "));
+    }
+    if !outcome.unwritten.is_empty() {
+        bail!(
+            "not everything could be written to {}; what was found is above, and the same command with --resume computes \
+             only what is not there",
+            args.out.display()
+        );
     }
     if !quiet {
         crate::say!("Everything is in {}.", report.display());
@@ -130,6 +140,13 @@ fn command(args: &PaperArgs) -> String {
     }
     if let Some(seeds) = args.seeds {
         text += &format!(" --seeds {seeds}");
+    }
+    text += &format!(" --out {}", args.out.display());
+    if args.resume {
+        text += " --resume";
+    }
+    if let Some(threads) = args.output.threads {
+        text += &format!(" --threads {threads}");
     }
     text
 }

@@ -25,7 +25,9 @@ mod views;
 
 pub use {candle_core, rand, rand_chacha};
 
-pub use collective::{Collective, Counted, Local, Replica, Traffic, check_collective, replicas};
+pub use collective::{
+    Collective, Counted, Local, Pending, Queued, Replica, Traffic, check_collective, replicas,
+};
 pub use error::{Error, Result};
 pub use key::Key;
 pub use model::{Encoder, Learner, Mapped};

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)] // Helpers outside of the test functions.
 
 use infomax_core::candle_core::Tensor;
-use infomax_core::{Collective, Counted, Local, Replica, Result, check_collective, replicas};
+use infomax_core::{Collective, Counted, Local, Queued, Replica, Result, check_collective, replicas};
 use std::sync::Arc;
 
 fn run(size: usize, f: impl Fn(Replica) -> Result<()> + Sync) -> Vec<Result<()>> {
@@ -14,13 +14,16 @@ fn run(size: usize, f: impl Fn(Replica) -> Result<()> + Sync) -> Vec<Result<()>>
 }
 
 #[test]
-fn one_process_replicas_and_their_count_hold_all_laws() {
+fn one_process_replicas_their_count_and_their_queue_hold_all_laws() {
     check_collective(&Local).unwrap();
     for size in 1..=4 {
         for result in run(size, |r| check_collective(&r)) {
             result.unwrap();
         }
         for result in run(size, |r| check_collective(&Counted::new(Arc::new(r)))) {
+            result.unwrap();
+        }
+        for result in run(size, |r| check_collective(&Queued::new(Arc::new(r))?)) {
             result.unwrap();
         }
     }

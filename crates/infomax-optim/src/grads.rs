@@ -114,13 +114,25 @@ impl Gradients {
     /// # Errors
     /// Ranks with other parameters; [`Error::NonFiniteGradient`] where the mean is not finite.
     pub fn average(&mut self, ranks: &dyn Collective) -> Result<()> {
+        self.average_rest(&BTreeMap::new(), ranks)
+    }
+
+    /// [`Gradients::average`] where some sums over the ranks are there already, by name. All ranks have those of the same
+    /// parameters.
+    ///
+    /// # Errors
+    /// As [`Gradients::average`].
+    pub fn average_rest(&mut self, sums: &BTreeMap<String, Tensor>, ranks: &dyn Collective) -> Result<()> {
         if ranks.size() == 1 {
             return Ok(());
         }
-        let mut bucket: Vec<Tensor> = self.entries.values().cloned().collect();
+        let rest = self.entries.iter().filter(|(name, _)| !sums.contains_key(*name));
+        let mut bucket: Vec<Tensor> = rest.map(|(_, grad)| grad.clone()).collect();
         ranks.sum_in_place(&mut bucket)?;
-        for (grad, sum) in self.entries.values_mut().zip(bucket) {
-            *grad = (sum / ranks.size() as f64)?;
+        let mut rest = bucket.into_iter();
+        for (name, grad) in &mut self.entries {
+            let sum = sums.get(name).cloned().or_else(|| rest.next());
+            *grad = (sum.as_ref().unwrap_or(grad) / ranks.size() as f64)?;
         }
         self.measure()
     }
@@ -198,6 +210,23 @@ mod tests {
             seen.iter().all(|(b, norm)| *b == [6.0] && (norm - 1.5 * 48f64.sqrt()).abs() < 1e-6),
             "{seen:?}"
         );
+    }
+
+    #[test]
+    fn sums_that_are_there_are_taken() {
+        let (params, a, b) = setup();
+        let grads = Gradients::of(&params, &quadratic(&a, &b)).unwrap();
+        std::thread::scope(|scope| {
+            for rank in replicas(2) {
+                let mut own = grads.clone();
+                scope.spawn(move || {
+                    let sums = BTreeMap::from([("a".to_owned(), (own.get("a").unwrap() * 5.0).unwrap())]);
+                    own.average_rest(&sums, &rank).unwrap();
+                    assert_eq!((values(&own, "a"), values(&own, "b")), (vec![7.5, 7.5], vec![4.0]));
+                    assert!((own.norm() - 128.5f64.sqrt()).abs() < 1e-6);
+                });
+            }
+        });
     }
 
     #[test]

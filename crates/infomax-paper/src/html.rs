@@ -46,7 +46,7 @@ fn badge(done: &Done) -> (Verdict, String) {
 }
 
 /// The whole report.
-pub(crate) fn page(all: &[Done], missing: &[String], interrupted: bool) -> String {
+pub(crate) fn page(all: &[Done], missing: &[String], unwritten: &[String], interrupted: bool) -> String {
     let mut page = Page::new("The paper, measured").lead(
         "Experiments on the claims of \"An Information Theory Perspective on Variance-Invariance-Covariance \
          Regularization\" (Shwartz-Ziv et al., NeurIPS 2023, arXiv 2303.00633), run by `infomax paper`. Every number \
@@ -73,6 +73,12 @@ pub(crate) fn page(all: &[Done], missing: &[String], interrupted: bool) -> Strin
         page = page.lead_inline([
             Inline::Badge(Verdict::Warning, "incomplete".into()),
             Inline::Text(format!(" {text}")),
+        ]);
+    }
+    for what in unwritten {
+        page = page.lead_inline([
+            Inline::Badge(Verdict::Warning, "not written".into()),
+            Inline::Text(format!(" {what}. What was found is on this page; the files are not there.")),
         ]);
     }
     page = page.section(overview(all)).section(how_to_read());

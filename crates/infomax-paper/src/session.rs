@@ -46,6 +46,9 @@ pub struct Done {
     pub state: State,
     /// The verdict on the claim.
     pub verdict: Verdict,
+    /// The revision of the experiment, see [`Experiment::revision`]; findings without one are of the first.
+    #[serde(default = "first_revision")]
+    pub revision: u32,
     /// The preset.
     pub preset: Preset,
     /// The images: `shapes`, or a path.
@@ -62,6 +65,10 @@ pub struct Done {
     pub finding: Finding,
 }
 
+fn first_revision() -> u32 {
+    1
+}
+
 /// What [`run`] did.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -72,6 +79,8 @@ pub struct Outcome {
     pub interrupted: bool,
     /// Experiments that were asked for and did not get their turn.
     pub missing: Vec<String>,
+    /// Files that could not be written, with the reason. What they were to hold is in `experiments`.
+    pub unwritten: Vec<String>,
 }
 
 /// Runs experiments by name in the order of the table, and writes after each of them, each file as a whole:
@@ -84,11 +93,12 @@ pub struct Outcome {
 /// OUT/encoders/METHOD-sSEED-HASH   runs, as `infomax pretrain` makes them
 /// ```
 ///
-/// An experiment that fails is reported as failed, and the rest goes on. Findings of experiments that are not asked for
-/// this time and lie in the folder stay in the report. `say` gets lines of progress.
+/// An experiment that fails is reported as failed, and the rest goes on. So it does where a file cannot be written, such as on
+/// a full disk: what was written before stays, and [`Outcome::unwritten`] names the file. Findings of experiments that are not
+/// asked for this time and lie in the folder stay in the report. `say` gets lines of progress.
 ///
 /// # Errors
-/// A name that is no experiment; a file that cannot be written, such as on a full disk: what was written before stays.
+/// A name that is no experiment; a folder that cannot be made.
 pub fn run(settings: &Settings, names: &[&str], say: &mut dyn FnMut(&str)) -> Result<Outcome> {
     let mut asked: Vec<&Experiment> = names.iter().map(|name| find(name)).collect::<Result<_>>()?;
     asked.sort_by_key(|e| EXPERIMENTS.iter().position(|other| other.name == e.name));
@@ -99,13 +109,21 @@ pub fn run(settings: &Settings, names: &[&str], say: &mut dyn FnMut(&str)) -> Re
     // What cannot be written is said before the work.
     std::fs::create_dir_all(&settings.out).map_err(|e| Error::io("create", &settings.out, e))?;
     let mut ctx = Ctx::new(settings, say);
-    let (mut done, mut interrupted): (Vec<Done>, bool) = (Vec::new(), false);
+    let (mut done, mut unwritten): (Vec<Done>, Vec<String>) = (Vec::new(), Vec::new());
+    let mut interrupted = false;
     for experiment in &asked {
-        let known = read(settings, experiment.name, ctx.seeds().end);
-        if let Some(known) = known.filter(|k| settings.resume && complete(k)) {
-            ctx.note(&format!("{}: there already, {}", experiment.name, known.verdict.words()));
-            done.push(known);
-            continue;
+        if settings.resume {
+            match known(settings, experiment, ctx.seeds().end) {
+                Known::Same(known) if complete(&known) => {
+                    ctx.note(&format!("{}: there already, {}", experiment.name, known.verdict.words()));
+                    done.push(*known);
+                    continue;
+                }
+                Known::Other(why) => {
+                    ctx.note(&format!("{}: the finding that is there is of {why}: again", experiment.name));
+                }
+                Known::Same(_) | Known::None => {}
+            }
         }
         ctx.note(&format!("{}: {}", experiment.name, experiment.claim));
         let start = Instant::now();
@@ -126,14 +144,21 @@ pub fn run(settings: &Settings, names: &[&str], say: &mut dyn FnMut(&str)) -> Re
         }
         let said = one.error.clone().map_or(one.verdict.words().to_owned(), |e| format!("failed: {e}"));
         ctx.note(&format!("{}: {said} ({seconds:.0} s)", one.name));
-        write_one(&settings.out, &one)?;
+        if let Err(error) = write_one(&settings.out, &one) {
+            ctx.note(&format!("warning: {}: {error}; its finding is kept for the report", one.name));
+            unwritten.push(format!("{}: {error}", one.name));
+        }
         done.push(one);
-        let missing = left(&asked, &done);
-        write_all(settings, &done, &missing, false)?;
+        // The report is tried again after the next experiment, and at the end.
+        if let Err(error) = write_all(settings, &done, &left(&asked, &done), &unwritten, false) {
+            ctx.note(&format!("warning: {error}"));
+        }
     }
     let missing = left(&asked, &done);
-    write_all(settings, &done, &missing, interrupted)?;
-    Ok(Outcome { experiments: done, interrupted, missing })
+    if let Err(error) = write_all(settings, &done, &missing, &unwritten, interrupted) {
+        unwritten.push(error.to_string());
+    }
+    Ok(Outcome { experiments: done, interrupted, missing, unwritten })
 }
 
 fn left(asked: &[&Experiment], done: &[Done]) -> Vec<String> {
@@ -149,15 +174,36 @@ fn data_name(settings: &Settings) -> String {
     settings.data.as_ref().map_or("shapes".into(), |path| path.display().to_string())
 }
 
-/// The finding of an earlier session with the same settings.
-fn read(settings: &Settings, name: &str, seeds: u64) -> Option<Done> {
-    let text = std::fs::read(settings.out.join(name).join("finding.json")).ok()?;
-    let known: Done = serde_json::from_slice(&text).ok()?;
-    let same = known.preset == settings.preset
-        && known.data == data_name(settings)
-        && known.seeds == seeds
-        && known.machine.version == env!("CARGO_PKG_VERSION");
-    same.then_some(known)
+/// A finding of an earlier session.
+enum Known {
+    /// Of the same settings.
+    Same(Box<Done>),
+    /// Of other settings, which are named.
+    Other(String),
+    None,
+}
+
+fn known(settings: &Settings, experiment: &Experiment, seeds: u64) -> Known {
+    let Ok(text) = std::fs::read(settings.out.join(experiment.name).join("finding.json")) else {
+        return Known::None;
+    };
+    let Ok(known) = serde_json::from_slice::<Done>(&text) else {
+        return Known::Other("another format".into());
+    };
+    let differs = if known.machine.version != env!("CARGO_PKG_VERSION") {
+        format!("the version {}", known.machine.version)
+    } else if known.revision != experiment.revision {
+        format!("another statistic (revision {}, now {})", known.revision, experiment.revision)
+    } else if known.preset != settings.preset {
+        format!("the preset {}", known.preset.name())
+    } else if known.data != data_name(settings) {
+        format!("other images ({})", known.data)
+    } else if known.seeds != seeds {
+        format!("{} seeds", known.seeds)
+    } else {
+        return Known::Same(Box::new(known));
+    };
+    Known::Other(differs)
 }
 
 fn record(
@@ -174,6 +220,7 @@ fn record(
         claim: experiment.claim.into(),
         state,
         verdict: finding.verdict(),
+        revision: experiment.revision,
         preset: settings.preset,
         data: data_name(settings),
         seeds,
@@ -181,7 +228,10 @@ fn record(
         machine: Machine {
             version: env!("CARGO_PKG_VERSION").into(),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            threads: match settings.workers {
+                0 => std::thread::available_parallelism().map_or(1, usize::from),
+                workers => workers,
+            },
             description: settings.machine.clone(),
             command: settings.command.clone(),
         },
@@ -205,12 +255,20 @@ fn write_one(out: &Path, one: &Done) -> Result<()> {
     write::json(&folder.join("finding.json"), one)
 }
 
-fn write_all(settings: &Settings, done: &[Done], missing: &[String], interrupted: bool) -> Result<()> {
+fn write_all(
+    settings: &Settings,
+    done: &[Done],
+    missing: &[String],
+    unwritten: &[String],
+    interrupted: bool,
+) -> Result<()> {
     let mut all = done.to_vec();
     for experiment in EXPERIMENTS {
         if done.iter().all(|d| d.name != experiment.name) && !missing.iter().any(|m| m == experiment.name) {
             let seeds = done.first().map_or(0, |d| d.seeds);
-            all.extend(read(settings, experiment.name, seeds));
+            if let Known::Same(known) = known(settings, experiment, seeds) {
+                all.push(*known);
+            }
         }
     }
     all.sort_by_key(|d| EXPERIMENTS.iter().position(|e| e.name == d.name));
@@ -220,13 +278,12 @@ fn write_all(settings: &Settings, done: &[Done], missing: &[String], interrupted
             serde_json::json!({
                 "name": d.name, "claim": d.claim, "state": d.state, "verdict": d.verdict,
                 "judgments": d.finding.judgments, "missing": d.finding.missing, "error": d.error,
-                "seconds": d.seconds, "preset": d.preset, "data": d.data, "seeds": d.seeds, "machine": d.machine,
+                "seconds": d.seconds, "revision": d.revision, "preset": d.preset, "data": d.data, "seeds": d.seeds, "machine": d.machine,
             })
         })
         .collect();
-    let summary =
-        serde_json::json!({ "experiments": summary, "missing": missing, "interrupted": interrupted });
-    write::json(&settings.out.join("paper.json"), &summary)?;
-    let page = html::page(&all, missing, interrupted);
-    write::replace(&settings.out.join("report.html"), page.as_bytes())
+    let summary = serde_json::json!({ "experiments": summary, "missing": missing, "unwritten": unwritten, "interrupted": interrupted });
+    let page = html::page(&all, missing, unwritten, interrupted);
+    let written = write::replace(&settings.out.join("report.html"), page.as_bytes());
+    written.and(write::json(&settings.out.join("paper.json"), &summary))
 }

@@ -132,6 +132,53 @@ fn experiments_share_their_encoders() {
     assert_eq!((table.name.as_str(), table.verdict), ("table", Verdict::Undecided));
 }
 
+/// A file in the place of a folder refuses what a full disk refuses.
+#[test]
+fn what_cannot_be_written_is_said_and_the_rest_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("diagonal"), "in the way").unwrap();
+    let (outcome, said) = lines(&settings(dir.path()), &["diagonal", "em", "distances"]);
+    assert_eq!(outcome.experiments.len(), 3, "{said:?}");
+    assert!(outcome.unwritten.len() == 1 && outcome.unwritten[0].starts_with("diagonal: "), "{outcome:?}");
+    assert!(said.iter().any(|line| line.contains("warning") && line.contains("diagonal")), "{said:?}");
+    assert!(
+        dir.path().join("em/finding.json").exists() && dir.path().join("distances/finding.json").exists()
+    );
+    let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+    assert!(page.contains("not written") && page.contains("off-diagonal"), "its numbers are on the page");
+
+    // Once there is room, only what is not there is computed.
+    std::fs::remove_file(dir.path().join("diagonal")).unwrap();
+    let again = Settings { resume: true, ..settings(dir.path()) };
+    let (outcome, said) = lines(&again, &["diagonal", "em", "distances"]);
+    assert!(outcome.unwritten.is_empty(), "{outcome:?}");
+    assert_eq!(said.iter().filter(|line| line.contains("there already")).count(), 2, "{said:?}");
+    assert!(!std::fs::read_to_string(dir.path().join("report.html")).unwrap().contains("not written"));
+
+    // The report itself.
+    std::fs::remove_file(dir.path().join("report.html")).unwrap();
+    std::fs::create_dir(dir.path().join("report.html")).unwrap();
+    let (outcome, _) = lines(&again, &["em"]);
+    assert!(outcome.unwritten.len() == 1 && outcome.unwritten[0].contains("report.html"), "{outcome:?}");
+}
+
+/// A changed estimator: the finding that is there is of an older revision.
+#[test]
+fn a_finding_of_another_revision_is_computed_again() {
+    let dir = tempfile::tempdir().unwrap();
+    lines(&settings(dir.path()), &["em", "diagonal"]);
+    let path = dir.path().join("em/finding.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("\"revision\": 1"));
+    std::fs::write(&path, text.replace("\"revision\": 1", "\"revision\": 0")).unwrap();
+    let again = Settings { resume: true, ..settings(dir.path()) };
+    let (_, said) = lines(&again, &["em", "diagonal"]);
+    assert!(said.iter().any(|l| l.starts_with("em: ") && l.contains("revision 0, now 1")), "{said:?}");
+    assert!(said.iter().any(|l| l.starts_with("diagonal: there already")), "{said:?}");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("\"revision\": 1"), "the new finding is in its place");
+}
+
 #[test]
 fn what_cannot_be_meant_is_refused() {
     let dir = tempfile::tempdir().unwrap();

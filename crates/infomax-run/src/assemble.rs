@@ -70,11 +70,13 @@ impl Assembly {
         start: bool,
         ranks: &dyn Collective,
     ) -> Result<Self> {
-        let share = crate::ranks::share(config, ranks.size())?;
         let images = Images::open(&config.data)?;
         let mut settled = config.clone();
-        let mut notes = settled.settle(&images)?;
+        let mut notes: Vec<String> =
+            settled.fit_batch(images.train.len(), ranks.size()).into_iter().collect();
+        notes.extend(settled.settle(&images)?);
         let config = &settled;
+        let share = crate::ranks::share(config, ranks.size())?;
         let device::Chosen { device, warning } = device::open(&config.train.device)?;
         let params = params(config, &device);
         let learner = learner(config, &params)?;

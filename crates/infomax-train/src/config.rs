@@ -43,6 +43,8 @@ pub struct TrainConfig {
     pub clip_grad_norm: Option<f64>,
     /// Whether parameters that the objective does not reach are accepted.
     pub allow_unused_parameters: bool,
+    /// Whether the ranks of a data-parallel run sum gradients while the backward pass still runs. The bits are the same.
+    pub overlap: bool,
     /// After how many steps the ranks of a data-parallel run meet (DiLoCo): 1 averages the gradients of every step. With
     /// more, or with `outer`, a rank trains by itself in between, and the loss and the statistics of batch norm are those
     /// of its own share of the batch.
@@ -100,6 +102,7 @@ impl Default for TrainConfig {
             keep_capsules: 3,
             clip_grad_norm: None,
             allow_unused_parameters: false,
+            overlap: true,
             local_steps: 1,
             outer: None,
             monitor: MonitorConfig::default(),

@@ -2,6 +2,7 @@
 
 mod accumulate;
 mod local;
+mod overlap;
 mod resume;
 mod step;
 
@@ -160,14 +161,18 @@ pub struct Trainer {
     pub(crate) spent: f64,
     /// Of a run with local steps.
     pub(crate) local: Option<local::LocalSteps>,
+    /// Of a run of several ranks that sums gradients while they are computed.
+    overlap: Option<overlap::Overlap>,
     times: TimeTotals,
     saved: Option<(u64, PathBuf)>,
 }
 
-/// The words that ranks agree on: the bits of a request to stop, of an error, and of an end that an observer wants.
+/// The words that ranks agree on: the bits of a request to stop, of an error, of an end that an observer wants, and of a changed graph.
 const STOP: u64 = 1;
 const FAILED: u64 = 2;
 const ENDED: u64 = 4;
+/// Gradients are of other parts than in the step before.
+const CHANGED: u64 = 8;
 
 impl Trainer {
     /// Puts a run together. Call [`Trainer::resume`] to continue one that is in the folder.
@@ -204,8 +209,9 @@ impl Trainer {
             Some(outer) => Some(local::LocalSteps::new(every, outer, parts.learner.params())?),
             None => None,
         };
-        Ok(Self {
+        let mut trainer = Self {
             local,
+            overlap: None,
             parts,
             monitor,
             trace: RefCell::default(),
@@ -216,7 +222,9 @@ impl Trainer {
             spent: 0.0,
             times: TimeTotals::default(),
             saved: None,
-        })
+        };
+        trainer.start_overlap()?;
+        Ok(trainer)
     }
 
     /// Trains until all steps are made or `stop` is set; either way the last finished step is saved.
@@ -369,10 +377,15 @@ impl Trainer {
 
     /// The result, unless another rank failed: then all stop, and none waits for the one that is gone.
     fn together<T>(&self, result: Result<T>) -> Result<T> {
-        let failed = self.agree(u64::from(result.is_err()) * FAILED)? & FAILED != 0;
+        Ok(self.together_saying(result, 0)?.0)
+    }
+
+    /// The same, with a word beside it that the ranks agree on.
+    fn together_saying<T>(&self, result: Result<T>, word: u64) -> Result<(T, u64)> {
+        let agreed = self.agree(word | (u64::from(result.is_err()) * FAILED))?;
         match result {
-            Ok(_) if failed => Err(Error::OtherRank { step: self.step }),
-            result => result,
+            Ok(_) if agreed & FAILED != 0 => Err(Error::OtherRank { step: self.step }),
+            result => Ok((result?, agreed)),
         }
     }
 

@@ -3,10 +3,12 @@
 mod counted;
 mod gradient;
 mod laws;
+mod queued;
 mod replica;
 
 pub use counted::{Counted, Traffic};
 pub use laws::check_collective;
+pub use queued::{Pending, Queued};
 pub use replica::{Replica, replicas};
 
 use crate::Result;

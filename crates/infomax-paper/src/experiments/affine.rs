@@ -20,6 +20,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     needs: "encoders of vicreg, and vicreg on a vision transformer",
     statistic: "|Cov f(x + e) - Cov A e|_F / |Cov A e|_F over the same draws at the smallest noise, and its slope against the \
                 noise on logarithmic axes",
+    revision: 1,
     small_minutes: 3.0,
     full: "1 hour after training",
     run,

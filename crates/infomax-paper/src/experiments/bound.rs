@@ -14,6 +14,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
             classifier over methods and seeds.",
     needs: "encoders of twelve methods (36 runs with three seeds), images with labels",
     statistic: "Spearman's correlation of the sum of the terms with the loss on held-out images, over runs",
+    revision: 1,
     small_minutes: 4.0,
     full: "1 hour after training",
     run,

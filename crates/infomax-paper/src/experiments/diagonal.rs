@@ -18,6 +18,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
             what the variance and covariance terms of VICReg reach as well.",
     needs: "nothing",
     statistic: "|off-diagonal|_F / |diagonal|_F of the covariance where gradient ascent ends, from many starts",
+    revision: 1,
     small_minutes: 1.0,
     full: "5 minutes",
     run,

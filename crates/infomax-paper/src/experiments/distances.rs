@@ -12,6 +12,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     claim: "The Gaussians around the images of a data set do not overlap at the noise at which the theory is applied.",
     needs: "images",
     statistic: "the share of images whose nearest other image is closer than two radii of the noise ball",
+    revision: 1,
     small_minutes: 0.5,
     full: "2 minutes",
     run,

@@ -15,6 +15,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
             covariance prevents it.",
     needs: "nothing",
     statistic: "the share of starts that collapse: all means in one place, or a component of no width",
+    revision: 1,
     small_minutes: 0.5,
     full: "1 minute",
     run,

@@ -20,6 +20,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     needs: "encoders of nine methods with their checkpoints",
     statistic: "entropy at the end minus entropy at the random start, one value a run, by three estimators; rank correlation \
                 of estimators over methods",
+    revision: 1,
     small_minutes: 5.0,
     full: "1 hour after training",
     run,

@@ -21,6 +21,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     needs: "nothing",
     statistic: "the share of mixtures whose true entropy lies between the bounds; the error of the log-determinant \
                 minus that of the upper bound on separated mixtures",
+    revision: 1,
     small_minutes: 2.0,
     full: "10 minutes",
     run,

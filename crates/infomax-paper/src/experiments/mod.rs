@@ -28,6 +28,9 @@ pub struct Experiment {
     pub needs: &'static str,
     /// What the verdict rests on.
     pub statistic: &'static str,
+    /// Raised whenever its statistic, or an estimator that it rests on, changes: `--resume` takes over no finding of another
+    /// revision.
+    pub revision: u32,
     /// The budget in minutes of the preset `small` on two idle cores, without encoders that are there already.
     pub small_minutes: f64,
     /// What the preset `full` takes, in words.

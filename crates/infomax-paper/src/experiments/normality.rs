@@ -18,6 +18,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     needs: "encoders of vicreg, simclr, barlow-twins, and vicreg on a vision transformer",
     statistic: "the share of outputs that the K^2 test of D'Agostino and Pearson rejects at 1 %, at the smallest and at the \
                 largest noise",
+    revision: 1,
     small_minutes: 6.0,
     full: "2 hours after training",
     run,

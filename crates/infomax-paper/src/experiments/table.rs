@@ -16,6 +16,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
             and BYOL gives better features under linear evaluation.",
     needs: "encoders of twelve methods, images with labels",
     statistic: "the accuracy of a linear probe with the other entropy term minus that with the own, paired by seed",
+    revision: 1,
     small_minutes: 27.0,
     full: "several days on a GPU: 60 trainings of 200 epochs on CIFAR-10",
     run,

@@ -74,6 +74,9 @@ fn vicreg() -> ObjectiveConfig {
     })
 }
 
+/// The batch of a run on a folder of images where nobody chose one.
+pub(super) const FOLDER_BATCH: usize = 256;
+
 impl RunConfig {
     /// What differs when a folder of images is given: a recipe that follows from the images, a deeper network.
     #[must_use]
@@ -84,7 +87,7 @@ impl RunConfig {
         self.model.encoder = EncoderConfig::ResNet(ResNetConfig { width: 16, ..ResNetConfig::default() });
         self.model.projector = vec![512, 512, 512];
         self.optim.schedule.lr = 1e-3;
-        self.train.batch = 256;
+        self.train.batch = FOLDER_BATCH;
         self
     }
 

@@ -1,5 +1,6 @@
 //! What of a configuration follows from the images.
 
+use super::sections::FOLDER_BATCH;
 use super::{RunConfig, Source};
 use crate::methods::Method;
 use crate::{Images, Result};
@@ -10,6 +11,9 @@ use infomax_models::EncoderConfig;
 /// Images with a shorter side of at most so many pixels are small: CIFAR, Fashion-MNIST, icons.
 const SMALL: usize = 48;
 
+/// No batch that follows from the number of images is smaller: covariances of fewer samples say little.
+const SMALLEST_BATCH: usize = 32;
+
 /// The views of photographs where nobody chose a size: what two cores train on in reasonable time.
 const PHOTOGRAPHS: usize = 64;
 
@@ -18,6 +22,22 @@ impl RunConfig {
     pub fn is_settled(&self) -> bool {
         let augment = &self.augment;
         self.data.source != Source::Folder || augment.preset.is_some() || augment.recipe.is_some()
+    }
+
+    /// A batch that a folder of few images fills, where the usual one is larger than the folder: four in an epoch, but not of
+    /// fewer than 32 images if there are so many. Says what and why.
+    pub(crate) fn fit_batch(&mut self, images: usize, ranks: usize) -> Option<String> {
+        let usual = self.data.source == Source::Folder && self.train.batch == FOLDER_BATCH;
+        if !usual || images >= FOLDER_BATCH || images < ranks.max(2) {
+            return None;
+        }
+        let batch = (images / 4).max(SMALLEST_BATCH.min(images));
+        self.train.batch = (batch / ranks * ranks).max(ranks);
+        Some(format!(
+            "train.batch = {}: there are {images} training images, fewer than the usual batch of {FOLDER_BATCH}; choose with \
+             `--set train.batch=N`",
+            self.train.batch
+        ))
     }
 
     /// Fills in what follows from the images, and says what and why: the recipe of a folder for which none was
@@ -127,4 +147,27 @@ fn shorter_side(data: &dyn Dataset) -> Option<usize> {
         .collect();
     sides.sort_unstable();
     sides.get(sides.len() / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_images_get_a_batch_that_they_fill() {
+        let folder = || RunConfig { data: Default::default(), ..RunConfig::default() }.for_folder();
+        let fitted = |images, ranks| {
+            let mut config = folder();
+            config.data.source = Source::Folder;
+            let note = config.fit_batch(images, ranks);
+            assert_eq!(note.is_some(), config.train.batch != FOLDER_BATCH, "{note:?}");
+            config.train.batch
+        };
+        assert_eq!([1000, 256, 200, 64, 20].map(|images| fitted(images, 1)), [256, 256, 50, 32, 20]);
+        assert_eq!([200, 21].map(|images| fitted(images, 4)), [48, 20]);
+        // Somebody's choice is left alone, and refused later.
+        let mut chosen = folder();
+        (chosen.data.source, chosen.train.batch) = (Source::Folder, 128);
+        assert_eq!((chosen.fit_batch(64, 1), chosen.train.batch), (None, 128));
+    }
 }

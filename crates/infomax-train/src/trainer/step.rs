@@ -1,7 +1,8 @@
 //! One step.
 
 use super::accumulate::{Leaves, Parts};
-use super::{Trainer, non_finite};
+use super::overlap::Flight;
+use super::{CHANGED, Trainer, non_finite};
 use crate::budget::Clock;
 use crate::metrics::{PartValue, StepMetrics, StepTime};
 use crate::monitor::EmbeddingStats;
@@ -30,6 +31,10 @@ struct Computed {
     total: f64,
     parts: Vec<PartValue>,
     grads: Gradients,
+    /// Sums over the ranks that were started beside the backward pass.
+    flight: Option<Flight>,
+    /// Whether some rank's gradients were of other parts than in the step before.
+    changed: bool,
 }
 
 /// The rows of all ranks, without a graph.
@@ -82,7 +87,7 @@ impl Trainer {
             0 | 1 => self.whole(batch, &pass, &ctx, &mut lap, &mut time)?,
             parts => self.in_parts(batch, parts, &pass, &ctx, &mut lap, &mut time)?,
         };
-        let Computed { embeddings, total, parts, mut grads } = computed;
+        let Computed { embeddings, total, parts, mut grads, flight, changed: learn } = computed;
         let params = self.parts.learner.params();
         if self.step == 0 && !self.parts.config.allow_unused_parameters {
             let mut names = grads.missing(params);
@@ -92,7 +97,13 @@ impl Trainer {
             }
         }
         time.backward_s += lap.take();
-        grads.average(ranks).map_err(|e| self.name_step(e))?;
+        let sums = flight.as_ref().map(Flight::land).transpose()?.unwrap_or_default();
+        grads.average_rest(&sums, ranks).map_err(|e| self.name_step(e))?;
+        drop(sums);
+        if let (true, Some(overlap), Some(flight)) = (learn, &mut self.overlap, &flight) {
+            overlap.learn(flight)?;
+        }
+        drop(flight);
         let grad_norm = grads.norm();
         if let Some(max) = self.parts.config.clip_grad_norm {
             grads.clip(max)?;
@@ -183,16 +194,23 @@ impl Trainer {
         self.trace.borrow_mut().evaluated(params, &report)?;
         let (total, parts) = self.agreed_values(&report)?;
         time.loss_s = lap.take();
-        let store = infomax_kernels::backward(&report.total)?;
+        let (store, flight) = match &self.overlap {
+            Some(overlap) => {
+                let (store, flight) = overlap.backward(&report.total, params)?;
+                (store, Some(flight))
+            }
+            None => (infomax_kernels::backward(&report.total)?, None),
+        };
         // What follows needs values only: with the report and the embeddings goes the whole graph.
         drop(report);
         let embeddings = embeddings.detach();
         self.trace.borrow_mut().gradients(params, &store)?;
         let grads = Gradients::of(params, &store).map_err(|e| self.name_step(e));
         drop(store);
-        let grads = self.together(grads)?;
+        let changed = flight.as_ref().is_some_and(|flight| flight.changed);
+        let (grads, agreed) = self.together_saying(grads, u64::from(changed) * CHANGED)?;
         time.backward_s = lap.take();
-        Ok(Computed { embeddings, total, parts, grads })
+        Ok(Computed { embeddings, total, parts, grads, flight, changed: agreed & CHANGED != 0 })
     }
 
     /// The batch in parts, with the gradient of the whole.
@@ -235,7 +253,7 @@ impl Trainer {
         let grads = pulled.and_then(|()| sum.ok_or_else(|| none.into()));
         let grads = self.together(grads)?;
         time.backward_s = lap.take();
-        Ok(Computed { embeddings, total, parts, grads })
+        Ok(Computed { embeddings, total, parts, grads, flight: None, changed: false })
     }
 
     /// [`Trainer::values`], as the mean over the ranks: a term of the whole batch is the same on each, one of the rows
