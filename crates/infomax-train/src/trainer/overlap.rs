@@ -221,7 +221,7 @@ mod tests {
             let params = Params::new(DType::F32, &Device::Cpu, Key::new(1));
             let init = Init::Normal { mean: 0.0, std: 0.4 };
             let weights = ["a", "b", "c", "d"]
-                .map(|name| params.root().get(name, (5, 5), ParamKind::Weight, init.clone()).unwrap());
+                .map(|name| params.root().get(name, (5, 5), ParamKind::Weight, init).unwrap());
             Self { params, weights }
         }
 
