@@ -210,7 +210,8 @@ pub(crate) fn files(word: &str) -> Result<Vec<PathBuf>> {
         return Ok(vec![path.to_path_buf()]);
     };
     let Some(first) = files.first() else {
-        let what = if path.is_dir() { "a folder without a file of a kind that is read" } else { "no file matches" };
+        let what =
+            if path.is_dir() { "a folder without a file of a kind that is read" } else { "no file matches" };
         bail!("{word}: {what} ({})", SHARDS.map(|kind| format!(".{kind}")).join(", "))
     };
     let same = |a: &str, b: &str| a == b || [a, b].iter().all(|k| ["pt", "pth"].contains(k));

@@ -102,7 +102,10 @@ pub(crate) fn together(files: &[&Raw]) -> Classes {
         let number: BTreeMap<u32, u32> = all.iter().copied().zip(0..).collect();
         let of =
             |file: &&Vec<Option<u32>>| file.iter().map(|v| v.and_then(|v| number.get(&v).copied())).collect();
-        return Classes { names: all.iter().map(ToString::to_string).collect(), files: files.iter().map(of).collect() };
+        return Classes {
+            names: all.iter().map(ToString::to_string).collect(),
+            files: files.iter().map(of).collect(),
+        };
     }
     let words: Vec<Vec<Option<String>>> = files.iter().map(|file| file.words()).collect();
     let all: BTreeSet<&String> = words.iter().flatten().flatten().collect();
@@ -127,7 +130,8 @@ pub(crate) fn of_argument(word: &str, rows: usize, table: &Table) -> Result<(Raw
     }
     let names: Vec<&str> = table.columns.iter().map(|(name, _)| name.as_str()).collect();
     let columns = match names.as_slice() {
-        [] => "there are no columns beside the embeddings (`infomax inspect` takes some from --columns FILE)".to_owned(),
+        [] => "there are no columns beside the embeddings (`infomax inspect` takes some from --columns FILE)"
+            .to_owned(),
         names => format!("the columns are: {}", names.join(", ")),
     };
     bail!("--labels {word}: there is neither such a file nor such a column; {columns}")

@@ -107,10 +107,16 @@ fn leave_out(args: &MiArgs, all: &mut [(&str, variables::Read)]) -> Result<serde
     let rows = all.first().map_or(0, |(_, read)| read.rows());
     let missing: BTreeSet<usize> = all.iter().flat_map(|(_, read)| read.missing.iter().copied()).collect();
     for (file, read) in all.iter().filter(|(_, read)| !read.missing.is_empty()) {
-        say!("{file}: rows without a value that is finite, or without a class, are left out of all: {}", arrays::listed(&read.missing));
+        say!(
+            "{file}: rows without a value that is finite, or without a class, are left out of all: {}",
+            arrays::listed(&read.missing)
+        );
     }
     if missing.len() == rows {
-        bail!("{}: no row has finite values, and a class, in all files", all.iter().map(|(file, _)| *file).collect::<Vec<_>>().join(", "));
+        bail!(
+            "{}: no row has finite values, and a class, in all files",
+            all.iter().map(|(file, _)| *file).collect::<Vec<_>>().join(", ")
+        );
     }
     if !missing.is_empty() {
         let kept: Vec<usize> = (0..rows).filter(|row| !missing.contains(row)).collect();
@@ -261,7 +267,8 @@ fn conditional(
     let n = x.dim(0)?;
     let tested = n.min(args.permutation_rows);
     let drawn = choose(Key::new(args.seed).fold_named("tested"), n, tested);
-    let some: Vec<Tensor> = [x, y, z].into_iter().map(|v| variables::rows(v, &drawn)).collect::<Result<_>>()?;
+    let some: Vec<Tensor> =
+        [x, y, z].into_iter().map(|v| variables::rows(v, &drawn)).collect::<Result<_>>()?;
     let mut found = Vec::new();
     for estimator in of_given(&args.estimator)? {
         let (key, about, form) = match estimator {
@@ -282,7 +289,9 @@ fn conditional(
         };
         let p = match (args.permutations, some.as_slice()) {
             (0, _) => None,
-            (count, [x, y, z]) => Some(conditional_permutation_test(x, y, z, form, count, args.seed)?.p_value),
+            (count, [x, y, z]) => {
+                Some(conditional_permutation_test(x, y, z, form, count, args.seed)?.p_value)
+            }
             _ => None,
         };
         found.push((estimator, key, about, estimate, p));

@@ -181,9 +181,10 @@ fn read(args: &ProbeArgs, progress: &mut Progress) -> Result<Data> {
 fn labels_of(name: &str, loaded: &Loaded, labels: Option<&str>) -> Result<(Raw, Option<String>)> {
     match (labels, loaded.table.column(&LABELS)) {
         (Some(word), _) => labels::of_argument(word, loaded.z.dim(0)?, &loaded.table),
-        (None, Some((column, values))) => {
-            Ok((Raw::of_column(values), Some(format!("{name}: the labels are those of the column `{column}`"))))
-        }
+        (None, Some((column, values))) => Ok((
+            Raw::of_column(values),
+            Some(format!("{name}: the labels are those of the column `{column}`")),
+        )),
         (None, None) => {
             let others: Vec<&str> = loaded.table.columns.iter().map(|(name, _)| name.as_str()).collect();
             let columns = match others.as_slice() {
@@ -205,7 +206,8 @@ fn of_run(args: &ProbeArgs, progress: &mut Progress) -> Result<Data> {
     }
     let embedded = embed_run(Path::new(&args.embeddings), &EmbedOptions::default(), progress)?;
     let known = embedded.rows.iter().filter_map(|row| row.label).max();
-    let mut classes: Vec<String> = known.map_or_else(Vec::new, |most| (0..=most).map(|c| c.to_string()).collect());
+    let mut classes: Vec<String> =
+        known.map_or_else(Vec::new, |most| (0..=most).map(|c| c.to_string()).collect());
     for row in &embedded.rows {
         if let (Some(label), Some(name)) = (row.label, &row.class)
             && let Some(class) = classes.get_mut(label as usize)
@@ -377,10 +379,9 @@ fn text(lines: &[Line], rows: [usize; 2], args: &ProbeArgs) -> String {
         vec![
             l.protocol.name().to_owned(),
             percent(l.accuracy),
-            l.interval.as_ref().map_or_else(
-                || "-".into(),
-                |i| format!("[{:.2}, {:.2}]", 100.0 * i.lower, 100.0 * i.upper),
-            ),
+            l.interval
+                .as_ref()
+                .map_or_else(|| "-".into(), |i| format!("[{:.2}, {:.2}]", 100.0 * i.lower, 100.0 * i.upper)),
             percent(l.deviation),
             l.seeds.to_string(),
             percent(last.and_then(|r| r["top5_accuracy"].as_f64())),

@@ -103,7 +103,10 @@ fn two_arrays_tell_of_each_other() {
     let error = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(error.contains("nan.npy") && error.contains("1 row: 3"), "{error}");
     let r: Value = serde_json::from_slice(&out.stdout).unwrap();
-    assert_eq!((&r["n"], &r["rows_of"], &r["left_out"]["rows"]), (&399.into(), &400.into(), &serde_json::json!([3])));
+    assert_eq!(
+        (&r["n"], &r["rows_of"], &r["left_out"]["rows"]),
+        (&399.into(), &400.into(), &serde_json::json!([3]))
+    );
     std::fs::write(d.join("same.txt"), vec!["owl"; 400].join("\n")).unwrap();
     let error = infomax(d, &["mi", "x.npy", "same.txt"]);
     let error = String::from_utf8_lossy(&error.stderr).into_owned();
@@ -435,7 +438,8 @@ fn labels_of_every_kind_shards_and_folders_are_probed() {
     }
     for part in 0..3 {
         z.narrow(0, 40 * part, 40).unwrap().write_npy(d.join(format!("zs/z-{part}.npy"))).unwrap();
-        std::fs::write(d.join(format!("ys/y-{part}.txt")), words[40 * part..40 * part + 40].join("\n")).unwrap();
+        std::fs::write(d.join(format!("ys/y-{part}.txt")), words[40 * part..40 * part + 40].join("\n"))
+            .unwrap();
     }
     let ridge = ["--protocol", "ridge"];
     let of = |args: &[&str]| json(d, &[&["probe"][..], args, &ridge].concat());
@@ -492,7 +496,8 @@ fn accuracies_have_intervals_and_rare_classes_are_said() {
         let ends = (i["lower"].as_f64().unwrap(), i["upper"].as_f64().unwrap());
         (ends, i["method"].as_str().unwrap().to_owned())
     };
-    let one = json(d, &["probe", "z.npy", "--labels", "y.txt", "--protocol", "ridge", "--protocol", "few-shot"]);
+    let one =
+        json(d, &["probe", "z.npy", "--labels", "y.txt", "--protocol", "ridge", "--protocol", "few-shot"]);
     let accuracy = one["probes"][0]["accuracy"].as_f64().unwrap();
     let ((low, high), method) = interval(&one, 0);
     assert!(low < accuracy && accuracy <= high && high - low > 0.02, "{one}");
@@ -507,12 +512,25 @@ fn accuracies_have_intervals_and_rare_classes_are_said() {
 
     let out = infomax(d, &["probe", "z.npy", "--labels", "rare.txt", "--protocol", "ridge", "--json"]);
     let error = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(out.status.success() && error.contains("1 class (owl)") && error.contains("never tested"), "{error}");
+    assert!(
+        out.status.success() && error.contains("1 class (owl)") && error.contains("never tested"),
+        "{error}"
+    );
     let r: Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(r["classes"], serde_json::json!(["emu", "fox", "owl"]));
     assert!(r["notes"].to_string().contains("never tested"), "{r}");
-    let both =
-        ["probe", "z.npy", "--labels", "y.txt", "--test", "z.npy", "--test-labels", "rare.txt", "--protocol", "ridge"];
+    let both = [
+        "probe",
+        "z.npy",
+        "--labels",
+        "y.txt",
+        "--test",
+        "z.npy",
+        "--test-labels",
+        "rare.txt",
+        "--protocol",
+        "ridge",
+    ];
     let r = json(d, &both);
     assert!(r["notes"].to_string().contains("only among the rows that are tested"), "{r}");
     let alone: Vec<String> = (0..101).map(|i| format!("class {i}")).collect();

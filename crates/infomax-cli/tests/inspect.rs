@@ -483,7 +483,15 @@ fn views_have_lidar_slices_and_the_terms_of_the_bound() {
         .unwrap()
         .iter()
         .enumerate()
-        .map(|(i, row)| if i == 5 { "\n" } else if row[0] > 0.0 { "7\n" } else { "3\n" })
+        .map(|(i, row)| {
+            if i == 5 {
+                "\n"
+            } else if row[0] > 0.0 {
+                "7\n"
+            } else {
+                "3\n"
+            }
+        })
         .collect();
     fs::write(d.join("y.txt"), labels).unwrap();
     let of = |views: &str| {

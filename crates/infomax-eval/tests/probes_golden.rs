@@ -97,7 +97,8 @@ fn neighbors_equal_scikit_learn() {
             let report = knn_grid(&set.train, &set.y, &set.test, &set.u, &cfg).unwrap();
             near(report.accuracy, &want["accuracy"], 1e-12);
             if let (true, Vote::Exponential(temperature)) = (cosine, vote) {
-                let plain = knn(&set.train, &set.y, &set.test, &set.u, &KnnConfig { k, temperature }).unwrap();
+                let plain =
+                    knn(&set.train, &set.y, &set.test, &set.u, &KnnConfig { k, temperature }).unwrap();
                 near(plain.accuracy, &want["accuracy"], 1e-12);
             }
         }

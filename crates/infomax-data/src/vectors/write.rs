@@ -177,7 +177,8 @@ mod tests {
         assert_eq!(of(&["3", "", "-7"]), Cells::SomeWhole(vec![Some(3), None, Some(-7)]));
         assert_eq!(of(&["3", "0.5", "1e-3"]), Cells::Numbers(vec![Some(3.0), Some(0.5), Some(1e-3)]));
         assert_eq!(of(&["true", "", "false"]), Cells::Truths(vec![Some(true), None, Some(false)]));
-        for words in [&["007", "8"][..], &["1", "a"], &["", ""], &["+1", "2"], &["true", "1"], &["infinity"]] {
+        for words in [&["007", "8"][..], &["1", "a"], &["", ""], &["+1", "2"], &["true", "1"], &["infinity"]]
+        {
             assert!(matches!(of(words), Cells::Texts(_)), "{words:?}");
         }
     }

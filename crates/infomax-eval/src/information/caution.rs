@@ -40,9 +40,11 @@ pub(super) fn said(estimate: &mut Estimate, determined: Option<Determined>, resa
     if let Some(determined) = determined {
         estimate.interval = None;
         let how = match determined {
-            Determined::Correlation => "X and Y determine each other but for rounding (a canonical correlation of 1 of the \
+            Determined::Correlation => {
+                "X and Y determine each other but for rounding (a canonical correlation of 1 of the \
                  values or of their ranks)"
-                .to_owned(),
+                    .to_owned()
+            }
             Determined::Dimensions(filled) => format!(
                 "X determines a part of Y, or Y of X (X fills {:.1} dimensions, Y {:.1}, and both together only {:.1}: the \
                  rows lie on a curve or surface, without noise as wide as the distance to the nearest row)",

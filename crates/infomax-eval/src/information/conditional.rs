@@ -99,7 +99,9 @@ pub fn conditional_permutation_test(
         source
     };
     let prepared = match estimator {
-        ConditionalEstimator::Neighbors(cfg) => [&x, &y, &z].map(|rows| transform(rows.clone(), cfg.marginals)),
+        ConditionalEstimator::Neighbors(cfg) => {
+            [&x, &y, &z].map(|rows| transform(rows.clone(), cfg.marginals))
+        }
         ConditionalEstimator::Normal(_) => [x.clone(), y, z],
     };
     let [x, y, z] = &prepared;

@@ -115,7 +115,9 @@ mod tests {
     fn functions_are_seen_and_noise_is_not() {
         let x = normal(1, 1_000, 1);
         type Function = fn(f64) -> f64;
-        for f in [|v| v * v, |v: f64| (3.0 * v).sin(), |v: f64| v.abs(), |v: f64| v * v * v - v] as [Function; 4] {
+        for f in
+            [|v| v * v, |v: f64| (3.0 * v).sin(), |v: f64| v.abs(), |v: f64| v * v * v - v] as [Function; 4]
+        {
             let y = map(&x, 1, |r| vec![f(r[0])]);
             let found = flat(&x, &y).unwrap();
             assert!(found.joint < 1.15 && flat(&y, &x).is_some(), "{found:?}");
@@ -146,11 +148,18 @@ mod tests {
         let (x, e) = (normal(8, 1_000, 3), normal(9, 1_000, 1));
         let class = |i: usize| (i % 5) as f64;
         let rings = Rows {
-            values: x.iter().enumerate().flat_map(|(i, r)| r.iter().map(move |v| v * (1.0 + class(i)))).collect(),
+            values: x
+                .iter()
+                .enumerate()
+                .flat_map(|(i, r)| r.iter().map(move |v| v * (1.0 + class(i))))
+                .collect(),
             ..x.clone()
         };
-        let narrow =
-            Rows { n: 1_000, d: 1, values: e.values.iter().enumerate().map(|(i, e)| class(i) + 0.02 * e).collect() };
+        let narrow = Rows {
+            n: 1_000,
+            d: 1,
+            values: e.values.iter().enumerate().map(|(i, e)| class(i) + 0.02 * e).collect(),
+        };
         assert_eq!(flat(&rings, &narrow), None);
         // Values of a grid say nothing.
         let grid = map(&x, 1, |r| vec![(20.0 * r[0]).round()]);

@@ -30,13 +30,20 @@ pub fn repeated_interval(accuracies: &[f64], train: usize, test: usize, level: f
     }
     let mean = accuracies.iter().sum::<f64>() / count as f64;
     let share = 1.0 / count as f64 + test as f64 / train as f64;
-    let half = student_quantile(0.5 + 0.5 * level, count as f64 - 1.0) * (share * variance(accuracies)).sqrt();
+    let half =
+        student_quantile(0.5 + 0.5 * level, count as f64 - 1.0) * (share * variance(accuracies)).sqrt();
     let method = format!("Student over {count} drawn splits, variance of Nadeau and Bengio");
     Some(Interval { lower: (mean - half).max(0.0), upper: (mean + half).min(1.0), level, method })
 }
 
 /// An interval over test rows, widened by what a mean over `count` fits adds, `t s / sqrt(count)` in quadrature on each side.
-pub fn widened_interval(value: f64, interval: Interval, deviation: f64, count: usize, what: &str) -> Interval {
+pub fn widened_interval(
+    value: f64,
+    interval: Interval,
+    deviation: f64,
+    count: usize,
+    what: &str,
+) -> Interval {
     if count < 2 || !(deviation > 0.0) {
         return interval;
     }

@@ -286,7 +286,11 @@ fn choose(
             }
             let (score, weights) = tried(l2, from)?;
             from = Some(weights);
-            if down { grid.push(l2) } else { grid.insert(0, l2) }
+            if down {
+                grid.push(l2)
+            } else {
+                grid.insert(0, l2)
+            }
             if score > best_score {
                 (best, best_score) = (l2, score);
             }

@@ -115,7 +115,11 @@ pub fn ridge_probe(
                 break;
             }
             let error = left_out(l2)?;
-            if down { tried.insert(0, l2) } else { tried.push(l2) }
+            if down {
+                tried.insert(0, l2)
+            } else {
+                tried.push(l2)
+            }
             if error < best_error {
                 (best, best_error) = (l2, error);
             }

@@ -39,7 +39,8 @@ pub(super) fn entropy(z: &Tensor, cfg: &InspectConfig) -> Section {
     section.add(
         "entropy_neighbors",
         neighbors.map(|estimate| {
-            let above = most.filter(|most| estimate.value > *most).map(|most| above_bound(estimate.value, most, z));
+            let above =
+                most.filter(|most| estimate.value > *most).map(|most| above_bound(estimate.value, most, z));
             Figure::estimate(
                 "entropy_neighbors",
                 estimate,

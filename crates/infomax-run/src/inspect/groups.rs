@@ -134,7 +134,9 @@ fn splits(
         Figure::plain(
             "equal_across_splits",
             equal as f64,
-            format!("rows that equal a row of another `{name}` in every value, of all {all} rows; 0 is usual"),
+            format!(
+                "rows that equal a row of another `{name}` in every value, of all {all} rows; 0 is usual"
+            ),
         )
         .warn_if(equal > 0, warning),
     );
@@ -344,10 +346,8 @@ mod tests {
         assert_eq!(across.rows.iter().map(|n| n.row).collect::<Vec<_>>(), [3, 5, 151]);
         assert!(across.rows[2].detail.contains("equals row 3; split: test and train"));
         // A sample that holds none of them does not hide them.
-        let input = super::super::InspectInput {
-            columns: columns.to_vec(),
-            ..super::super::InspectInput::new(z)
-        };
+        let input =
+            super::super::InspectInput { columns: columns.to_vec(), ..super::super::InspectInput::new(z) };
         let few = InspectConfig { max_rows: 100, ..InspectConfig::default() };
         let report = super::super::inspect(&input, &few).unwrap();
         assert_eq!(report.value("equal_across_splits"), Some(3.0));

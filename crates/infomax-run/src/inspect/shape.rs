@@ -2,10 +2,10 @@
 
 use super::{Figure, InspectConfig, LISTED, RowNote, Section};
 use candle_core::Tensor;
+use infomax_eval::Doubt;
 use infomax_eval::geometry::{
     DimensionConfig, Metric, hubness, intrinsic_dimension, nearest_neighbors, uniformity_estimate,
 };
-use infomax_eval::Doubt;
 use infomax_eval::normality::{ColumnTest, henze_zirkler, mardia_kurtosis, marginal_normality};
 
 pub(super) fn normality(z: &Tensor, sample: &Tensor) -> Section {
@@ -128,11 +128,14 @@ pub(super) fn geometry(z: &Tensor, cfg: &InspectConfig) -> (Section, Vec<RowNote
                 "a few rows are everybody's neighbor: normalize before searching, or look at them",
             ),
         );
-        section.figures.push(Figure::estimate(
-            "antihubs",
-            hubs.antihubs.clone(),
-            "the share of rows that are nobody's neighbor",
-        ).doubting(ties.clone()));
+        section.figures.push(
+            Figure::estimate(
+                "antihubs",
+                hubs.antihubs.clone(),
+                "the share of rows that are nobody's neighbor",
+            )
+            .doubting(ties.clone()),
+        );
         // How often a row is taken as the last of equally near ones.
         let mut by_order = vec![0u32; n];
         for row in (0..n).filter(|row| undecided[*row]) {
@@ -193,10 +196,13 @@ mod tests {
         let cloud = Key::new(1).normal(0.0, 1.0, (300, 30), DType::F64, &Device::Cpu).unwrap();
         let (section, rows, _) = geometry(&cloud, &cfg);
         assert!(find(&section, "hubness").doubts.iter().all(|d| d.code != "ties"));
-        assert!(rows.iter().any(|r| r.why == "hub") && rows.iter().all(|r| !r.detail.contains("comes before")));
+        assert!(
+            rows.iter().any(|r| r.why == "hub") && rows.iter().all(|r| !r.detail.contains("comes before"))
+        );
         // Twelve places of 25 rows each: the first ten rows of a place are everybody's neighbors there.
         let places = Key::new(2).normal(0.0, 1.0, (12, 4), DType::F64, &Device::Cpu).unwrap();
-        let index = Tensor::from_vec((0..300u32).map(|i| i % 12).collect::<Vec<_>>(), 300, &Device::Cpu).unwrap();
+        let index =
+            Tensor::from_vec((0..300u32).map(|i| i % 12).collect::<Vec<_>>(), 300, &Device::Cpu).unwrap();
         let (section, rows, _) = geometry(&places.index_select(&index, 0).unwrap(), &cfg);
         let hubness = find(&section, "hubness");
         assert!(hubness.doubts.iter().any(|d| d.code == "ties") && hubness.warning.is_none(), "{hubness:?}");
