@@ -505,6 +505,13 @@ fn accuracies_have_intervals_and_rare_classes_are_said() {
     assert!(interval(&one, 1).1.contains("draws of training rows"), "{one}");
     let more = json(d, &["probe", "z.npy", "--labels", "y.txt", "--protocol", "ridge", "--seeds", "4"]);
     assert!(interval(&more, 0).1.contains("Nadeau"), "{more}");
+    // Classes that are apart are told apart in every split, which is no certainty.
+    let far: Vec<f64> = (0..101).flat_map(|i| [if i % 2 == 0 { 90.0 } else { -90.0 }, 0.0]).collect();
+    let far = Tensor::from_vec(far, (101, 2), &Device::Cpu).unwrap();
+    (far + normal(8, 101, 2)).unwrap().write_npy(d.join("apart.npy")).unwrap();
+    let sure = json(d, &["probe", "apart.npy", "--labels", "y.txt", "--protocol", "ridge", "--seeds", "3"]);
+    let ((low_end, _), method) = interval(&sure, 0);
+    assert!(sure["probes"][0]["accuracy"] == 1.0 && low_end < 0.95 && method.contains("Wilson"), "{sure}");
     let wide = json(d, &["probe", "z.npy", "--labels", "y.txt", "--protocol", "ridge", "--level", "0.99"]);
     let ((lower, higher), _) = interval(&wide, 0);
     assert!(lower < low && higher >= high);

@@ -22,10 +22,14 @@ pub fn accuracy_interval(accuracy: f64, rows: usize, level: f64) -> Option<Inter
 }
 
 /// The interval of a mean accuracy over parts drawn again and again from the same rows: Student's, with the variance of
-/// Nadeau and Bengio (2003), `(1 / J + n_test / n_train) s^2` of `J` accuracies, as parts share rows. `None` for fewer than two.
+/// Nadeau and Bengio (2003), `(1 / J + n_test / n_train) s^2` of `J` accuracies, as parts share rows. `None` for fewer than two, and where all are
+/// equal, which says nothing of the error.
 pub fn repeated_interval(accuracies: &[f64], train: usize, test: usize, level: f64) -> Option<Interval> {
     let count = accuracies.len();
     if count < 2 || train == 0 || test == 0 || !(level > 0.0 && level < 1.0) {
+        return None;
+    }
+    if accuracies.iter().all(|a| *a == accuracies[0]) {
         return None;
     }
     let mean = accuracies.iter().sum::<f64>() / count as f64;
@@ -75,10 +79,11 @@ mod tests {
         assert!(i.lower < 0.95 && i.upper == 1.0, "{i:?}");
         assert!(accuracy_interval(0.5, 0, 0.9).is_none());
         // scipy.stats.t.ppf(0.95, 2) = 2.9199855803537242.
-        let i = repeated_interval(&[0.7, 0.8, 0.9], 80, 20, 0.9).unwrap();
+        let i = repeated_interval(&[0.5, 0.6, 0.7], 80, 20, 0.9).unwrap();
         let half = 2.919_985_580_353_724 * ((1.0 / 3.0 + 0.25) * 0.01f64).sqrt();
-        assert!((i.upper - (0.8 + half)).abs() < 1e-9 && (i.lower - (0.8 - half)).abs() < 1e-9, "{i:?}");
+        assert!((i.upper - (0.6 + half)).abs() < 1e-9 && (i.lower - (0.6 - half)).abs() < 1e-9, "{i:?}");
         assert!(repeated_interval(&[0.7], 80, 20, 0.9).is_none());
+        assert!(repeated_interval(&[1.0, 1.0, 1.0], 80, 20, 0.9).is_none(), "no interval without a width");
         let plain = accuracy_interval(0.8, 100, 0.9).unwrap();
         let wide = widened_interval(0.8, plain.clone(), 0.05, 5, "seeds");
         assert!(wide.lower < plain.lower && wide.upper > plain.upper && wide.method.contains("5 seeds"));
