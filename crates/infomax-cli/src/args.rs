@@ -47,7 +47,7 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// What do embeddings know? A report of their health, rank, entropy, normality, geometry and, with labels, probes.
     #[command(
-        after_help = "Examples:\n  infomax inspect z.npy\n  infomax inspect z.npy --labels y.npy --out rows.csv\n  infomax inspect z.parquet --html report.html --out rows.parquet\n  infomax inspect z.npy --columns meta.csv --html report.html   names, groups, thumbnails\n  infomax inspect runs/001-vicreg-shapes                    the test images of a run\n  infomax inspect epoch1.npy epoch9.npy                     two embeddings of the same rows, side by side\n  infomax inspect z.npy --views z2.npy --json\n  infomax inspect z.npy --fail-if 'rankme < 0.1 * d'        for machines: exit code 4 if it holds\n\nEntropies and informations are in nats, intervals of the level 0.9. What each figure is: docs/diagnostics.md.\nExit codes: 0 done, 1 error, 4 a condition of --fail-if holds."
+        after_help = "Examples:\n  infomax inspect z.npy\n  infomax inspect z.npy --labels y.npy --out rows.csv\n  infomax inspect z.parquet --html report.html --out rows.parquet\n  infomax inspect z.npy --columns meta.csv --html report.html   names, groups, thumbnails\n  infomax inspect runs/001-vicreg-shapes                    the test images of a run\n  infomax inspect epoch1.npy epoch9.npy                     two embeddings of the same rows, side by side\n  infomax inspect z.npy --views z2.npy --json\n  infomax inspect z.npy --fail-if 'rankme < 0.1 * d'        for machines: exit code 4 if it holds\n\nEntropies and informations are in nats, intervals of the level 0.9. What each figure is: docs/diagnostics.md.\nExit codes: 0 done, 1 error, 2 wrong arguments, 4 a condition of --fail-if holds."
     )]
     Inspect(InspectArgs),
     /// The experiments of the paper (arXiv 2303.00633), each with its numbers, charts and a verdict.
@@ -91,12 +91,12 @@ pub(crate) enum Command {
     Replay(ReplayArgs),
     /// The mutual information of two arrays, in nats and bits, by every estimator that fits, with intervals and doubts.
     #[command(
-        after_help = "Examples:\n  infomax mi x.npy y.npy\n  infomax mi z.npy labels.txt                 classes: integers or words, one a row\n  infomax mi x.npy y.npy --given z.npy        I(X; Y | Z)\n  infomax mi x.npy y.npy --estimator corrected --estimator ksg1 --k 5 --json\n  infomax mi --selftest                       error and coverage where the truth is known: some minutes on 2 cores\n  infomax mi --selftest --seeds 50 --n 1000,4000 --json\n\nThe first estimate is chosen by a rule: docs/information.md. Files as for `infomax entropy`."
+        after_help = "Examples:\n  infomax mi x.npy y.npy\n  infomax mi z.npy labels.txt                 classes: integers or words, one a row\n  infomax mi x.npy y.npy --given z.npy        I(X; Y | Z)\n  infomax mi x.npy y.npy --estimator corrected --estimator ksg1 --k 5 --json\n  infomax mi --selftest                       error and coverage where the truth is known: some minutes on 2 cores\n  infomax mi --selftest --seeds 50 --n 1000,4000 --json\n\nThe first estimate is chosen by a rule: docs/information.md. Files as for `infomax entropy`, folders and runs as\nfor `infomax inspect`. Exit codes: 0 done, 1 error, 2 wrong arguments."
     )]
     Mi(MiArgs),
     /// What simple classifiers read from embeddings: logistic regression, ridge, neighbors, few shots, published protocols.
     #[command(
-        after_help = "Examples:\n  infomax probe z.npy --labels y.npy\n  infomax probe z.npy --labels y.txt --test t.npy --test-labels u.txt --protocol linear --protocol knn\n  infomax probe runs/001-vicreg-shapes --protocol all --seeds 3 --json\n\nThe protocol is printed with every number."
+        after_help = "Examples:\n  infomax probe z.npy --labels y.npy\n  infomax probe z.npy --labels y.txt --test t.npy --test-labels u.txt --protocol linear --protocol knn\n  infomax probe z.parquet --labels species    a column beside the embeddings\n  infomax probe 'z-*.npy' --labels 'y-*.npy'   shards\n  infomax probe runs/001-vicreg-shapes --protocol all --seeds 3 --json\n\nThe protocol is printed with every number, and an interval. Exit codes: 0 done, 1 error, 2 wrong arguments."
     )]
     Probe(ProbeArgs),
 }

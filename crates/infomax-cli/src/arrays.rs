@@ -197,12 +197,23 @@ fn member(path: &Path, archive: &mut ZipArchive<Cursor<Vec<u8>>>, name: &str) ->
 }
 
 fn npz(path: &Path, name: Option<&str>, bytes: Vec<u8>) -> Result<Tensor> {
+    let (place, bytes) = npz_member(path, name, bytes)?;
+    Ok(npy::decode(Path::new(&place), &bytes)?)
+}
+
+/// What an array of an .npz is called, and its bytes as those of an .npy file.
+pub(crate) fn npz_array(path: &Path, name: Option<&str>) -> Result<(String, Vec<u8>)> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    npz_member(path, name, bytes)
+}
+
+fn npz_member(path: &Path, name: Option<&str>, bytes: Vec<u8>) -> Result<(String, Vec<u8>)> {
     let mut archive = archive(path, bytes)?;
     let all = members(&archive)?;
     let arrays = all.iter().filter_map(|m| m.strip_suffix(".npy"));
     let place = chosen(path, name, arrays.map(|name| (name.to_owned(), Ok(name.to_owned()))).collect())?;
     let bytes = member(path, &mut archive, &format!("{place}.npy"))?;
-    Ok(npy::decode(Path::new(&format!("{}:{place}", path.display())), &bytes)?)
+    Ok((format!("{}:{place}", path.display()), bytes))
 }
 
 /// The tensors of `torch.save`: one, a list of them, or a dictionary, which may be in others.

@@ -1,19 +1,22 @@
 //! `infomax mi`: what two arrays tell of each other, and how well that is known.
 
 use crate::args::MiArgs;
+use crate::progress::Progress;
 use crate::table::table;
 use crate::variables::{self, Kind};
-use crate::{Status, print};
+use crate::{Status, arrays, print};
 use anyhow::{Context as _, Result, bail};
+use candle_core::Tensor;
 use infomax_run::infomax_core::Key;
 use infomax_run::infomax_data::npy;
 use infomax_run::infomax_eval::information::{
-    KsgConfig, Marginals, MutualConfig, MutualEstimator, MutualReport, NormalModel, Variable,
-    conditional_mutual_information, mutual_report, normal_conditional_mutual_information,
+    ConditionalEstimator, KsgConfig, Marginals, MutualConfig, MutualEstimator, MutualReport, NormalModel,
+    Variable, conditional_mutual_information, conditional_permutation_test, mutual_report,
+    normal_conditional_mutual_information,
 };
 use infomax_run::infomax_eval::selftest::{Cell, MeasureConfig, Task, measure, tasks};
 use infomax_run::infomax_eval::{Estimate, Resampling, choose};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::f64::consts::LN_2;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -22,34 +25,52 @@ pub(crate) fn run(args: &MiArgs) -> Result<Status> {
     if args.selftest {
         return selftest(args);
     }
+    let of_selftest = [
+        ("--write", args.write.is_some()),
+        ("--seeds", args.seeds.is_some()),
+        ("--n", !args.n.is_empty()),
+        ("--tasks", args.tasks.is_some()),
+        ("--images", args.images),
+    ];
+    if let Some((flag, _)) = of_selftest.iter().find(|(_, given)| *given) {
+        bail!("{flag} belongs to the self-test: `infomax mi --selftest {flag} ...`, without files");
+    }
     let [x_file, y_file] = args.files.as_slice() else {
         bail!(
             "two files are needed, X and Y, row i of both being the same sample; or `infomax mi --selftest`"
         );
     };
-    let (mut x, mut y) = (variables::variable(x_file, args.x_is)?, variables::variable(y_file, args.y_is)?);
-    let mut given = args.given.as_deref().map(|z| variables::variable(z, Kind::Continuous)).transpose()?;
-    let all =
-        [Some(&x), Some(&y), given.as_ref()].into_iter().flatten().map(|v| v.rows()).collect::<Vec<_>>();
-    if let Some(&n) = all.first().filter(|n| **n > args.rows && all.iter().all(|m| m == *n)) {
-        let drawn = choose(Key::new(args.seed).fold_named("mi-rows"), n, args.rows);
-        for variable in [Some(&mut x), Some(&mut y), given.as_mut()].into_iter().flatten() {
-            variable.keep(&drawn)?;
-        }
-        say!("{} of {n} rows, drawn with the seed {} (all: --rows {n})", args.rows, args.seed);
+    if args.given.is_some() {
+        of_given(&args.estimator)?;
+    }
+    let mut progress = Progress::new(args.output.quiet);
+    let mut all = vec![
+        (x_file.as_str(), variables::variable(x_file, args.x_is, &mut progress)?),
+        (y_file.as_str(), variables::variable(y_file, args.y_is, &mut progress)?),
+    ];
+    if let Some(z) = args.given.as_deref() {
+        all.push((z, variables::variable(z, Kind::Continuous, &mut progress)?));
+    }
+    let rows = all[0].1.rows();
+    if let Some((file, other)) = all.iter().find(|(_, read)| read.rows() != rows) {
+        bail!(
+            "{x_file} has {rows} rows and {file} has {}; row i of both must be the same sample",
+            other.rows()
+        );
     }
     if !args.output.quiet && !args.output.json {
-        [&x.note, &y.note].iter().for_each(|note| say!("{note}"));
+        all.iter().take(2).for_each(|(_, read)| say!("{}", read.note));
     }
-    for (file, read) in [(x_file, &x), (y_file, &y)] {
+    let left_out = leave_out(args, &mut all)?;
+    for (file, read) in &all {
         if let Variable::Discrete(labels) = &read.variable {
             variables::several(file, labels)?;
         }
     }
     let resampling =
         Resampling { draws: args.draws, level: args.level, max_rows: args.max_rows, seed: args.seed };
-    if let Some(z) = given {
-        return conditional(args, [&x.variable, &y.variable, &z.variable], &resampling);
+    if let [(_, x), (_, y), (_, z)] = all.as_slice() {
+        return conditional(args, [&x.variable, &y.variable, &z.variable], &left_out, &resampling);
     }
     let cfg = MutualConfig {
         estimators: estimators(&args.estimator)?,
@@ -57,15 +78,17 @@ pub(crate) fn run(args: &MiArgs) -> Result<Status> {
         resampling,
         permutations: args.permutations,
         permutation_rows: args.permutation_rows,
+        slice_dim: args.slice_dim,
         seed: args.seed,
     };
-    let report = mutual_report(&x.variable, &y.variable, &cfg)?;
+    let report = mutual_report(&all[0].1.variable, &all[1].1.variable, &cfg)?;
     if args.output.json {
         let mut json = serde_json::to_value(&report)?;
         json["unit"] = "nats".into();
-        json["x"] = x.note.into();
-        json["y"] = y.note.into();
-        json["rows_of"] = all.first().copied().into();
+        json["x"] = all[0].1.note.clone().into();
+        json["y"] = all[1].1.note.clone().into();
+        json["rows_of"] = rows.into();
+        json["left_out"] = left_out;
         for estimate in json["estimates"].as_array_mut().into_iter().flatten() {
             if let Some(nats) = estimate["estimate"]["value"].as_f64() {
                 estimate["bits"] = (nats / LN_2).into();
@@ -76,6 +99,67 @@ pub(crate) fn run(args: &MiArgs) -> Result<Status> {
         print(&text(&report, &cfg))?;
     }
     Ok(Status::Done)
+}
+
+/// Leaves out what no estimator takes, the same rows of all variables, and says so: rows without a value or a class, rows beyond
+/// `--rows`, columns that do not vary.
+fn leave_out(args: &MiArgs, all: &mut [(&str, variables::Read)]) -> Result<serde_json::Value> {
+    let rows = all.first().map_or(0, |(_, read)| read.rows());
+    let missing: BTreeSet<usize> = all.iter().flat_map(|(_, read)| read.missing.iter().copied()).collect();
+    for (file, read) in all.iter().filter(|(_, read)| !read.missing.is_empty()) {
+        say!(
+            "{file}: rows without a value that is finite, or without a class, are left out of all: {}",
+            arrays::listed(&read.missing)
+        );
+    }
+    if missing.len() == rows {
+        bail!(
+            "{}: no row has finite values, and a class, in all files",
+            all.iter().map(|(file, _)| *file).collect::<Vec<_>>().join(", ")
+        );
+    }
+    if !missing.is_empty() {
+        let kept: Vec<usize> = (0..rows).filter(|row| !missing.contains(row)).collect();
+        all.iter_mut().try_for_each(|(_, read)| read.keep(&kept))?;
+    }
+    let n = rows - missing.len();
+    if n > args.rows {
+        let drawn = choose(Key::new(args.seed).fold_named("mi-rows"), n, args.rows);
+        all.iter_mut().try_for_each(|(_, read)| read.keep(&drawn))?;
+        say!("{} of {n} rows, drawn with the seed {} (all: --rows {n})", args.rows, args.seed);
+    }
+    let mut columns = serde_json::Map::new();
+    for ((file, read), name) in all.iter_mut().zip(["x", "y", "given"]) {
+        let constant = read.without_constant_columns(file)?;
+        if !constant.is_empty() {
+            let shown: Vec<String> = constant.iter().take(10).map(usize::to_string).collect();
+            say!(
+                "{file}: {} columns that are the same in all rows are left out, as they share no information: {}{} (the first \
+                 column is 0)",
+                constant.len(),
+                shown.join(", "),
+                if constant.len() > 10 { ", ..." } else { "" }
+            );
+        }
+        columns.insert(name.into(), constant.into());
+    }
+    Ok(serde_json::json!({ "rows": missing, "columns": columns }))
+}
+
+/// The estimators of `I(X; Y | Z)`.
+const GIVEN: [MutualEstimator; 2] = [MutualEstimator::Ksg1, MutualEstimator::NormalCopula];
+
+/// Those of [`GIVEN`] that are asked for.
+fn of_given(names: &[String]) -> Result<Vec<MutualEstimator>> {
+    let wanted = estimators(names)?;
+    if let Some(other) = wanted.iter().find(|e| !GIVEN.contains(e)) {
+        bail!(
+            "--estimator {} has no conditional form; with --given there are {}",
+            other.name(),
+            GIVEN.map(MutualEstimator::name).join(", ")
+        );
+    }
+    Ok(if wanted.is_empty() { GIVEN.to_vec() } else { wanted })
 }
 
 /// `all` is no name of one.
@@ -104,6 +188,8 @@ fn text(report: &MutualReport, cfg: &MutualConfig) -> String {
     let first = report.estimates.first().and_then(|f| f.estimate.as_ref());
     if let Some(doubt) = first.and_then(|e| e.doubts.iter().find(|d| d.code == "determined")) {
         let _ = writeln!(out, "I(X; Y) is infinite, or cannot be measured from {} rows: {doubt}", report.n);
+    } else if report.recommended.is_none() {
+        let _ = writeln!(out, "I(X; Y) is not known: {}", report.reason);
     } else if let Some((first, estimate)) =
         report.estimates.first().and_then(|f| Some((f, f.estimate.as_ref()?)))
     {
@@ -117,7 +203,11 @@ fn text(report: &MutualReport, cfg: &MutualConfig) -> String {
             first.estimator.name()
         );
     }
-    let _ = writeln!(out, "{} rows; chosen because {}\n", report.n, report.reason);
+    let infinite = first.is_some_and(|e| e.doubts.iter().any(|d| d.code == "determined"));
+    let _ = match report.recommended {
+        Some(_) if !infinite => writeln!(out, "{} rows; chosen because {}\n", report.n, report.reason),
+        _ => writeln!(out, "{} rows\n", report.n),
+    };
     let rows: Vec<Vec<String>> = report
         .estimates
         .iter()
@@ -161,31 +251,83 @@ fn text(report: &MutualReport, cfg: &MutualConfig) -> String {
 }
 
 /// `I(X; Y | Z)` by neighbors and by correlations.
-fn conditional(args: &MiArgs, variables: [&Variable; 3], resampling: &Resampling) -> Result<Status> {
+fn conditional(
+    args: &MiArgs,
+    variables: [&Variable; 3],
+    left_out: &serde_json::Value,
+    resampling: &Resampling,
+) -> Result<Status> {
     let [Variable::Continuous(x), Variable::Continuous(y), Variable::Continuous(z)] = variables else {
         bail!(
             "--given: all three are columns of numbers; take classes for numbers by --x-is continuous, --y-is continuous"
         );
     };
     let ksg = KsgConfig { k: args.k, marginals: Marginals::NormalScores, ..KsgConfig::default() };
-    let neighbors = conditional_mutual_information(x, y, z, &ksg, resampling)?;
-    let normal = normal_conditional_mutual_information(x, y, z, NormalModel::Copula, resampling)?;
+    // As `mutual_report` has it: rows of a test are drawn.
+    let n = x.dim(0)?;
+    let tested = n.min(args.permutation_rows);
+    let drawn = choose(Key::new(args.seed).fold_named("tested"), n, tested);
+    let some: Vec<Tensor> =
+        [x, y, z].into_iter().map(|v| variables::rows(v, &drawn)).collect::<Result<_>>()?;
+    let mut found = Vec::new();
+    for estimator in of_given(&args.estimator)? {
+        let (key, about, form) = match estimator {
+            MutualEstimator::Ksg1 => {
+                ("neighbors", "Frenzel and Pompe, normal scores", ConditionalEstimator::Neighbors(ksg))
+            }
+            _ => (
+                "normal_copula",
+                "partial correlations of normal scores",
+                ConditionalEstimator::Normal(NormalModel::Copula),
+            ),
+        };
+        let estimate = match form {
+            ConditionalEstimator::Normal(model) => {
+                normal_conditional_mutual_information(x, y, z, model, resampling)?
+            }
+            _ => conditional_mutual_information(x, y, z, &ksg, resampling)?,
+        };
+        let p = match (args.permutations, some.as_slice()) {
+            (0, _) => None,
+            (count, [x, y, z]) => {
+                Some(conditional_permutation_test(x, y, z, form, count, args.seed)?.p_value)
+            }
+            _ => None,
+        };
+        found.push((estimator, key, about, estimate, p));
+    }
     if args.output.json {
-        let json = serde_json::json!({ "unit": "nats", "neighbors": neighbors, "normal_copula": normal });
+        let mut json = serde_json::json!({
+            "unit": "nats", "left_out": left_out, "p_values": {}, "tested_rows": tested,
+        });
+        for (_, key, _, estimate, p) in &found {
+            json[*key] = serde_json::to_value(estimate)?;
+            json["p_values"][*key] = serde_json::to_value(p)?;
+        }
         print(&serde_json::to_string_pretty(&json)?)?;
         return Ok(Status::Done);
     }
-    let mut out = format!("I(X; Y | Z) of {} rows\n", neighbors.n);
-    let named = [
-        ("neighbors", "Frenzel and Pompe, normal scores", &neighbors),
-        ("normal-copula", "partial correlations of normal scores", &normal),
-    ];
-    for (name, about, e) in named {
-        let _ =
-            writeln!(out, "{name:<14} {:.4} nats {:.4} bits {}   {about}", e.value, e.value / LN_2, range(e));
+    let mut out = format!("I(X; Y | Z) of {n} rows\n");
+    for (estimator, _, about, e, p) in &found {
+        let name = estimator.name();
+        let p = p.map_or_else(String::new, |p| format!("p {p:.3}   "));
+        let _ = writeln!(
+            out,
+            "{name:<14} {:.4} nats {:.4} bits {}   {p}{about}",
+            e.value,
+            e.value / LN_2,
+            range(e)
+        );
         for doubt in &e.doubts {
             let _ = writeln!(out, "    doubt ({}): {doubt}", doubt.code);
         }
+    }
+    if args.permutations > 0 {
+        let _ = writeln!(
+            out,
+            "p: independence given Z, by {} local permutations (X among rows of near Z) of {tested} rows",
+            args.permutations
+        );
     }
     print(out.trim_end())?;
     Ok(Status::Done)
@@ -195,8 +337,8 @@ fn selftest(args: &MiArgs) -> Result<Status> {
     let defaults = MeasureConfig::default();
     let chosen = estimators(&args.estimator)?;
     let cfg = MeasureConfig {
-        n: args.n.clone(),
-        seeds: args.seeds,
+        n: if args.n.is_empty() { vec![1_000] } else { args.n.clone() },
+        seeds: args.seeds.unwrap_or(5),
         seed: args.seed,
         estimators: if chosen.is_empty() { defaults.estimators } else { chosen },
         k: args.k,

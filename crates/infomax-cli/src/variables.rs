@@ -1,14 +1,14 @@
-//! Variables and labels from files: columns of numbers, or a class a row.
+//! Variables from files: columns of numbers, or a class a row.
 
 use crate::arrays;
-use anyhow::{Context as _, Result, bail};
+use crate::embeddings::{self, Loaded, ReadOptions};
+use crate::labels::{self, Raw};
+use crate::progress::Progress;
+use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor};
 use infomax_run::infomax_eval::information::Variable;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-
-/// What a column of labels is called.
-const HEADERS: [&str; 6] = ["label", "labels", "class", "target", "y", "category"];
 
 /// How a file is to be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -21,10 +21,12 @@ pub(crate) enum Kind {
     Auto,
 }
 
-/// A variable with why it is taken as what it is; rows without a class are `None` in the second place.
+/// A variable with why it is taken as what it is.
 pub(crate) struct Read {
     pub(crate) variable: Variable,
     pub(crate) note: String,
+    /// The rows without a class, or with values that are not finite, ascending.
+    pub(crate) missing: Vec<usize>,
 }
 
 impl Read {
@@ -41,43 +43,69 @@ impl Read {
             Variable::Continuous(x) => Variable::Continuous(rows(x, chosen)?),
             Variable::Discrete(labels) => Variable::Discrete(chosen.iter().map(|&i| labels[i]).collect()),
         };
+        self.missing.clear();
         Ok(())
+    }
+
+    /// Leaves out the columns that are the same in all rows, and says which.
+    pub(crate) fn without_constant_columns(&mut self, file: &str) -> Result<Vec<usize>> {
+        let Variable::Continuous(x) = &self.variable else { return Ok(Vec::new()) };
+        let all = x.to_dtype(DType::F64)?.t()?.to_vec2::<f64>()?;
+        let constant = |column: &Vec<f64>| column.iter().all(|v| *v == column[0]);
+        let (out, kept): (Vec<usize>, Vec<usize>) = (0..all.len()).partition(|&j| constant(&all[j]));
+        if kept.is_empty() {
+            bail!(
+                "{file}: all {} columns are the same in all {} rows: nothing varies, and it shares no information with \
+                 anything",
+                all.len(),
+                x.dim(0)?
+            );
+        }
+        if !out.is_empty() {
+            let index: Vec<u32> = kept.iter().map(|&j| j as u32).collect();
+            let index = Tensor::from_vec(index, kept.len(), &Device::Cpu)?;
+            self.variable = Variable::Continuous(x.contiguous()?.index_select(&index, 1)?);
+        }
+        Ok(out)
     }
 }
 
-/// The variable of a file.
-pub(crate) fn variable(file: &str, kind: Kind) -> Result<Read> {
-    if kind == Kind::Discrete {
-        let labels = whole(file)?;
-        return Ok(Read {
-            note: format!("{file}: a class a row, as was asked"),
-            variable: Variable::Discrete(labels),
-        });
+/// The variable of a file, of a folder or pattern of shards, or of a run: its features, or what `RUN:NAME` names of its images.
+pub(crate) fn variable(file: &str, kind: Kind, progress: &mut Progress) -> Result<Read> {
+    if let Some((place, name)) = in_folder(file) {
+        let loaded = embeddings::read(place, &ReadOptions::default(), progress)?;
+        return discrete(file, &beside(&loaded, place, name)?, "a class a row");
     }
-    let tensor = match arrays::tensor(file) {
-        Ok(tensor) => tensor,
-        Err(error) if kind == Kind::Auto => {
-            // Words are no numbers, but may be classes.
-            let Ok(labels) = whole(file) else { return Err(error) };
-            return Ok(Read {
-                note: format!("{file}: words, a class a row"),
-                variable: Variable::Discrete(labels),
-            });
+    if kind == Kind::Discrete {
+        return discrete(file, &labels::read(file, None)?.0, "a class a row, as was asked");
+    }
+    let many = Path::new(file).is_dir() || (!Path::new(file).exists() && file.contains(['*', '?', '[']));
+    let tensor = if many {
+        embeddings::read(file, &ReadOptions::default(), progress)?.z
+    } else {
+        match arrays::tensor(file) {
+            Ok(tensor) => tensor,
+            Err(error) if kind == Kind::Auto => {
+                // Words are no numbers, but may be classes.
+                let Ok((words, _)) = labels::read(file, None) else { return Err(error) };
+                return discrete(file, &words, "words, a class a row");
+            }
+            Err(error) => return Err(error),
         }
-        Err(error) => return Err(error),
     };
     let tensor = match tensor.rank() {
         1 => tensor.unsqueeze(1)?,
         2 => tensor,
         _ => bail!("{file}: a matrix (samples, columns) or a vector is needed, not {:?}", tensor.dims()),
     };
-    arrays::finite(file, &tensor)?;
+    let missing = arrays::damaged(&tensor)?;
     let (n, d) = tensor.dims2()?;
     if kind == Kind::Auto && d == 1 {
         let values = tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
-        let distinct: BTreeSet<i64> =
-            values.iter().filter(|v| v.fract() == 0.0 && v.abs() < 9e15).map(|v| *v as i64).collect();
-        if values.iter().all(|v| v.fract() == 0.0 && v.abs() < 9e15) && 5 * distinct.len() <= n {
+        let whole = |v: &f64| v.fract() == 0.0 && v.abs() < 9e15;
+        let there = || values.iter().filter(|v| v.is_finite());
+        let distinct: BTreeSet<i64> = there().filter(|v| whole(v)).map(|v| *v as i64).collect();
+        if there().all(whole) && !distinct.is_empty() && 5 * distinct.len() <= n {
             let number: BTreeMap<i64, u32> = distinct.into_iter().zip(0..).collect();
             let labels =
                 values.iter().map(|v| number.get(&(*v as i64)).copied().unwrap_or_default()).collect();
@@ -85,12 +113,46 @@ pub(crate) fn variable(file: &str, kind: Kind) -> Result<Read> {
                 "{file}: one column of {} whole numbers, taken for classes (numbers: `continuous`)",
                 number.len()
             );
-            return Ok(Read { variable: Variable::Discrete(labels), note });
+            return Ok(Read { variable: Variable::Discrete(labels), note, missing });
         }
     }
     Ok(Read {
         note: format!("{file}: {n} rows, {d} columns"),
         variable: Variable::Continuous(tensor.to_dtype(DType::F64)?),
+        missing,
+    })
+}
+
+/// The folder and the name of `FOLDER:NAME`.
+fn in_folder(file: &str) -> Option<(&str, &str)> {
+    let (place, name) = file.rsplit_once(':')?;
+    (!Path::new(file).exists() && Path::new(place).is_dir()).then_some((place, name))
+}
+
+/// A column beside embeddings, or the labels of a run.
+fn beside(loaded: &Loaded, place: &str, name: &str) -> Result<Raw> {
+    if let Some((_, values)) = loaded.table.column(&[name]) {
+        return Ok(Raw::of_column(values));
+    }
+    match &loaded.labels {
+        Some(labels) if labels::LABELS.iter().any(|own| own.eq_ignore_ascii_case(name)) => {
+            Ok(Raw::Numbers(labels.classes.clone()))
+        }
+        _ => {
+            let mut names: Vec<&str> = loaded.table.columns.iter().map(|(name, _)| name.as_str()).collect();
+            names.extend(loaded.labels.is_some().then_some("label"));
+            bail!("{place} has no column {name}; it has: {}", names.join(", "))
+        }
+    }
+}
+
+fn discrete(file: &str, labels: &Raw, why: &str) -> Result<Read> {
+    let classes = labels::together(&[labels]).files.swap_remove(0);
+    let missing: Vec<usize> = (0..classes.len()).filter(|&i| classes[i].is_none()).collect();
+    Ok(Read {
+        note: format!("{file}: {why}"),
+        variable: Variable::Discrete(classes.into_iter().map(Option::unwrap_or_default).collect()),
+        missing,
     })
 }
 
@@ -100,135 +162,6 @@ pub(crate) fn several(file: &str, labels: &[u32]) -> Result<()> {
         return Ok(());
     }
     bail!("{file}: all {} rows have one and the same class: there is nothing to tell apart", labels.len())
-}
-
-/// A class for every row.
-fn whole(file: &str) -> Result<Vec<u32>> {
-    let labels = labels(Path::new(file))?;
-    let missing = labels.iter().filter(|l| l.is_none()).count();
-    if missing > 0 {
-        bail!("{file}: {missing} of {} rows have no class; leave those rows out of both files", labels.len());
-    }
-    Ok(labels.into_iter().flatten().collect())
-}
-
-/// The class of each row, numbered from 0 without gaps in the order of numbers or of the alphabet: whole numbers of an
-/// array, or a number or word on each line of a text. Missing: an empty line, NaN, a negative number.
-pub(crate) fn labels(path: &Path) -> Result<Vec<Option<u32>>> {
-    Ok(numbered(&[named(path)?]).swap_remove(0))
-}
-
-/// [`labels`] of two files, whose classes are numbered together: a class is the same number in both.
-pub(crate) fn labels_together(first: &Path, second: &Path) -> Result<[Vec<Option<u32>>; 2]> {
-    for path in [first, second] {
-        // What cannot be read, or names an array among others, is the business of the reader.
-        let Ok(bytes) = std::fs::read(path) else { continue };
-        let header = String::from_utf8_lossy(bytes.get(..256).unwrap_or(&bytes)).into_owned();
-        if bytes.starts_with(b"\x93NUMPY")
-            && ["'<U", "'>U", "'|S", "'|O"].iter().any(|kind| header.contains(kind))
-        {
-            bail!(
-                "{}: texts of an .npy file are numbered by themselves, and these two must agree; give both as text files, \
-                 one label a line, or as whole numbers",
-                path.display()
-            );
-        }
-    }
-    let mut both = numbered(&[named(first)?, named(second)?]);
-    let second = both.swap_remove(1);
-    Ok([both.swap_remove(0), second])
-}
-
-fn numbered(files: &[Vec<Option<String>>]) -> Vec<Vec<Option<u32>>> {
-    let names: BTreeSet<&String> = files.iter().flatten().flatten().collect();
-    let number: BTreeMap<&String, u32> = names.into_iter().zip(0..).collect();
-    let of = |file: &Vec<Option<String>>| {
-        file.iter().map(|l| l.as_ref().and_then(|l| number.get(l).copied())).collect()
-    };
-    files.iter().map(of).collect()
-}
-
-/// The class of each row by its name.
-fn named(path: &Path) -> Result<Vec<Option<String>>> {
-    let shown = path.display();
-    // An array among others, as `infomax embed` writes it: FILE.npz:label.
-    let name = path.to_string_lossy();
-    let file = name.rsplit_once(':').map_or(&*name, |(file, _)| file);
-    if [".npz", ".safetensors", ".pt", ".pth"].iter().any(|ending| file.to_lowercase().ends_with(ending)) {
-        let values = arrays::tensor(&name)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
-        return values.iter().enumerate().map(|(row, v)| number_of(*v, row, path)).collect();
-    }
-    // A column of a table: FILE:COLUMN, or the one whose name says so.
-    let (file, column) = arrays::split(&name);
-    if [".parquet", ".pq", ".jsonl", ".ndjson"].iter().any(|ending| file.to_lowercase().ends_with(ending)) {
-        let table = infomax_data::read_table(Path::new(file))?;
-        let asked = column.map_or_else(|| HEADERS.to_vec(), |column| vec![column]);
-        let Some((_, values)) = table.column(&asked) else {
-            let names: Vec<&str> = table.columns.iter().map(|(name, _)| name.as_str()).collect();
-            bail!("{file} has no column {}; name one: {file}:{}", asked.join(" or "), names.join(" | "));
-        };
-        let number = |v: &Option<String>| v.as_deref().is_none_or(|v| v.parse::<f64>().is_ok());
-        if !values.iter().all(number) {
-            return Ok(values.clone());
-        }
-        let one = |(row, v): (usize, &Option<String>)| match v {
-            Some(v) => number_of(v.parse().unwrap_or(f64::NAN), row, path),
-            None => Ok(None),
-        };
-        return values.iter().enumerate().map(one).collect();
-    }
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {shown}"))?;
-    let found: Vec<Option<String>> = if bytes.starts_with(b"\x93NUMPY") {
-        let labels = infomax_run::infomax_data::npy::read_some_labels(path)?;
-        // Padded, so that the order of the texts is that of the numbers.
-        labels.into_iter().map(|l| l.map(|l| format!("{l:010}"))).collect()
-    } else {
-        let text = String::from_utf8(bytes).map_err(|_| {
-            anyhow::anyhow!(
-                "{shown} is neither an .npy file of whole numbers or texts nor a text with a label a line"
-            )
-        })?;
-        lines(&text, path)?
-    };
-    if found.iter().all(Option::is_none) {
-        bail!("{shown} holds no label");
-    }
-    Ok(found)
-}
-
-/// The name of a class that is a number, padded, so that the order of the names is that of the numbers.
-fn number_of(value: f64, row: usize, path: &Path) -> Result<Option<String>> {
-    match value {
-        v if v < 0.0 || v.is_nan() => Ok(None),
-        v if v.fract() == 0.0 && v <= f64::from(u32::MAX) => Ok(Some(format!("{:010}", v as u64))),
-        v => bail!("{}: the label {v} of row {row} is no whole number below 2^32", path.display()),
-    }
-}
-
-fn lines(text: &str, path: &Path) -> Result<Vec<Option<String>>> {
-    let mut lines: Vec<&str> = text.trim_start_matches('\u{feff}').lines().map(str::trim).collect();
-    if let Some(wide) = lines.iter().position(|l| l.contains([',', '\t', ';'])) {
-        bail!("{}: line {} holds several columns; one label a line is read", path.display(), wide + 1);
-    }
-    let number = |line: &str| line.is_empty() || line.parse::<f64>().is_ok();
-    // A name above numbers, or the word itself, is a header.
-    if let Some((first, rest)) = lines.split_first()
-        && (HEADERS.contains(&first.to_lowercase().as_str())
-            || (!number(first) && !rest.is_empty() && rest.iter().all(|l| number(l))))
-    {
-        lines.remove(0);
-    }
-    let numbers = lines.iter().all(|l| number(l));
-    let one = |(row, line): (usize, &&str)| -> Result<Option<String>> {
-        if line.is_empty() || line.eq_ignore_ascii_case("nan") {
-            return Ok(None);
-        }
-        if !numbers {
-            return Ok(Some((*line).to_owned()));
-        }
-        number_of(line.parse().unwrap_or(f64::INFINITY), row, path)
-    };
-    lines.iter().enumerate().map(one).collect()
 }
 
 /// The rows of these numbers.

@@ -98,8 +98,15 @@ fn two_arrays_tell_of_each_other() {
     let mut damaged = x.flatten_all().unwrap().to_vec1::<f64>().unwrap();
     damaged[7] = f64::NAN;
     Tensor::from_vec(damaged, (400, 2), &Device::Cpu).unwrap().write_npy(d.join("nan.npy")).unwrap();
-    // Two columns: the eighth number is in the row 3.
-    fails(d, &["mi", "nan.npy", "y.npy"], &["nan.npy", "not finite", "1 row: 3"]);
+    // Two columns: the eighth number is in the row 3, which is left out of both.
+    let out = infomax(d, &[&["mi", "nan.npy", "y.npy", "--json", "--estimator", "ksg1"][..], &FAST].concat());
+    let error = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(error.contains("nan.npy") && error.contains("1 row: 3"), "{error}");
+    let r: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(
+        (&r["n"], &r["rows_of"], &r["left_out"]["rows"]),
+        (&399.into(), &400.into(), &serde_json::json!([3]))
+    );
     std::fs::write(d.join("same.txt"), vec!["owl"; 400].join("\n")).unwrap();
     let error = infomax(d, &["mi", "x.npy", "same.txt"]);
     let error = String::from_utf8_lossy(&error.stderr).into_owned();
@@ -301,4 +308,239 @@ fn probes_state_their_protocols() {
         &["probe", "z.npy", "--labels", "one.txt"],
         &["one.txt: all 240 rows have one and the same class"],
     );
+}
+
+#[test]
+fn what_says_nothing_is_left_out_and_what_cannot_be_known_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let write = |name: &str, n: usize, columns: usize, f: &dyn Fn(usize) -> Vec<f64>| {
+        let values: Vec<f64> = (0..n).flat_map(f).collect();
+        Tensor::from_vec(values, (n, columns), &Device::Cpu).unwrap().write_npy(d.join(name)).unwrap();
+    };
+    let draw = |seed: u64| normal(seed, 300, 1).flatten_all().unwrap().to_vec1::<f64>().unwrap();
+    let (a, b) = (draw(1), draw(2));
+    write("x.npy", 300, 3, &|i| vec![a[i], 7.0, b[i]]);
+    write("y.npy", 300, 1, &|i| vec![0.8 * a[i] + 0.6 * b[(i + 1) % 300]]);
+    write("flat.npy", 300, 2, &|_| vec![1.0, 2.0]);
+    let of = ["--estimator", "ksg1"];
+    let r = json(d, &[&["mi", "x.npy", "y.npy"][..], &of, &FAST].concat());
+    assert_eq!((&r["left_out"]["columns"]["x"], &r["dims"][0]), (&serde_json::json!([1]), &2.into()), "{r}");
+    assert!(r["estimates"][0]["estimate"]["value"].as_f64().unwrap() > 0.25, "{r}");
+    fails(d, &["mi", "flat.npy", "y.npy"], &["flat.npy: all 2 columns are the same"]);
+
+    // A function of the other: no number first, whichever way round.
+    write("square.npy", 300, 1, &|i| vec![a[i] * a[i]]);
+    write("a.npy", 300, 1, &|i| vec![a[i]]);
+    for pair in [["a.npy", "square.npy"], ["square.npy", "a.npy"]] {
+        let text = stdout(d, &[&["mi", pair[0], pair[1]][..], &of, &FAST].concat());
+        assert!(text.starts_with("I(X; Y) is infinite, or cannot be measured from 300 rows"), "{text}");
+        assert!(text.contains("without bound") && text.contains("both together only 1.0"), "{text}");
+    }
+    // With noise there is a number.
+    write("noisy.npy", 300, 1, &|i| vec![a[i] * a[i] + 0.5 * b[i]]);
+    let text = stdout(d, &[&["mi", "a.npy", "noisy.npy"][..], &of, &FAST].concat());
+    assert!(text.starts_with("I(X; Y) = "), "{text}");
+
+    // Eight rows say nothing.
+    write("few.npy", 8, 1, &|i| vec![a[i]]);
+    write("fewer.npy", 8, 1, &|i| vec![b[i]]);
+    let text = stdout(d, &["mi", "few.npy", "fewer.npy", "--permutations", "19"]);
+    assert!(text.starts_with("I(X; Y) is not known: 8 rows are too few"), "{text}");
+    let r = json(d, &["mi", "few.npy", "fewer.npy", "--permutations", "19"]);
+    assert!(r["recommended"].is_null(), "{r}");
+    // Thirty independent rows have an interval that holds 0.
+    write("x30.npy", 30, 1, &|i| vec![a[i]]);
+    write("y30.npy", 30, 1, &|i| vec![b[i]]);
+    let r = json(d, &[&["mi", "x30.npy", "y30.npy"][..], &FAST].concat());
+    for estimate in r["estimates"].as_array().unwrap() {
+        let interval = &estimate["estimate"]["interval"];
+        let excludes = interval["lower"].as_f64().is_some_and(|low| low > 0.0);
+        assert!(!excludes || estimate["p_value"].as_f64().unwrap() <= 0.1, "{estimate}");
+    }
+}
+
+#[test]
+fn what_is_given_has_estimators_and_tests_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    // Both follow Z, and only the third follows X beyond it.
+    let (z, e, f) = (normal(1, 300, 1), normal(2, 300, 1), normal(3, 300, 1));
+    let x = ((&z * 0.8).unwrap() + (&e * 0.6).unwrap()).unwrap();
+    let y = ((&z * 0.8).unwrap() + (&f * 0.6).unwrap()).unwrap();
+    let w = ((&x * 0.9).unwrap() + (&f * 0.4).unwrap()).unwrap();
+    for (name, v) in [("x.npy", &x), ("y.npy", &y), ("z.npy", &z), ("w.npy", &w)] {
+        v.write_npy(d.join(name)).unwrap();
+    }
+    let fast = ["--given", "z.npy", "--draws", "8", "--permutations", "39", "--permutation-rows", "200"];
+    let free = json(d, &[&["mi", "x.npy", "y.npy"][..], &fast].concat());
+    let bound = json(d, &[&["mi", "x.npy", "w.npy"][..], &fast].concat());
+    for key in ["neighbors", "normal_copula"] {
+        assert!(free["p_values"][key].as_f64().unwrap() > 0.05, "{free}");
+        assert_eq!(bound["p_values"][key], 0.025, "{bound}");
+    }
+    let one = json(d, &[&["mi", "x.npy", "w.npy", "--estimator", "normal-copula"][..], &fast].concat());
+    assert!(one["neighbors"].is_null() && one["normal_copula"]["value"].as_f64().unwrap() > 0.3, "{one}");
+    let none = ["mi", "x.npy", "y.npy", "--given", "z.npy", "--draws", "8", "--permutations", "0"];
+    assert!(json(d, &none)["p_values"]["neighbors"].is_null());
+    let refused = ["mi", "x.npy", "y.npy", "--given", "z.npy", "--estimator", "sliced"];
+    fails(d, &refused, &["sliced has no conditional form", "ksg1, normal-copula"]);
+    for flag in [&["--write", "out"][..], &["--seeds", "3"], &["--n", "50"], &["--images"]] {
+        fails(d, &[&["mi", "x.npy", "y.npy"][..], flag].concat(), &[flag[0], "--selftest"]);
+    }
+    assert!(!d.join("out").exists());
+}
+
+/// Two classes, their words, and rows that tell them apart.
+fn two_classes(n: usize) -> (Vec<&'static str>, Tensor) {
+    let words: Vec<&str> = (0..n).map(|i| ["emu", "fox"][i % 2]).collect();
+    let means: Vec<f64> = (0..n).flat_map(|i| [if i % 2 == 0 { 2.0 } else { -2.0 }, 0.0]).collect();
+    (words, (normal(7, n, 2) + Tensor::from_vec(means, (n, 2), &Device::Cpu).unwrap()).unwrap())
+}
+
+#[test]
+fn labels_of_every_kind_shards_and_folders_are_probed() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let (words, z) = two_classes(120);
+    z.write_npy(d.join("z.npy")).unwrap();
+    let rows = z.to_vec2::<f64>().unwrap();
+    let line = |i: usize| format!("{},{}", rows[i][0], rows[i][1]);
+    let table: Vec<String> = (0..120).map(|i| format!("{},{}", line(i), words[i])).collect();
+    std::fs::write(d.join("t.csv"), format!("a,b,species\n{}\n", table.join("\n"))).unwrap();
+    std::fs::write(d.join("l.csv"), format!("a,b,label\n{}\n", table.join("\n"))).unwrap();
+    let path = d.join("t.parquet");
+    let texts = words.iter().map(|w| Some((*w).to_owned())).collect();
+    let list = rows.iter().flatten().map(|v| *v as f32).collect();
+    let columns = [
+        ("embedding".to_owned(), infomax_data::Cells::Lists(2, list)),
+        ("species".to_owned(), infomax_data::Cells::Texts(texts)),
+    ];
+    std::fs::write(&path, infomax_data::parquet_bytes(&path, &columns).unwrap()).unwrap();
+    // An .npz with texts, stored as NumPy does.
+    let text = {
+        let header = "{'descr': '|S3', 'fortran_order': False, 'shape': (120,), }";
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((header.len() as u16).to_le_bytes());
+        bytes.extend(header.bytes());
+        words.iter().for_each(|word| bytes.extend(word.bytes()));
+        bytes
+    };
+    let mut archive = zip::ZipWriter::new(std::fs::File::create(d.join("y.npz")).unwrap());
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    archive.start_file("names.npy", stored).unwrap();
+    std::io::Write::write_all(&mut archive, &text).unwrap();
+    archive.start_file("more.npy", stored).unwrap();
+    std::io::Write::write_all(&mut archive, &text).unwrap();
+    archive.finish().unwrap();
+    for folder in ["zs", "ys", "none"] {
+        std::fs::create_dir(d.join(folder)).unwrap();
+    }
+    for part in 0..3 {
+        z.narrow(0, 40 * part, 40).unwrap().write_npy(d.join(format!("zs/z-{part}.npy"))).unwrap();
+        std::fs::write(d.join(format!("ys/y-{part}.txt")), words[40 * part..40 * part + 40].join("\n"))
+            .unwrap();
+    }
+    let ridge = ["--protocol", "ridge"];
+    let of = |args: &[&str]| json(d, &[&["probe"][..], args, &ridge].concat());
+    let plain = of(&["z.npy", "--labels", "y.npz:names"]);
+    assert_eq!(plain["classes"], serde_json::json!(["emu", "fox"]));
+    for args in [
+        &["t.csv", "--labels", "species"][..],
+        &["l.csv"],
+        &["z.npy", "--labels", "t.csv:species"],
+        &["z.npy", "--labels", "l.csv"],
+        &["z.npy", "--labels", "t.parquet:species"],
+        &["t.parquet", "--labels", "species"],
+        &["zs", "--labels", "ys"],
+        &["zs/z-*.npy", "--labels", "ys/y-*.txt"],
+    ] {
+        let r = of(args);
+        let accuracy = |r: &Value| r["probes"][0]["accuracy"].as_f64().unwrap();
+        assert!((accuracy(&r) - accuracy(&plain)).abs() < 1e-9, "{args:?}: {r}");
+        assert_eq!((&r["classes"], &r["rows"]), (&plain["classes"], &plain["rows"]), "{args:?}");
+    }
+    // Labels beside both, by one name.
+    let r = of(&["t.csv", "--labels", "species", "--test", "t.parquet"]);
+    assert_eq!(r["test_rows"], 120, "{r}");
+    for (args, wanted) in [
+        (&["z.npy", "--labels", "y.npz"][..], &["more | names"][..]),
+        (&["z.npy", "--labels", "t.csv"], &["several columns", "t.csv:a | b | species"]),
+        (&["z.npy", "--labels", "species"], &["--labels species", "neither such a file nor such a column"]),
+        (&["t.csv"], &["--labels FILE is needed", "species"]),
+        (&["none", "--labels", "ys"], &["none is not a run", "it is empty"]),
+        (&["zs", "--labels", "none"], &["none", "without a file"]),
+        (&["z.npy", "--labels", "t.csv:kind"], &["no column kind", "species"]),
+        (&["t.csv", "--labels", "species", "--test", "z.npy"], &["--test-labels"]),
+    ] {
+        fails(d, &[&["probe"][..], args].concat(), wanted);
+    }
+    // The same folders as variables.
+    let r = json(d, &[&["mi", "zs", "ys/y-*.txt", "--y-is", "discrete"][..], &FAST].concat());
+    assert_eq!((&r["estimates"][0]["estimator"], &r["n"]), (&"mixed".into(), &120.into()), "{r}");
+    fails(d, &["mi", "none", "z.npy"], &["none is not a run"]);
+}
+
+#[test]
+fn accuracies_have_intervals_and_rare_classes_are_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let (words, z) = two_classes(101);
+    z.write_npy(d.join("z.npy")).unwrap();
+    let mut rare = words.clone();
+    rare[100] = "owl";
+    std::fs::write(d.join("y.txt"), words.join("\n")).unwrap();
+    std::fs::write(d.join("rare.txt"), rare.join("\n")).unwrap();
+    let interval = |r: &Value, at: usize| {
+        let i = &r["probes"][at]["interval"];
+        let ends = (i["lower"].as_f64().unwrap(), i["upper"].as_f64().unwrap());
+        (ends, i["method"].as_str().unwrap().to_owned())
+    };
+    let one =
+        json(d, &["probe", "z.npy", "--labels", "y.txt", "--protocol", "ridge", "--protocol", "few-shot"]);
+    let accuracy = one["probes"][0]["accuracy"].as_f64().unwrap();
+    let ((low, high), method) = interval(&one, 0);
+    assert!(low < accuracy && accuracy <= high && high - low > 0.02, "{one}");
+    assert!(method.contains("Wilson, over 20 test rows"), "{method}");
+    assert!(interval(&one, 1).1.contains("draws of training rows"), "{one}");
+    let more = json(d, &["probe", "z.npy", "--labels", "y.txt", "--protocol", "ridge", "--seeds", "4"]);
+    assert!(interval(&more, 0).1.contains("Nadeau"), "{more}");
+    // Classes that are apart are told apart in every split, which is no certainty.
+    let far: Vec<f64> = (0..101).flat_map(|i| [if i % 2 == 0 { 90.0 } else { -90.0 }, 0.0]).collect();
+    let far = Tensor::from_vec(far, (101, 2), &Device::Cpu).unwrap();
+    (far + normal(8, 101, 2)).unwrap().write_npy(d.join("apart.npy")).unwrap();
+    let sure = json(d, &["probe", "apart.npy", "--labels", "y.txt", "--protocol", "ridge", "--seeds", "3"]);
+    let ((low_end, _), method) = interval(&sure, 0);
+    assert!(sure["probes"][0]["accuracy"] == 1.0 && low_end < 0.95 && method.contains("Wilson"), "{sure}");
+    let wide = json(d, &["probe", "z.npy", "--labels", "y.txt", "--protocol", "ridge", "--level", "0.99"]);
+    let ((lower, higher), _) = interval(&wide, 0);
+    assert!(lower < low && higher >= high);
+    fails(d, &["probe", "z.npy", "--labels", "y.txt", "--level", "1.5"], &["--level 1.5"]);
+
+    let out = infomax(d, &["probe", "z.npy", "--labels", "rare.txt", "--protocol", "ridge", "--json"]);
+    let error = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(
+        out.status.success() && error.contains("1 class (owl)") && error.contains("never tested"),
+        "{error}"
+    );
+    let r: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(r["classes"], serde_json::json!(["emu", "fox", "owl"]));
+    assert!(r["notes"].to_string().contains("never tested"), "{r}");
+    let both = [
+        "probe",
+        "z.npy",
+        "--labels",
+        "y.txt",
+        "--test",
+        "z.npy",
+        "--test-labels",
+        "rare.txt",
+        "--protocol",
+        "ridge",
+    ];
+    let r = json(d, &both);
+    assert!(r["notes"].to_string().contains("only among the rows that are tested"), "{r}");
+    let alone: Vec<String> = (0..101).map(|i| format!("class {i}")).collect();
+    std::fs::write(d.join("alone.txt"), alone.join("\n")).unwrap();
+    fails(d, &["probe", "z.npy", "--labels", "alone.txt"], &["no class has rows to hold out", "101 classes"]);
 }

@@ -274,7 +274,7 @@ fn what_cannot_be_read_is_named_with_what_to_do() {
         (&["z.npy", "--labels", "empty.txt"], &["empty.txt is empty"]),
         (&["z.npy", "--columns", "empty.csv"], &["empty.csv is empty"]),
         (&["z.bin"], &["z.bin", ".parquet", ".jsonl", ".csv"]),
-        (&["z.npy", "--labels", "t.csv"], &["several columns", "--columns t.csv --labels NAME"]),
+        (&["z.npy", "--labels", "t.csv"], &["several columns", "t.csv:id | species"]),
         (&["z.npy", "--columns", "t.csv", "--labels", "kind"], &["--labels kind", "id, species"]),
         (&["z.npy", "--labels", "kind"], &["--labels kind", "--columns FILE"]),
         (&["z.npy", "--labels", "missing.npz:y"], &["missing.npz", "no such file"]),
@@ -417,4 +417,103 @@ fn every_row_of_a_kind_is_marked_and_ten_are_printed() {
     let text = stdout(&infomax(dir.path(), &["inspect", "huge.npy", "--quiet"]));
     assert!(text.lines().all(|line| !line.ends_with(" NaN") && !line.ends_with(" inf")), "{text}");
     assert!(text.contains("entropy_gaussian: it came out as"), "{text}");
+}
+
+#[test]
+fn splits_types_and_columns_are_told_of_all_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let z = Key::new(9).normal(0.0, 1.0, (400, 5), DType::F32, &Device::Cpu).unwrap();
+    let mut rows = z.to_vec2::<f32>().unwrap();
+    // Columns 1 and 3 are constant and alike, 4 is 0 again; the last row is the first.
+    for row in &mut rows {
+        (row[1], row[3], row[4]) = (2.0, 2.0, row[0]);
+    }
+    rows[399] = rows[0].clone();
+    Tensor::new(rows, &Device::Cpu).unwrap().write_npy(d.join("z.npy")).unwrap();
+    let table: Vec<String> = (0..400)
+        .map(|i| {
+            let split = if i < 300 { "train" } else { "test" };
+            let gap = if i == 7 { String::new() } else { i.to_string() };
+            format!("{split},{},{gap},{}", f64::from(i) / 8.0, i % 2 == 0)
+        })
+        .collect();
+    fs::write(d.join("t.csv"), format!("split,share,count,odd\n{}\n", table.join("\n"))).unwrap();
+    let args = ["inspect", "z.npy", "--columns", "t.csv", "--max-rows", "100", "--quiet"];
+    let json = infomax(d, &[&args[..], &["--json", "--out", "o.parquet"]].concat());
+    ok(&json);
+    let json: Value = serde_json::from_str(&stdout(&json)).unwrap();
+    let figures: Vec<&Value> = json["report"]["sections"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|section| section["figures"].as_array().unwrap())
+        .collect();
+    let figure = |key: &str| *figures.iter().find(|f| f["key"] == key).unwrap();
+    assert_eq!(figure("equal_across_splits")["value"], 2.0);
+    assert!(figure("constant_columns")["meaning"].as_str().unwrap().contains("1, 3"));
+    let doubled = figure("duplicate_columns");
+    assert!(doubled["value"] == 2.0, "{doubled}");
+    assert!(doubled["meaning"].as_str().unwrap().contains("3 as 1, 4 as 0"), "{doubled}");
+    let listed = json["report"]["rows"].as_array().unwrap();
+    assert!(listed.iter().any(|r| r["why"] == "across-splits" && r["row"] == 399), "{listed:?}");
+    // Types survive: what was a number is one.
+    let read = infomax_data::read_table(&d.join("o.parquet")).unwrap();
+    assert_eq!(read.texts.iter().map(String::as_str).collect::<Vec<_>>(), ["look_at", "split"]);
+    assert_eq!(read.column(&["count"]).unwrap().1[7], None);
+    assert_eq!(read.column(&["share"]).unwrap().1[3].as_deref(), Some("0.375"));
+    // All columns alike are all counted.
+    Tensor::ones((50, 4), DType::F32, &Device::Cpu).unwrap().write_npy(d.join("one.npy")).unwrap();
+    let text = stdout(&infomax(d, &["inspect", "one.npy", "--quiet", "--fail-if", "duplicate_columns < 3"]));
+    assert!(text.contains("1 as 0, 2 as 0, 3 as 0"), "{text}");
+    let usage = infomax(d, &["inspect"]);
+    assert_eq!(usage.status.code(), Some(2), "wrong arguments have an exit code of their own");
+}
+
+#[test]
+fn views_have_lidar_slices_and_the_terms_of_the_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let z = normal(d, "z.npy", 11, 200, 4);
+    let near = (&z + (Key::new(12).normal(0.0, 0.1, (200, 4), DType::F32, &Device::Cpu).unwrap())).unwrap();
+    near.write_npy(d.join("near.npy")).unwrap();
+    normal(d, "other.npy", 13, 200, 4);
+    let labels: String = z
+        .to_vec2::<f32>()
+        .unwrap()
+        .iter()
+        .enumerate()
+        .map(|(i, row)| {
+            if i == 5 {
+                "\n"
+            } else if row[0] > 0.0 {
+                "7\n"
+            } else {
+                "3\n"
+            }
+        })
+        .collect();
+    fs::write(d.join("y.txt"), labels).unwrap();
+    let of = |views: &str| {
+        let args = ["inspect", "z.npy", "--views", views, "--labels", "y.txt", "--json", "--quiet"];
+        let output = infomax(d, &args);
+        ok(&output);
+        let json: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        let sections = json["report"]["sections"].as_array().unwrap().clone();
+        let section = sections.into_iter().find(|s| s["title"].as_str().unwrap().contains("views")).unwrap();
+        move |key: &str| {
+            let figures = section["figures"].as_array().unwrap();
+            let figure = figures.iter().find(|f| f["key"] == key);
+            figure.unwrap_or(&section)["value"].as_f64().unwrap_or(f64::NAN)
+        }
+    };
+    let (near, other) = (of("near.npy"), of("other.npy"));
+    assert!(near("lidar") > 3.0, "{}", near("lidar"));
+    assert!(near("view_information_sliced") > 0.5 && other("view_information_sliced") < 0.1);
+    assert!(near("bound_invariance") < 0.3 && other("bound_invariance") > 2.0);
+    assert!((near("bound_labels") - other("bound_labels")).abs() < 1e-9 && near("bound_labels") < 0.95);
+    // Another width has no pairs, and says so.
+    normal(d, "wide.npy", 14, 200, 6);
+    let text = stdout(&infomax(d, &["inspect", "z.npy", "--views", "wide.npy", "--quiet"]));
+    assert!(text.contains("not computed: lidar"), "{text}");
 }

@@ -98,6 +98,32 @@ impl Key {
     }
 }
 
+/// 64 bits of a row of numbers, taken one after the other: equal rows have equal hashes, and rows that differ have unequal ones but
+/// for one pair in `2^64`. Of zeros both signs are equal.
+///
+/// ```
+/// use infomax_core::ValueHash;
+/// assert_eq!(ValueHash::of(&[0.0, 1.5]), ValueHash::of(&[-0.0, 1.5]));
+/// assert_ne!(ValueHash::of(&[0.0, 1.5]), ValueHash::of(&[1.5, 0.0]));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ValueHash(u64);
+
+impl ValueHash {
+    /// The hash of a whole row.
+    pub fn of(values: &[f64]) -> Self {
+        let mut hash = Self::default();
+        values.iter().for_each(|v| hash.push(*v));
+        hash
+    }
+
+    /// The next number.
+    pub fn push(&mut self, value: f64) {
+        // What was there is moved, so that the order counts.
+        self.0 = mix(self.0.rotate_left(17).wrapping_add(0x9e37_79b9_7f4a_7c15) ^ (value + 0.0).to_bits());
+    }
+}
+
 /// The finalizer of SplitMix64 (Steele, Lea and Flood 2014): a bijection with full avalanche.
 fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -117,6 +143,14 @@ mod tests {
             .chain((0..100).map(|i| Key::new(0).fold_in(1).fold_in(i)))
             .collect();
         assert_eq!(keys.len(), 10_100);
+    }
+
+    #[test]
+    fn rows_of_values_have_hashes_of_their_own() {
+        let rows = (0..60).flat_map(|a| (0..60).map(move |b| [f64::from(a), f64::from(b) * 0.5, -1.0]));
+        let hashes: HashSet<ValueHash> = rows.map(|row| ValueHash::of(&row)).collect();
+        assert_eq!(hashes.len(), 3_600);
+        assert_ne!(ValueHash::of(&[0.0]), ValueHash::of(&[0.0, 0.0]), "lengths differ");
     }
 
     #[test]

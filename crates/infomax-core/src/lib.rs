@@ -29,7 +29,7 @@ pub use collective::{
     Collective, Counted, Local, Pending, Queued, Replica, Traffic, check_collective, replicas,
 };
 pub use error::{Error, Result};
-pub use key::Key;
+pub use key::{Key, ValueHash};
 pub use model::{Encoder, Learner, Mapped};
 pub use objective::{Bound, Context, InformationAccount, Objective, Part, Report, Role, Term, TermState};
 pub use params::{Init, Param, ParamBuilder, ParamKind, Params};

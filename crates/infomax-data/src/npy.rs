@@ -48,9 +48,16 @@ pub fn read_some_labels(path: &Path) -> Result<Vec<Option<u32>>> {
 /// # Errors
 /// As [`read`], and an array that holds no labels.
 pub fn read_named_labels(path: &Path) -> Result<(Vec<Option<u32>>, Vec<String>)> {
+    decode_named_labels(path, &bytes(path)?)
+}
+
+/// [`read_named_labels`] of the bytes of such a file; `path` is what errors name.
+///
+/// # Errors
+/// As [`read_named_labels`].
+pub fn decode_named_labels(path: &Path, bytes: &[u8]) -> Result<(Vec<Option<u32>>, Vec<String>)> {
     let labels = (|| {
-        let bytes = bytes(path).map_err(|e| e.to_string())?;
-        let (header, data) = whole(&bytes)?;
+        let (header, data) = whole(bytes)?;
         let values = label_values(header.number, &header.shape, &data)?;
         if values.iter().any(|value| matches!(value, Value::Text(_))) {
             let numbered = number(&values, &[]);

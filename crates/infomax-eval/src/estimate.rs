@@ -55,6 +55,21 @@ impl Interval {
         let half = special::normal_quantile(0.5 + 0.5 * level) * se;
         Self { lower: value - half, upper: value + half, level, method: method.into() }
     }
+
+    /// Widened towards where an estimate moves as the rows grow, from those of subsamples of the `ratio`-th part of the rows.
+    fn along(mut self, value: f64, drawn: &[f64], ratio: f64) -> Self {
+        let count = drawn.len() as f64;
+        let trend = value - drawn.iter().sum::<f64>() / count;
+        let certain = (trend.abs() - 2.0 * (variance(drawn) / count).sqrt()).max(0.0);
+        let ahead = certain / (ratio.sqrt() - 1.0);
+        if trend > 0.0 {
+            self.upper += ahead;
+        } else {
+            self.lower -= ahead;
+        }
+        self.method += ", widened by the trend from subsamples to all rows";
+        self
+    }
 }
 
 /// A reason not to trust an estimate: a word for programs, a sentence for people.
@@ -238,30 +253,40 @@ impl Resampling {
         needed: usize,
         estimate: impl Fn(&[usize]) -> Result<f64> + Sync,
     ) -> Result<Option<Interval>> {
+        let one = |rows: &[usize]| Ok(vec![estimate(rows)?]);
+        Ok(self.subsample_all_trend(&[value], n, needed, &[true], one)?.pop().flatten())
+    }
+
+    /// [`Resampling::subsample_trend`] for several estimates of the same rows, of those whose place in `trend` says so; the others
+    /// as by [`Resampling::subsample_all`].
+    pub(crate) fn subsample_all_trend(
+        &self,
+        values: &[f64],
+        n: usize,
+        needed: usize,
+        trend: &[bool],
+        estimate: impl Fn(&[usize]) -> Result<Vec<f64>> + Sync,
+    ) -> Result<Vec<Option<Interval>>> {
         let drawn = std::sync::Mutex::new(Vec::new());
-        let interval = self.subsample(value, n, needed, |rows| {
+        let intervals = self.subsample_all(values, n, needed, |rows| {
             let one = estimate(rows)?;
             // A poisoned lock would mean that another thread panicked: its values stay as they are.
-            drawn.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(one);
+            drawn.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(one.clone());
             Ok(one)
         })?;
-        let mut drawn = drawn.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        // In an order that no thread decides.
-        drawn.sort_by(f64::total_cmp);
-        Ok(interval.map(|mut interval| {
-            let m = (n / 2).min(self.max_rows) as f64;
-            let count = drawn.len() as f64;
-            let trend = value - drawn.iter().sum::<f64>() / count;
-            let certain = (trend.abs() - 2.0 * (variance(&drawn) / count).sqrt()).max(0.0);
-            let ahead = certain / ((n as f64 / m).sqrt() - 1.0);
-            if trend > 0.0 {
-                interval.upper += ahead;
-            } else {
-                interval.lower -= ahead;
+        let drawn = drawn.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let m = (n / 2).min(self.max_rows) as f64;
+        let widened = |(at, interval): (usize, Option<Interval>)| {
+            let interval = interval?;
+            if !trend.get(at).copied().unwrap_or(false) {
+                return Some(interval);
             }
-            interval.method += ", widened by the trend from subsamples to all rows";
-            interval
-        }))
+            let mut own: Vec<f64> = drawn.iter().map(|d: &Vec<f64>| d[at]).collect();
+            // In an order that no thread decides.
+            own.sort_by(f64::total_cmp);
+            Some(interval.along(values[at], &own, n as f64 / m))
+        };
+        Ok(intervals.into_iter().enumerate().map(widened).collect())
     }
 
     /// The percentile bootstrap (Efron 1979) of a statistic of independent values.

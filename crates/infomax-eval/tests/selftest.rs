@@ -59,6 +59,26 @@ fn every_task_is_drawn_and_small_ones_are_found() {
 }
 
 #[test]
+fn no_task_is_taken_for_one_without_noise() {
+    let cfg = MutualConfig {
+        estimators: vec![MutualEstimator::NormalCopula],
+        permutations: 0,
+        resampling: Resampling::none(),
+        ..MutualConfig::default()
+    };
+    for task in tasks() {
+        for seed in [1, 2] {
+            let (x, y) = task.draw(Key::new(seed), 500).unwrap();
+            let (x, y) = (Variable::Continuous(x), Variable::Continuous(y));
+            let report = mutual_report(&x, &y, &cfg).unwrap();
+            let doubts = report.estimates[0].estimate.iter().flat_map(|e| &e.doubts);
+            let found: Vec<_> = doubts.filter(|d| d.code == "determined").collect();
+            assert!(found.is_empty(), "{}: {found:?}", task.name);
+        }
+    }
+}
+
+#[test]
 fn error_and_coverage_are_counted() {
     let some: Vec<Task> = tasks()
         .into_iter()

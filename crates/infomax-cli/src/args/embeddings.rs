@@ -18,8 +18,9 @@ pub(crate) struct InspectArgs {
     /// Embeddings of other views of the same samples.
     #[arg(long, value_name = "FILE")]
     pub(crate) views: Option<String>,
-    /// The class of each row: integers in an .npy file, a text file with one name or number a line (empty: unknown), or
-    /// the name of a column beside the embeddings or of --columns. A column `label` is taken by itself.
+    /// The class of each row: integers or texts in an .npy file or FILE.npz:NAME, a column FILE:NAME of a table, a text file
+    /// with one name or number a line (empty: unknown), or the name of a column beside the embeddings or of --columns. A
+    /// column `label` is taken by itself.
     #[arg(long, value_name = "FILE|COLUMN")]
     pub(crate) labels: Option<PathBuf>,
     /// A table with a line for each row (.csv, .tsv, .jsonl, .parquet): names, paths of images, groups, splits.
@@ -131,10 +132,11 @@ pub(crate) enum ObjectiveCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct MiArgs {
-    /// Two arrays; row i of both is the same sample.
+    /// Two arrays; row i of both is the same sample. Also folders or quoted patterns of files, and runs (the features of their
+    /// test images; RUN:label: their classes).
     #[arg(value_name = "X Y", num_args = 0..=2)]
     pub(crate) files: Vec<String>,
-    /// The estimators: `all`, or names; may be repeated or separated by commas.
+    /// The estimators: `all`, or names; may be repeated or separated by commas. With --given: ksg1, normal-copula.
     #[arg(long, value_name = "NAME", default_value = "all")]
     pub(crate) estimator: Vec<String>,
     /// A third array: the information that X and Y share beyond it.
@@ -164,30 +166,33 @@ pub(crate) struct MiArgs {
     /// Permutations for the p-values; 0 for none.
     #[arg(long, value_name = "N", default_value_t = 99)]
     pub(crate) permutations: usize,
-    /// At most so many rows take part in a permutation.
+    /// At most so many rows take part in a permutation. With --given they are local ones, among rows of near Z.
     #[arg(long, value_name = "N", default_value_t = 500)]
     pub(crate) permutation_rows: usize,
+    /// The dimension of the projections of the estimator `sliced`.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) slice_dim: usize,
     /// The seed of everything that is drawn.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
     /// Measure the estimators where the truth is known.
     #[arg(long, conflicts_with_all = ["files", "given"])]
     pub(crate) selftest: bool,
-    /// Draws of each task of the self-test.
-    #[arg(long, value_name = "N", default_value_t = 5, requires = "selftest")]
-    pub(crate) seeds: usize,
-    /// Rows of each draw of the self-test, separated by commas.
-    #[arg(long, value_name = "N", default_value = "1000", value_delimiter = ',', requires = "selftest")]
+    /// Draws of each task of the self-test [default: 5].
+    #[arg(long, value_name = "N")]
+    pub(crate) seeds: Option<usize>,
+    /// Rows of each draw of the self-test, separated by commas [default: 1000].
+    #[arg(long, value_name = "N", value_delimiter = ',')]
     pub(crate) n: Vec<usize>,
     /// Only the tasks with this in their name, or of this family.
-    #[arg(long, value_name = "TEXT", requires = "selftest")]
+    #[arg(long, value_name = "TEXT")]
     pub(crate) tasks: Option<String>,
     /// Add the tasks of images with exactly set information, embedded by a random encoder.
-    #[arg(long, requires = "selftest")]
+    #[arg(long)]
     pub(crate) images: bool,
     /// Write the draws of the self-test into this folder as .npy, with their truths in tasks.json, for the estimators of
     /// other programs; nothing is estimated.
-    #[arg(long, value_name = "DIR", requires = "selftest")]
+    #[arg(long, value_name = "DIR")]
     pub(crate) write: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Output,
@@ -229,19 +234,24 @@ impl Protocol {
 
 #[derive(Debug, Args)]
 pub(crate) struct ProbeArgs {
-    /// Embeddings (samples, features), or a run, whose images are embedded.
+    /// Embeddings (samples, features): a file, a folder of files or a quoted pattern such as 'z-*.npy' (their rows one after
+    /// the other), or a run, whose images are embedded.
     #[arg(value_name = "RUN|EMBEDDINGS")]
     pub(crate) embeddings: String,
-    /// The class of each row: integers or texts in an .npy file, numbers of FILE.npz:NAME, or a text file with one name or
-    /// number a line.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) labels: Option<PathBuf>,
+    /// The class of each row: integers or texts in an .npy file or FILE.npz:NAME, a column FILE:NAME of a .parquet, .jsonl or
+    /// .csv table, a text file with one name or number a line, several of these as a folder or a quoted pattern, or the
+    /// name of a column beside the embeddings. A column `label` beside them is taken by itself.
+    #[arg(long, value_name = "FILE|COLUMN")]
+    pub(crate) labels: Option<String>,
     /// Embeddings to test on; without them a share of each class is held out.
     #[arg(long, value_name = "FILE")]
     pub(crate) test: Option<String>,
-    /// Their classes.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) test_labels: Option<PathBuf>,
+    /// Their classes, as --labels [default: the column of the same name beside them].
+    #[arg(long, value_name = "FILE|COLUMN", requires = "test")]
+    pub(crate) test_labels: Option<String>,
+    /// The level of the intervals.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.9)]
+    pub(crate) level: f64,
     /// The protocol; may be repeated [default: linear, ridge, knn, few-shot].
     #[arg(long, value_name = "NAME")]
     pub(crate) protocol: Vec<Protocol>,

@@ -1,19 +1,17 @@
 //! `infomax inspect`: what embeddings know, as a report.
 
-mod labels;
 mod page;
-mod read;
 mod rows;
 mod terminal;
 
 use crate::args::InspectArgs;
+use crate::embeddings::{self, Loaded, ReadOptions};
 use crate::progress::Progress;
 use crate::{Status, print};
 use anyhow::{Context as _, Result, bail};
 use infomax_run::inspect::{
     Condition, InspectConfig, InspectInput, Inspection, Section, compare_labeled, inspect,
 };
-use read::Loaded;
 
 pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
     // What is wrong with a condition is said before the work.
@@ -37,12 +35,12 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
     let mut progress = Progress::new(args.output.quiet);
     let mut inputs = Vec::new();
     for file in &args.files {
-        inputs.push((file.as_str(), read::read(file, args, &mut progress)?));
+        inputs.push((file.as_str(), embeddings::read(file, &ReadOptions::of(args), &mut progress)?));
     }
     let mut inputs = inputs.into_iter();
     let Some((name, mut loaded)) = inputs.next() else { bail!("there are no embeddings") };
     let said = loaded.notes.len();
-    read::with_arguments(&mut loaded, args)?;
+    embeddings::with_arguments(&mut loaded, args)?;
     loaded.notes.iter().skip(said).for_each(|note| progress.note(note));
     let views = match args.views.as_deref() {
         Some(_) if loaded.drawn.is_some() => {
@@ -51,7 +49,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
             )
         }
         Some(file) => {
-            let views = read::read(file, args, &mut progress)?;
+            let views = embeddings::read(file, &ReadOptions::of(args), &mut progress)?;
             if views.drawn.is_some() {
                 bail!(
                     "--views {file}: rows of it were drawn, and {name} was read whole; --read-rows N reads more"

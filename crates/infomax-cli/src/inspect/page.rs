@@ -1,6 +1,6 @@
 //! The report as a page, with small pictures of rows.
 
-use super::read::Loaded;
+use crate::embeddings::Loaded;
 use anyhow::{Context as _, Result};
 use infomax_augment::Image;
 use infomax_data::{Limits, decode};

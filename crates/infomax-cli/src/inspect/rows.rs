@@ -1,6 +1,6 @@
 //! What is known of each row, as a table.
 
-use super::read::Loaded;
+use crate::embeddings::Loaded;
 use anyhow::Result;
 use candle_core::DType;
 use infomax_data::{Cells, parquet_bytes};
@@ -18,18 +18,25 @@ pub(super) fn write(report: &Inspection, loaded: &Loaded, path: &Path) -> Result
     }
     if let Some(labels) = &loaded.labels {
         let name = |class: &u32| labels.names.get(class).cloned().unwrap_or_else(|| class.to_string());
-        columns.push((
-            "label".into(),
-            Cells::Texts(labels.classes.iter().map(|c| c.as_ref().map(name)).collect()),
-        ));
+        let numbers = || labels.classes.iter().map(|c| c.map(i64::from)).collect();
+        let cells = match labels.names.is_empty() {
+            true => Cells::SomeWhole(numbers()),
+            false => Cells::Texts(labels.classes.iter().map(|c| c.as_ref().map(name)).collect()),
+        };
+        columns.push(("label".into(), cells));
     }
     let look = (0..report.n).map(|row| why.get(&row).map(|all| all.join(";"))).collect();
     columns.push(("look_at".into(), Cells::Texts(look)));
-    for (name, values) in &loaded.table.columns {
+    for (own, values) in &loaded.table.columns {
         // A column of the input that is called as one of ours keeps its name with a mark.
-        let taken = columns.iter().any(|(own, _)| own == name);
-        let name = if taken { format!("input_{name}") } else { name.clone() };
-        columns.push((name, Cells::Texts(values.clone())));
+        let taken = columns.iter().any(|(name, _)| name == own);
+        let name = if taken { format!("input_{own}") } else { own.clone() };
+        // A .csv has no types: what all its cells are is what the column is.
+        let cells = match loaded.table.texts.contains(own) {
+            true => Cells::Texts(values.clone()),
+            false => Cells::typed(values),
+        };
+        columns.push((name, cells));
     }
     let parquet = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("parquet"));
     let bytes = if parquet {
@@ -54,6 +61,8 @@ fn csv(columns: &[(String, Cells)]) -> Result<Vec<u8>> {
         out.write_record(columns.iter().map(|(_, cells)| match cells {
             Cells::Whole(v) => v[row].to_string(),
             Cells::Numbers(v) => v[row].map(|v| v.to_string()).unwrap_or_default(),
+            Cells::SomeWhole(v) => v[row].map(|v| v.to_string()).unwrap_or_default(),
+            Cells::Truths(v) => v[row].map(|v| v.to_string()).unwrap_or_default(),
             Cells::Texts(v) => v[row].clone().unwrap_or_default(),
             _ => String::new(),
         }))?;

@@ -90,6 +90,7 @@ pub(super) fn read(path: &Path, options: &VectorOptions) -> Result<Vectors> {
             return Err(damaged(format!("line {line} has {} numbers, the first has {d}", row.len())));
         }
         if sink.wants() {
+            table.texts_of(&value);
             table.push(|name| match value.get(name) {
                 Some(Value::String(text)) => Some(text.clone()),
                 None | Some(Value::Null | Value::Array(_) | Value::Object(_)) => None,

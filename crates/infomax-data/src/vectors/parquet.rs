@@ -9,6 +9,7 @@ use crate::{Error, Result};
 use parquet::basic::{ConvertedType, LogicalType, Type};
 use parquet::column::reader::ColumnReader;
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,6 +35,7 @@ struct Leaf {
     name: String,
     kind: Kind,
     wide: bool,
+    text: bool,
 }
 
 pub(super) fn read(path: &Path, options: &VectorOptions) -> Result<Vectors> {
@@ -72,6 +74,7 @@ pub(super) fn read(path: &Path, options: &VectorOptions) -> Result<Vectors> {
     let mut sink = Sink::new(n, d, wide, options);
     let mut missing = 0usize;
     let mut table = Table::new(beside.iter().map(|leaf| leaf.name.clone()).collect());
+    table.texts = texts_of(&reader, beside.iter().copied());
     for group in 0..reader.metadata().num_row_groups() {
         let texts =
             guarded(|| beside.iter().map(|leaf| texts(&reader, group, leaf)).collect::<Words<Vec<_>>>());
@@ -104,12 +107,19 @@ pub(super) fn table(path: &Path) -> Result<Table> {
     let leaves: Vec<Leaf> = leaves(&reader).into_iter().filter(|leaf| leaf.kind != Kind::List).collect();
     let damaged = |reason: String| Error::Decode { path: path.to_path_buf(), reason };
     let mut table = Table::new(leaves.iter().map(|leaf| leaf.name.clone()).collect());
+    table.texts = texts_of(&reader, leaves.iter());
     for group in 0..reader.metadata().num_row_groups() {
         for (leaf, (_, values)) in leaves.iter().zip(&mut table.columns) {
             values.extend(guarded(|| texts(&reader, group, leaf)).map_err(damaged)?);
         }
     }
     Ok(table)
+}
+
+/// The names of columns of texts, and of classes that have names.
+fn texts_of<'a>(reader: &Reader, leaves: impl Iterator<Item = &'a Leaf>) -> BTreeSet<String> {
+    let named = |leaf: &&Leaf| leaf.text || !class_names(reader.metadata(), &leaf.name).is_empty();
+    leaves.filter(named).map(|leaf| leaf.name.clone()).collect()
 }
 
 fn open(path: &Path) -> Result<Reader> {
@@ -139,7 +149,7 @@ fn leaves(reader: &Reader) -> Vec<Leaf> {
             _ => return None,
         };
         let wide = matches!(column.physical_type(), Type::DOUBLE | Type::INT64);
-        Some(Leaf { index, name: parts[0].clone(), kind, wide })
+        Some(Leaf { index, name: parts[0].clone(), kind, wide, text })
     };
     (0..schema.num_columns()).filter_map(leaf).collect()
 }

@@ -4,6 +4,7 @@ use super::Table;
 use super::{VectorOptions, Vectors, draw};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
+use infomax_core::ValueHash;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -69,7 +70,7 @@ pub(super) struct Sink {
     scan: Scan,
     low: Vec<f64>,
     high: Vec<f64>,
-    seen: HashSet<u64>,
+    seen: HashSet<ValueHash>,
 }
 
 impl Sink {
@@ -119,13 +120,12 @@ impl Sink {
             }
             return;
         }
-        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        let mut hash = ValueHash::default();
         let mut zero = true;
         let finite = (scan.rows - scan.not_finite) as f64;
         for (j, v) in row.iter().enumerate() {
             zero &= *v == 0.0;
-            // Of zeros both signs are equal.
-            hash = (hash ^ (v + 0.0).to_bits()).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+            hash.push(*v);
             self.low[j] = self.low[j].min(*v);
             self.high[j] = self.high[j].max(*v);
             // Welford: no sum of squares that cancels.

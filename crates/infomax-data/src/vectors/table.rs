@@ -1,6 +1,7 @@
 //! Tables of texts: names, paths, groups, labels.
 
 use crate::{Error, Result};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Columns of texts; numbers are texts, too.
@@ -8,17 +9,29 @@ use std::path::Path;
 pub struct Table {
     /// A name and a value for each row; `None` where it is missing or empty.
     pub columns: Vec<(String, Vec<Option<String>>)>,
+    /// The names of columns that are texts where they come from, so that what looks like a number in them is none. A `.csv` has
+    /// no types and names none.
+    pub texts: BTreeSet<String>,
 }
 
 impl Table {
     pub(super) fn new(names: Vec<String>) -> Self {
-        Self { columns: names.into_iter().map(|name| (name, Vec::new())).collect() }
+        Self { columns: names.into_iter().map(|name| (name, Vec::new())).collect(), texts: BTreeSet::new() }
     }
 
     /// A row, of which a function knows the value of each column.
     pub(super) fn push(&mut self, value: impl Fn(&str) -> Option<String>) {
         for (name, values) in &mut self.columns {
             values.push(value(name).filter(|text| !text.is_empty()));
+        }
+    }
+
+    /// Notes which columns are texts in an object of JSON.
+    pub(super) fn texts_of(&mut self, value: &serde_json::Value) {
+        for (name, _) in &self.columns {
+            if value.get(name).is_some_and(serde_json::Value::is_string) && !self.texts.contains(name) {
+                self.texts.insert(name.clone());
+            }
         }
     }
 
@@ -36,7 +49,8 @@ impl Table {
     pub fn select(&self, rows: &[usize]) -> Self {
         let pick =
             |values: &[Option<String>]| rows.iter().map(|&i| values.get(i).cloned().flatten()).collect();
-        Self { columns: self.columns.iter().map(|(name, values)| (name.clone(), pick(values))).collect() }
+        let columns = self.columns.iter().map(|(name, values)| (name.clone(), pick(values))).collect();
+        Self { columns, texts: self.texts.clone() }
     }
 }
 
@@ -97,6 +111,7 @@ fn lines(path: &Path) -> Result<Table> {
             let plain = fields.iter().filter(|(_, v)| !v.is_array() && !v.is_object());
             table = Table::new(plain.map(|(k, _)| k.clone()).collect());
         }
+        table.texts_of(&value);
         table.push(|name| match fields.get(name) {
             Some(serde_json::Value::String(text)) => Some(text.clone()),
             None | Some(serde_json::Value::Null) => None,

@@ -23,20 +23,33 @@ pub(super) fn read(path: &Path, options: &VectorOptions) -> Result<Vectors> {
     let text = text.trim_start_matches('\u{feff}');
     let mut notes = Vec::new();
     let (mut width, mut index, mut empty, mut values) = (None, false, 0usize, Vec::new());
+    // The names of the columns, until the first row tells which of them hold words; then which stand beside the numbers.
+    let (mut names, mut beside, mut table) = (Vec::new(), None::<Vec<usize>>, Table::default());
     each(text, |line, cells| {
         let Some(width) = width else {
             width = Some(cells.len());
             if let Some(why) = header(cells) {
                 index = cells.len() > 1 && cells[0].is_empty();
+                names = cells.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
                 notes.extend(why);
                 return Ok(());
             }
-            return numbers(line, cells, false, &mut values, &mut empty);
+            return numbers(line, cells, &[], &mut values, &mut empty);
         };
         if cells.len() != width {
             return Err(format!("line {line} has {} cells, the first has {width}", cells.len()));
         }
-        numbers(line, cells, index, &mut values, &mut empty)
+        let apart = beside.get_or_insert_with(|| {
+            let own = others(&names, cells, index);
+            table = Table::new(own.iter().map(|&j| names[j].clone()).collect());
+            own
+        });
+        for (&j, (_, column)) in apart.iter().zip(&mut table.columns) {
+            column.push(Some(cells[j].to_owned()).filter(|text| !text.is_empty()));
+        }
+        let mut skipped = apart.clone();
+        skipped.extend(index.then_some(0));
+        numbers(line, cells, &skipped, &mut values, &mut empty)
     })
     .map_err(damaged)?;
     if index {
@@ -45,11 +58,30 @@ pub(super) fn read(path: &Path, options: &VectorOptions) -> Result<Vectors> {
     if empty > 0 {
         notes.push(format!("{empty} cells are empty; they count as not finite"));
     }
-    let d = width.unwrap_or(0) - usize::from(index);
+    if !table.columns.is_empty() {
+        let listed: Vec<&str> = table.columns.iter().map(|(name, _)| name.as_str()).collect();
+        notes.push(format!("columns of words or labels stand beside the numbers: {}", listed.join(", ")));
+    }
+    let d = width.unwrap_or(0) - usize::from(index) - table.columns.len();
     let n = values.len().checked_div(d).unwrap_or(0);
     let mut sink = Sink::new(n, d, true, options);
     values.chunks_exact(d.max(1)).for_each(|row| sink.push(row));
-    sink.finish(path, Table::default(), notes)
+    let read = sink.finish(path, Table::default(), notes)?;
+    let table = read.drawn.as_ref().map_or_else(|| table.clone(), |drawn| table.select(drawn));
+    Ok(Vectors { table, ..read })
+}
+
+/// Names of columns that are labels, whatever they hold.
+const LABELS: [&str; 5] = ["label", "labels", "class", "target", "category"];
+
+/// The columns with a name that are no part of the embedding: labels, and those whose first cell is a word.
+fn others(names: &[String], cells: &[&str], index: bool) -> Vec<usize> {
+    let apart = |j: &usize| {
+        let name = names.get(*j).map_or("", String::as_str);
+        !name.is_empty()
+            && (LABELS.iter().any(|label| name.eq_ignore_ascii_case(label)) || cell(cells[*j]) == Cell::Word)
+    };
+    (usize::from(index)..cells.len()).filter(apart).collect()
 }
 
 /// Calls back with the number and the cells of each line that is neither empty nor a remark.
@@ -108,11 +140,11 @@ fn header(cells: &[&str]) -> Option<Option<String>> {
 fn numbers(
     line: usize,
     cells: &[&str],
-    index: bool,
+    skipped: &[usize],
     values: &mut Vec<f64>,
     empty: &mut usize,
 ) -> Result<(), String> {
-    for (column, text) in cells.iter().enumerate().skip(usize::from(index)) {
+    for (column, text) in cells.iter().enumerate().filter(|(column, _)| !skipped.contains(column)) {
         values.push(match cell(text) {
             Cell::Number(value) => value,
             Cell::Missing => {
@@ -164,6 +196,25 @@ mod tests {
         assert_eq!(of("0,1.0\n5,6\n").unwrap().0.len(), 2);
         assert_eq!(of("0,2\n5,6\n").unwrap().0.len(), 2);
         assert_eq!(of("0\n5\n").unwrap().0.len(), 2);
+    }
+
+    #[test]
+    fn columns_of_words_and_labels_stand_beside_the_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("z.csv");
+        std::fs::write(&path, "a,species,b,label\n1,emu,2,0\n3,,4,1\n5,fox,6,0\n").unwrap();
+        let found = read(&path, &VectorOptions::default()).unwrap();
+        assert_eq!(found.values.to_vec2::<f64>().unwrap(), [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]);
+        let names: Vec<&str> = found.table.columns.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["species", "label"]);
+        assert_eq!(found.table.columns[0].1, [Some("emu".into()), None, Some("fox".into())]);
+        assert!(found.notes[0].contains("species, label"), "{:?}", found.notes);
+        // Rows that are drawn take their words along.
+        let few = VectorOptions { most_rows: Some(2), ..VectorOptions::default() };
+        let few = read(&path, &few).unwrap();
+        let drawn = few.drawn.unwrap();
+        let want: Vec<Option<String>> = drawn.iter().map(|&i| found.table.columns[0].1[i].clone()).collect();
+        assert_eq!(few.table.columns[0].1, want);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::super::{Error, Result};
 use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical};
-use parquet::data_type::{ByteArray, ByteArrayType, DoubleType, FloatType, Int64Type};
+use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DoubleType, FloatType, Int64Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
@@ -17,6 +17,10 @@ pub enum Cells {
     Whole(Vec<i64>),
     /// Numbers, where there are any.
     Numbers(Vec<Option<f64>>),
+    /// Whole numbers, where there are any.
+    SomeWhole(Vec<Option<i64>>),
+    /// Truths, where there are any.
+    Truths(Vec<Option<bool>>),
     /// Texts, where there are any.
     Texts(Vec<Option<String>>),
     /// A list of so many numbers a row, row by row.
@@ -24,10 +28,36 @@ pub enum Cells {
 }
 
 impl Cells {
+    /// A column of texts as what all of them are: whole numbers, numbers, truths (`true`, `false`), or else texts. A number is one whose
+    /// text comes back from it, so that `007` stays a text.
+    pub fn typed(values: &[Option<String>]) -> Self {
+        fn all<T>(values: &[Option<String>], read: impl Fn(&str) -> Option<T>) -> Option<Vec<Option<T>>> {
+            values.iter().map(|v| v.as_deref().map_or(Some(None), |text| read(text).map(Some))).collect()
+        }
+        let whole = |text: &str| text.parse::<i64>().ok().filter(|v| v.to_string() == text);
+        // A sign, a leading zero or a word that Rust reads as infinite is no number of a table.
+        let number = |text: &str| {
+            let digits = text.strip_prefix('-').unwrap_or(text);
+            let padded = digits.len() > 1 && digits.starts_with('0') && !digits.starts_with("0.");
+            let plain = digits.starts_with(|c: char| c.is_ascii_digit()) && !padded;
+            let word = ["nan", "inf", "-inf"].iter().any(|w| text.eq_ignore_ascii_case(w));
+            text.parse::<f64>().ok().filter(|v| word || (plain && v.is_finite()))
+        };
+        let truth = |text: &str| text.parse::<bool>().ok();
+        if values.iter().all(Option::is_none) {
+            return Self::Texts(values.to_vec());
+        }
+        let typed = all(values, whole).map(Self::SomeWhole);
+        let typed = typed.or_else(|| all(values, number).map(Self::Numbers));
+        typed.or_else(|| all(values, truth).map(Self::Truths)).unwrap_or_else(|| Self::Texts(values.to_vec()))
+    }
+
     fn rows(&self) -> usize {
         match self {
             Self::Whole(v) => v.len(),
             Self::Numbers(v) => v.len(),
+            Self::SomeWhole(v) => v.len(),
+            Self::Truths(v) => v.len(),
             Self::Texts(v) => v.len(),
             Self::Lists(d, v) => v.len() / (*d).max(1),
         }
@@ -75,6 +105,14 @@ fn write(columns: &[(String, Cells)]) -> parquet::errors::Result<Vec<u8>> {
                 let (there, levels) = present(values);
                 column.typed::<DoubleType>().write_batch(&there, Some(&levels), None)?
             }
+            Cells::SomeWhole(values) => {
+                let (there, levels) = present(values);
+                column.typed::<Int64Type>().write_batch(&there, Some(&levels), None)?
+            }
+            Cells::Truths(values) => {
+                let (there, levels) = present(values);
+                column.typed::<BoolType>().write_batch(&there, Some(&levels), None)?
+            }
             Cells::Texts(values) => {
                 let (there, levels) = present(values);
                 let there: Vec<ByteArray> = there.iter().map(|text| ByteArray::from(text.as_str())).collect();
@@ -99,6 +137,8 @@ fn field(name: &str, cells: &Cells) -> parquet::errors::Result<Arc<Type>> {
     Ok(Arc::new(match cells {
         Cells::Whole(_) => plain(Physical::INT64, Repetition::REQUIRED).build()?,
         Cells::Numbers(_) => plain(Physical::DOUBLE, Repetition::OPTIONAL).build()?,
+        Cells::SomeWhole(_) => plain(Physical::INT64, Repetition::OPTIONAL).build()?,
+        Cells::Truths(_) => plain(Physical::BOOLEAN, Repetition::OPTIONAL).build()?,
         Cells::Texts(_) => plain(Physical::BYTE_ARRAY, Repetition::OPTIONAL)
             .with_logical_type(Some(LogicalType::String))
             .build()?,
@@ -121,4 +161,25 @@ fn field(name: &str, cells: &Cells) -> parquet::errors::Result<Arc<Type>> {
 /// The values that are there, and for each row whether it has one.
 fn present<T: Clone>(values: &[Option<T>]) -> (Vec<T>, Vec<i16>) {
     (values.iter().flatten().cloned().collect(), values.iter().map(|v| i16::from(v.is_some())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_have_the_type_that_all_of_them_have() {
+        let of = |words: &[&str]| {
+            let words: Vec<Option<String>> =
+                words.iter().map(|w| (!w.is_empty()).then(|| (*w).to_owned())).collect();
+            Cells::typed(&words)
+        };
+        assert_eq!(of(&["3", "", "-7"]), Cells::SomeWhole(vec![Some(3), None, Some(-7)]));
+        assert_eq!(of(&["3", "0.5", "1e-3"]), Cells::Numbers(vec![Some(3.0), Some(0.5), Some(1e-3)]));
+        assert_eq!(of(&["true", "", "false"]), Cells::Truths(vec![Some(true), None, Some(false)]));
+        for words in [&["007", "8"][..], &["1", "a"], &["", ""], &["+1", "2"], &["true", "1"], &["infinity"]]
+        {
+            assert!(matches!(of(words), Cells::Texts(_)), "{words:?}");
+        }
+    }
 }

@@ -45,6 +45,24 @@ impl Neighbors {
     pub fn distances_of(&self, row: usize) -> &[f64] {
         &self.distances[row * self.k..(row + 1) * self.k]
     }
+
+    /// The nearest `k` of them, at most all.
+    pub fn nearest(&self, k: usize) -> Self {
+        let k = k.min(self.k);
+        let indices = (0..self.n).flat_map(|row| &self.of(row)[..k]).copied().collect();
+        let distances = (0..self.n).flat_map(|row| &self.distances_of(row)[..k]).copied().collect();
+        Self { k, indices, distances, ..*self }
+    }
+
+    /// For each row, whether its last neighbor is as near as the one before the last: then which of the two is among one
+    /// neighbor less is decided by their order alone. `false` for a single neighbor.
+    pub fn undecided(&self) -> Vec<bool> {
+        let tied = |row: usize| match self.distances_of(row) {
+            [.., before, last] => before == last,
+            _ => false,
+        };
+        (0..self.n).map(tied).collect()
+    }
 }
 
 /// The `k` nearest other rows of each row, exactly: no approximate index.

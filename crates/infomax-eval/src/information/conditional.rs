@@ -2,13 +2,16 @@
 
 use super::continuous::{KsgConfig, transform};
 use super::entropy::{check_k, high_dimension};
-use super::normal::{read_pair, spread};
+use super::normal::{self, NormalModel, read_pair, spread};
+use super::permutation::{PermutationTest, test_by};
 use super::tree::{Counter, Searcher, beside};
-use crate::estimate::{Doubt, Estimate, Resampling};
+use crate::estimate::{Doubt, Estimate, Resampling, permutation};
+use crate::geometry::nearest;
 use crate::matrix::{self, Rows};
 use crate::special::digamma;
 use crate::{Error, Result};
 use candle_core::Tensor;
+use infomax_core::Key;
 use rayon::prelude::*;
 
 /// The conditional mutual information `I(X; Y | Z)` of three continuous variables (Frenzel and Pompe 2007),
@@ -47,6 +50,68 @@ pub fn conditional_mutual_information(
     doubts.extend(super::mutual::negative(value));
     super::ties::explain(&mut doubts, ties);
     Ok(Estimate::new(value, n).with(interval).doubting(doubts))
+}
+
+/// What [`conditional_permutation_test`] permutes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum ConditionalEstimator {
+    /// [`conditional_mutual_information`].
+    Neighbors(KsgConfig),
+    /// [`super::normal_conditional_mutual_information`].
+    Normal(NormalModel),
+}
+
+/// Rows of near `z` among which a row of `x` is exchanged, itself among them.
+const EXCHANGED: usize = 5;
+
+/// Whether `x` and `y` are independent given `z`, by local permutations (Runge, arXiv:1709.01447): each row takes the `x` of
+/// one of the five rows whose `z` is nearest (itself among them, in normal scores, the Euclidean distance), no `x` twice where that can be avoided, so that what
+/// `x` and `z` share stays. Approximate: it is as good as rows of near `z` have alike distributions of `x`, so with few columns of `z`.
+///
+/// # Errors
+/// As [`conditional_mutual_information`], or no permutation.
+pub fn conditional_permutation_test(
+    x: &Tensor,
+    y: &Tensor,
+    z: &Tensor,
+    estimator: ConditionalEstimator,
+    permutations: usize,
+    seed: u64,
+) -> Result<PermutationTest> {
+    const OP: &str = "conditional_permutation_test";
+    let (x, y) = read_pair(OP, x, y)?;
+    let z = Rows::read_at_least(OP, "z", z, EXCHANGED)?;
+    matrix::paired(OP, ["x", "z"], &x, &z)?;
+    spread(OP, "z", &z)?;
+    let near = nearest(OP, &transform(z.clone(), super::Marginals::NormalScores), EXCHANGED - 1)?;
+    let exchange = |key: Key| {
+        let mut taken = vec![false; x.n];
+        let mut source = vec![0; x.n];
+        for row in permutation(key, x.n) {
+            let order = permutation(key.fold_in(row as u64), EXCHANGED);
+            let candidate = |at: usize| if at == 0 { row } else { near.of(row)[at - 1] as usize };
+            let free = order.iter().map(|at| candidate(*at)).find(|other| !taken[*other]);
+            let other = free.unwrap_or_else(|| candidate(order[EXCHANGED - 1]));
+            taken[other] = true;
+            source[row] = other;
+        }
+        source
+    };
+    let prepared = match estimator {
+        ConditionalEstimator::Neighbors(cfg) => {
+            [&x, &y, &z].map(|rows| transform(rows.clone(), cfg.marginals))
+        }
+        ConditionalEstimator::Normal(_) => [x.clone(), y, z],
+    };
+    let [x, y, z] = &prepared;
+    test_by(x.n, permutations, seed, exchange, |order| {
+        let x = order.map_or_else(|| x.clone(), |order| x.select(order));
+        match estimator {
+            ConditionalEstimator::Neighbors(cfg) => frenzel_pompe(OP, &x, y, z, cfg.k),
+            ConditionalEstimator::Normal(model) => normal::conditional_information(OP, &x, y, z, model),
+        }
+    })
 }
 
 fn frenzel_pompe(op: &'static str, x: &Rows, y: &Rows, z: &Rows, k: usize) -> Result<f64> {

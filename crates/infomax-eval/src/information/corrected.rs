@@ -240,7 +240,7 @@ impl Canonical {
 pub(super) fn kurtosis_of_scores(x: &Rows, y: &Rows) -> Option<f64> {
     let scores = |rows: &Rows| transform(rows.clone(), Marginals::NormalScores).tensor();
     let both = Tensor::cat(&[scores(x).ok()?, scores(y).ok()?], 1).ok()?;
-    mardia_kurtosis(&both).ok()
+    mardia_kurtosis(&both).ok().map(|test| test.statistic)
 }
 
 /// Standard deviations of [`kurtosis_of_scores`] from which rows are taken not to be normal.

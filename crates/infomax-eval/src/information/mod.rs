@@ -1,9 +1,11 @@
 //! How much entropy and information embeddings hold, in nats, and how surely.
 
+mod caution;
 mod conditional;
 mod continuous;
 mod copula;
 mod corrected;
+mod determined;
 mod entropy;
 mod gaussian;
 mod labels;
@@ -19,7 +21,7 @@ mod ties;
 mod tree;
 mod weighted;
 
-pub use conditional::conditional_mutual_information;
+pub use conditional::{ConditionalEstimator, conditional_mutual_information, conditional_permutation_test};
 pub use continuous::{KsgConfig, KsgKind, Marginals, mutual_information};
 pub use copula::{copula_splitting_entropy, copula_splitting_information};
 pub use corrected::{CorrectedConfig, corrected_mutual_information};

@@ -1,7 +1,9 @@
 //! The mutual information of two variables of any kind, by every estimator that fits them, and which to read first.
 
+use super::caution::{Determined, FEW_ROWS, reach_zero, said, too_few};
 use super::continuous::{KsgConfig, KsgKind, Marginals, ksg, prepare};
 use super::corrected::{self, CorrectedConfig};
+use super::determined::flat;
 use super::labels::ross;
 use super::labels_mixture::gao_of_classes;
 use super::mixtures::{gao, plug_in};
@@ -141,12 +143,14 @@ pub struct MutualConfig {
     pub permutations: usize,
     /// At most so many rows, drawn by the seed, take part in a permutation.
     pub permutation_rows: usize,
+    /// The dimension of the projections of `sliced`, cut to that of each variable.
+    pub slice_dim: usize,
     /// The seed of permutations, surrogates and slices.
     pub seed: u64,
 }
 
 impl Default for MutualConfig {
-    /// All estimators, `k = 3`, 99 permutations of at most 1,000 rows.
+    /// All estimators, `k = 3`, 99 permutations of at most 1,000 rows, slices of one dimension.
     fn default() -> Self {
         Self {
             estimators: Vec::new(),
@@ -154,6 +158,7 @@ impl Default for MutualConfig {
             resampling: Resampling::default(),
             permutations: 99,
             permutation_rows: 1_000,
+            slice_dim: 1,
             seed: 0,
         }
     }
@@ -181,9 +186,9 @@ pub struct MutualReport {
     pub n: usize,
     /// The columns of both variables, 0 for a discrete one.
     pub dims: [usize; 2],
-    /// The place in `estimates` of the one to read first; `None` if all refused.
+    /// The place in `estimates` of the one to read first; `None` if all refused, or if the rows are too few for any.
     pub recommended: Option<usize>,
-    /// Why that one.
+    /// Why that one, or why none.
     pub reason: String,
     /// All estimates, the recommended one first.
     pub estimates: Vec<NamedEstimate>,
@@ -201,8 +206,12 @@ pub struct MutualReport {
 /// and that estimate varies least; else `matched`, or `corrected`
 /// where that one is not had. An estimator that refuses passes to the next.
 ///
-/// Where a combination of the columns of one continuous variable is one of the other but for rounding, no estimate has
+/// Where a combination of the columns of one continuous variable is one of the other but for rounding, or where the rows of both
+/// together fill fewer dimensions than both do apart (`y = x^2`, a circle), no estimate has
 /// an interval, and all have the doubt `determined`: the information is infinite.
+///
+/// Of fewer than 24 rows (`8 k`) none is recommended, and all have the doubt `few-rows`. Where the permutations, of all rows, do not
+/// reject independence at the level of the intervals, an interval reaches to 0.
 ///
 /// # Errors
 /// Different numbers of rows, values that are not finite, constant columns, a single class, settings out of range, or
@@ -217,19 +226,27 @@ pub fn mutual_report(x: &Variable, y: &Variable, cfg: &MutualConfig) -> Result<M
         let reason = "needs k of at least 1 and permutations of at least 8 rows";
         return Err(Error::Config { key: "mutual", value, reason });
     }
+    if cfg.slice_dim == 0 {
+        let (value, reason) = ("0".into(), "must be at least 1");
+        return Err(Error::Config { key: "slice_dim", value, reason });
+    }
     cfg.resampling.check()?;
     let dim = |v: &Variable| match v {
         Variable::Continuous(x) => x.dims().get(1).copied().unwrap_or(0),
         Variable::Discrete(_) => 0,
     };
-    let (mut tied, mut determined, mut kurtosis) = (false, false, None);
+    let (mut tied, mut determined, mut kurtosis) = (false, None, None);
     let mut fitting: Vec<MutualEstimator> = match (x, y) {
         (Variable::Continuous(a), Variable::Continuous(b)) => {
             let (a, b) = read_pair(OP, a, b)?;
             // Values of a fine grid are no classes: such a group holds a twentieth of the rows.
             let least = cfg.k.max(a.n / 20);
             tied = ties::share(&a, least) > ties::FEW || ties::share(&b, least) > ties::FEW;
-            determined = !tied && corrected::determined(&a, &b);
+            determined = match tied {
+                true => None,
+                false if corrected::determined(&a, &b) => Some(Determined::Correlation),
+                false => flat(&a, &b).map(Determined::Dimensions),
+            };
             kurtosis = corrected::kurtosis_of_scores(&a, &b);
             MutualEstimator::CONTINUOUS.to_vec()
         }
@@ -261,6 +278,7 @@ pub fn mutual_report(x: &Variable, y: &Variable, cfg: &MutualConfig) -> Result<M
         }
     }
     let chosen = if cfg.estimators.is_empty() { fitting } else { cfg.estimators.clone() };
+    let few = (8 * cfg.k).max(FEW_ROWS);
     let mut estimates = Vec::with_capacity(chosen.len());
     for estimator in chosen {
         let mut found = match (&classes, estimator) {
@@ -271,7 +289,11 @@ pub fn mutual_report(x: &Variable, y: &Variable, cfg: &MutualConfig) -> Result<M
         };
         if let Some(estimate) = &mut found.estimate {
             said(estimate, determined, &cfg.resampling);
+            if x.rows() < few {
+                estimate.doubts.push(too_few(x.rows(), few));
+            }
         }
+        reach_zero(&mut found, x.rows(), cfg.resampling.level);
         estimates.push(found);
     }
     let not_normal = kurtosis.is_some_and(|z: f64| z.abs() > corrected::NOT_NORMAL);
@@ -280,7 +302,11 @@ pub fn mutual_report(x: &Variable, y: &Variable, cfg: &MutualConfig) -> Result<M
     if let Some(best) = best {
         estimates[..=best].rotate_right(1);
     }
-    Ok(MutualReport { n: x.rows(), dims: [dim(x), dim(y)], recommended: best.map(|_| 0), reason, estimates })
+    let (recommended, reason) = match x.rows() < few {
+        true => (None, too_few(x.rows(), few).message),
+        false => (best.map(|_| 0), reason),
+    };
+    Ok(MutualReport { n: x.rows(), dims: [dim(x), dim(y)], recommended, reason, estimates })
 }
 
 /// The distinct rows of a variable as classes.
@@ -289,26 +315,6 @@ fn of_rows(op: &'static str, variable: &Variable) -> Result<Vec<u32>> {
         Variable::Continuous(x) => Groups::new(&Rows::read(op, "x", x)?).of,
         Variable::Discrete(labels) => labels.clone(),
     })
-}
-
-/// The doubts that hold for every estimator: infinite information, and why there is no interval.
-fn said(estimate: &mut Estimate, determined: bool, resampling: &Resampling) {
-    if determined {
-        estimate.interval = None;
-        let message = format!(
-            "as far as {} rows show, X and Y determine each other but for rounding (a canonical correlation of 1 of the \
-             values or of their ranks): of continuous variables the information is then infinite, and an estimate shows \
-             the number of rows or the rounding; no interval is given",
-            estimate.n
-        );
-        estimate.doubts.push(Doubt::new("determined", message));
-    } else if estimate.interval.is_none() && resampling.draws > 0 {
-        let message = format!(
-            "no interval: subsamples of half of the {} rows are too few for this estimator, or degenerate",
-            estimate.n
-        );
-        estimate.doubts.push(Doubt::new("no-interval", message));
-    }
 }
 
 /// An estimate and its test; what an estimator cannot do is kept as text.
@@ -347,8 +353,8 @@ fn estimate(estimator: MutualEstimator, x: &Variable, y: &Variable, cfg: &Mutual
             MutualEstimator::NormalShrunk => normal_mutual_information(x, y, NormalModel::Shrunk, resampling),
             MutualEstimator::CopulaSplitting => copula_splitting_information(x, y, resampling),
             MutualEstimator::Sliced => {
-                let sliced =
-                    SlicedConfig { ksg: of_kind(k, KsgKind::One), seed: cfg.seed, ..Default::default() };
+                let ksg = of_kind(k, KsgKind::One);
+                let sliced = SlicedConfig { dim: cfg.slice_dim, ksg, seed: cfg.seed, ..Default::default() };
                 sliced_mutual_information(x, y, &sliced, resampling)
             }
             MutualEstimator::Mixture => mixture_mutual_information(x, y, k, resampling),
@@ -408,7 +414,7 @@ fn p_of(estimator: MutualEstimator, x: &Variable, y: &Variable, cfg: &MutualConf
         }
         MutualEstimator::Mixture => p(&|order| Ok(gao(&rows_x, &with(order, &rows_y), k).0)),
         MutualEstimator::Sliced => {
-            let few = SlicedConfig { slices: 8, ksg: of_kind(k, kind), seed: cfg.seed, ..Default::default() };
+            let few = SlicedConfig { dim: cfg.slice_dim, slices: 8, ksg: of_kind(k, kind), seed: cfg.seed };
             p(&|order| {
                 let y = with(order, &rows_y).tensor()?;
                 Ok(sliced_mutual_information(x, &y, &few, &Resampling::none())?.value)

@@ -73,11 +73,7 @@ pub fn normal_conditional_mutual_information(
     matrix::paired(OP, ["x", "z"], &x, &z)?;
     spread(OP, "z", &z)?;
     let (n, d) = (x.n, x.d + y.d + z.d);
-    let of = |x: &Rows, y: &Rows, z: &Rows| -> Result<f64> {
-        let (x, y, z) = (model.prepare(x), model.prepare(y), model.prepare(z));
-        let part = |variables: &[&Rows]| model.half_log_det(OP, &beside(variables));
-        Ok(part(&[&x, &z])? + part(&[&y, &z])? - part(&[&z])? - part(&[&x, &y, &z])?)
-    };
+    let of = |x: &Rows, y: &Rows, z: &Rows| conditional_information(OP, x, y, z, model);
     let value = of(&x, &y, &z)?;
     let interval = cfg.subsample(value, n, 4.max(d + 2), |chosen| {
         of(&x.select(chosen), &y.select(chosen), &z.select(chosen))
@@ -87,6 +83,19 @@ pub fn normal_conditional_mutual_information(
         super::ties::explain(&mut doubts, super::ties::doubt(&[("x", &x), ("y", &y), ("z", &z)]));
     }
     Ok(Estimate::new(value, n).with(interval).doubting(doubts))
+}
+
+/// The conditional estimate of checked variables.
+pub(super) fn conditional_information(
+    op: &'static str,
+    x: &Rows,
+    y: &Rows,
+    z: &Rows,
+    model: NormalModel,
+) -> Result<f64> {
+    let (x, y, z) = (model.prepare(x), model.prepare(y), model.prepare(z));
+    let part = |variables: &[&Rows]| model.half_log_det(op, &beside(variables));
+    Ok(part(&[&x, &z])? + part(&[&y, &z])? - part(&[&z])? - part(&[&x, &y, &z])?)
 }
 
 /// Two variables, checked.

@@ -75,6 +75,17 @@ pub(super) fn test(
     seed: u64,
     estimate: impl Fn(Option<&[usize]>) -> Result<f64> + Sync,
 ) -> Result<PermutationTest> {
+    test_by(n, permutations, seed, |key| permutation(key, n), estimate)
+}
+
+/// [`test`] with what a draw does to the rows.
+pub(super) fn test_by(
+    n: usize,
+    permutations: usize,
+    seed: u64,
+    draw: impl Fn(Key) -> Vec<usize> + Sync,
+    estimate: impl Fn(Option<&[usize]>) -> Result<f64> + Sync,
+) -> Result<PermutationTest> {
     if permutations == 0 {
         let reason = "must be at least 1; 99 allow a p-value of 0.01";
         return Err(Error::Config { key: "permutations", value: "0".into(), reason });
@@ -83,7 +94,7 @@ pub(super) fn test(
     let key = Key::new(seed).fold_named("permutation");
     let drawn: Vec<f64> = (0..permutations as u64)
         .into_par_iter()
-        .map(|draw| estimate(Some(&permutation(key.fold_in(draw), n))))
+        .map(|at| estimate(Some(&draw(key.fold_in(at)))))
         .collect::<Result<_>>()?;
     let above = drawn.iter().filter(|v| **v >= value).count();
     Ok(PermutationTest {

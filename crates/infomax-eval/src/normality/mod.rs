@@ -11,8 +11,8 @@ pub use columns::{ColumnTest, MarginalNormality, marginal_normality};
 pub use correction::{benjamini_hochberg, holm};
 pub use empirical::{anderson_darling, epps_pulley};
 pub use moments::{dagostino_pearson, jarque_bera};
-pub(crate) use multivariate::mardia_kurtosis;
-pub use multivariate::{Mardia, henze_zirkler, mardia};
+pub(crate) use multivariate::whitened;
+pub use multivariate::{Mardia, henze_zirkler, mardia, mardia_kurtosis};
 pub use shapiro::shapiro_wilk;
 
 use crate::estimate::Doubt;

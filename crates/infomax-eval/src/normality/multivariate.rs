@@ -37,10 +37,7 @@ pub fn mardia(z: &Tensor) -> Result<Mardia> {
     let b1 = cubes.iter().sum::<f64>() / (n * n);
     let (b2, kurtosis) = kurtosis(&white);
     let df = p * (p + 1.0) * (p + 2.0) / 6.0;
-    let few = (n < 10.0 * p * p).then(|| {
-        let message = format!("{n} rows in {p} dimensions; the limits are good from about 10 p^2 rows");
-        Doubt::new("few-samples", message)
-    });
+    let few = few(white.n, white.d);
     let test = |statistic: f64, p_value: f64| NormalityTest {
         statistic,
         p_value,
@@ -58,12 +55,23 @@ pub fn mardia(z: &Tensor) -> Result<Mardia> {
     })
 }
 
-/// The statistic of [`Mardia::kurtosis`] alone, which needs no pairs of rows: cost `n p^2`.
+/// [`Mardia::kurtosis`] alone, which needs no pairs of rows: cost `n p^2`.
 ///
 /// # Errors
 /// As [`mardia`].
-pub(crate) fn mardia_kurtosis(z: &Tensor) -> Result<f64> {
-    Ok(kurtosis(&whitened("mardia", z)?).1)
+pub fn mardia_kurtosis(z: &Tensor) -> Result<NormalityTest> {
+    let white = whitened("mardia", z)?;
+    let (_, statistic) = kurtosis(&white);
+    let p_value = two_sided(statistic);
+    Ok(NormalityTest { statistic, p_value, n: white.n, doubts: few(white.n, white.d).into_iter().collect() })
+}
+
+/// The doubt of Mardia's limits.
+fn few(n: usize, p: usize) -> Option<Doubt> {
+    (n < 10 * p * p).then(|| {
+        let message = format!("{n} rows in {p} dimensions; the limits are good from about 10 p^2 rows");
+        Doubt::new("few-samples", message)
+    })
 }
 
 /// `b_{2,p}` of whitened rows, and its statistic.
@@ -121,7 +129,7 @@ pub(super) fn bhep_p_value(statistic: f64, b2: f64, dim: usize) -> f64 {
 }
 
 /// Rows of mean 0 and the biased covariance `I`.
-fn whitened(op: &'static str, z: &Tensor) -> Result<Rows> {
+pub(crate) fn whitened(op: &'static str, z: &Tensor) -> Result<Rows> {
     let rows = Rows::read(op, "z", z)?;
     let (n, d) = (rows.n, rows.d);
     if n < (d + 1).max(8) {

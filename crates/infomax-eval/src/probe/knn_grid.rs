@@ -1,8 +1,9 @@
 //! The nearest-neighbor classifier with its metric, weights, number of neighbors and temperature chosen on a held-out
 //! part of the training set.
 
-use super::linear::accuracy;
+use super::linear::{accuracy, edge_of_grid};
 use super::sgd::held_out;
+use crate::estimate::Doubt;
 use crate::geometry::Metric;
 use crate::matrix::{self, Rows};
 use crate::{Error, Result};
@@ -79,6 +80,8 @@ pub struct KnnGridReport {
     pub chosen: KnnTrial,
     /// All trials, in the order of the grid.
     pub trials: Vec<KnnTrial>,
+    /// Reasons not to trust the choice: `edge-of-grid`, if it is the largest of several `k`, which the rows would exceed.
+    pub doubts: Vec<Doubt>,
     /// How it was done, in words.
     pub protocol: String,
 }
@@ -169,7 +172,11 @@ pub fn knn_grid(
         chosen.k
     );
     let top5_accuracy = (classes > 10).then_some(top5);
-    Ok(KnnGridReport { accuracy, top5_accuracy, per_class, confusion, chosen, trials, protocol })
+    let most = cfg.k.iter().copied().max().unwrap_or(1);
+    let edge = cfg.k.len() > 1 && chosen.k == most && most < kept.len();
+    let tried: Vec<f64> = cfg.k.iter().map(|k| *k as f64).collect();
+    let doubts = edge.then(|| edge_of_grid("number of neighbors", most as f64, &tried)).into_iter().collect();
+    Ok(KnnGridReport { accuracy, top5_accuracy, per_class, confusion, chosen, trials, doubts, protocol })
 }
 
 /// The similarity and number of the `k` nearest training rows of each query, the nearest first. Similarities are at

@@ -2,6 +2,7 @@
 
 use super::lbfgs;
 use super::scores::{Calibration, calibration, ln_probabilities};
+use crate::estimate::Doubt;
 use crate::matrix::Rows;
 use crate::{Error, Result, matrix};
 use candle_core::{D, Device, Tensor};
@@ -14,7 +15,8 @@ use serde::Serialize;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct LinearProbeConfig {
-    /// The penalties `l2` to choose from, tried from the largest to the smallest.
+    /// The penalties `l2` to choose from, tried from the largest to the smallest. Where the best of several lies at an end,
+    /// the grid is widened by decades beyond it while that is better, between `1e-8` and `1e3`.
     pub l2: Vec<f64>,
     /// The share of the training set held out for that choice.
     pub holdout: f64,
@@ -66,6 +68,10 @@ pub struct ProbeReport {
     pub calibration: Calibration,
     /// The penalty that was chosen on the held-out part of the training set.
     pub l2: f64,
+    /// All penalties that were tried, descending: the grid of the settings, and what it was widened by.
+    pub tried: Vec<f64>,
+    /// Reasons not to trust the choice: `edge-of-grid`.
+    pub doubts: Vec<Doubt>,
     /// The L-BFGS steps of the last fit.
     pub steps: usize,
     /// How it was done, in words.
@@ -110,10 +116,13 @@ pub fn linear_probe(
         steps: fitted.steps,
         protocol: format!(
             "multinomial logistic regression on frozen standardized features, full-batch L-BFGS, \
-             l2 from {:?} on {:.0} % of the training set held out",
+             l2 = {:?} from {:?} on {:.0} % of the training set held out",
+            fitted.l2,
             fitted.grid,
             100.0 * cfg.holdout
         ),
+        tried: fitted.grid,
+        doubts: fitted.doubt.into_iter().collect(),
     })
 }
 
@@ -147,6 +156,7 @@ struct Fitted {
     train: Tensor,
     classes: usize,
     grid: Vec<f64>,
+    doubt: Option<Doubt>,
     l2: f64,
     steps: usize,
     weights: Vec<f64>,
@@ -170,10 +180,10 @@ fn fitted(
     matrix::same_width(op, &train, &test)?;
     let classes = matrix::classes(op, train_labels, test_labels)?;
     let (train, test) = standardize(&train, &test)?;
-    let l2 = choose(&train, train_labels, classes, &grid, cfg, choice)?;
+    let (l2, doubt) = choose(&train, train_labels, classes, &mut grid, cfg, choice)?;
     let (weights, steps) = fit(&train, train_labels, classes, l2, None, cfg)?;
     let logits = logits(&test, &weights, classes)?;
-    Ok(Fitted { train, classes, grid, l2, steps, weights, logits })
+    Ok(Fitted { train, classes, grid, doubt, l2, steps, weights, logits })
 }
 
 /// The share of right predictions, over all and for each class.
@@ -214,14 +224,18 @@ pub(super) fn standardize(train: &Rows, test: &Rows) -> Result<(Tensor, Tensor)>
     Ok((apply(train)?, apply(test)?))
 }
 
+/// The smallest and the largest penalty up to which a grid is widened.
+const WIDEST: (f64, f64) = (1e-8, 1e3);
+
+/// The best penalty of the descending `grid`, which is widened beyond an end that is best, and the doubt that remains.
 fn choose(
     x: &Tensor,
     labels: &[u32],
     classes: usize,
-    grid: &[f64],
+    grid: &mut Vec<f64>,
     cfg: &LinearProbeConfig,
     choice: Choice,
-) -> Result<f64> {
+) -> Result<(f64, Option<Doubt>)> {
     let n = labels.len();
     // Random rows, as labels are often periodic in the index; the key is fixed.
     let draws =
@@ -234,28 +248,70 @@ fn choose(
     let (held_labels, kept_labels) = (pick(&held), pick(&kept));
     let one_class = kept_labels.windows(2).all(|w| w[0] == w[1]);
     if grid.len() == 1 || held.is_empty() || one_class {
-        return Ok(grid[grid.len() / 2]);
+        return Ok((grid[grid.len() / 2], None));
     }
     let select = |rows: Vec<u32>| -> Result<Tensor> {
         let count = rows.len();
         Ok(x.index_select(&Tensor::from_vec(rows, count, &Device::Cpu)?, 0)?)
     };
     let (held, kept) = (select(held)?, select(kept)?);
-    let (mut best, mut best_score) = (grid[0], f64::NEG_INFINITY);
-    let mut start = None;
-    for &l2 in grid {
+    let tried = |l2: f64, start: Option<Vec<f64>>| -> Result<(f64, Vec<f64>)> {
         let (weights, _) = fit(&kept, &kept_labels, classes, l2, start, cfg)?;
         let logits = logits(&held, &weights, classes)?;
         let score = match choice {
             Choice::Accuracy => accuracy(&argmax(&logits)?, &held_labels, classes).0,
             Choice::Likelihood => -calibration(&ln_probabilities(&logits)?, &held_labels).cross_entropy,
         };
+        Ok((score, weights))
+    };
+    let (mut best, mut best_score) = (grid[0], f64::NEG_INFINITY);
+    let (mut first, mut start) = (None, None);
+    for &l2 in grid.iter() {
+        let (score, weights) = tried(l2, start)?;
         if score > best_score {
             (best, best_score) = (l2, score);
         }
+        first.get_or_insert_with(|| weights.clone());
         start = Some(weights);
     }
-    Ok(best)
+    // Beyond an end only what is better, not what is alike, moves the choice.
+    let mut edge = false;
+    for (down, mut from) in [(true, start), (false, first)] {
+        let end = |grid: &[f64]| if down { grid[grid.len() - 1] } else { grid[0] };
+        while !edge && best == end(grid) && best > 0.0 {
+            let l2 = decade(best, down);
+            edge = l2 < WIDEST.0 * 0.99 || l2 > WIDEST.1 * 1.01;
+            if edge {
+                break;
+            }
+            let (score, weights) = tried(l2, from)?;
+            from = Some(weights);
+            if down {
+                grid.push(l2)
+            } else {
+                grid.insert(0, l2)
+            }
+            if score > best_score {
+                (best, best_score) = (l2, score);
+            }
+        }
+    }
+    let doubt = edge.then(|| edge_of_grid("penalty", best, grid));
+    Ok((best, doubt))
+}
+
+/// A tenth of a number, or ten times it, without the last digits that the division leaves.
+pub(super) fn decade(value: f64, down: bool) -> f64 {
+    let next = if down { value / 10.0 } else { value * 10.0 };
+    format!("{next:.13e}").parse().unwrap_or(next)
+}
+
+/// The doubt of a choice that lies at the end of what was tried.
+pub(super) fn edge_of_grid(what: &str, chosen: f64, grid: &[f64]) -> Doubt {
+    let message = format!(
+        "the chosen {what} {chosen} lies at the edge of what was tried, {grid:?}: a better one may lie beyond it"
+    );
+    Doubt::new("edge-of-grid", message)
 }
 
 /// Weights `(D, C)` and biases `(C)` in one vector.

@@ -1,6 +1,7 @@
 //! The ridge probe: least squares on one-hot labels, in closed form.
 
-use super::linear::{accuracy, standardize};
+use super::linear::{accuracy, decade, edge_of_grid, standardize};
+use crate::estimate::Doubt;
 use crate::matrix;
 use crate::{Error, Result};
 use candle_core::{D, DType, Tensor};
@@ -11,7 +12,8 @@ use serde::Serialize;
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RidgeConfig {
-    /// The penalties to choose from, relative to the number of training rows.
+    /// The penalties to choose from, relative to the number of training rows. Where the best of several lies at an end,
+    /// the grid is widened by decades beyond it while that is better, between `1e-10` and `1e4`.
     pub l2: Vec<f64>,
 }
 
@@ -30,11 +32,18 @@ pub struct RidgeReport {
     pub per_class: Vec<Option<f64>>,
     /// The penalty that was chosen.
     pub l2: f64,
+    /// All penalties that were tried, ascending: the grid of the settings, and what it was widened by.
+    pub tried: Vec<f64>,
+    /// Reasons not to trust the choice: `edge-of-grid`.
+    pub doubts: Vec<Doubt>,
     /// The mean squared error of the outputs, leaving out one training row at a time, at that penalty.
     pub leave_one_out: f64,
     /// How it was done, in words.
     pub protocol: String,
 }
+
+/// The smallest and the largest penalty up to which a grid is widened.
+const WIDEST: (f64, f64) = (1e-10, 1e4);
 
 /// Fits `min 1/N |X W + 1 b^T - Y|_F^2 + l2 |W|_F^2` to one-hot labels and reports the accuracy on test rows.
 ///
@@ -79,16 +88,41 @@ pub fn ridge_probe(
     let s = s.to_vec1::<f64>()?;
     let uy = u.t()?.contiguous()?.matmul(&y)?;
     let usq = u.sqr()?;
-    let (mut best, mut best_error) = (cfg.l2[0], f64::INFINITY);
-    for &l2 in &cfg.l2 {
+    let left_out = |l2: f64| -> Result<f64> {
         let gain: Vec<f64> = s.iter().map(|s| s * s / (s * s + l2 * n as f64)).collect();
         let gain = Tensor::from_vec(gain, (s.len(), 1), x.device())?;
         let residual = (&y - u.matmul(&uy.broadcast_mul(&gain)?)?)?;
         // The leverage of a row, the intercept's 1 / N among it.
         let free = ((usq.matmul(&gain)? * -1.0)? + (1.0 - 1.0 / n as f64))?;
-        let error = residual.broadcast_div(&free)?.sqr()?.mean_all()?.to_scalar::<f64>()?;
+        Ok(residual.broadcast_div(&free)?.sqr()?.mean_all()?.to_scalar::<f64>()?)
+    };
+    let mut tried = cfg.l2.clone();
+    tried.sort_by(f64::total_cmp);
+    let (mut best, mut best_error) = (tried[0], f64::INFINITY);
+    for &l2 in &tried {
+        let error = left_out(l2)?;
         if error < best_error {
             (best, best_error) = (l2, error);
+        }
+    }
+    let mut edge = false;
+    for down in [true, false] {
+        let end = |tried: &[f64]| if down { tried[0] } else { tried[tried.len() - 1] };
+        while cfg.l2.len() > 1 && !edge && best == end(&tried) {
+            let l2 = decade(best, down);
+            edge = l2 < WIDEST.0 * 0.99 || l2 > WIDEST.1 * 1.01;
+            if edge {
+                break;
+            }
+            let error = left_out(l2)?;
+            if down {
+                tried.insert(0, l2)
+            } else {
+                tried.push(l2)
+            }
+            if error < best_error {
+                (best, best_error) = (l2, error);
+            }
         }
     }
     let shrunk: Vec<f64> = s.iter().map(|s| s / (s * s + best * n as f64)).collect();
@@ -105,9 +139,10 @@ pub fn ridge_probe(
         l2: best,
         leave_one_out: best_error,
         protocol: format!(
-            "ridge regression of one-hot labels on frozen standardized features, l2 from {:?} by leaving out one \
-             training row at a time",
-            cfg.l2
+            "ridge regression of one-hot labels on frozen standardized features, l2 = {best:?} from {tried:?} by leaving out \
+             one training row at a time"
         ),
+        doubts: edge.then(|| edge_of_grid("penalty", best, &tried)).into_iter().collect(),
+        tried,
     })
 }

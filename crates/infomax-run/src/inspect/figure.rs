@@ -1,5 +1,6 @@
 //! The figures of a report.
 
+use infomax_eval::probe::accuracy_interval;
 use infomax_eval::{Bracket, Doubt, Estimate, Interval};
 use serde::Serialize;
 
@@ -99,6 +100,13 @@ impl Figure {
         interval.lower = found_low.max(low).min(high).min(value);
         interval.upper = found_high.min(high).max(low).max(value);
         if value < found_low || value > found_high {
+            // It stays as wide as it was, towards where the bounds leave room.
+            let width = found_high - found_low;
+            if value > found_high {
+                interval.upper = (value + width).min(high).max(value);
+            } else {
+                interval.lower = (value - width).max(low).min(value);
+            }
             interval.method += ", moved to hold the value";
             let message = format!(
                 "the interval came out as {found_low:.4} to {found_high:.4} without the value {value:.4}, and was \
@@ -106,6 +114,24 @@ impl Figure {
             );
             self.doubts.push(Doubt { code: "moved-interval", message });
         }
+        if let Some(interval) = &self.interval
+            && interval.upper <= interval.lower
+        {
+            let message = "the interval has no width: every draw gave this number, as where nothing varies or a bound is \
+                           reached; it says nothing of the error"
+                .to_owned();
+            self.doubts.push(Doubt { code: "no-spread", message });
+        }
+        self
+    }
+
+    /// An accuracy on so many test rows, with its interval.
+    pub(super) fn accuracy(key: &'static str, value: f64, rows: usize, level: f64, meaning: String) -> Self {
+        Self { interval: accuracy_interval(value, rows, level), ..Self::plain(key, value, meaning) }
+    }
+
+    pub(super) fn doubting(mut self, doubts: impl IntoIterator<Item = Doubt>) -> Self {
+        self.doubts.extend(doubts);
         self
     }
 
@@ -143,10 +169,10 @@ mod tests {
     fn a_value_never_stands_outside_its_interval_nor_the_interval_outside_its_bounds() {
         for (value, interval, bounds, want, doubted) in [
             // Moved up to the lower bound, beyond an interval that was not moved.
-            (0.2743, (0.1399, 0.2042), (0.2743, 2.31), (0.2743, 0.2743), true),
-            (1.0982, (-1.8959, -1.8777), (1.0982, 1.0986), (1.0982, 1.0982), true),
+            (0.2743, (0.1399, 0.2042), (0.2743, 2.31), (0.2743, 0.2743 + (0.2042 - 0.1399)), true),
+            (1.0982, (-1.8959, -1.8777), (1.0982, 1.0986), (1.0982, 1.0986), true),
             // Moved down to the upper bound.
-            (2.0, (2.5, 3.0), (1.0, 2.0), (2.0, 2.0), true),
+            (2.0, (2.5, 3.0), (1.0, 2.0), (1.5, 2.0), true),
             // In order: nothing changes; or the ends alone are beyond.
             (1.5, (1.2, 1.8), (1.0, 2.0), (1.2, 1.8), false),
             (1.5, (0.2, 2.8), (1.0, 2.0), (1.0, 2.0), false),
@@ -157,5 +183,9 @@ mod tests {
             assert!(found.lower <= value && value <= found.upper);
             assert_eq!(figure.doubts.iter().any(|d| d.code == "moved-interval"), doubted, "{value}");
         }
+        // What has no width is said to have none.
+        let flat = bracket(1.5, (1.5, 1.5), (1.0, 2.0));
+        assert!(flat.doubts.iter().any(|d| d.code == "no-spread"));
+        assert!(!bracket(1.5, (1.2, 1.8), (1.0, 2.0)).doubts.iter().any(|d| d.code == "no-spread"));
     }
 }

@@ -3,8 +3,9 @@
 use super::{Figure, LISTED, RowNote, Section};
 use crate::Result;
 use candle_core::{DType, Device, Tensor};
+use infomax_core::ValueHash;
 use infomax_data::Scan;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 type Columns = Vec<(String, Vec<Option<f64>>)>;
 
@@ -14,19 +15,28 @@ const CHUNK: usize = 4_096;
 /// What one pass over the rows tells.
 struct Pass {
     finite: Vec<usize>,
-    hashes: Vec<u64>,
+    hashes: Vec<ValueHash>,
     norms: Vec<Option<f64>>,
     low: Vec<f64>,
     high: Vec<f64>,
-    columns: Vec<u64>,
+    columns: Vec<ValueHash>,
 }
 
-/// The section, the rows without values that are not finite, rows to look at, and what is known of each row. `number` is
-/// what a row is called.
-pub(super) fn health(
-    z: &Tensor,
-    number: &dyn Fn(usize) -> usize,
-) -> Result<(Section, Vec<usize>, Vec<RowNote>, Columns)> {
+/// What [`health`] finds.
+pub(super) struct Health {
+    pub(super) section: Section,
+    /// The rows without values that are not finite.
+    pub(super) finite: Vec<usize>,
+    /// Rows to look at.
+    pub(super) rows: Vec<RowNote>,
+    /// What is known of each row.
+    pub(super) columns: Columns,
+    /// The first row that equals each row, if that is another one.
+    pub(super) equals: Vec<Option<usize>>,
+}
+
+/// Looks at all rows. `number` is what a row is called.
+pub(super) fn health(z: &Tensor, number: &dyn Fn(usize) -> usize) -> Result<Health> {
     let z = z.to_device(&Device::Cpu)?;
     let (n, d) = z.dims2()?;
     let Pass { finite, hashes, norms, low, high, columns } = pass(&z)?;
@@ -51,14 +61,17 @@ pub(super) fn health(
         Figure::plain(
             "constant_columns",
             constants as f64,
-            "columns that are the same in all rows; 0 is usual",
+            format!(
+                "columns that are the same in all rows{}; 0 is usual",
+                listed(&(0..d).filter(|&j| constants > 0 && constant[j]).collect::<Vec<_>>())
+            ),
         )
         .warn_if(constants > 0, "they carry nothing: dead units, or a mask"),
     );
 
     // Rows of one hash are compared by their values.
     let row = |i: usize| -> Result<Vec<f64>> { Ok(z.get(i)?.to_dtype(DType::F64)?.to_vec1::<f64>()?) };
-    let mut first: HashMap<u64, Vec<usize>> = HashMap::with_capacity(finite.len());
+    let mut first: HashMap<ValueHash, Vec<usize>> = HashMap::with_capacity(finite.len());
     let mut duplicate_of = vec![None; n];
     for (&i, hash) in finite.iter().zip(&hashes) {
         let seen = first.entry(*hash).or_default();
@@ -82,16 +95,32 @@ pub(super) fn health(
     let listed = duplicate_of.iter().enumerate().filter_map(|(row, of)| Some((row, (*of)?))).take(LISTED);
     notes.extend(listed.map(|(row, of)| note(row, "duplicate", format!("equals row {}", number(of)))));
 
-    // Constant columns are counted above.
-    let mut seen = HashSet::with_capacity(d);
-    let doubled = if finite.is_empty() {
-        0
-    } else {
-        (0..d).filter(|&j| !constant[j] && !seen.insert(columns[j])).count()
+    let mut seen: HashMap<ValueHash, usize> = HashMap::with_capacity(d);
+    let mut doubled: Vec<(usize, usize)> = Vec::new();
+    for j in (0..d).filter(|_| !finite.is_empty()) {
+        match seen.get(&columns[j]) {
+            Some(earlier) => doubled.push((j, *earlier)),
+            None => drop(seen.insert(columns[j], j)),
+        }
+    }
+    let of_constants = doubled.iter().filter(|(j, _)| constant[*j]).count();
+    let pairs: Vec<String> = doubled.iter().take(10).map(|(j, of)| format!("{j} as {of}")).collect();
+    let which = match doubled.len() {
+        0 => String::new(),
+        count => format!(
+            " ({}{}; the first column is 0{})",
+            pairs.join(", "),
+            if count > 10 { ", ..." } else { "" },
+            if of_constants > 0 { format!("; {of_constants} of them constant") } else { String::new() }
+        ),
     };
     section.figures.push(
-        Figure::plain("duplicate_columns", doubled as f64, "columns that equal an earlier one; 0 is usual")
-            .warn_if(doubled > 0, "they count twice in distances and add nothing"),
+        Figure::plain(
+            "duplicate_columns",
+            doubled.len() as f64,
+            format!("columns that equal an earlier one{which}; 0 is usual"),
+        )
+        .warn_if(!doubled.is_empty(), "they count twice in distances and add nothing"),
     );
 
     let mut sorted: Vec<f64> = norms.iter().flatten().copied().collect();
@@ -109,8 +138,19 @@ pub(super) fn health(
                 .warn_if(zeros > 0, "they have no direction: cosines of them mean nothing"),
         );
     }
-    let duplicate_of = duplicate_of.into_iter().map(|of| of.map(|of| number(of) as f64)).collect();
-    Ok((section, finite, notes, vec![("norm".to_owned(), norms), ("duplicate_of".to_owned(), duplicate_of)]))
+    let numbers = duplicate_of.iter().map(|of| of.map(|of| number(of) as f64)).collect();
+    let columns = vec![("norm".to_owned(), norms), ("duplicate_of".to_owned(), numbers)];
+    Ok(Health { section, finite, rows: notes, columns, equals: duplicate_of })
+}
+
+/// Columns by their numbers, cut after ten; nothing of none.
+fn listed(columns: &[usize]) -> String {
+    let shown: Vec<String> = columns.iter().take(10).map(ToString::to_string).collect();
+    match columns.len() {
+        0 => String::new(),
+        1..=10 => format!(" ({}; the first is 0)", shown.join(", ")),
+        _ => format!(" ({}, ...; the first is 0)", shown.join(", ")),
+    }
 }
 
 /// Adds what is known of all rows of a file of which `n` were drawn.
@@ -161,13 +201,7 @@ fn note(row: usize, why: &'static str, detail: String) -> RowNote {
     RowNote { row, source: None, why, detail }
 }
 
-/// One more value in a hash; of zeros both signs are equal.
-fn mix(hash: u64, value: f64) -> u64 {
-    (hash ^ (value + 0.0).to_bits()).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
-}
-
 fn pass(z: &Tensor) -> Result<Pass> {
-    const START: u64 = 0xcbf2_9ce4_8422_2325;
     let (n, d) = z.dims2()?;
     let mut pass = Pass {
         finite: Vec::with_capacity(n),
@@ -175,7 +209,7 @@ fn pass(z: &Tensor) -> Result<Pass> {
         norms: Vec::with_capacity(n),
         low: vec![f64::INFINITY; d],
         high: vec![f64::NEG_INFINITY; d],
-        columns: vec![START; d],
+        columns: vec![ValueHash::default(); d],
     };
     for start in (0..n).step_by(CHUNK) {
         let part = z.narrow(0, start, CHUNK.min(n - start))?;
@@ -186,12 +220,12 @@ fn pass(z: &Tensor) -> Result<Pass> {
                 continue;
             }
             pass.finite.push(start + k);
-            pass.hashes.push(row.iter().fold(START, |hash, v| mix(hash, *v)));
+            pass.hashes.push(ValueHash::of(row));
             pass.norms.push(Some(row.iter().map(|v| v * v).sum::<f64>().sqrt()));
             for (j, v) in row.iter().enumerate() {
                 pass.low[j] = pass.low[j].min(*v);
                 pass.high[j] = pass.high[j].max(*v);
-                pass.columns[j] = mix(pass.columns[j], *v);
+                pass.columns[j].push(*v);
             }
         }
     }

@@ -66,16 +66,15 @@ pub(super) fn labels(
     };
     let numbers = |rows: &[usize]| rows.iter().map(|&i| class(i)).collect::<Vec<u32>>();
     let (xl, tl) = (numbers(&train), numbers(&test));
+    let accuracy =
+        |key, value, text: String| Figure::accuracy(key, value, tl.len(), cfg.resampling.level, text);
     let linear = LinearProbeConfig::default();
     if let Some(report) = section.try_part("linear", linear_probe(&xs, &xl, &ts, &tl, &linear)) {
         confusion = Some((members.keys().copied().collect(), report.confusion.clone()));
         let worst = report.per_class.iter().enumerate().filter_map(|(class, a)| Some((class, (*a)?)));
         let worst = worst.min_by(|a, b| a.1.total_cmp(&b.1));
-        section.figures.push(Figure::plain(
-            "linear",
-            report.accuracy,
-            format!("accuracy: {}", report.protocol),
-        ));
+        let text = format!("accuracy: {}", report.protocol);
+        section.figures.push(accuracy("linear", report.accuracy, text).doubting(report.doubts));
         if let Some((class, accuracy)) = worst {
             let name = named(members.keys().nth(class).copied().unwrap_or_default(), names);
             section.figures.push(
@@ -95,13 +94,15 @@ pub(super) fn labels(
                 "accuracy of {} nearest neighbors, cosine, temperature {}",
                 report.k, report.temperature
             );
-            Figure::plain("knn", report.accuracy, text)
+            accuracy("knn", report.accuracy, text)
         }),
     );
     section.add(
         "ridge",
-        ridge_probe(&xs, &xl, &ts, &tl, &RidgeConfig::default())
-            .map(|report| Figure::plain("ridge", report.accuracy, format!("accuracy: {}", report.protocol))),
+        ridge_probe(&xs, &xl, &ts, &tl, &RidgeConfig::default()).map(|report| {
+            let text = format!("accuracy: {}", report.protocol);
+            accuracy("ridge", report.accuracy, text).doubting(report.doubts)
+        }),
     );
     if let Some(information) = section
         .try_part("label_information", label_information(&xs, &xl, &ts, &tl, 5, &linear, &cfg.resampling))

@@ -147,7 +147,7 @@ pub struct RowNote {
     /// Its number in the file, if rows were drawn from a larger one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<usize>,
-    /// Why: `not-finite`, `duplicate`, `near-duplicate`, `outlier`, `hub`, `label`.
+    /// Why: `not-finite`, `duplicate`, `across-splits`, `near-duplicate`, `outlier`, `hub`, `label`.
     pub why: &'static str,
     /// The reason with its numbers.
     pub detail: String,
@@ -185,11 +185,12 @@ pub fn inspect(input: &InspectInput, cfg: &InspectConfig) -> Result<Inspection> 
         }
     }
     let source = |row: usize| input.drawn.as_ref().map_or(row, |drawn| drawn[row]);
-    let (mut health, finite, mut rows, mut columns) = health::health(&input.z, &source)?;
+    let health::Health { mut section, finite, mut rows, mut columns, equals } =
+        health::health(&input.z, &source)?;
     if let Some(scan) = &input.scan {
-        health::whole_file(&mut health, scan, n);
+        health::whole_file(&mut section, scan, n);
     }
-    let mut sections = vec![health];
+    let mut sections = vec![section];
     if finite.len() < 2 {
         let first = input.z.get(0)?.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>()?;
         let wrong: Vec<String> =
@@ -227,7 +228,10 @@ pub fn inspect(input: &InspectInput, cfg: &InspectConfig) -> Result<Inspection> 
         let left_out = some.len() - whole.len();
         let text = format!("{left_out} rows with values that are not finite in the views are left out here");
         let (ours, theirs) = (select(&sample, &whole)?, select(views, &whole)?);
-        let section = content::views(&ours, &theirs, cfg).noted((left_out > 0).then_some(text));
+        let labels: Option<Vec<Option<u32>>> =
+            input.labels.as_ref().map(|all| whole.iter().map(|&i| all[original(i)]).collect());
+        let section = content::views(&ours, &theirs, labels.as_deref(), cfg);
+        let section = section.noted((left_out > 0).then_some(text));
         sections.push(section.noted(note.clone()));
     }
     sections.push(shape::normality(&z, &sample).noted(note.clone()));
@@ -250,9 +254,17 @@ pub fn inspect(input: &InspectInput, cfg: &InspectConfig) -> Result<Inspection> 
     if !input.columns.is_empty() {
         let known = |row: usize| input.labels.as_ref().and_then(|labels| labels[original(row)]);
         let value = |column: &[Option<String>], row: usize| column[original(row)].clone();
-        let (section, found) =
-            groups::groups(&sample, &input.columns, &known, &value, &|row| source(original(row)), cfg);
+        let across = groups::across_splits(&input.columns, &equals, &source);
+        let (section, found) = groups::groups(
+            &sample,
+            &input.columns,
+            &known,
+            &value,
+            &groups::Places { row: &original, number: &source, across: across.as_ref() },
+            cfg,
+        );
         sections.push(section.noted(note.clone()));
+        rows.extend(across.into_iter().flat_map(|across| across.rows));
         rows.extend(found.into_iter().map(|note| RowNote { row: original(note.row), ..note }));
     }
     if let Ok(map) = infomax_eval::geometry::principal_map(&z) {

@@ -1,8 +1,8 @@
 //! Embeddings with what stands beside them, from whatever holds them.
 
-use super::labels::{self, Labels};
 use crate::args::InspectArgs;
 use crate::arrays;
+use crate::labels::{self, LABELS, Labels};
 use crate::progress::Progress;
 use anyhow::{Context as _, Result, bail};
 use candle_core::{DType, Tensor};
@@ -11,8 +11,8 @@ use infomax_run::{EmbedOptions, embed_run};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-/// What is kept in memory by default, in bytes of f32: what is computed of it takes about fifteen times as much.
-const KEPT: u64 = 112 << 20;
+/// What `inspect` keeps in memory by default, in bytes of f32: what is computed of it takes about fifteen times as much.
+pub(crate) const KEPT: u64 = 112 << 20;
 /// Kinds of files that are read in pieces.
 const PIECES: [&str; 6] = ["npy", "safetensors", "parquet", "pq", "jsonl", "ndjson"];
 /// Tables of numbers as text.
@@ -23,37 +23,54 @@ const KINDS: &str = ".npy, .npz, .safetensors, .pt and .pth (tensors), .parquet,
 /// Kinds that a folder of shards may hold.
 const SHARDS: [&str; 12] =
     ["npy", "npz", "safetensors", "pt", "pth", "csv", "tsv", "txt", "parquet", "pq", "jsonl", "ndjson"];
-/// What a column of labels is called.
-const LABELS: [&str; 5] = ["label", "labels", "class", "target", "category"];
-
 /// Embeddings, and what is known of their rows.
 #[derive(Clone, Debug)]
-pub(super) struct Loaded {
-    pub(super) z: Tensor,
-    pub(super) labels: Option<Labels>,
-    pub(super) table: Table,
+pub(crate) struct Loaded {
+    pub(crate) z: Tensor,
+    pub(crate) labels: Option<Labels>,
+    pub(crate) table: Table,
     /// Where relative paths of the table start.
-    pub(super) folder: PathBuf,
-    pub(super) drawn: Option<Vec<usize>>,
-    pub(super) scan: Option<Scan>,
-    pub(super) notes: Vec<String>,
+    pub(crate) folder: PathBuf,
+    pub(crate) drawn: Option<Vec<usize>>,
+    pub(crate) scan: Option<Scan>,
+    pub(crate) notes: Vec<String>,
+}
+
+/// What is read of embeddings.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ReadOptions {
+    /// Rows at most; of more, so many are drawn.
+    pub(crate) rows: Option<usize>,
+    /// The bytes of f32 that are kept, if `rows` is `None`; all if this is, too.
+    pub(crate) kept: Option<u64>,
+    /// The seed of that draw.
+    pub(crate) seed: u64,
+    /// Where the encoder of a run computes.
+    pub(crate) device: Option<String>,
+}
+
+impl ReadOptions {
+    pub(crate) fn of(args: &InspectArgs) -> Self {
+        Self { rows: args.read_rows, kept: Some(KEPT), seed: args.seed, device: args.device.clone() }
+    }
 }
 
 /// Reads a file, a folder or a pattern of shards, or embeds the test images of a run (those that it trained on, if it
 /// has no others).
-pub(super) fn read(word: &str, args: &InspectArgs, progress: &mut Progress) -> Result<Loaded> {
+pub(crate) fn read(word: &str, wanted: &ReadOptions, progress: &mut Progress) -> Result<Loaded> {
     let path = Path::new(word);
     if path.is_dir() && !holds_shards(path) {
-        return of_run(word, args.device.as_ref(), progress);
+        is_run(path)?;
+        return of_run(word, wanted.device.as_ref(), progress);
     }
     let files = files(word)?;
     let mut options = VectorOptions {
-        most_rows: args.read_rows,
-        most_bytes: Some(KEPT / files.len() as u64),
-        seed: args.seed,
+        most_rows: wanted.rows,
+        most_bytes: wanted.kept.map(|kept| kept / files.len() as u64),
+        seed: wanted.seed,
         ..VectorOptions::default()
     };
-    if let Some(rows) = args.read_rows {
+    if let Some(rows) = wanted.rows {
         if rows < 2 {
             bail!("--read-rows {rows}: at least 2 rows are needed");
         }
@@ -69,7 +86,7 @@ pub(super) fn read(word: &str, args: &InspectArgs, progress: &mut Progress) -> R
             "{word}: {} of {} rows were drawn with the seed {}; --read-rows sets how many",
             drawn.len(),
             scan.rows,
-            args.seed
+            wanted.seed
         ));
     }
     whole.notes.iter().for_each(|note| progress.note(note));
@@ -77,7 +94,7 @@ pub(super) fn read(word: &str, args: &InspectArgs, progress: &mut Progress) -> R
 }
 
 /// Adds the table of `--columns`, and the labels of `--labels` or of a column.
-pub(super) fn with_arguments(loaded: &mut Loaded, args: &InspectArgs) -> Result<()> {
+pub(crate) fn with_arguments(loaded: &mut Loaded, args: &InspectArgs) -> Result<()> {
     let rows = loaded.z.dim(0)?;
     if let Some(path) = &args.columns {
         readable(path)?;
@@ -97,26 +114,21 @@ pub(super) fn with_arguments(loaded: &mut Loaded, args: &InspectArgs) -> Result<
         loaded.folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
     }
     if let Some(path) = &args.labels {
-        let name = path.to_string_lossy();
-        let column = (!path.exists()).then(|| loaded.table.column(&[name.as_ref()])).flatten();
-        loaded.labels = Some(match column {
-            Some((_, values)) => labels::of_column(values),
-            None => {
-                let all = loaded.scan.as_ref().map_or(rows, |scan| scan.rows);
-                let (mut labels, note) = labels::of_argument(path, all, &loaded.table)?;
-                loaded.notes.extend(note);
-                if let (Some(drawn), Some(scan)) = (&loaded.drawn, &loaded.scan)
-                    && labels.classes.len() == scan.rows
-                {
-                    labels.classes = drawn.iter().map(|&i| labels.classes[i]).collect();
-                }
-                labels
-            }
-        });
+        let all = loaded.scan.as_ref().map_or(rows, |scan| scan.rows);
+        let (read, note) = labels::of_argument(&path.to_string_lossy(), all, &loaded.table)?;
+        loaded.notes.extend(note);
+        let mut labels = read.labels();
+        if let (Some(drawn), Some(scan)) = (&loaded.drawn, &loaded.scan)
+            && labels.classes.len() == scan.rows
+            && loaded.z.dim(0)? != scan.rows
+        {
+            labels.classes = drawn.iter().map(|&i| labels.classes[i]).collect();
+        }
+        loaded.labels = Some(labels);
     } else if loaded.labels.is_none()
         && let Some((name, values)) = loaded.table.column(&LABELS)
     {
-        let found = labels::of_column(values);
+        let found = labels::Raw::of_column(values).labels();
         loaded.notes.push(format!("the labels are those of the column `{name}`"));
         loaded.labels = Some(found);
     }
@@ -142,7 +154,7 @@ fn of_run(word: &str, device: Option<&String>, progress: &mut Progress) -> Resul
     Ok(Loaded {
         z: embedded.values.index_select(&index, 0)?,
         labels,
-        table: Table { columns: vec![("path".into(), paths)] },
+        table: Table { columns: vec![("path".into(), paths)], ..Table::default() },
         folder: PathBuf::new(),
         drawn: None,
         scan: None,
@@ -150,8 +162,25 @@ fn of_run(word: &str, device: Option<&String>, progress: &mut Progress) -> Resul
     })
 }
 
+/// Refuses a folder that holds neither a run nor arrays.
+fn is_run(folder: &Path) -> Result<()> {
+    let shown = folder.display();
+    if folder.join("config.toml").exists() {
+        return Ok(());
+    }
+    let inside = match std::fs::read_dir(folder).map(Iterator::count) {
+        Ok(0) => "it is empty".to_owned(),
+        Ok(count) => format!("none of the {count} things in it is one"),
+        Err(e) => format!("it cannot be read: {e}"),
+    };
+    bail!(
+        "{shown} is not a run: it has no config.toml; nor is it a folder of arrays ({}): {inside}",
+        SHARDS.map(|kind| format!(".{kind}")).join(", ")
+    )
+}
+
 /// A folder without the configuration of a run, in which there are arrays.
-fn holds_shards(folder: &Path) -> bool {
+pub(crate) fn holds_shards(folder: &Path) -> bool {
     !folder.join("config.toml").exists() && !shards(folder).is_empty()
 }
 
@@ -167,7 +196,8 @@ fn kind(path: &Path) -> String {
     path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
 }
 
-fn files(word: &str) -> Result<Vec<PathBuf>> {
+/// The files of a folder or a pattern; else the word itself.
+pub(crate) fn files(word: &str) -> Result<Vec<PathBuf>> {
     let path = Path::new(word);
     let files = if path.is_dir() {
         shards(path)
@@ -179,7 +209,11 @@ fn files(word: &str) -> Result<Vec<PathBuf>> {
     } else {
         return Ok(vec![path.to_path_buf()]);
     };
-    let Some(first) = files.first() else { bail!("{word}: no file matches") };
+    let Some(first) = files.first() else {
+        let what =
+            if path.is_dir() { "a folder without a file of a kind that is read" } else { "no file matches" };
+        bail!("{word}: {what} ({})", SHARDS.map(|kind| format!(".{kind}")).join(", "))
+    };
     let same = |a: &str, b: &str| a == b || [a, b].iter().all(|k| ["pt", "pth"].contains(k));
     if let Some(other) = files.iter().find(|file| !same(&kind(first), &kind(file))) {
         let text = "shards are of one kind; name them by a quoted pattern such as 'z-*.npy'";
@@ -251,7 +285,7 @@ fn of_file(file: &Path, options: &VectorOptions) -> Result<Loaded> {
 }
 
 /// Refuses what is not there, and files without a byte.
-pub(super) fn readable(path: &Path) -> Result<()> {
+pub(crate) fn readable(path: &Path) -> Result<()> {
     let shown = path.display();
     match std::fs::metadata(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -313,6 +347,7 @@ fn joined(mut parts: Vec<Loaded>, files: &[PathBuf]) -> Result<Loaded> {
                     .to_owned(),
             );
         }
+        table.texts.extend(part.table.texts.iter().cloned());
         for (name, values) in &mut table.columns {
             if let Some((_, more)) = part.table.columns.iter().find(|(own, _)| own == name) {
                 values.extend(more.iter().cloned());
