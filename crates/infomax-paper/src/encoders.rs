@@ -246,6 +246,8 @@ pub(crate) fn trained(ctx: &mut Ctx<'_>, method: &Method, seed: u64) -> Result<T
     let mut named = text.clone();
     // The version, too: another one may train otherwise.
     named += env!("CARGO_PKG_VERSION");
+    // The images: a folder may hold others the next time.
+    named += &format!(" {:016x}", images(ctx)?.1.fingerprint());
     let folder = ctx.settings.out.join("encoders");
     std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
     let run = folder.join(format!("{}-s{seed}-{:016x}", method.name, hash(&named)));

@@ -52,21 +52,12 @@ pub(crate) fn page(all: &[Done], missing: &[String], unwritten: &[String], inter
          Regularization\" (Shwartz-Ziv et al., NeurIPS 2023, arXiv 2303.00633), run by `infomax paper`. Every number \
          was measured by this run; none is copied from the paper.",
     );
-    if let Some(first) = all.first() {
-        let m = &first.machine;
-        let seconds: f64 = all.iter().map(|d| d.seconds).sum();
-        page = page.lead(format!(
-            "Preset {}, images: {}, {} seeds. {:.1} minutes in all on {} ({}, {} threads), infomax {}.",
-            first.preset.name(),
-            first.data,
-            first.seeds,
-            seconds / 60.0,
-            if m.description.is_empty() { "this machine" } else { &m.description },
-            m.system,
-            m.threads,
-            m.version
-        ));
-    }
+    let seconds: f64 = all.iter().map(|d| d.seconds).sum();
+    page = page.lead(format!(
+        "{} experiments, {:.1} minutes in all. What each is of, and where it was made, is in its section.",
+        all.len(),
+        seconds / 60.0
+    ));
     if interrupted || !missing.is_empty() {
         let why = if interrupted { "This run was interrupted" } else { "This run goes on" };
         let text = format!("{why}. Not there: {}. `--resume` goes on.", missing.join(", "));
@@ -85,7 +76,7 @@ pub(crate) fn page(all: &[Done], missing: &[String], unwritten: &[String], inter
     for done in all {
         page = page.section(section(done));
     }
-    page.footer(all.first().map_or_else(String::new, |d| d.machine.command.clone())).to_html()
+    page.to_html()
 }
 
 fn overview(all: &[Done]) -> Section {
@@ -118,7 +109,23 @@ fn how_to_read() -> Section {
 
 fn section(done: &Done) -> Section {
     let (verdict, words) = badge(done);
-    let mut section = Section::new(done.name.clone()).verdict(verdict, words).text(done.claim.clone());
+    let m = &done.machine;
+    let images = match done.data.as_str() {
+        "none" => String::new(),
+        data => format!(", images: {data}"),
+    };
+    let mut section =
+        Section::new(done.name.clone()).verdict(verdict, words).text(done.claim.clone()).text(format!(
+            "Preset {}{images}, {} seeds, {:.1} minutes on {} ({}, {} threads), infomax {}: {}",
+            done.preset.name(),
+            done.seeds,
+            done.seconds / 60.0,
+            if m.description.is_empty() { "this machine" } else { &m.description },
+            m.system,
+            m.threads,
+            m.version,
+            if m.command.is_empty() { "called as a library" } else { &m.command },
+        ));
     if let Some(error) = &done.error {
         section = section.text(format!("There is no finding: {error}"));
     }

@@ -51,8 +51,11 @@ pub struct Done {
     pub revision: u32,
     /// The preset.
     pub preset: Preset,
-    /// The images: `shapes`, or a path.
+    /// The images: `shapes`, or a path; `none` for an experiment that looks at no images.
     pub data: String,
+    /// What the images are, in hexadecimal digits; none where it looks at none.
+    #[serde(default)]
+    pub images: Option<String>,
     /// The seeds of trained encoders.
     pub seeds: u64,
     /// The seconds that it took, with the training that it caused and without that which was there.
@@ -108,19 +111,26 @@ pub fn run(settings: &Settings, names: &[&str], say: &mut dyn FnMut(&str)) -> Re
     }
     // What cannot be written is said before the work.
     std::fs::create_dir_all(&settings.out).map_err(|e| Error::io("create", &settings.out, e))?;
+    let _lock = lock(&settings.out)?;
     let mut ctx = Ctx::new(settings, say);
+    // What cannot be read, too.
+    let images = match asked.iter().any(|experiment| experiment.takes_images()) {
+        true => Some(format!("{:016x}", crate::encoders::images(&mut ctx)?.1.fingerprint())),
+        false => None,
+    };
     let (mut done, mut unwritten): (Vec<Done>, Vec<String>) = (Vec::new(), Vec::new());
     let mut interrupted = false;
     for experiment in &asked {
+        let this = This::new(&ctx, experiment, images.as_ref());
         if settings.resume {
-            match known(settings, experiment, ctx.seeds().end) {
+            match known(settings, experiment, &this) {
                 Known::Same(known) if complete(&known) => {
                     ctx.note(&format!("{}: there already, {}", experiment.name, known.verdict.words()));
                     done.push(*known);
                     continue;
                 }
                 Known::Other(why) => {
-                    ctx.note(&format!("{}: the finding that is there is of {why}: again", experiment.name));
+                    ctx.note(&format!("{}: the finding that is there {why}: again", experiment.name));
                 }
                 Known::Same(_) | Known::None => {}
             }
@@ -137,14 +147,17 @@ pub fn run(settings: &Settings, names: &[&str], say: &mut dyn FnMut(&str)) -> Re
         finding.missing.append(&mut ctx.missing);
         finding.configurations.append(&mut ctx.configurations);
         let seconds = start.elapsed().as_secs_f64();
-        let one = record(settings, experiment, state, error, finding, seconds, ctx.seeds().end);
+        let one = record(settings, experiment, state, error, finding, seconds, this);
         if state == State::Interrupted {
             interrupted = true;
             break;
         }
         let said = one.error.clone().map_or(one.verdict.words().to_owned(), |e| format!("failed: {e}"));
         ctx.note(&format!("{}: {said} ({seconds:.0} s)", one.name));
-        if let Err(error) = write_one(&settings.out, &one) {
+        if state == State::Failed && stored(settings, experiment.name).is_some_and(|d| d.state == State::Done)
+        {
+            ctx.note(&format!("{}: the finding of an earlier call is kept in its folder", one.name));
+        } else if let Err(error) = write_one(&settings.out, &one) {
             ctx.note(&format!("warning: {}: {error}; its finding is kept for the report", one.name));
             unwritten.push(format!("{}: {error}", one.name));
         }
@@ -170,40 +183,78 @@ fn complete(known: &Done) -> bool {
     known.state == State::Done && known.finding.missing.is_empty()
 }
 
-fn data_name(settings: &Settings) -> String {
-    settings.data.as_ref().map_or("shapes".into(), |path| path.display().to_string())
+/// What a finding of this call is of.
+#[derive(Clone)]
+struct This {
+    data: String,
+    images: Option<String>,
+    seeds: u64,
+}
+
+impl This {
+    fn new(ctx: &Ctx<'_>, experiment: &Experiment, images: Option<&String>) -> Self {
+        match experiment.takes_images() {
+            true => Self {
+                data: ctx.settings.data.as_ref().map_or("shapes".into(), |path| path.display().to_string()),
+                images: images.cloned(),
+                seeds: ctx.seeds().end,
+            },
+            false => Self { data: "none".into(), images: None, seeds: ctx.starts().end },
+        }
+    }
 }
 
 /// A finding of an earlier session.
 enum Known {
     /// Of the same settings.
     Same(Box<Done>),
-    /// Of other settings, which are named.
+    /// Of other settings, which are named, or unreadable.
     Other(String),
     None,
 }
 
-fn known(settings: &Settings, experiment: &Experiment, seeds: u64) -> Known {
-    let Ok(text) = std::fs::read(settings.out.join(experiment.name).join("finding.json")) else {
-        return Known::None;
-    };
-    let Ok(known) = serde_json::from_slice::<Done>(&text) else {
-        return Known::Other("another format".into());
+fn stored(settings: &Settings, name: &str) -> Option<Done> {
+    let text = std::fs::read(settings.out.join(name).join("finding.json")).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+fn known(settings: &Settings, experiment: &Experiment, this: &This) -> Known {
+    let path = settings.out.join(experiment.name).join("finding.json");
+    let Some(known) = stored(settings, experiment.name) else {
+        return match path.exists() {
+            true => Known::Other("is damaged, or of another format".into()),
+            false => Known::None,
+        };
     };
     let differs = if known.machine.version != env!("CARGO_PKG_VERSION") {
-        format!("the version {}", known.machine.version)
+        format!("is of the version {}", known.machine.version)
     } else if known.revision != experiment.revision {
-        format!("another statistic (revision {}, now {})", known.revision, experiment.revision)
+        format!("is of another statistic (revision {}, now {})", known.revision, experiment.revision)
     } else if known.preset != settings.preset {
-        format!("the preset {}", known.preset.name())
-    } else if known.data != data_name(settings) {
-        format!("other images ({})", known.data)
-    } else if known.seeds != seeds {
-        format!("{} seeds", known.seeds)
+        format!("is of the preset {}", known.preset.name())
+    } else if known.images != this.images {
+        format!("is of other images (of {})", known.data)
+    } else if known.seeds != this.seeds {
+        format!("is of {} seeds", known.seeds)
     } else {
         return Known::Same(Box::new(known));
     };
     Known::Other(differs)
+}
+
+/// Keeps other processes out of the folder until it is dropped.
+fn lock(out: &Path) -> Result<std::fs::File> {
+    let path = out.join(".lock");
+    let file = std::fs::File::create(&path).map_err(|e| Error::io("create", &path, e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::Config(format!(
+            "{} is in use by another process: wait for it, or choose another folder with --out",
+            out.display()
+        ))),
+        // A file system without locks.
+        Err(std::fs::TryLockError::Error(_)) => Ok(file),
+    }
 }
 
 fn record(
@@ -213,7 +264,7 @@ fn record(
     error: Option<String>,
     finding: Finding,
     seconds: f64,
-    seeds: u64,
+    this: This,
 ) -> Done {
     Done {
         name: experiment.name.into(),
@@ -222,8 +273,9 @@ fn record(
         verdict: finding.verdict(),
         revision: experiment.revision,
         preset: settings.preset,
-        data: data_name(settings),
-        seeds,
+        data: this.data,
+        images: this.images,
+        seeds: this.seeds,
         seconds,
         machine: Machine {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -263,14 +315,9 @@ fn write_all(
     interrupted: bool,
 ) -> Result<()> {
     let mut all = done.to_vec();
-    for experiment in EXPERIMENTS {
-        if done.iter().all(|d| d.name != experiment.name) && !missing.iter().any(|m| m == experiment.name) {
-            let seeds = done.first().map_or(0, |d| d.seeds);
-            if let Known::Same(known) = known(settings, experiment, seeds) {
-                all.push(*known);
-            }
-        }
-    }
+    // Findings of earlier calls stay, each with what it is of.
+    let others = EXPERIMENTS.iter().filter(|experiment| done.iter().all(|d| d.name != experiment.name));
+    all.extend(others.filter_map(|experiment| stored(settings, experiment.name)));
     all.sort_by_key(|d| EXPERIMENTS.iter().position(|e| e.name == d.name));
     let summary: Vec<_> = all
         .iter()
@@ -278,7 +325,7 @@ fn write_all(
             serde_json::json!({
                 "name": d.name, "claim": d.claim, "state": d.state, "verdict": d.verdict,
                 "judgments": d.finding.judgments, "missing": d.finding.missing, "error": d.error,
-                "seconds": d.seconds, "revision": d.revision, "preset": d.preset, "data": d.data, "seeds": d.seeds, "machine": d.machine,
+                "seconds": d.seconds, "revision": d.revision, "preset": d.preset, "data": d.data, "images": d.images, "seeds": d.seeds, "machine": d.machine,
             })
         })
         .collect();

@@ -335,7 +335,9 @@ impl Section {
                 Block::Pictures(pictures) => {
                     xml.open("div", &[("class", "pictures")]);
                     for (address, caption) in pictures {
-                        xml.open("figure", &[]);
+                        // A drawing is a figure, and no thumbnail.
+                        let drawing = address.starts_with("data:image/svg");
+                        xml.open("figure", if drawing { &[("class", "drawing")] } else { &[] });
                         if address.starts_with("data:image/") {
                             xml.empty("img", &[("src", address), ("alt", caption), ("loading", "lazy")]);
                         }

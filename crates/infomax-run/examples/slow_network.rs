@@ -26,7 +26,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 const INLINE: usize = 8 << 10;
 
 /// The batch of each rank.
-const ROWS: usize = 32;
+const ROWS: usize = 8;
 
 #[derive(Clone, Copy, Debug)]
 struct Network {

@@ -98,6 +98,16 @@ pub(crate) fn identity(
     Ok(Identity { fixed, settings, model: card })
 }
 
+impl Images {
+    /// What these images are, in 64 bits: of training and held-out ones their numbers, their labels, the names of classes and
+    /// the pixels of some. Where a data set lies does not matter; a file that was replaced by another image of the same
+    /// class may go unseen.
+    pub fn fingerprint(&self) -> u64 {
+        let held_out = self.test.as_ref().map_or(0, |test| fingerprint(&**test));
+        u64::from(fingerprint(&*self.train)) << 32 | u64::from(held_out)
+    }
+}
+
 /// CRC-32 of all labels, the names of the classes and the pixels of a few images. Where a data set lies does not
 /// matter; a file that was replaced by another image of the same class may go unseen.
 fn fingerprint(data: &dyn Dataset) -> u32 {

@@ -1,10 +1,10 @@
 //! Does the bound on the information between views hold against a trusted estimate?
 
 use super::Experiment;
-use super::runs::{Material, each};
+use super::runs::each;
 use crate::Result;
 use crate::ctx::Ctx;
-use crate::features::{in_batches, principal};
+use crate::features::{in_batches, principal, views};
 use crate::finding::{Cell, Finding, Plot, Style, Table};
 use crate::verdict::{self, Judgment, Side};
 use candle_core::Tensor;
@@ -76,10 +76,11 @@ fn measure(z: &Tensor, other: &Tensor) -> Result<Row> {
 }
 
 fn run(ctx: &mut Ctx<'_>) -> Result<Finding> {
-    let material = Material::new(ctx)?;
+    let pairs = ctx.pick(64, 1_000, 5_000);
+    let (one, other, _) = views(ctx, pairs)?;
     let all = each(ctx, "the account", |t| {
         let project = |xs: &Tensor| in_batches(xs, |xs| t.model.projections(xs));
-        measure(&project(&material.views.0)?, &project(&material.views.1)?)
+        measure(&project(&one)?, &project(&other)?)
     })?;
     let mut numbers = Table::new(
         "accounts",

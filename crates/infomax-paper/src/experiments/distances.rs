@@ -27,6 +27,10 @@ const FEW: f64 = 0.05;
 fn run(ctx: &mut Ctx<'_>) -> Result<Finding> {
     let most = ctx.pick(60, 1_500, 5_000);
     let xs = rows(&plain(ctx, most, true)?.flatten_from(1)?)?;
+    if xs.len() < 2 {
+        let reason = format!("{} images have no other one to be near to; at least two are needed", xs.len());
+        return Err(crate::Error::Missing { experiment: "distances", reason });
+    }
     let d = xs.first().map_or(0, Vec::len);
     let mut all = Vec::with_capacity(xs.len() * xs.len() / 2);
     let mut nearest = vec![f64::INFINITY; xs.len()];

@@ -38,6 +38,13 @@ pub struct Experiment {
     pub(crate) run: fn(&mut Ctx<'_>) -> Result<Finding>,
 }
 
+impl Experiment {
+    /// Whether it looks at images: others are the same whatever the data set.
+    pub fn takes_images(&self) -> bool {
+        self.needs != "nothing"
+    }
+}
+
 impl std::fmt::Debug for Experiment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Experiment")
