@@ -1,7 +1,7 @@
 //! The kernel that makes views on a device, on the CPU: compiled by the C++ compiler against the emulation of
 //! `infomax-cuda`, it gives the bits of the views on the host.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 use infomax_augment::rand::RngExt as _;
 use infomax_augment::rand_chacha::ChaCha8Rng;

@@ -253,4 +253,13 @@ mod tests {
             assert_eq!(unsafe { infomax_cuda_test_missing(1, 2.0) }, 1001);
         }
     }
+    #[test]
+    fn libraries_are_listed_with_whether_they_are_there() {
+        let all = libraries();
+        let of = |title: &str| all.iter().find(|library| library.title == title);
+        assert!(of("the C library").is_some_and(|library| library.found));
+        assert_eq!(of("the driver").map(|library| library.file.as_str()), Some("libcuda.so.1"));
+        assert!(of("cuBLAS").is_some_and(|library| library.file.starts_with("libcublas.so.")));
+        assert_eq!(of("cuDNN").is_some(), cfg!(feature = "cudnn"));
+    }
 }
