@@ -8,14 +8,15 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Names of the files `kernels/NAME.cu`.
-const MODULES: [&str; 6] = ["batch_norm", "rows", "elementwise", "pool", "pairwise", "optim"];
+const MODULES: [&str; 7] = ["batch_norm", "rows", "elementwise", "pool", "pairwise", "optim", "views"];
 
 fn main() -> Result<(), String> {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rustc-env=INFOMAX_CUDA_MAJOR={}", major().unwrap_or(13));
     if std::env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return Ok(());
     }
-    for name in ["NVCC", "INFOMAX_CUDA_ARCH", "CUDA_COMPUTE_CAP"] {
+    for name in ["NVCC", "INFOMAX_CUDA_ARCH", "CUDA_COMPUTE_CAP", "CUDARC_CUDA_VERSION"] {
         println!("cargo:rerun-if-env-changed={name}");
     }
     // What Candle's kernels are made for, for the messages of a program on another card.
@@ -41,4 +42,18 @@ fn main() -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The version of CUDA that the bindings are made for, as `cudarc` finds it: what is set, or what the compiler says. It
+/// is in the names of the libraries.
+fn major() -> Option<u32> {
+    std::env::var_os("CARGO_FEATURE_CUDA")?;
+    if let Ok(version) = std::env::var("CUDARC_CUDA_VERSION") {
+        // 13000 is 13.0.
+        return Some(version.parse::<u32>().ok()? / 1000);
+    }
+    let nvcc = std::env::var("NVCC").unwrap_or_else(|_| "nvcc".into());
+    let said = Command::new(nvcc).arg("--version").output().ok()?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    said.split_once("release ")?.1.split_once('.')?.0.trim().parse().ok()
 }

@@ -22,10 +22,6 @@ pub(crate) struct Options {
     /// The compute capability of the card, 90 for 9.0 [default: CUDA_COMPUTE_CAP, else 90].
     #[arg(long, value_name = "CAP")]
     capability: Option<String>,
-    /// A folder with what the linker looks for (libcuda.so, libcublas.so, ..), where the toolkit has none; may be
-    /// repeated.
-    #[arg(long, value_name = "DIR")]
-    libraries: Vec<PathBuf>,
     /// Another folder for candle-kernels, for example one without kernels that are not used: its build takes long.
     #[arg(long, value_name = "DIR")]
     candle_kernels: Option<PathBuf>,
@@ -36,6 +32,9 @@ pub(crate) struct Options {
 
 /// What is in the archive beside the two programs.
 const FILES: &[&str] = &["benches/device/run.sh", "benches/peers/cuda_step.py"];
+
+/// The golden files that are in it.
+const GOLDEN: &str = "crates/infomax-losses/tests/golden/losses";
 
 pub(crate) fn run(ws: &Workspace, options: &Options) -> Result<()> {
     let nvcc = std::env::var_os("NVCC").unwrap_or_else(|| OsString::from("nvcc"));
@@ -56,7 +55,9 @@ pub(crate) fn run(ws: &Workspace, options: &Options) -> Result<()> {
         let to = folder.join(name);
         fs::copy(release.join(from), &to).with_context(|| format!("the build left no {from}"))?;
         Runner::new(ws).program(&OsString::from("strip"), "strip", &[&to.to_string_lossy()])?;
+        needs_no_cuda(ws, &to)?;
     }
+    copy_golden(ws, &folder.join("golden"))?;
     for file in FILES {
         let name = Path::new(file).file_name().context("a file without a name")?;
         fs::copy(ws.root().join(file), folder.join(name))
@@ -108,16 +109,69 @@ fn version(said: &str) -> Option<(u32, u32)> {
     Some((major.trim().parse().ok()?, minor.trim().parse().ok()?))
 }
 
-fn build(ws: &Workspace, options: &Options, nvcc: &OsString, capability: &str, target: &Path) -> Result<()> {
-    let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-    for folder in &options.libraries {
-        if !folder.is_dir() {
-            bail!("--libraries {}: there is no such folder", folder.display());
-        }
-        flags += &format!(" -L native={}", folder.display());
+/// That a program starts where there is neither driver nor toolkit.
+fn needs_no_cuda(ws: &Workspace, program: &Path) -> Result<()> {
+    let tool = OsString::from("readelf");
+    let said = Runner::new(ws).capture(&tool, "readelf", &["-d", &program.to_string_lossy()])?;
+    let bound = bound_libraries(&said);
+    if !bound.is_empty() {
+        bail!("{} needs {} to start", program.display(), bound.join(", "));
     }
+    Ok(())
+}
+
+/// CUDA's libraries among those that `readelf -d` names.
+fn bound_libraries(said: &str) -> Vec<&str> {
+    let needed = said.lines().filter(|line| line.contains("(NEEDED)"));
+    let names = needed.filter_map(|line| line.split_once('[')?.1.split_once(']').map(|(name, _)| name));
+    names.filter(|name| LIBRARIES.iter().any(|own| name.starts_with(&format!("lib{own}.so")))).collect()
+}
+
+/// Values and gradients of reference implementations, which the check compares with.
+fn copy_golden(ws: &Workspace, to: &Path) -> Result<()> {
+    let from = ws.root().join(GOLDEN);
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(&from).with_context(|| format!("could not list {}", from.display()))? {
+        let path = entry?.path();
+        if let (Some(name), true) =
+            (path.file_name(), path.extension().is_some_and(|e| e == "npy" || e == "json"))
+        {
+            fs::copy(&path, to.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// CUDA's libraries that Candle asks the linker for.
+const LIBRARIES: &[&str] = &["cuda", "cudart", "cublas", "cublasLt", "curand", "cudnn", "nvrtc"];
+
+/// Empty libraries of these names: the program defines the functions that it calls (`lazy` of infomax-cuda) and loads the
+/// real libraries at their first use. So nothing of CUDA is needed to link, and a function that is missing there fails
+/// the link instead of tying the program to its library.
+fn empty_libraries(ws: &Workspace, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    let source = folder.join("empty.c");
+    fs::write(&source, "")?;
+    let cc = std::env::var_os("CC").unwrap_or_else(|| OsString::from("cc"));
+    for name in LIBRARIES {
+        let library = folder.join(format!("lib{name}.so"));
+        if !library.exists() {
+            let args = ["-shared", "-o", &library.to_string_lossy(), &source.to_string_lossy()];
+            Runner::new(ws).program(&cc, &cc.to_string_lossy(), &args)?;
+        }
+    }
+    Ok(())
+}
+
+fn build(ws: &Workspace, options: &Options, nvcc: &OsString, capability: &str, target: &Path) -> Result<()> {
+    let empty = target.join("empty-libraries");
+    empty_libraries(ws, &empty)?;
+    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    let flags = format!("{flags} -L native={}", empty.display());
     let runner = Runner::new(ws)
         .env("NVCC", &nvcc.to_string_lossy())
+        // Otherwise the `nvcc` of the path is asked.
+        .env("CUDARC_CUDA_VERSION", "13000")
         .env("CUDA_COMPUTE_CAP", capability)
         .env("NVCC_APPEND_FLAGS", "--compress-mode=size")
         .env("RUSTFLAGS", flags.trim())
@@ -141,7 +195,9 @@ fn build(ws: &Workspace, options: &Options, nvcc: &OsString, capability: &str, t
     let built = runner.cargo(&args);
     fs::write(&lock, before).context("could not restore Cargo.lock")?;
     built.with_context(|| {
-        format!("`cargo {shown}`: where a library is not found, name its folder with --libraries")
+        format!(
+            "`cargo {shown}`: where the linker misses a function of CUDA, name it in crates/infomax-cuda/src/lazy/names.rs"
+        )
     })
 }
 
@@ -158,10 +214,18 @@ mod tests {
     }
 
     #[test]
+    fn libraries_that_a_program_is_bound_to_are_found() {
+        let said = " 0x1 (NEEDED)  Shared library: [libcuda.so.1]\n 0x1 (NEEDED)  Shared library: [libc.so.6]\n \
+                    0x1 (NEEDED)  Shared library: [libcublasLt.so.13]\n 0xe (SONAME)  Library soname: [libcudnn.so.9]\n";
+        assert_eq!(bound_libraries(said), ["libcuda.so.1", "libcublasLt.so.13"]);
+    }
+
+    #[test]
     fn a_missing_compiler_is_named_with_what_to_install() {
         let ws = Workspace::find().unwrap();
         let error = format!("{:#}", toolchain(&ws, &OsString::from("no-such-nvcc")).unwrap_err());
         assert!(error.contains("no-such-nvcc") && error.contains("CUDA 13.0"), "{error}");
         assert!(FILES.iter().all(|file| ws.root().join(file).is_file()));
+        assert!(ws.root().join(GOLDEN).join("losses.json").is_file());
     }
 }

@@ -27,7 +27,8 @@ pub(crate) const CUDA: &[&str] = &[
 const NO_NVCC: &str = r#"#!/bin/sh
 # Answers as nvcc does where build scripts look, and writes empty files: for `cargo check` only.
 for word in "$@"; do
-    [ "$word" = --version ] && { echo 'Cuda compilation tools, release 13.0, V13.0.88'; exit 0; }
+    # The release is looked for in the fourth line.
+    [ "$word" = --version ] && { printf 'stand-in for nvcc\n\n\nCuda compilation tools, release 13.0, V13.0.88\n'; exit 0; }
 done
 folder=.
 file=
@@ -225,7 +226,10 @@ mod tests {
         let nvcc = folder.join("nvcc");
         script(&nvcc, NO_NVCC).unwrap();
         let run = |args: &[&str]| Command::new(&nvcc).args(args).current_dir(&folder).output().unwrap();
-        assert!(String::from_utf8_lossy(&run(&["--version"]).stdout).contains("release 13.0"));
+        // As the build script of `cudarc` reads it.
+        let said = run(&["--version"]).stdout;
+        let release = String::from_utf8_lossy(&said).lines().nth(3).map(str::to_owned);
+        assert_eq!(release.unwrap().split(", ").nth(1), Some("release 13.0"));
         run(&["-o", "one.ptx", "-ptx", "kernels/one.cu"]);
         run(&["--ptx", "--output-directory", ".", "a/two.cu"]);
         run(&["-o", "three.a", "x.o"]);

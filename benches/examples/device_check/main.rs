@@ -7,12 +7,14 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod compare;
+mod golden;
 mod network;
 mod objectives;
 mod operations;
 mod steps;
 mod times;
 mod training;
+mod views;
 
 use anyhow::{Context as _, Result};
 use candle_core::Device;
@@ -21,7 +23,7 @@ use compare::Report;
 /// A group of rows.
 type Group = (&'static str, fn(&Device, &mut Report) -> Result<()>);
 
-const GROUPS: [Group; 17] = [
+const GROUPS: [Group; 21] = [
     ("elementwise", operations::elementwise),
     ("rows", operations::rows),
     ("pool", operations::pool),
@@ -34,9 +36,13 @@ const GROUPS: [Group; 17] = [
     ("network", steps::network),
     ("memory", steps::memory),
     ("objectives", objectives::all),
+    ("golden", golden::objectives),
+    ("views", views::bits),
+    ("uploads", views::uploads),
     ("kernels", training::kernels),
     ("training", training::beside_the_cpu),
     ("training-memory", training::memory),
+    ("times-views", views::times),
     ("times-kernels", times::kernels),
     ("times-steps", times::steps),
 ];

@@ -98,6 +98,7 @@ pub(crate) fn optimizers(device: &Device, report: &mut Report) -> Result<()> {
         Ok(worst)
     });
     report.row("norms of four parameters", worst, 1e-6);
+    lamb(device, report);
     Ok(())
 }
 
@@ -191,4 +192,49 @@ pub(crate) fn memory(device: &Device, report: &mut Report) -> Result<()> {
         report.row(&format!("memory after 100 steps, {name}"), worst, 0.0);
     }
     Ok(())
+}
+
+/// Steps of LAMB on the device, by two launches, beside those on the CPU in f64.
+fn lamb(device: &Device, report: &mut Report) {
+    use infomax_kernels::update;
+    let shapes: [&[usize]; 4] = [&[1], &[37], &[129, 130], &[64, 64, 3, 3]];
+    let adapt = [false, true, true, true];
+    // Parameters, first and second moments after three steps.
+    let run = |device: &Device, dtype: DType| -> Result<Vec<Tensor>> {
+        let make = |base: u64, positive: bool| -> Result<Vec<Tensor>> {
+            let one = |(i, s): (usize, &&[usize])| {
+                let x = draw(s, base + i as u64)?.to_dtype(DType::F32)?;
+                let x = if positive { x.sqr()? } else { x };
+                Ok(x.to_dtype(dtype)?.to_device(device)?)
+            };
+            shapes.iter().enumerate().map(one).collect()
+        };
+        let (p, g, m, v) = (make(30, false)?, make(40, false)?, make(50, false)?, make(60, true)?);
+        for step in 1..=3 {
+            let slots: Vec<update::Slot<'_>> = (0..shapes.len())
+                .map(|i| update::Slot {
+                    param: &p[i],
+                    grad: &g[i],
+                    first: &m[i],
+                    second: Some(&v[i]),
+                    lr: if i == 3 { 0.03 } else { 0.1 },
+                    decay: 0.01 * i as f64,
+                    scale: 1.0,
+                    step,
+                })
+                .collect();
+            let cfg = update::Lamb { betas: (0.9, 0.99), eps: 1e-3, max_trust: Some(1.5) };
+            update::lamb_step(&slots, &adapt, cfg)?;
+        }
+        Ok([p, m, v].concat())
+    };
+    let worst = guarded(|| {
+        let (got, expected) = (run(device, DType::F32)?, run(&Device::Cpu, DType::F64)?);
+        let mut worst = Worst::none();
+        for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
+            worst.take(&format!("tensor {i}"), error(got, expected)?);
+        }
+        Ok(worst)
+    });
+    report.row("lamb, three steps", worst, 1e-5);
 }

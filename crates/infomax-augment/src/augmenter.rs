@@ -100,6 +100,16 @@ impl Augmenter {
         Ok(params)
     }
 
+    /// The settings of a view.
+    pub(crate) fn config(&self, view: usize) -> Option<&ViewConfig> {
+        self.views.get(view)
+    }
+
+    /// The normalized values, 256 of each channel.
+    pub(crate) fn normalized(&self) -> Vec<f32> {
+        self.finish.normalized()
+    }
+
     fn view(&self, view: usize) -> Result<&ViewConfig> {
         self.views.get(view).ok_or(Error::View { view, views: self.views.len() })
     }

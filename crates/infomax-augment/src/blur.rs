@@ -60,6 +60,13 @@ impl Blurrer {
         infomax_simd::bytes::alone(simd, Blur { blurrer: self, planes, width, height });
     }
 
+    /// The weights of the center and of the pixels at distance 1, 2 and so on.
+    pub(crate) fn weights(sigma: f64, kernel: Option<usize>) -> Vec<u16> {
+        let mut blurrer = Self::default();
+        blurrer.set_weights(sigma, kernel);
+        blurrer.weights.iter().map(|weight| weight[0]).collect()
+    }
+
     fn set_weights(&mut self, sigma: f64, kernel: Option<usize>) {
         let reach = (4.0 * sigma).ceil() as usize;
         let radius = kernel.map_or(reach, |k| (k / 2).min(reach.max(1)));

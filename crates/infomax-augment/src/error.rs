@@ -75,6 +75,14 @@ pub enum Error {
         /// The length that was given.
         got: usize,
     },
+    /// A view, or what was drawn for it, that tables do not describe ([`ViewTables`](crate::ViewTables)).
+    #[error("view {view} cannot be computed from tables: {reason}")]
+    Tables {
+        /// The view, from 0.
+        view: usize,
+        /// What is not described.
+        reason: String,
+    },
     /// A crop box reaches beyond its image.
     #[error("the crop {crop} reaches beyond the image of {width}x{height}, or is empty")]
     CropBox {

@@ -42,6 +42,11 @@ impl Finish {
         self.channels.len()
     }
 
+    /// The normalized value of each of 256 values, of each channel.
+    pub(crate) fn normalized(&self) -> Vec<f32> {
+        self.channels.iter().flat_map(|channel| channel.table).collect()
+    }
+
     #[inline(always)]
     pub(crate) fn run<S: infomax_simd::bytes::Simd>(
         &self,

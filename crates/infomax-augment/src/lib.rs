@@ -48,6 +48,7 @@ mod recipe;
 mod render;
 mod resample;
 mod series;
+mod tables;
 mod tensor;
 mod transpose;
 #[cfg(target_arch = "x86_64")]
@@ -66,6 +67,7 @@ pub use recipe::{
 };
 pub use render::Scratch;
 pub use series::{Mask, MaskAxis, MaskStep, Series, SeriesAugmenter, SeriesParams, SeriesRecipe, SeriesView};
+pub use tables::ViewTables;
 
 // The generators that views are drawn from, in the versions that this crate takes.
 pub use {rand, rand_chacha};

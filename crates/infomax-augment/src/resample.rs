@@ -55,7 +55,7 @@ pub(crate) struct Taps {
 impl Taps {
     /// The weights of `count` output pixels from `offset` on, of a resize from `input` to `output` pixels.
     #[inline(always)]
-    fn set(&mut self, kernel: Kernel, input: usize, output: usize, offset: usize, count: usize) {
+    pub(crate) fn set(&mut self, kernel: Kernel, input: usize, output: usize, offset: usize, count: usize) {
         if kernel.semantics == Semantics::TensorV2 {
             // The largest weight is that of the whole axis, also where only a part of it is wanted.
             self.weigh_axis(kernel.filter, input, output, 0, output);
@@ -159,10 +159,22 @@ impl Taps {
         (first, self.first.last().map_or(first, |last| last + self.count))
     }
 
+    /// How many weights an output pixel has.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The first input pixel of an output pixel, and the weights.
     #[inline(always)]
-    fn at(&self, x: usize) -> (usize, &[i32]) {
+    pub(crate) fn at(&self, x: usize) -> (usize, &[i32]) {
         (self.first[x], &self.weights[x * self.count..(x + 1) * self.count])
     }
+}
+
+/// Whether Pillow resizes the columns of a crop before its rows.
+pub(crate) fn columns_first(width: usize, height: usize, full: (usize, usize)) -> bool {
+    let shrinks = |from: usize, to: usize| from.saturating_sub(to);
+    width != full.0 && shrinks(height, full.1) > 2 * shrinks(width, full.0)
 }
 
 #[inline(always)]
@@ -231,11 +243,7 @@ impl Resampler {
             return self.horizontal(simd, source, rows, kernel, window, Target { out, size, blocks: false });
         }
         self.y.set(kernel, crop.height, window.full.1, window.offset.1, size);
-        let shrinks = |from: usize, to: usize| from.saturating_sub(to);
-        if kernel.semantics != Semantics::TensorV2
-            && crop.width != window.full.0
-            && shrinks(crop.height, window.full.1) > 2 * shrinks(crop.width, window.full.0)
-        {
+        if kernel.semantics != Semantics::TensorV2 && columns_first(crop.width, crop.height, window.full) {
             return self.columns_first(simd, source, crop, kernel, window, out);
         }
         let (first, end) = self.y.reach();

@@ -66,6 +66,9 @@ struct Cuda {
     /// The compute capability that Candle's kernels were made for.
     built_for: Option<String>,
     cards: Vec<CardFound>,
+    /// Files of CUDA's libraries that can be loaded, and that cannot; they are loaded when they are first used.
+    libraries: Vec<String>,
+    missing: Vec<String>,
     /// Why there are none.
     problem: Option<String>,
 }
@@ -158,7 +161,13 @@ fn cards() -> Cuda {
         Err(problem) => (None, Some(problem)),
     };
     let cards = driver.iter().flat_map(|driver| driver.cards.iter().enumerate());
+    let files = |there: bool| {
+        let all = cuda::libraries().into_iter().filter(|library| library.found == there);
+        all.map(|library| library.file).collect()
+    };
     Cuda {
+        libraries: files(true),
+        missing: files(false),
         cards: cards
             .map(|(i, card)| CardFound {
                 device: format!("cuda:{i}"),
@@ -206,7 +215,7 @@ fn text(found: &Findings) -> String {
     if let Some(memory) = &found.memory {
         lines.push(("memory", format!("{}, {} available", gib(memory.total), gib(memory.available))));
     }
-    let Cuda { driver, built_for, cards, problem } = &found.cuda;
+    let Cuda { driver, built_for, cards, libraries, missing, problem } = &found.cuda;
     let made = built_for.as_ref().map_or(String::new(), |cap| format!("; this build is for cards of {cap}"));
     match (driver, problem) {
         (Some(version), _) => lines.push(("CUDA", format!("the driver knows CUDA {version}{made}"))),
@@ -215,6 +224,11 @@ fn text(found: &Findings) -> String {
     }
     for CardFound { device, name, capability, memory } in cards {
         lines.push(("", format!("{device}: {name}, compute capability {capability}, {}", gib(*memory))));
+    }
+    for (what, files) in [("found", libraries), ("not found", missing)] {
+        if !files.is_empty() {
+            lines.push(("", format!("libraries {what}: {}", files.join(", "))));
+        }
     }
     if cuda && !cudnn {
         lines.push(("", "convolutions without cuDNN are slow: build with `--features cudnn`".to_owned()));

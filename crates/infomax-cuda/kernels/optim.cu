@@ -74,3 +74,55 @@ extern "C" __global__ void norms(const Entry* table, u32 count, u32 chunk, doubl
         sums[3 * (u64)blockIdx.x + 2] = pg;
     }
 }
+
+/// The direction of LAMB: `m / b / (sqrt(v) / c + eps) + a p`.
+__device__ __forceinline__ float lamb_direction(const Entry& e, u64 i, float decay, float rate, float root, float small) {
+    return rate * (e.m[i] / (sqrtf(e.v[i]) / root + small)) + decay * e.p[i];
+}
+
+/// `m <- m + (1 - b1)(g - m)`, `v <- b2 v + (1 - b2) g^2`, and `sum p^2`, `sum r^2` of each chunk with the direction `r`.
+extern "C" __global__ void lamb_moments(const Entry* table, u32 count, u32 chunk, double beta1, double beta2, double eps, double* sums) {
+    const Entry e = table[entry_of(table, count, blockIdx.x)];
+    const u64 begin = (blockIdx.x - e.first) * chunk, stop = begin + chunk, end = stop < e.count ? stop : e.count;
+    const float decay = (float)e.a, rate = (float)e.b, root = (float)e.c, small = (float)eps;
+    const float one = (float)(1.0 - beta1), old = (float)beta2, new_ = (float)(1.0 - beta2);
+    double pp = 0.0, rr = 0.0;
+    for (u64 i = begin + threadIdx.x; i < end; i += blockDim.x) {
+        const float g = e.g[i];
+        e.m[i] = e.m[i] + one * (g - e.m[i]);
+        e.v[i] = old * e.v[i] + new_ * g * g;
+        const double p = e.p[i], r = lamb_direction(e, i, decay, rate, root, small);
+        pp += p * p;
+        rr += r * r;
+    }
+    pp = over_row(pp, Sum(), 0.0);
+    rr = over_row(rr, Sum(), 0.0);
+    if (threadIdx.x == 0) {
+        sums[2 * (u64)blockIdx.x] = pp;
+        sums[2 * (u64)blockIdx.x + 1] = rr;
+    }
+}
+
+/// `p <- p - lr q r` with the trust ratio `q = |p| / |r|`, at most `most`; 1 where a norm is 0 or with `adapt = 0`.
+extern "C" __global__ void lamb(const Entry* table, u32 count, u32 chunk, double lr, double eps, double most, u32 adapt, const double* sums) {
+    const Entry e = table[entry_of(table, count, blockIdx.x)];
+    const u64 begin = (blockIdx.x - e.first) * chunk, stop = begin + chunk, end = stop < e.count ? stop : e.count;
+    double q = 1.0;
+    if (adapt) {
+        // Every block of a parameter adds its chunks in the same order.
+        double pp = 0.0, rr = 0.0;
+        const u64 chunks = (e.count + chunk - 1) / chunk;
+        for (u64 k = 0; k < chunks; ++k) {
+            pp += sums[2 * (e.first + k)];
+            rr += sums[2 * (e.first + k) + 1];
+        }
+        if (pp > 0.0 && rr > 0.0) {
+            q = sqrt(pp) / sqrt(rr);
+            q = q < most ? q : most;
+        }
+    }
+    const float decay = (float)e.a, rate = (float)e.b, root = (float)e.c, small = (float)eps, step = (float)(lr * q);
+    for (u64 i = begin + threadIdx.x; i < end; i += blockDim.x) {
+        e.p[i] -= step * lamb_direction(e, i, decay, rate, root, small);
+    }
+}

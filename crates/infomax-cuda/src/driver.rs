@@ -20,6 +20,51 @@ pub struct Card {
     pub memory: u64,
 }
 
+/// A library of CUDA that this build calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Library {
+    /// What it is: `cuBLAS`.
+    pub title: &'static str,
+    /// The name of its file: `libcublas.so.13`.
+    pub file: String,
+    /// Whether it was found.
+    pub found: bool,
+}
+
+/// The libraries of CUDA that this build calls, loaded where they are there. Empty where there is no CUDA in the build,
+/// and where they are linked so that the program does not start without them (all systems but Linux on x86-64).
+pub fn libraries() -> Vec<Library> {
+    #[cfg(all(feature = "cuda", target_os = "linux", target_arch = "x86_64"))]
+    return crate::lazy::libraries();
+    #[cfg(not(all(feature = "cuda", target_os = "linux", target_arch = "x86_64")))]
+    Vec::new()
+}
+
+/// What is missing of CUDA's libraries and what to do, in words that follow a colon; `None` if all are there. Those that
+/// are looked at rarely (NVRTC, cuBLASLt, the runtime for quantized products) are not asked for.
+pub fn missing_libraries() -> Option<String> {
+    let needed = ["the driver", "cuBLAS", "cuRAND", "cuDNN"];
+    let missing = libraries().into_iter().filter(|library| !library.found && needed.contains(&library.title));
+    say_missing(&missing.map(|library| library.file).collect::<Vec<_>>())
+}
+
+fn say_missing(files: &[String]) -> Option<String> {
+    let driver = files.iter().any(|file| file.starts_with("libcuda."));
+    match (files, driver) {
+        ([], _) => None,
+        (_, true) => Some(NO_DRIVER.into()),
+        _ => Some(format!(
+            "of CUDA's libraries {} cannot be loaded: install the CUDA toolkit and cuDNN 9 of the build's version, or name \
+             the folders of these files in LD_LIBRARY_PATH (the wheels of PyTorch bring them, in \
+             site-packages/nvidia/*/lib)",
+            files.join(", ")
+        )),
+    }
+}
+
+const NO_DRIVER: &str = "there is no driver (libcuda.so.1 is not found): install NVIDIA's driver, 580 or newer; in a \
+                         container, pass the card into it";
+
 /// The compute capability of Candle's kernels in this build (`CUDA_COMPUTE_CAP`), as `90`; `None` where it was taken from
 /// the card of the machine that built it, or where there is no CUDA in the build.
 pub fn built_for() -> Option<u32> {
@@ -43,6 +88,17 @@ pub fn explain(error: &str, driver: Option<&Driver>) -> String {
     let has = |names: &[&str]| names.iter().any(|name| error.contains(name));
     let cards = driver.map_or(0, |driver| driver.cards.len());
     let capability = |card: &Card| format!("{} ({}.{})", card.name, card.capability.0, card.capability.1);
+    if has(&["CUDA_ERROR_SHARED_OBJECT_INIT_FAILED"]) {
+        return NO_DRIVER.into();
+    }
+    if has(&[
+        "CUBLAS_STATUS_NOT_INITIALIZED",
+        "CURAND_STATUS_NOT_INITIALIZED",
+        "CUDNN_STATUS_NOT_INITIALIZED",
+    ]) && let Some(missing) = missing_libraries()
+    {
+        return missing;
+    }
     if has(&["CUDA_ERROR_STUB_LIBRARY"]) {
         return "the libcuda.so.1 that was found is a stub for linking, no driver: install NVIDIA's driver (580 or newer), \
                 or take the folder of the stub out of LD_LIBRARY_PATH"
@@ -143,6 +199,7 @@ mod tests {
         let driver = Driver { cuda: (12, 4), cards: vec![card("A100", (8, 0)), card("T4", (7, 5))] };
         for (error, words) in [
             ("DriverError(CUDA_ERROR_STUB_LIBRARY, \"..\")", vec!["stub", "install", "LD_LIBRARY_PATH"]),
+            ("DriverError(CUDA_ERROR_SHARED_OBJECT_INIT_FAILED)", vec!["no driver", "libcuda.so.1", "580"]),
             ("DriverError(CUDA_ERROR_NO_DEVICE, \"..\")", vec!["no card", "CUDA_VISIBLE_DEVICES"]),
             ("CUDA_ERROR_INVALID_DEVICE", vec!["2 cards", "cuda:1"]),
             ("CUDA_ERROR_UNSUPPORTED_PTX_VERSION", vec!["knows CUDA 12.4", "too old", "580"]),
@@ -160,6 +217,19 @@ mod tests {
         for (error, full) in [("CUBLAS_STATUS_ALLOC_FAILED", true), ("CUDA_ERROR_NO_DEVICE", false)] {
             assert_eq!(is_out_of_memory(error), full, "{error}");
         }
+    }
+
+    #[test]
+    fn missing_libraries_are_named_and_the_driver_comes_first() {
+        let files = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(say_missing(&[]), None);
+        let text = say_missing(&files(&["libcublas.so.13", "libcudnn.so.9"])).unwrap();
+        assert!(
+            text.contains("libcublas.so.13, libcudnn.so.9") && text.contains("LD_LIBRARY_PATH"),
+            "{text}"
+        );
+        let text = say_missing(&files(&["libcuda.so.1", "libcudnn.so.9"])).unwrap();
+        assert!(text.contains("no driver") && !text.contains("libcudnn"), "{text}");
     }
 
     #[cfg(not(feature = "cuda"))]

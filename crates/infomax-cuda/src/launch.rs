@@ -32,6 +32,7 @@ pub(crate) enum Module {
     Pool,
     Pairwise,
     Optim,
+    Views,
 }
 
 impl Module {
@@ -48,6 +49,7 @@ impl Module {
             Self::Pool => ptx!("pool"),
             Self::Pairwise => ptx!("pairwise"),
             Self::Optim => ptx!("optim"),
+            Self::Views => ptx!("views"),
         }
     }
 }

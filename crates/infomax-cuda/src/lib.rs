@@ -23,6 +23,9 @@ mod graph;
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]
 mod launch;
+#[cfg(all(any(feature = "cuda", test), target_os = "linux", target_arch = "x86_64"))]
+#[allow(unsafe_code)]
+mod lazy;
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]
 mod memory;
@@ -34,6 +37,11 @@ mod pairwise;
 mod pool;
 #[cfg(feature = "cuda")]
 mod rows;
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)]
+mod upload;
+#[cfg(feature = "cuda")]
+mod views;
 
 #[cfg(feature = "cuda")]
 pub use batch_norm::{batch_norm_eval, batch_norm_train};
@@ -44,7 +52,9 @@ pub use conv::conv2d;
 pub use conv_norm::conv_norm_train;
 #[cfg(feature = "cudnn")]
 pub use cudnn::forget_plans;
-pub use driver::{Card, Driver, built_for, driver, explain, is_out_of_memory};
+pub use driver::{
+    Card, Driver, Library, built_for, driver, explain, is_out_of_memory, libraries, missing_libraries,
+};
 #[cfg(feature = "cuda")]
 pub use elementwise::elementwise;
 pub use error::{Error, Result};
@@ -55,7 +65,7 @@ pub use launch::{poison_new_buffers, supports};
 #[cfg(feature = "cuda")]
 pub use memory::{MemoryUse, keep_freed_memory, memory_use, reset_peak_memory, stop_tracking_events};
 #[cfg(feature = "cuda")]
-pub use optim::{AdamW, Sgd, Slot, adamw_step, sgd_step, squared_norms};
+pub use optim::{AdamW, Lamb, Sgd, Slot, adamw_step, lamb_step, sgd_step, squared_norms};
 #[cfg(feature = "cuda")]
 pub use pairwise::{row_log_sum_exp, row_log_sum_exp_blocked};
 #[cfg(feature = "cuda")]
@@ -65,3 +75,7 @@ pub use rows::{group_norm, l2_normalize, layer_norm, log_softmax, log_sum_exp, r
 pub use types::{
     BatchNormOutput, Conv2dConfig, Exclude, Function, Images, Math, Options, Pool2dConfig, Score, Search,
 };
+#[cfg(feature = "cuda")]
+pub use upload::{Upload, Uploader};
+#[cfg(feature = "cuda")]
+pub use views::ViewKernel;

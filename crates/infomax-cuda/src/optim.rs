@@ -49,6 +49,23 @@ pub struct AdamW {
     pub eps: f64,
 }
 
+/// The settings of [`lamb_step`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lamb {
+    /// The learning rate.
+    pub lr: f64,
+    /// The factor of the running mean of the gradient.
+    pub beta1: f64,
+    /// The factor of the running mean of the squared gradient.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// The largest trust ratio; infinite for no bound.
+    pub max_trust: f64,
+    /// Whether the step is scaled by the trust ratio.
+    pub adapt: bool,
+}
+
 /// Elements of one block.
 const CHUNK: usize = 1 << 14;
 
@@ -81,6 +98,38 @@ pub fn adamw_step(slots: &[Slot<'_>], cfg: AdamW) -> Result<()> {
     };
     let Some(table) = Table::new(OP, slots, coefficients)? else { return Ok(()) };
     table.launch("adamw", vec![Arg::F64(cfg.beta1), Arg::F64(cfg.beta2), Arg::F64(cfg.eps)])
+}
+
+/// `m <- m + (1 - b1)(g - m)`, `v <- b2 v + (1 - b2) g^2`,
+/// `r = m / (1 - b1^t) / (sqrt(v) / sqrt(1 - b2^t) + eps) + decay p`, `p <- p - lr q r` with `q = |p| / |r|`, at most
+/// `max_trust`, and 1 where a norm is 0 (LAMB, arXiv:1904.00962) for all parameters, in two launches: the norms are summed in
+/// f64 in a fixed order, and never come to the host.
+///
+/// # Errors
+/// As [`adamw_step`].
+pub fn lamb_step(slots: &[Slot<'_>], cfg: Lamb) -> Result<()> {
+    const OP: &str = "lamb_step";
+    if slots.iter().any(|s| s.second.is_none() || s.step == 0) {
+        let reason = "each slot needs a second moment and a step from 1 on";
+        return Err(Error::Config { op: OP, name: "slots", value: slots.len().to_string(), reason });
+    }
+    let coefficients = |s: &Slot<'_>| {
+        let t = s.step as f64;
+        [s.decay, 1.0 / (1.0 - cfg.beta1.powf(t)), (1.0 - cfg.beta2.powf(t)).sqrt()]
+    };
+    let Some(table) = Table::new(OP, slots, coefficients)? else { return Ok(()) };
+    let mut sums = empty(&table.device, DType::F64, 2 * table.chunks as usize)?;
+    let more = vec![Arg::F64(cfg.beta1), Arg::F64(cfg.beta2), Arg::F64(cfg.eps), Arg::Write(&mut sums)];
+    table.launch("lamb_moments", more)?;
+    let sums = tensor(sums, 2 * table.chunks as usize);
+    let more = vec![
+        Arg::F64(cfg.lr),
+        Arg::F64(cfg.eps),
+        Arg::F64(cfg.max_trust),
+        Arg::U32(u32::from(cfg.adapt)),
+        Arg::Read(&sums),
+    ];
+    table.launch("lamb", more)
 }
 
 /// `[sum p^2, sum g^2, sum p g]` of each parameter and its gradient, in f64 and in a fixed order; the norms of LARS.

@@ -12,7 +12,7 @@ fn kernels_against_plain_loops() {
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulated-kernels");
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     let built = Command::new(&compiler)
-        .args(["-std=c++17", "-O1", "-o"])
+        .args(["-std=c++17", "-O1", "-ffp-contract=off", "-o"])
         .arg(&program)
         .arg(folder.join("main.cpp"))
         .output();

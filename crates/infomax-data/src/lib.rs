@@ -58,7 +58,7 @@ pub use decode::{Format, Header, Limits, decode, decode_part, probe};
 pub use error::{Error, Result};
 pub use eval::{EvalBatch, EvalLoader, eval_tensors};
 pub use folder::ImageFolder;
-pub use loader::{Damaged, DamagedSamples, Loader, LoaderConfig};
+pub use loader::{Damaged, DamagedSamples, Loader, LoaderConfig, Renderer};
 pub use mixing::Mixing;
 pub use open::{Opened, open};
 pub use options::{FolderOptions, Labels, OpenOptions, Skipped, Verify};

@@ -1,12 +1,12 @@
 //! The loader: determinism, resuming, errors, counters.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use candle_core::Device;
-use infomax_augment::{Augmenter, EvalTransform, Image, Recipe};
+use candle_core::{Device, Tensor};
+use infomax_augment::{Augmenter, EvalTransform, Image, Recipe, Scratch, ViewParams};
 use infomax_core::{Batch, BatchSource as _, Key, Position};
 use infomax_data::{
-    Damaged, Dataset, Error, EvalLoader, ImageFolder, Loader, LoaderConfig, OpenOptions, Result, Shapes,
-    ShapesConfig, Verify, eval_tensors,
+    Damaged, Dataset, Error, EvalLoader, ImageFolder, Loader, LoaderConfig, OpenOptions, Renderer, Result,
+    Shapes, ShapesConfig, Verify, eval_tensors,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,6 +58,52 @@ fn an_epoch_visits_every_sample_at_most_once() {
     for (_, labels, indices) in first {
         assert_eq!(labels.unwrap(), indices.iter().map(|i| (i % 10) as u32).collect::<Vec<_>>());
     }
+}
+
+/// The views of the host, made where a device would make them: one batch at a time, on the thread that asks.
+#[derive(Debug)]
+struct Elsewhere {
+    images: Arc<dyn Dataset>,
+    augmenter: Augmenter,
+}
+
+impl Renderer for Elsewhere {
+    fn extent(&self) -> (usize, usize) {
+        let first = self.images.image(0).unwrap();
+        (first.width(), first.height())
+    }
+
+    fn render(&self, view: usize, samples: &[u64], params: &[ViewParams]) -> Result<Tensor> {
+        let (c, h, w) = self.augmenter.output(view);
+        let (mut all, mut scratch) = (Vec::new(), Scratch::default());
+        for (sample, params) in samples.iter().zip(params) {
+            let mut out = vec![0f32; c * h * w];
+            let image = self.images.image(*sample as usize)?;
+            self.augmenter.render(view, &image, params, &mut scratch, &mut out)?;
+            all.extend(out);
+        }
+        Ok(Tensor::from_vec(all, (samples.len(), c, h, w), &Device::Cpu)?)
+    }
+}
+
+#[test]
+fn views_that_are_made_elsewhere_are_those_of_the_loader() {
+    let renderer = || Arc::new(Elsewhere { images: shapes(), augmenter: augmenter() });
+    let mut plain = loader(2);
+    let mut other = loader(2).with_renderer(renderer()).unwrap();
+    assert!(other.renderer().is_some() && plain.renderer().is_none());
+    for _ in 0..5 {
+        let (a, b) = (plain.next_batch().unwrap(), other.next_batch().unwrap());
+        assert!(a.views.iter().zip(&b.views).all(|(a, b)| a.cuts == b.cuts && a.kind == b.kind));
+        assert_eq!(plain.view_params(), other.view_params());
+        assert_eq!(bits(a), bits(b));
+        assert_eq!(plain.position(), other.position());
+    }
+    other.seek(Position { epoch: 0, batch: 1 }).unwrap();
+    plain.seek(Position { epoch: 0, batch: 1 }).unwrap();
+    assert_eq!(stream(&mut plain, 2), stream(&mut other, 2));
+    // Its threads would go on with views of their own.
+    assert!(plain.with_renderer(renderer()).is_err());
 }
 
 #[test]

@@ -10,9 +10,12 @@ mod images;
 pub mod linalg;
 /// What the CUDA driver says, and its memory; from `infomax-cuda`.
 pub mod cuda {
-    pub use infomax_cuda::{Card, Driver, built_for, driver, explain, is_out_of_memory};
+    pub use infomax_cuda::{Card, Driver, Library, built_for, driver, explain, is_out_of_memory};
     #[cfg(feature = "cuda")]
     pub use infomax_cuda::{MemoryUse, keep_freed_memory, memory_use, reset_peak_memory};
+    #[cfg(feature = "cuda")]
+    pub use infomax_cuda::{Upload, Uploader, ViewKernel};
+    pub use infomax_cuda::{libraries, missing_libraries};
 }
 #[allow(unsafe_code)]
 mod memory;

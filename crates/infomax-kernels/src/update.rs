@@ -308,7 +308,7 @@ fn lanes<T: Real>(g: &[T], decay: T, p: Option<&[T]>, wide: impl Fn(T) -> f64) -
 }
 
 mod steps;
-pub use steps::{Slot, adamw_step, sgd_step, sums_of_squares};
+pub use steps::{Lamb, Slot, adamw_step, lamb_step, sgd_step, sums_of_squares};
 
 #[cfg(test)]
 mod tests {

@@ -3,12 +3,12 @@
 use crate::adamw::check_moments;
 use crate::config::check_lr;
 use crate::error::check;
-use crate::groups::{Groups, Setting};
+use crate::groups::Groups;
 use crate::moments::Moments;
 use crate::{Gradients, Optimizer, ParamGroup, Result};
 use candle_core::Tensor;
 use infomax_core::Params;
-use infomax_kernels::update;
+use infomax_kernels::update::{self, Slot};
 use std::collections::BTreeMap;
 
 /// The settings of [`Lamb`].
@@ -77,17 +77,6 @@ impl Lamb {
         let groups = Groups::new(&config.groups, true)?;
         Ok(Self { config, groups, moments: Moments::new() })
     }
-
-    /// The trust ratio of a direction `r + decay p`.
-    fn trust(&self, p: &Tensor, r: &Tensor, decay: f64) -> Result<f64> {
-        let param_norm = update::sum_squares(p, 0.0, p)?.sqrt();
-        let update_norm = update::sum_squares(r, decay, p)?.sqrt();
-        if param_norm == 0.0 || update_norm == 0.0 {
-            return Ok(1.0);
-        }
-        let ratio = param_norm / update_norm;
-        Ok(self.config.max_trust.map_or(ratio, |max| ratio.min(max)))
-    }
 }
 
 impl Optimizer for Lamb {
@@ -95,18 +84,29 @@ impl Optimizer for Lamb {
         check_lr(lr)?;
         self.check(params)?;
         let LambConfig { beta1, beta2, eps, weight_decay, exclude_bias_and_norm, .. } = self.config;
+        let (mut moving, mut adapt) = (Vec::new(), Vec::new());
         for (name, param) in params.trainable() {
             let Some(g) = grads.get(&name) else { continue };
-            let Setting { lr, decay, trust } =
-                self.groups.of((&name, &param), lr, weight_decay, exclude_bias_and_norm);
-            let m = self.moments.advance(&name, &param.var, g, (beta1, beta2))?;
-            let p = param.var.as_tensor();
-            let r = p.detach().zeros_like()?;
-            update::adam_step(&r, 0.0, -1.0 / m.correction, m.root, eps, &m.first, &m.second)?;
-            let q = if trust { self.trust(p, &r, decay)? } else { 1.0 };
-            update::axpy(p, 1.0 - lr * q * decay, -lr * q, &r)?;
+            let at = self.groups.of((&name, &param), lr, weight_decay, exclude_bias_and_norm);
+            let next = self.moments.next(&name, &param.var)?;
+            adapt.push(at.trust);
+            moving.push((param.var.as_tensor().clone(), g, next, at));
         }
-        Ok(())
+        let slots: Vec<Slot<'_>> = moving
+            .iter()
+            .map(|(param, grad, next, at)| Slot {
+                param,
+                grad,
+                first: &next.first,
+                second: Some(&next.second),
+                lr: at.lr,
+                decay: at.decay,
+                scale: 1.0,
+                step: next.step,
+            })
+            .collect();
+        let cfg = update::Lamb { betas: (beta1, beta2), eps, max_trust: self.config.max_trust };
+        Ok(update::lamb_step(&slots, &adapt, cfg)?)
     }
 
     fn state(&self) -> Result<BTreeMap<String, Tensor>> {

@@ -98,7 +98,7 @@ impl Assembly {
         notes.extend(rehearse(config, &images, &recipe, &learner, share)?);
         let loader = Loader::new(
             images.train.clone(),
-            augmenter,
+            augmenter.clone(),
             LoaderConfig {
                 batch: share,
                 key: Key::new(config.train.run.seed).fold_named("data"),
@@ -110,6 +110,9 @@ impl Assembly {
                 ..LoaderConfig::default()
             },
         )?;
+        let (loader, note) =
+            crate::device_views::attach(loader, &config.data, &*images.train, &augmenter, &device)?;
+        notes.extend(note);
         let batches = loader.batches_per_epoch();
         let total_steps = config.train.run.total_steps(batches);
         let schedule = config.optim.lr(config.train.batch, batches, total_steps)?;

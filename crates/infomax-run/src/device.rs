@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 use candle_core::{DType, Device, DeviceLocation, Tensor};
-use infomax_kernels::cuda::{driver, explain, is_out_of_memory};
+use infomax_kernels::cuda::{driver, explain, is_out_of_memory, missing_libraries};
 
 /// A device, and what the user should know of the choice.
 #[derive(Clone, Debug)]
@@ -62,6 +62,10 @@ fn cuda(asked: &str, number: usize) -> Result<Device> {
         let reason =
             "this build has no CUDA; build it with `--features cudnn` or `cuda` (docs/cuda.md), or use cpu";
         return Err(refuse(asked, reason));
+    }
+    // Before anything is asked of them: a convolution would be the first to miss cuDNN.
+    if let Some(missing) = missing_libraries() {
+        return Err(refuse(asked, &format!("{missing}; or use cpu")));
     }
     // Candle's kernels may be for another card, and the driver may not know their language: one of them is run.
     let opened = Device::new_cuda(number).and_then(|device| {

@@ -59,10 +59,11 @@ impl ModelCard {
 }
 
 /// Sections and keys without influence on the bits of training, and paths, which may move.
-const IRRELEVANT: [&str; 9] = [
+const IRRELEVANT: [&str; 10] = [
     "eval.",
     "data.path",
     "data.cache_mib",
+    "data.views",
     "train.prefetch",
     "train.device",
     "train.log",

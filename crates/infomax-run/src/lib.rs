@@ -33,10 +33,12 @@
 //! # Ok::<(), infomax_run::Error>(())
 //! ```
 
+mod ahead;
 mod assemble;
 mod condition;
 pub mod config;
 pub mod device;
+mod device_views;
 mod embed;
 mod error;
 mod evaluate;
@@ -59,6 +61,8 @@ mod weights;
 pub use assemble::{Assembly, check};
 pub use condition::Condition;
 pub use config::RunConfig;
+#[cfg(feature = "cuda")]
+pub use device_views::DeviceViews;
 pub use embed::{EmbedOptions, Embedded, EmbeddedRow, Space, embed_run};
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, Row, TrainedOn, evaluate, evaluate_run};

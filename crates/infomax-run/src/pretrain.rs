@@ -147,7 +147,7 @@ pub fn pretrain_with(
         schedule: assembly.schedule,
         courses: assembly.courses,
         watchers: vec![Box::new(assembly.online)],
-        source: Box::new(assembly.loader),
+        source: crate::ahead::source(assembly.loader, &device)?,
         config: config.train.run.clone(),
         run_dir: dir,
         identity,

@@ -52,7 +52,7 @@ pub fn replay(capsule: &Path, options: &ReplayOptions, observer: &mut dyn RunObs
         assembly.objective,
         assembly.optimizer,
         assembly.schedule,
-        Box::new(assembly.loader),
+        crate::ahead::source(assembly.loader, &assembly.device)?,
         config.train.run.clone(),
         RunDir::scratch()?,
     );

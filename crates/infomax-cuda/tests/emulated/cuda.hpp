@@ -33,6 +33,11 @@ inline unsigned __float_as_uint(float x) {
     return bits;
 }
 
+// One rounding each; the compiler is told not to fuse by the absence of such instructions in its default target, and by
+// `-ffp-contract=off`.
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fadd_rn(float a, float b) { return a + b; }
+
 namespace emulated {
 struct Thread {
     ucontext_t context;

@@ -12,6 +12,7 @@
 #include "../../kernels/pairwise.cu"
 #include "../../kernels/pool.cu"
 #include "../../kernels/rows.cu"
+#include "../../kernels/views.cu"
 
 #include <cmath>
 #include <map>
@@ -235,7 +236,8 @@ static const std::map<string, Kernel>& kernels() {
         PACKS(unary_forward), PACKS(unary_backward),
         {"column_sums", of(column_sums)}, {"grad_finish", of(grad_finish)}, {"scales_of", of(scales_of)},
         {"strip_log_sums", of(strip_log_sums)}, {"strip_weights", of(strip_weights)},
-        {"sgd", of(sgd)}, {"adamw", of(adamw)}, {"norms", of(norms)},
+        {"sgd", of(sgd)}, {"adamw", of(adamw)}, {"norms", of(norms)}, {"lamb_moments", of(lamb_moments)}, {"lamb", of(lamb)},
+        {"views_32", of(views_32)}, {"views_64", of(views_64)}, {"views_96", of(views_96)},
         CANDLE("badd", binary, '+'), CANDLE("bsub", binary, '-'), CANDLE("bmul", binary, '*'), CANDLE("bdiv", binary, '/'),
         CANDLE("ucopy", unary, '='), CANDLE("usqr", unary, '2'), CANDLE("usqrt", unary, 'r'), CANDLE("uneg", unary, '-'),
         CANDLE("fast_sum", fast_sum, false), CANDLE("fast_sum_small", fast_sum, true),
@@ -305,6 +307,8 @@ int cuMemFreeAsync(u64 address, void*) {
     std::free(p);
     return 0;
 }
+int cuMemHostAlloc(void** memory, size_t bytes, unsigned) { return *memory = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096), 0; }
+int cuMemFreeHost(void* memory) { return std::free(memory), 0; }
 int cuMemsetD8Async(u64 address, unsigned char value, size_t count, void*) { return std::memset((void*)address, value, count), 0; }
 int cuMemcpyHtoDAsync_v2(u64 to, const void* from, size_t bytes, void*) { return std::memcpy((void*)to, from, bytes), 0; }
 int cuMemcpyDtoHAsync_v2(void* to, u64 from, size_t bytes, void*) { return std::memcpy(to, (void*)from, bytes), 0; }

@@ -459,6 +459,60 @@ static void optimizers() {
     }
 }
 
+/// Two steps of LAMB, with and without the trust ratio.
+static void lamb_steps() {
+    const unsigned sizes[] = {1, 300, 64, 129}, chunk = 64;
+    for (int adapt = 0; adapt < 2; ++adapt) {
+        vector<vector<float>> p, g, m, v;
+        for (unsigned size : sizes) {
+            p.push_back(draw(size));
+            g.push_back(draw(size));
+            m.push_back(draw(size));
+            v.push_back(draw(size, 2.0, 0.1));
+        }
+        // A parameter of zeros has no ratio.
+        std::fill(p[2].begin(), p[2].end(), 0.0f);
+        const double lr = 0.1, b1 = 0.8, b2 = 0.95, eps = 1e-3, most = 1.2;
+        vector<vector<double>> ep, em, ev;
+        for (int i = 0; i < 4; ++i) {
+            ep.emplace_back(p[i].begin(), p[i].end());
+            em.emplace_back(m[i].begin(), m[i].end());
+            ev.emplace_back(v[i].begin(), v[i].end());
+        }
+        for (int step = 1; step < 3; ++step) {
+            vector<Entry> table;
+            unsigned first = 0;
+            const double rate = 1 / (1 - std::pow(b1, step)), root = std::sqrt(1 - std::pow(b2, step));
+            for (unsigned i = 0; i < 4; ++i) {
+                table.push_back(Entry{p[i].data(), g[i].data(), m[i].data(), v[i].data(), sizes[i], first, 0.01 * (i + 1), rate, root});
+                first += (sizes[i] + chunk - 1) / chunk;
+            }
+            vector<double> sums(2 * first, NAN);
+            launch(Dim{first, 1, 1}, Dim{64, 1, 1}, [&] { lamb_moments(table.data(), 4, chunk, b1, b2, eps, sums.data()); });
+            launch(Dim{first, 1, 1}, Dim{64, 1, 1}, [&] { lamb(table.data(), 4, chunk, lr, eps, most, adapt, sums.data()); });
+            for (unsigned i = 0; i < 4; ++i) {
+                vector<double> r(sizes[i]);
+                double pp = 0, rr = 0;
+                for (unsigned k = 0; k < sizes[i]; ++k) {
+                    em[i][k] += (1 - b1) * (g[i][k] - em[i][k]);
+                    ev[i][k] = b2 * ev[i][k] + (1 - b2) * g[i][k] * g[i][k];
+                    r[k] = rate * em[i][k] / (std::sqrt(ev[i][k]) / root + eps) + table[i].a * ep[i][k];
+                    pp += ep[i][k] * ep[i][k];
+                    rr += r[k] * r[k];
+                }
+                const double q = adapt && pp > 0 && rr > 0 ? std::min(std::sqrt(pp / rr), most) : 1.0;
+                for (unsigned k = 0; k < sizes[i]; ++k) ep[i][k] -= lr * q * r[k];
+            }
+        }
+        for (unsigned i = 0; i < 4; ++i) {
+            const string name = "lamb " + std::to_string(adapt) + "." + std::to_string(i);
+            close(name, p[i], ep[i], 1e-6);
+            close(name + " first", m[i], em[i], 1e-6);
+            close(name + " second", v[i], ev[i], 1e-6);
+        }
+    }
+}
+
 static void rounding() {
     const float cases[] = {1.0f, 1.00390625f, 1.01171875f, -0.0f, 257.0f, 1e-30f, INFINITY};
     const float expected[] = {1.0f, 1.0f, 1.015625f, -0.0f, 256.0f, 1.001e-30f, INFINITY};
@@ -506,6 +560,7 @@ int main() {
     strips(21, 5, 21, true, 0);
     strips(300, 3, 128, true, 300);
     optimizers();
+    lamb_steps();
     std::printf("%d passed, %d failed\n", passed, failed);
     return failed ? 1 : 0;
 }

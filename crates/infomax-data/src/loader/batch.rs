@@ -13,7 +13,7 @@ use std::time::Instant;
 /// A batch before it becomes tensors.
 #[derive(Debug)]
 pub(super) struct RawBatch {
-    /// The samples of each view, one after the other.
+    /// The samples of each view, one after the other; none where others compute them.
     pub(super) views: Vec<Vec<f32>>,
     pub(super) labels: Option<Vec<u32>>,
     pub(super) indices: Vec<u64>,
@@ -42,6 +42,8 @@ pub(super) struct Maker {
     augment_ns: AtomicU64,
     policy: Damaged,
     damaged: DamagedSamples,
+    /// Width and height of all images, where the views are computed elsewhere.
+    drawn_only: Option<(usize, usize)>,
 }
 
 impl Maker {
@@ -77,7 +79,13 @@ impl Maker {
             augment_ns,
             policy,
             damaged,
+            drawn_only: None,
         })
+    }
+
+    /// Draws views of images of this width and height, and leaves their computation to others.
+    pub(super) fn only_draw(&mut self, extent: (usize, usize)) {
+        self.drawn_only = Some(extent);
     }
 
     /// What was found damaged so far.
@@ -136,6 +144,9 @@ impl Maker {
         let start = (position.batch as usize * self.ranks + self.rank) * self.batch;
         let samples = &order[start..start + self.batch];
         let key = self.key.fold_named("augment").fold_in(position.epoch);
+        if let Some(extent) = self.drawn_only {
+            return self.draw(samples, key, extent).map(Some);
+        }
         let lengths = (0..self.augment.views()).map(|v| Ok(self.augment.shape(v)?.iter().product()));
         let lengths: Vec<usize> = lengths.collect::<Result<_>>()?;
         let mut views: Vec<Vec<f32>> = lengths.iter().map(|n| vec![0.0; n * self.batch]).collect();
@@ -180,6 +191,26 @@ impl Maker {
         let labels = indices.iter().map(|i| self.data.label(*i)).collect();
         let indices = indices.into_iter().map(|i| i as u64).collect();
         Ok(Some(RawBatch { views, labels, indices, params, cuts }))
+    }
+
+    /// What the views of these samples are drawn with, as `fill` draws it.
+    fn draw(&self, samples: &[u32], key: Key, extent: (usize, usize)) -> Result<RawBatch> {
+        let start = Instant::now();
+        let count = self.augment.views();
+        let mut params = vec![Vec::with_capacity(samples.len()); count];
+        let mut cuts = vec![Vec::with_capacity(samples.len()); count];
+        for index in samples {
+            let key = key.fold_in(u64::from(*index));
+            for (v, (params, cuts)) in params.iter_mut().zip(&mut cuts).enumerate() {
+                let drawn = self.augment.draw(v, extent, &mut key.fold_in(v as u64).rng())?;
+                cuts.push(cut(&drawn, extent));
+                params.push(drawn);
+            }
+        }
+        let labels = samples.iter().map(|i| self.data.label(*i as usize)).collect();
+        let indices = samples.iter().map(|i| u64::from(*i)).collect();
+        self.augment_ns.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        Ok(RawBatch { views: Vec::new(), labels, indices, params, cuts })
     }
 
     /// Makes the views of a sample, or of the one that takes its place, and returns which one that is.

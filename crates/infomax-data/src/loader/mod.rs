@@ -4,8 +4,10 @@ mod batch;
 mod damage;
 mod order;
 mod producer;
+mod renderer;
 
 pub use damage::{Damaged, DamagedSamples};
+pub use renderer::Renderer;
 
 use crate::{Dataset, Error, Result};
 use batch::Maker;
@@ -72,6 +74,7 @@ impl Default for LoaderConfig {
 #[derive(Debug)]
 pub struct Loader {
     maker: Arc<Maker>,
+    renderer: Option<Arc<dyn Renderer>>,
     device: Device,
     position: Position,
     producer: Option<Producer>,
@@ -118,7 +121,28 @@ impl Loader {
         let maker = Maker::new(data, augment, key, batch, (rank, ranks), workers, prefetch.max(1), damaged)?;
         let position = Position::default();
         let maker = Arc::new(maker);
-        Ok(Self { maker, device, position, producer: None, samples: 0, wait_s: 0.0, params: Vec::new() })
+        let params = Vec::new();
+        Ok(Self { maker, renderer: None, device, position, producer: None, samples: 0, wait_s: 0.0, params })
+    }
+
+    /// The same loader with its views computed by `renderer`: its threads draw, and read no image. Nothing is found damaged
+    /// then, as the renderer read all images before.
+    ///
+    /// # Errors
+    /// A loader that has begun.
+    pub fn with_renderer(mut self, renderer: Arc<dyn Renderer>) -> Result<Self> {
+        let Some(maker) = Arc::get_mut(&mut self.maker) else {
+            let reason = "views are computed elsewhere from the first batch on, and this loader has begun";
+            return Err(Error::config("renderer", format!("{renderer:?}"), reason));
+        };
+        maker.only_draw(renderer.extent());
+        self.renderer = Some(renderer);
+        Ok(self)
+    }
+
+    /// What computes the views in place of the loader's threads, if it was given.
+    pub fn renderer(&self) -> Option<&dyn Renderer> {
+        self.renderer.as_deref()
     }
 
     /// The data set.
@@ -159,19 +183,20 @@ impl Loader {
                 return Err(error);
             }
         };
-        let views = raw
-            .views
-            .into_iter()
-            .enumerate()
-            .zip(&raw.cuts)
-            .map(|((v, data), cuts)| {
-                let mut shape = self.maker.augment().shape(v)?;
-                shape.insert(0, raw.indices.len());
-                let kind = if self.maker.augment().is_local(v) { ViewKind::Local } else { ViewKind::Global };
-                let values = Tensor::from_vec(data, shape, &self.device)?;
-                Ok(View { values, kind, cuts: Some(cuts.as_slice().into()) })
-            })
-            .collect::<Result<_>>()?;
+        let mut data = raw.views.into_iter();
+        let mut views = Vec::with_capacity(raw.cuts.len());
+        for (v, (cuts, params)) in raw.cuts.iter().zip(&raw.params).enumerate() {
+            let kind = if self.maker.augment().is_local(v) { ViewKind::Local } else { ViewKind::Global };
+            let values = match &self.renderer {
+                Some(renderer) => renderer.render(v, &raw.indices, params)?,
+                None => {
+                    let mut shape = self.maker.augment().shape(v)?;
+                    shape.insert(0, raw.indices.len());
+                    Tensor::from_vec(data.next().unwrap_or_default(), shape, &self.device)?
+                }
+            };
+            views.push(View { values, kind, cuts: Some(cuts.as_slice().into()) });
+        }
         self.params = raw.params;
         Ok(Batch { views, labels: raw.labels, indices: raw.indices })
     }

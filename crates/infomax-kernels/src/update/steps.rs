@@ -13,15 +13,15 @@ pub struct Slot<'a> {
     pub grad: &'a Tensor,
     /// The momentum, or the first moment.
     pub first: &'a Tensor,
-    /// The second moment, for AdamW.
+    /// The second moment, for AdamW and LAMB.
     pub second: Option<&'a Tensor>,
     /// The learning rate.
     pub lr: f64,
     /// The weight decay.
     pub decay: f64,
-    /// The factor of the gradient: the trust ratio of LARS, otherwise 1. AdamW does not look at it.
+    /// The factor of the gradient: the trust ratio of LARS, otherwise 1. AdamW and LAMB do not look at it.
     pub scale: f64,
-    /// The number of this step, from 1 on, for AdamW.
+    /// The number of this step, from 1 on, for AdamW and LAMB.
     pub step: u64,
 }
 
@@ -68,6 +68,60 @@ pub fn adamw_step(slots: &[Slot<'_>], (beta1, beta2): (f64, f64), eps: f64) -> R
         adam_step(s.param, 1.0 - s.lr * s.decay, s.lr / correction, root, eps, s.first, second)?;
     }
     Ok(())
+}
+
+/// The settings of [`lamb_step`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lamb {
+    /// The factors of the running means of the gradient and of its square.
+    pub betas: (f64, f64),
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// The largest trust ratio, if there is one.
+    pub max_trust: Option<f64>,
+}
+
+/// `m <- m + (1 - b1)(g - m)`, `v <- b2 v + (1 - b2) g^2`,
+/// `r = m / (1 - b1^t) / (sqrt(v) / sqrt(1 - b2^t) + eps)`, `p <- p - lr q (r + decay p)` for all parameters, with the
+/// trust ratio `q = ||p|| / ||r + decay p||` of those whose `adapt` is set, 1 where a norm is 0 (LAMB, arXiv:1904.00962).
+/// On CUDA two launches for each learning rate and nothing that comes to the host; elsewhere pass by pass.
+///
+/// # Errors
+/// As [`adamw_step`], or not one `adapt` for each slot.
+pub fn lamb_step(slots: &[Slot<'_>], adapt: &[bool], cfg: Lamb) -> Result<()> {
+    if adapt.len() != slots.len() {
+        candle_core::bail!("lamb_step: {} slots and {} values of `adapt`", slots.len(), adapt.len());
+    }
+    #[cfg(feature = "cuda")]
+    if cuda::takes(slots) {
+        return cuda::lamb(slots, adapt, cfg);
+    }
+    let (beta1, beta2) = cfg.betas;
+    for (s, adapt) in slots.iter().zip(adapt) {
+        let (Some(second), 1..) = (s.second, s.step) else {
+            candle_core::bail!("lamb_step: each slot needs a second moment and a step from 1 on");
+        };
+        let t = s.step as f64;
+        lerp(s.first, 1.0 - beta1, s.grad)?;
+        axpy_square(second, beta2, 1.0 - beta2, s.grad)?;
+        let (correction, root) = (1.0 - beta1.powf(t), (1.0 - beta2.powf(t)).sqrt());
+        let r = s.param.detach().zeros_like()?;
+        adam_step(&r, 0.0, -1.0 / correction, root, cfg.eps, s.first, second)?;
+        let q = if *adapt { trust(s.param, &r, s.decay, cfg.max_trust)? } else { 1.0 };
+        axpy(s.param, 1.0 - s.lr * q * s.decay, -s.lr * q, &r)?;
+    }
+    Ok(())
+}
+
+/// The trust ratio of a direction `r + decay p`.
+fn trust(p: &Tensor, r: &Tensor, decay: f64, most: Option<f64>) -> Result<f64> {
+    let norms = sums_of_squares(&[(p, 0.0, p), (r, decay, p)])?;
+    let [param, update] = norms[..] else { candle_core::bail!("two norms were asked for") };
+    if param == 0.0 || update == 0.0 {
+        return Ok(1.0);
+    }
+    let ratio = param.sqrt() / update.sqrt();
+    Ok(most.map_or(ratio, |most| ratio.min(most)))
 }
 
 /// [`sum_squares`] of each `(g, decay, p)`, with one wait for a device in all.
@@ -130,6 +184,25 @@ mod cuda {
         })
     }
 
+    /// Two launches for each learning rate, of those that adapt and of those that do not.
+    pub(super) fn lamb(slots: &[Slot<'_>], adapt: &[bool], cfg: super::Lamb) -> Result<()> {
+        let (beta1, beta2) = cfg.betas;
+        let (eps, max_trust) = (cfg.eps, cfg.max_trust.unwrap_or(f64::INFINITY));
+        for which in [true, false] {
+            let some: Vec<Slot<'_>> = slots
+                .iter()
+                .zip(adapt)
+                .filter(|(_, adapt)| **adapt == which)
+                .map(|(slot, _)| *slot)
+                .collect();
+            each(&some, |lr, slots| {
+                let cfg = infomax_cuda::Lamb { lr, beta1, beta2, eps, max_trust, adapt: which };
+                infomax_cuda::lamb_step(slots, cfg)
+            })?;
+        }
+        Ok(())
+    }
+
     pub(super) fn sums(all: &[(&Tensor, f64, &Tensor)]) -> Result<Option<Vec<f64>>> {
         if all.is_empty() || !all.iter().all(|(g, _, p)| fits(g) && fits(p)) {
             return Ok(None);
@@ -161,7 +234,7 @@ mod tests {
     use infomax_testing::spread;
 
     /// Two parameters with their own rates after two steps.
-    fn run(adam: bool, dtype: DType) -> Vec<f64> {
+    fn run(kind: &str, dtype: DType) -> Vec<f64> {
         let make = |seed| spread(&[3, 5], seed, 1.0).to_dtype(dtype).unwrap();
         let all: Vec<Vec<Tensor>> = (0..2).map(|i| (0..4).map(|j| make(10 * i + j)).collect()).collect();
         let positive = |t: &Tensor| (t.abs().unwrap() + 0.1).unwrap();
@@ -182,9 +255,11 @@ mod tests {
                     step,
                 })
                 .collect();
-            match adam {
-                true => adamw_step(&slots, (0.9, 0.99), 1e-8).unwrap(),
-                false => sgd_step(&slots, 0.9, step == 2).unwrap(),
+            let lamb = Lamb { betas: (0.9, 0.99), eps: 1e-8, max_trust: Some(1.5) };
+            match kind {
+                "adamw" => adamw_step(&slots, lamb.betas, lamb.eps).unwrap(),
+                "lamb" => lamb_step(&slots, &[true, false], lamb).unwrap(),
+                _ => sgd_step(&slots, 0.9, step == 2).unwrap(),
             }
         }
         let flat = |t: &Tensor| t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap();
@@ -193,13 +268,13 @@ mod tests {
 
     #[test]
     fn steps_of_all_parameters_are_the_same_composed() {
-        for adam in [true, false] {
-            let (exact, composed) = (run(adam, DType::F64), without_cpu_kernels(|| run(adam, DType::F64)));
+        for kind in ["sgd", "adamw", "lamb"] {
+            let (exact, composed) = (run(kind, DType::F64), without_cpu_kernels(|| run(kind, DType::F64)));
             for (a, b) in exact.iter().zip(&composed) {
-                assert!((a - b).abs() < 1e-13, "{adam} {a} {b}");
+                assert!((a - b).abs() < 1e-13, "{kind} {a} {b}");
             }
-            for (a, b) in exact.iter().zip(&run(adam, DType::F32)) {
-                assert!((a - b).abs() < 1e-5, "{adam} {a} {b}");
+            for (a, b) in exact.iter().zip(&run(kind, DType::F32)) {
+                assert!((a - b).abs() < 1e-5, "{kind} {a} {b}");
             }
         }
         // By hand: one element, one step of SGD with decay and scale.
@@ -219,6 +294,39 @@ mod tests {
         assert_eq!(first.to_vec1::<f64>().unwrap(), [3.5]);
         assert!((param.to_vec1::<f64>().unwrap()[0] - 1.65).abs() < 1e-15);
         assert!(adamw_step(&[slot], (0.9, 0.99), 1e-8).is_err());
+    }
+
+    #[test]
+    fn lamb_by_hand() {
+        let pair = |a: f64, b: f64| Tensor::new(&[a, b], &Device::Cpu).unwrap();
+        let cfg = Lamb { betas: (0.5, 0.75), eps: 0.0, max_trust: None };
+        let step = |adapt: bool, cfg: Lamb, start: (f64, f64)| {
+            let (param, grad) = (pair(start.0, start.1), pair(2.0, -1.0));
+            let (first, second) = (pair(0.0, 0.0), pair(0.0, 0.0));
+            let slot = Slot {
+                param: &param,
+                grad: &grad,
+                first: &first,
+                second: Some(&second),
+                lr: 0.1,
+                decay: 0.5,
+                scale: 1.0,
+                step: 1,
+            };
+            assert!(lamb_step(&[slot], &[], cfg).is_err());
+            lamb_step(&[slot], &[adapt], cfg).unwrap();
+            param.to_vec1::<f64>().unwrap()
+        };
+        // Corrected, the first direction is the sign of the gradient: r + decay p = (1 + 1.5, -1 + 2) = (2.5, 1), |p| = 5.
+        let norm = 7.25f64.sqrt();
+        for (adapt, max_trust, q) in [(false, None, 1.0), (true, None, 5.0 / norm), (true, Some(1.25), 1.25)]
+        {
+            let got = step(adapt, Lamb { max_trust, ..cfg }, (3.0, 4.0));
+            let expected = [3.0 - 0.1 * q * 2.5, 4.0 - 0.1 * q];
+            assert!(got.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-14), "{got:?} {expected:?}");
+        }
+        // A parameter of zeros has no ratio.
+        assert_eq!(step(true, cfg, (0.0, 0.0)), [-0.1, 0.1]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub use online::OnlineConfig;
 pub use reference::reference;
 pub use sections::{
     AugmentConfig, CoursesSection, DataConfig, EvalConfig, OptimSection, RunConfig, ShapesSection, Source,
-    TrainSection,
+    TrainSection, ViewsOn,
 };
 pub use show::show;
 pub(crate) use values::leaves;

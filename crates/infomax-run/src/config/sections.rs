@@ -218,6 +218,9 @@ pub struct DataConfig {
     pub max_pixels: u64,
     /// Decoded images are kept in memory up to this many MiB.
     pub cache_mib: usize,
+    /// Where the views of training are made; the same bits on both. `auto` takes the card where all images fit into its
+    /// memory and have one size of at most 96 pixels, in color, and the recipe is one of small images; else the host.
+    pub views: ViewsOn,
     /// The seed of the embedded data set and of held-out parts.
     pub seed: u64,
     /// How hard the embedded data set is.
@@ -239,10 +242,24 @@ impl Default for DataConfig {
             exif_orientation: false,
             max_pixels: 100_000_000,
             cache_mib: 2048,
+            views: ViewsOn::Auto,
             seed: 0,
             shapes: ShapesSection::default(),
         }
     }
+}
+
+/// Where views are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ViewsOn {
+    /// On the card if it can, else on the host.
+    #[default]
+    Auto,
+    /// By threads of the host.
+    Host,
+    /// On the card, or not at all.
+    Device,
 }
 
 /// Where images come from.
