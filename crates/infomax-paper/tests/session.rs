@@ -54,11 +54,8 @@ fn what_needs_no_network_writes_all_of_its_files() {
     assert!(page.contains("mixtures") && page.contains("diagonal"));
 }
 
-/// Fewer images than the preset asks for: all are taken, and that is said.
-#[test]
-fn a_small_data_set_is_taken_as_it_is() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("images.npy");
+/// An array of images; `shift` makes others.
+fn array(path: &Path, shift: u32) {
     // Version 1 of the format: 70 images of 16 x 16 pixels.
     let mut header = String::from("{'descr': '|u1', 'fortran_order': False, 'shape': (70, 16, 16, 3), }");
     header += &" ".repeat(117 - header.len());
@@ -66,8 +63,16 @@ fn a_small_data_set_is_taken_as_it_is() {
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
     bytes.extend((header.len() as u16).to_le_bytes());
     bytes.extend(header.bytes());
-    bytes.extend((0..70 * 16 * 16 * 3u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8));
-    std::fs::write(&path, bytes).unwrap();
+    bytes.extend((0..70 * 16 * 16 * 3u32).map(|i| ((i + shift).wrapping_mul(2_654_435_761) >> 24) as u8));
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Fewer images than the preset asks for: all are taken, and that is said.
+#[test]
+fn a_small_data_set_is_taken_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("images.npy");
+    array(&path, 0);
     let settings = Settings { data: Some(path), ..settings(dir.path()) };
     let (outcome, said) = lines(&settings, &["distances"]);
     assert_eq!(
@@ -177,6 +182,47 @@ fn a_finding_of_another_revision_is_computed_again() {
     assert!(said.iter().any(|l| l.starts_with("diagonal: there already")), "{said:?}");
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.contains("\"revision\": 1"), "the new finding is in its place");
+}
+
+/// Images are known by what they are: others at the same place are others, the same at another place are the same.
+#[test]
+fn other_images_at_the_same_place_are_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, there) = (dir.path().join("here.npy"), dir.path().join("there.npy"));
+    array(&here, 0);
+    array(&there, 0);
+    let out = dir.path().join("out");
+    let at = |data: &Path| Settings { data: Some(data.to_owned()), resume: true, ..settings(&out) };
+    lines(&at(&here), &["distances"]);
+    let (_, said) = lines(&at(&there), &["distances"]);
+    assert!(said.iter().any(|l| l.starts_with("distances: there already")), "{said:?}");
+    array(&here, 500);
+    let (_, said) = lines(&at(&here), &["distances"]);
+    assert!(said.iter().any(|l| l.contains("is of other images")), "{said:?}");
+}
+
+/// Calls into one folder add to the report; one that fails takes nothing away, and two at once are refused.
+#[test]
+fn earlier_findings_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    lines(&settings(dir.path()), &["em", "distances"]);
+    let page = || std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+    let finding = || std::fs::read_to_string(dir.path().join("distances/finding.json")).unwrap();
+    let (before, first) = (page(), finding());
+    let nowhere = Settings { data: Some(dir.path().join("nowhere")), ..settings(dir.path()) };
+    assert!(run(&nowhere, &["distances"], &mut |_| {}).is_err());
+    assert_eq!((page(), finding()), (before, first));
+    lines(&settings(dir.path()), &["diagonal"]);
+    for name in ["em", "distances", "diagonal"] {
+        assert!(page().contains(&format!(">{name}<")), "{name} is not on the page");
+    }
+    let mut second = None;
+    run(&settings(dir.path()), &["em"], &mut |_| {
+        second
+            .get_or_insert_with(|| run(&settings(dir.path()), &["em"], &mut |_| {}).unwrap_err().to_string());
+    })
+    .unwrap();
+    assert!(second.unwrap().contains("in use by another process"));
 }
 
 #[test]
