@@ -48,7 +48,7 @@ pub fn widened_interval(
     count: usize,
     what: &str,
 ) -> Interval {
-    if count < 2 || !(deviation > 0.0) {
+    if count < 2 || deviation.is_nan() || deviation <= 0.0 {
         return interval;
     }
     let t = student_quantile(0.5 + 0.5 * interval.level, count as f64 - 1.0);
