@@ -7,7 +7,7 @@ use crate::variables::{self, Kind};
 use crate::{Status, arrays, print};
 use anyhow::{Context as _, Result, bail};
 use candle_core::Tensor;
-use infomax_run::infomax_core::Key;
+use infomax_run::infomax_core::{Key, ValueHash};
 use infomax_run::infomax_data::npy;
 use infomax_run::infomax_eval::information::{
     ConditionalEstimator, KsgConfig, Marginals, MutualConfig, MutualEstimator, MutualReport, NormalModel,
@@ -16,7 +16,7 @@ use infomax_run::infomax_eval::information::{
 };
 use infomax_run::infomax_eval::selftest::{Cell, MeasureConfig, Task, measure, tasks};
 use infomax_run::infomax_eval::{Estimate, Resampling, choose};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::f64::consts::LN_2;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -122,7 +122,18 @@ fn leave_out(args: &MiArgs, all: &mut [(&str, variables::Read)]) -> Result<serde
         let kept: Vec<usize> = (0..rows).filter(|row| !missing.contains(row)).collect();
         all.iter_mut().try_for_each(|(_, read)| read.keep(&kept))?;
     }
-    let n = rows - missing.len();
+    let copies = copies(all)?;
+    if !copies.is_empty() {
+        let n = rows - missing.len();
+        say!(
+            "{} of {n} rows equal an earlier one in all columns of both files: copies, which estimators would take for shared \
+             information, are left out",
+            copies.len()
+        );
+        let kept: Vec<usize> = (0..n).filter(|row| copies.binary_search(row).is_err()).collect();
+        all.iter_mut().try_for_each(|(_, read)| read.keep(&kept))?;
+    }
+    let n = rows - missing.len() - copies.len();
     if n > args.rows {
         let drawn = choose(Key::new(args.seed).fold_named("mi-rows"), n, args.rows);
         all.iter_mut().try_for_each(|(_, read)| read.keep(&drawn))?;
@@ -143,7 +154,28 @@ fn leave_out(args: &MiArgs, all: &mut [(&str, variables::Read)]) -> Result<serde
         }
         columns.insert(name.into(), constant.into());
     }
-    Ok(serde_json::json!({ "rows": missing, "columns": columns }))
+    Ok(serde_json::json!({ "rows": missing, "copies": copies.len(), "columns": columns }))
+}
+
+/// Rows that equal an earlier one where whole rows were copied: each value of X is there with one of Y only, and each of Y with one
+/// of X. Values of a grid meet others, and are no copies; a constant variable, or classes, are not looked at.
+fn copies(all: &[(&str, variables::Read)]) -> Result<Vec<usize>> {
+    let mut hashes: Vec<Vec<ValueHash>> = Vec::new();
+    for (_, read) in all {
+        let Variable::Continuous(values) = &read.variable else { return Ok(Vec::new()) };
+        hashes.push(values.to_vec2::<f64>()?.iter().map(|row| ValueHash::of(row)).collect());
+    }
+    let n = hashes.first().map_or(0, Vec::len);
+    let (mut seen, mut later) = (HashSet::new(), Vec::new());
+    for row in 0..n {
+        let joint: Vec<ValueHash> = hashes.iter().map(|file| file[row]).collect();
+        if !seen.insert(joint) {
+            later.push(row);
+        }
+    }
+    let distinct = |file: &Vec<ValueHash>| file.iter().collect::<HashSet<_>>().len();
+    let whole = hashes.iter().all(|file| distinct(file) == seen.len()) && seen.len() > 2;
+    Ok(if whole { later } else { Vec::new() })
 }
 
 /// The estimators of `I(X; Y | Z)`.

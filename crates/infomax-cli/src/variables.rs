@@ -110,8 +110,13 @@ pub(crate) fn variable(file: &str, kind: Kind, progress: &mut Progress) -> Resul
             let labels =
                 values.iter().map(|v| number.get(&(*v as i64)).copied().unwrap_or_default()).collect();
             let note = format!(
-                "{file}: one column of {} whole numbers, taken for classes (numbers: `continuous`)",
-                number.len()
+                "{file}: one column of {} whole numbers, taken for classes (numbers: `continuous`){}",
+                number.len(),
+                if number.keys().any(|class| *class < 0) {
+                    "; negative ones too, which are missing labels for `infomax probe`"
+                } else {
+                    ""
+                }
             );
             return Ok(Read { variable: Variable::Discrete(labels), note, missing });
         }

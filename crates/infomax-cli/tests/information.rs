@@ -546,3 +546,24 @@ fn accuracies_have_intervals_and_rare_classes_are_said() {
     std::fs::write(d.join("alone.txt"), alone.join("\n")).unwrap();
     fails(d, &["probe", "z.npy", "--labels", "alone.txt"], &["no class has rows to hold out", "101 classes"]);
 }
+
+/// Rows that are there twice are no information; values of a grid are no copies.
+#[test]
+fn copies_of_rows_are_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let twice = |seed: u64| {
+        let z = normal(seed, 150, 1);
+        Tensor::cat(&[&z, &z], 0).unwrap()
+    };
+    twice(1).write_npy(d.join("x.npy")).unwrap();
+    twice(2).write_npy(d.join("y.npy")).unwrap();
+    let r = json(d, &["mi", "x.npy", "y.npy", "--permutations", "0", "--draws", "0"]);
+    assert_eq!((&r["left_out"]["copies"], &r["n"]), (&150.into(), &150.into()), "{r}");
+    let grid = |seed: u64| normal(seed, 300, 1).affine(4.0, 0.0).unwrap().round().unwrap();
+    grid(1).write_npy(d.join("gx.npy")).unwrap();
+    grid(2).write_npy(d.join("gy.npy")).unwrap();
+    let args = ["mi", "gx.npy", "gy.npy", "--x-is", "continuous", "--y-is", "continuous"];
+    let r = json(d, &[&args[..], &["--permutations", "0", "--draws", "0"]].concat());
+    assert_eq!(r["left_out"]["copies"], 0, "{r}");
+}

@@ -71,15 +71,15 @@ pub(super) fn read(path: &Path, options: &VectorOptions) -> Result<Vectors> {
     Ok(Vectors { table, ..read })
 }
 
-/// Names of columns that are labels, whatever they hold.
-const LABELS: [&str; 5] = ["label", "labels", "class", "target", "category"];
+/// Names of columns that are labels or say which row it is, whatever they hold.
+const BESIDE: [&str; 7] = ["label", "labels", "class", "target", "category", "id", "index"];
 
 /// The columns with a name that are no part of the embedding: labels, and those whose first cell is a word.
 fn others(names: &[String], cells: &[&str], index: bool) -> Vec<usize> {
     let apart = |j: &usize| {
         let name = names.get(*j).map_or("", String::as_str);
         !name.is_empty()
-            && (LABELS.iter().any(|label| name.eq_ignore_ascii_case(label)) || cell(cells[*j]) == Cell::Word)
+            && (BESIDE.iter().any(|label| name.eq_ignore_ascii_case(label)) || cell(cells[*j]) == Cell::Word)
     };
     (usize::from(index)..cells.len()).filter(apart).collect()
 }
@@ -126,10 +126,12 @@ fn header(cells: &[&str]) -> Option<Option<String>> {
     if own.iter().any(|c| cell(c) == Cell::Word) && own.iter().all(|c| !matches!(cell(c), Cell::Number(_))) {
         return Some(None);
     }
-    // A single 0 is more likely a value.
-    let counted = cells.len() > 1 && own.iter().enumerate().all(|(i, c)| *c == i.to_string());
-    counted.then(|| {
-        let last = own.len() - 1;
+    // A single 0 is more likely a value, unless a name stands beside it: a column of labels that was added to the others.
+    let counts: Vec<&&str> = own.iter().filter(|c| cell(c) != Cell::Word).collect();
+    let named = counts.len() < own.len();
+    let counted = (cells.len() > 1 || named) && counts.iter().enumerate().all(|(i, c)| **c == i.to_string());
+    (counted && !counts.is_empty()).then(|| {
+        let last = counts.len() - 1;
         Some(format!(
             "the first line, 0 to {last}, is taken for the names of the columns, as pandas writes them; if it is a row, \
              write it as 0.0"
@@ -178,6 +180,9 @@ mod tests {
             ("0,1\n1.5,2\n3,4\n", Some("names of the columns")),
             (",0,1\n0,1.5,2\n1,3,4\n", Some("it is an index")),
             (",a,b\nr0,1.5,2\nr1,3,4\n", Some("it is an index")),
+            (",0,1,label\n0,1.5,2,7\n1,3,4,8\n", Some("labels stand beside the numbers: label")),
+            ("0,1,species\n1.5,2,emu\n3,4,fox\n", Some("names of the columns")),
+            ("id,a,b\n10,1.5,2\n11,3,4\n", Some("stand beside the numbers: id")),
             ("a;b\n1.5;2\n3;4\n", None),
             ("# remark\n1.5 2\n\n3 4\n", None),
             ("\u{feff}1.5\t2\n3\t4\n", None),

@@ -27,8 +27,8 @@ use candle_core::Tensor;
 /// doubt `model-based` says what was added, `below-normal` that the share is less than three quarters.
 ///
 /// The interval is by subsampling; each subsample is read off a scale of its own number of rows. Where more than a quarter of the
-/// value rests on the family and the rows are not those of a normal copula (Mardia's kurtosis of the scores, four standard deviations),
-/// the interval reaches down to `T`: clusters with correlated centers show neighbors as little as normal rows of many times their
+/// value rests on the family and the rows are not those of a normal copula (Mardia's kurtosis of the scores, four standard deviations), or
+/// more is beyond correlations than the family can show, the interval reaches down to `T`: clusters with correlated centers show neighbors as little as normal rows of many times their
 /// information, and nothing in the numbers tells them apart.
 ///
 /// # Errors
@@ -73,13 +73,18 @@ pub fn matched_mutual_information(
         doubts.push(Doubt::new("model-based", message));
     }
     // A quarter of it: for ten clusters in 4 + 4 columns the family adds 0.9 of 3.2 nats where there are 2.3.
-    if added > 0.25 * value.abs()
-        && let Some(kurtosis) = super::corrected::kurtosis_of_scores(&x, &y).filter(|z| z.abs() > NOT_NORMAL)
+    let rests_on_family = added > 0.25 * value.abs();
+    let kurtosis =
+        super::corrected::kurtosis_of_scores(&x, &y).filter(|z| rests_on_family && z.abs() > NOT_NORMAL);
+    // Some mixtures have the kurtosis of normal rows, and more than the family can show.
+    if rests_on_family
+        && (beyond || kurtosis.is_some())
+        && let Some(interval) = &mut interval
     {
-        if let Some(interval) = &mut interval {
-            interval.lower = interval.lower.min(found);
-            interval.method += ", down to what neighbors alone say";
-        }
+        interval.lower = interval.lower.min(found);
+        interval.method += ", down to what neighbors alone say";
+    }
+    if let Some(kurtosis) = kurtosis {
         let message = format!(
             "the normal scores of both variables together are not normal (Mardia's kurtosis {kurtosis:+.0} standard deviations \
              off), and clusters look to neighbors like normal rows of more information: the truth can lie anywhere from \
@@ -103,6 +108,7 @@ pub fn matched_mutual_information(
         doubts.push(Doubt::new("off-scale", message));
     }
     doubts.extend(super::mutual::negative(value));
+    super::ties::explain(&mut doubts, super::ties::doubt(&[("x", &x), ("y", &y)]));
     Ok(Estimate::new(value, n).with(interval).doubting(doubts))
 }
 

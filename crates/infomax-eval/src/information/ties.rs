@@ -78,7 +78,7 @@ pub(super) fn doubt(variables: &[(&'static str, &Rows)]) -> Option<Doubt> {
     (tied as f64 > FEW * n as f64).then(|| {
         let message = format!(
             "{tied} of {n} values of {place} are there more than once: the estimator is made for densities and is \
-             biased by such ties; `mixture` and `discrete` are made for them"
+             biased by such ties, mostly to too much on a fine grid; `mixture` and `discrete` are made for them"
         );
         Doubt::new("ties", message)
     })
