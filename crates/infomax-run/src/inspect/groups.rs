@@ -63,9 +63,11 @@ pub(super) fn across_splits(
         }
     }
     let mut across = Across { name: name.clone(), equal: HashSet::new(), n: equals.len(), rows: Vec::new() };
-    for members in alike.values() {
+    for (&first, members) in &alike {
+        // Looked for once: of many equal rows a search for each would be quadratic.
+        let Some(&second) = members.iter().find(|other| parts[**other] != parts[first]) else { continue };
         for &row in members {
-            let Some(&other) = members.iter().find(|other| parts[**other] != parts[row]) else { continue };
+            let other = if parts[row] == parts[first] { second } else { first };
             across.equal.insert(row);
             let part = |row: usize| parts[row].as_deref().unwrap_or("unknown");
             let detail = format!("equals row {}; {name}: {} and {}", number(other), part(row), part(other));
