@@ -239,6 +239,9 @@ kinds! {
     "hydes" => Hydes,
     "swav" => Swav,
     "expansion" => Expansion,
+    "radial" => Radial,
+    "kernel-discrepancy" => KernelDiscrepancy,
+    "rectified" => Rectified,
 }
 
 /// The absent entropy term.

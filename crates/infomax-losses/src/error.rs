@@ -124,6 +124,14 @@ impl Error {
         Self::Unknown { what, name: name.to_owned(), nearest, all: all.join(", ") }
     }
 
+    /// A refused setting of a term that another one is made of, under the name of that one.
+    pub(crate) fn of_term(self, term: &'static str) -> Self {
+        match self {
+            Self::Config { key, value, reason, .. } => Self::Config { term, key, value, reason },
+            other => other,
+        }
+    }
+
     /// A refused setting of a term with the table that it stands in.
     pub(crate) fn of_table(self, table: &'static str) -> Self {
         match self {

@@ -50,6 +50,8 @@ pub struct Mse {
     pub teacher: Teacher,
     /// Whether rows are scaled to unit length first.
     pub normalize: bool,
+    /// Whether negative values count as 0 first, with gradient 0 (Rectified LpJEPA).
+    pub rectify: bool,
     /// Whether the squared error is summed over the dimensions (true) or averaged (false).
     pub sum_dims: bool,
 }
@@ -61,6 +63,7 @@ impl Default for Mse {
             pairing: Pairing::Pairs,
             teacher: Teacher::None,
             normalize: false,
+            rectify: false,
             sum_dims: false,
         }
     }
@@ -196,6 +199,13 @@ impl Mse {
     }
 
     fn value(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Tensor> {
+        let rectified;
+        let z = if self.rectify {
+            rectified = of_views(z, |view| Ok(op::widen(view)?.relu()?))?;
+            &rectified
+        } else {
+            z
+        };
         let z = if self.normalize { normalized(z)? } else { near(z, self.pairing)? };
         let factor = if self.sum_dims { z.projections.dim() as f64 } else { 1.0 };
         Ok((over_ranks(z.projections.batch(), ctx, paired("mse", &z, self.pairing, self.teacher, mse)?)?
@@ -365,7 +375,12 @@ pub fn normalize_rows(z: &Tensor, eps: f64) -> Result<Tensor> {
 }
 
 fn normalized(z: &Embeddings) -> Result<Embeddings> {
-    let rows = |views: &Views| views.map(|v| Ok(normalize_rows(v, 1e-12)?));
+    of_views(z, |view| normalize_rows(view, 1e-12))
+}
+
+/// A function of every projection, prediction and target.
+fn of_views(z: &Embeddings, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Embeddings> {
+    let rows = |views: &Views| views.map(|v| Ok(f(v)?));
     Ok(Embeddings {
         projections: rows(&z.projections)?,
         predictions: z.predictions.as_ref().map(rows).transpose()?,

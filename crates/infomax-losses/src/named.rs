@@ -241,6 +241,16 @@ const NAMED: &[NamedObjective] = &[
         preset: |_, _| (none(), Entropy::Hydes(Default::default())),
     },
     NamedObjective {
+        name: "kerjepa",
+        composition: "mse + 4 times Stein's discrepancy of an inverse multiquadric from N(0, I)",
+        conventions: OFFICIAL,
+        source: "arXiv 2512.19605; weights and bandwidth are ours",
+        preset: |_, _| {
+            let entropy = entropy::KernelDiscrepancy { weight: 4.0, ..Default::default() };
+            (mse(1.0), Entropy::KernelDiscrepancy(entropy))
+        },
+    },
+    NamedObjective {
         name: "koleo",
         composition: "cosine + 0.1 koleo",
         conventions: OFFICIAL,
@@ -290,6 +300,23 @@ const NAMED: &[NamedObjective] = &[
             // The package leaves unit rows to the caller.
             let normalize = convention == "official";
             (none(), Entropy::Mmcr(entropy::Mmcr { normalize, ..Default::default() }))
+        },
+    },
+    NamedObjective {
+        name: "radial-vicreg",
+        composition: "25 mse + 25 variance hinge + 1 covariance + divergence of the norms from chi",
+        conventions: OFFICIAL,
+        source: "arXiv 2602.14272; the weight of the divergence is ours",
+        preset: |_, _| (mse(25.0), Entropy::Radial(Default::default())),
+    },
+    NamedObjective {
+        name: "rectified-lpjepa",
+        composition: "25 mse + 250 sliced Wasserstein distance to a rectified Laplace distribution, of max(z, 0)",
+        conventions: OFFICIAL,
+        source: "arXiv 2602.01456",
+        preset: |_, _| {
+            let invariance = Mse { weight: 25.0, rectify: true, ..Default::default() };
+            (InvarianceConfig::Mse(invariance), Entropy::Rectified(Default::default()))
         },
     },
     NamedObjective {

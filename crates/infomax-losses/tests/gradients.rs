@@ -15,6 +15,8 @@ const KINKS: &[(&str, &str)] = &[
     ("kozachenko-leonenko", "duplicated rows"),
     ("m-spacing", "duplicated rows"),
     ("e2mc", "duplicated rows"),
+    ("radial", "duplicated rows"),
+    ("rectified", "duplicated rows"),
     ("sliced-normality", "duplicated rows"),
     ("renyi", "duplicated rows"),
     ("mmcr", "duplicated rows"),

@@ -285,7 +285,7 @@ fn collapsed_batches_hold_no_information() {
 fn directions_are_seeded_or_given() {
     let x = spread(&[20, 3], 1, 1.0);
     let step = |n: u64| Context { key: Key::new(n), ..Context::standalone() };
-    for kind in ["sigreg", "visreg", "sliced-normality"] {
+    for kind in ["sigreg", "visreg", "sliced-normality", "rectified"] {
         let total = |more: &str, n: u64| {
             let entropy: EntropyConfig =
                 toml::from_str(&format!("kind = \"{kind}\"\nslices = 4{more}")).unwrap();

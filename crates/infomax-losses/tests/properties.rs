@@ -35,7 +35,12 @@ fn a_collapsed_batch_never_scores_better_than_a_spread_one() {
         // The moments grow with the eighth power of the distance to the origin: away from it, a spread batch
         // has rows that are further out than any of a collapsed one.
         let far = matches!(term, EntropyConfig::SlicedNormality(c) if c.statistic == Statistic::Moments);
-        let offset = if far { 0.0 } else { 0.7 };
+        // A rectified target has a place of its own: away from it, a point nearer to it is better.
+        let offset = match term {
+            EntropyConfig::Rectified(c) => c.mu,
+            _ if far => 0.0,
+            _ => 0.7,
+        };
         let objective = case.config.build().unwrap();
         let score = |scale: f64| {
             let z = Key::new(5).normal(0.0, scale, (n, d), DType::F64, &candle_core::Device::Cpu).unwrap();
@@ -75,8 +80,9 @@ fn order_does_not_matter() {
     for case in catalog() {
         // Slices are drawn by coordinate; groups by the place in the batch; prototypes have coordinates.
         let by_place = case.name.contains("sub_batch");
-        let by_coordinate =
-            ["sigreg", "lejepa", "visreg", "sliced", "swav"].iter().any(|k| case.name.contains(k));
+        let by_coordinate = ["sigreg", "lejepa", "visreg", "sliced", "swav", "rectified"]
+            .iter()
+            .any(|k| case.name.contains(k));
         // Whitening by Cholesky takes the coordinates one after the other.
         let by_coordinate = by_coordinate || case.name.contains("whitened") || case.name.contains("w-mse");
         let objective = case.config.build().unwrap();

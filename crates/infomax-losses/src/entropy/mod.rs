@@ -2,6 +2,7 @@
 
 mod components;
 mod correlation;
+mod discrepancy;
 mod expansion;
 mod gaussian;
 mod hydes;
@@ -12,6 +13,8 @@ mod mixture;
 mod mmcr;
 mod neighbors;
 mod normality;
+mod radial;
+mod rectified;
 mod running;
 mod sliced;
 mod spectral;
@@ -22,6 +25,7 @@ mod vicregl;
 
 pub use components::{PairDistFull, mixture_bound, mixture_bound_weighted};
 pub use correlation::TotalCorrelation;
+pub use discrepancy::{Discrepancy, Kernel, KernelDiscrepancy};
 pub use expansion::Expansion;
 pub(crate) use gaussian::centered;
 pub use gaussian::{CodingRate, Gaussian, Hadamard, LogDet, Moment, half_log_det};
@@ -33,6 +37,8 @@ pub use mixture::{Contrastive, Divergence, Kde, PairDist, Uniformity, Vmf};
 pub use mmcr::{Mmcr, nuclear_norm};
 pub use neighbors::{KoLeo, KozachenkoLeonenko, Metric};
 pub use normality::{SlicedNormality, Statistic, normality};
+pub use radial::Radial;
+pub use rectified::{Prior, Rectified};
 pub use running::{CorInfoMax, Running, Tico};
 pub use sliced::{SigReg, VisReg, epps_pulley};
 pub use spectral::{Barlow, Frossl, Mec, Renyi, barlow};

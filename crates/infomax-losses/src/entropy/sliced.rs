@@ -147,8 +147,29 @@ fn points(knots: usize, t_max: f64) -> (f64, Vec<f64>, Vec<f64>) {
     (grid[1].0, grid.iter().map(|point| point.1).collect(), grid.iter().map(|point| point.2).collect())
 }
 
+/// The mean squared difference of the sorted columns of `y` `(n, m)` and a goal by rank and column: a scalar,
+/// differentiable in `y`. Of equal values that of the earlier row counts as less.
+pub(super) fn against(y: &Tensor, goal: impl Fn(usize, usize) -> f64) -> Result<Tensor> {
+    let (n, m) = y.dims2()?;
+    let values = op::host(y)?;
+    let mut residual = vec![0f64; n * m];
+    let mut sum = 0.0;
+    let mut order: Vec<usize> = (0..n).collect();
+    for j in 0..m {
+        order.sort_by(|a, b| values[a * m + j].total_cmp(&values[b * m + j]));
+        for (rank, i) in order.iter().enumerate() {
+            let e = values[i * m + j] - goal(rank, j);
+            sum += e * e;
+            residual[i * m + j] = 2.0 * e / (n * m) as f64;
+        }
+    }
+    let grad =
+        Tensor::from_vec(residual, (n, m), &Device::Cpu)?.to_dtype(y.dtype())?.to_device(y.device())?;
+    Ok(op::attach(y, op::scalar(sum / (n * m) as f64, y)?, move |g| grad.broadcast_mul(g))?)
+}
+
 /// `Z A` for constant directions `A`: the gradient is that of `Z` alone.
-fn project(z: &Tensor, directions: &Tensor) -> Result<Tensor> {
+pub(super) fn project(z: &Tensor, directions: &Tensor) -> Result<Tensor> {
     if !infomax_kernels::has_cpu_kernels(z) {
         return Ok(z.matmul(directions)?);
     }
@@ -245,22 +266,7 @@ impl VisReg {
         let standard = zc.broadcast_div(&(std.detach() + self.eps)?)?;
         let y = project(&standard, &directions)?;
         let quantiles: Vec<f64> = (1..=n).map(|i| normal_quantile(i as f64 / (n as f64 + 1.0))).collect();
-        let m = directions.dim(1)?;
-        let values = op::host(&y)?;
-        let mut residual = vec![0f64; n * m];
-        let mut sum = 0.0;
-        let mut order: Vec<usize> = (0..n).collect();
-        for j in 0..m {
-            order.sort_by(|a, b| values[a * m + j].total_cmp(&values[b * m + j]));
-            for (rank, i) in order.iter().enumerate() {
-                let e = values[i * m + j] - quantiles[rank];
-                sum += e * e;
-                residual[i * m + j] = 2.0 * e / (n * m) as f64;
-            }
-        }
-        let grad =
-            Tensor::from_vec(residual, (n, m), &Device::Cpu)?.to_dtype(z.dtype())?.to_device(z.device())?;
-        let shape = op::attach(&y, op::scalar(sum / (n * m) as f64, &z)?, move |g| grad.broadcast_mul(g))?;
+        let shape = against(&y, |rank, _| quantiles[rank])?;
         Ok(Tensor::stack(&[scale, shape, center], 0)?)
     }
 }

@@ -52,6 +52,10 @@ const ENTROPIES: &[&str] = &[
     "kind = \"mcr2\"\nnormalize = false",
     "kind = \"corinfomax\"\nnormalize = true",
     "kind = \"expansion\"\nsmooth = false\neps = 0.2",
+    "kind = \"rectified\"\nprior = \"normal\"\nmu = -0.5",
+    "kind = \"radial\"\nvariance = 0.0\ncovariance = 0.0\nm = 1",
+    "kind = \"kernel-discrepancy\"\nkernel = \"gaussian\"\nbandwidth = 1.5",
+    "kind = \"kernel-discrepancy\"\ndiscrepancy = \"mmd\"\nkernel = \"gaussian\"",
 ];
 
 const INVARIANCES: &[&str] = &[
@@ -59,6 +63,7 @@ const INVARIANCES: &[&str] = &[
     "kind = \"mse\"\npairing = \"globals\"\nnormalize = true\nsum_dims = true",
     "kind = \"mse\"\npairing = \"global-pairs\"",
     "kind = \"mse\"\nteacher = \"momentum\"",
+    "kind = \"mse\"\nrectify = true\nnormalize = true",
     "kind = \"cosine\"\npairing = \"mean\"",
     "kind = \"cosine\"\nteacher = \"stop-gradient\"",
     "kind = \"cosine\"\nteacher = \"momentum\"\npairing = \"mean\"",
@@ -108,6 +113,7 @@ pub fn quick(config: &mut ObjectiveConfig) {
         EntropyConfig::SigReg(c) => c.slices = 8,
         EntropyConfig::VisReg(c) => c.slices = 8,
         EntropyConfig::SlicedNormality(c) => c.slices = 8,
+        EntropyConfig::Rectified(c) => c.slices = 8,
         EntropyConfig::Swav(c) => c.prototypes = 5,
         _ => {}
     }

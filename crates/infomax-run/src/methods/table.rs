@@ -115,6 +115,7 @@ pub(super) const METHODS: &[Method] = &[
         ..VICREG
     },
     Method { name: "hydes", settings: "simclr", ..SIMCLR },
+    Method { name: "kerjepa", settings: "lejepa", ..LEJEPA },
     Method { name: "koleo", settings: "simclr", ..SIMCLR },
     LEJEPA,
     Method {
@@ -141,6 +142,14 @@ pub(super) const METHODS: &[Method] = &[
         projector: Sizes { small: &[512, 128], large: &[8192, 8192, 512] },
         views: Views { embedded: "four-views-shapes", small: "lejepa-minimal", large: "lejepa-minimal" },
         optimizer: same(Rule::AdamW { lr: 1e-3, weight_decay: 1e-6 }),
+        ..VICREG
+    },
+    Method { name: "radial-vicreg", settings: "vicreg", ..VICREG },
+    Method {
+        name: "rectified-lpjepa",
+        settings: "official widths (MINIMAL.md); views and optimizer of vicreg",
+        note: "the term rectifies the projections: the projector has no ReLU at its end",
+        projector: same(&[512, 512, 512]),
         ..VICREG
     },
     SIMCLR,
