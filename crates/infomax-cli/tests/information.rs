@@ -383,6 +383,16 @@ fn what_is_given_has_estimators_and_tests_of_its_own() {
     assert!(one["neighbors"].is_null() && one["normal_copula"]["value"].as_f64().unwrap() > 0.3, "{one}");
     let none = ["mi", "x.npy", "y.npy", "--given", "z.npy", "--draws", "8", "--permutations", "0"];
     assert!(json(d, &none)["p_values"]["neighbors"].is_null());
+    assert!(
+        free["first"] == "normal_copula" && bound["reason"].as_str().unwrap().contains("interval"),
+        "{free}"
+    );
+    // An estimator that refuses does not end the command, and what is infinite is said first.
+    (&x * 2.0).unwrap().write_npy(d.join("twice.npy")).unwrap();
+    let twice = json(d, &[&["mi", "x.npy", "twice.npy"][..], &fast].concat());
+    assert!(twice["normal_copula"].is_null() && twice["refused"]["normal_copula"].is_string(), "{twice}");
+    let text = stdout(d, &[&["mi", "x.npy", "twice.npy"][..], &fast].concat());
+    assert!(text.starts_with("I(X; Y | Z) is infinite") && text.contains("not computed"), "{text}");
     let refused = ["mi", "x.npy", "y.npy", "--given", "z.npy", "--estimator", "sliced"];
     fails(d, &refused, &["sliced has no conditional form", "ksg1, normal-copula"]);
     for flag in [&["--write", "out"][..], &["--seeds", "3"], &["--n", "50"], &["--images"]] {

@@ -134,10 +134,15 @@ impl Bracket {
             let (side, bound) =
                 if found < low { ("below the lower", low) } else { ("above the upper", high) };
             let by_chance = estimate.interval.as_ref().is_some_and(|i| i.lower <= bound && bound <= i.upper);
-            if !by_chance {
-                let message =
-                    format!("the estimate {found:.4} came out {side} bound {bound:.4} and was moved to it");
-                estimate.doubts.push(Doubt::new("outside-bounds", message));
+            let message =
+                format!("the estimate {found:.4} came out {side} bound {bound:.4} and was moved to it");
+            let (code, message) = match by_chance {
+                true => ("moved-to-bound", format!("{message}; its interval holds the bound")),
+                false => ("outside-bounds", message),
+            };
+            // Where the bounds meet, they are the value.
+            if !by_chance || high - low > 1e-6 * (1.0 + bound.abs()) {
+                estimate.doubts.push(Doubt::new(code, message));
             }
             estimate.value = bound;
             if let Some(interval) = &mut estimate.interval {
@@ -441,6 +446,10 @@ mod tests {
         let interval = b.estimate.interval.as_ref().map(|i| (i.lower, i.upper));
         assert_eq!((b.estimate.value, interval), (1.0, Some((1.0, 2.2))));
         assert_eq!(b.estimate.doubts[0].code, "outside-bounds");
+        let interval = Interval { lower: 0.8, upper: 1.6, level: 0.9, method: "m".into() };
+        let estimate = Estimate::new(1.2, 10).with(Some(interval));
+        let b = Bracket::ordered((0.0, "low"), estimate, (1.0, "high"));
+        assert_eq!((b.estimate.value, b.estimate.doubts[0].code), (1.0, "moved-to-bound"));
         let b = Bracket::ordered((2.0, "low"), Estimate::new(1.5, 10), (1.0, "high"));
         assert_eq!((b.lower, b.estimate.value, b.upper), (1.5, 1.5, 1.5));
         assert_eq!(b.estimate.doubts[0].code, "crossed-bounds");

@@ -1,18 +1,17 @@
 //! `infomax mi`: what two arrays tell of each other, and how well that is known.
 
+mod given;
+
 use crate::args::MiArgs;
 use crate::progress::Progress;
 use crate::table::table;
 use crate::variables::{self, Kind};
 use crate::{Status, arrays, print};
 use anyhow::{Context as _, Result, bail};
-use candle_core::Tensor;
 use infomax_run::infomax_core::{Key, ValueHash};
 use infomax_run::infomax_data::npy;
 use infomax_run::infomax_eval::information::{
-    ConditionalEstimator, KsgConfig, Marginals, MutualConfig, MutualEstimator, MutualReport, NormalModel,
-    Variable, conditional_mutual_information, conditional_permutation_test, mutual_report,
-    normal_conditional_mutual_information,
+    MutualConfig, MutualEstimator, MutualReport, Variable, mutual_report,
 };
 use infomax_run::infomax_eval::selftest::{Cell, MeasureConfig, Task, measure, tasks};
 use infomax_run::infomax_eval::{Estimate, Resampling, choose};
@@ -41,7 +40,7 @@ pub(crate) fn run(args: &MiArgs) -> Result<Status> {
         );
     };
     if args.given.is_some() {
-        of_given(&args.estimator)?;
+        given::estimators(&args.estimator)?;
     }
     let mut progress = Progress::new(args.output.quiet);
     let mut all = vec![
@@ -69,9 +68,6 @@ pub(crate) fn run(args: &MiArgs) -> Result<Status> {
     }
     let resampling =
         Resampling { draws: args.draws, level: args.level, max_rows: args.max_rows, seed: args.seed };
-    if let [(_, x), (_, y), (_, z)] = all.as_slice() {
-        return conditional(args, [&x.variable, &y.variable, &z.variable], &left_out, &resampling);
-    }
     let cfg = MutualConfig {
         estimators: estimators(&args.estimator)?,
         k: args.k,
@@ -81,6 +77,14 @@ pub(crate) fn run(args: &MiArgs) -> Result<Status> {
         slice_dim: args.slice_dim,
         seed: args.seed,
     };
+    if let [(_, x), (_, y), (_, z)] = all.as_slice() {
+        return given::conditional(
+            [&x.variable, &y.variable, &z.variable],
+            &cfg,
+            args.output.json,
+            &left_out,
+        );
+    }
     let report = mutual_report(&all[0].1.variable, &all[1].1.variable, &cfg)?;
     if args.output.json {
         let mut json = serde_json::to_value(&report)?;
@@ -178,22 +182,6 @@ fn copies(all: &[(&str, variables::Read)]) -> Result<Vec<usize>> {
     Ok(if whole { later } else { Vec::new() })
 }
 
-/// The estimators of `I(X; Y | Z)`.
-const GIVEN: [MutualEstimator; 2] = [MutualEstimator::Ksg1, MutualEstimator::NormalCopula];
-
-/// Those of [`GIVEN`] that are asked for.
-fn of_given(names: &[String]) -> Result<Vec<MutualEstimator>> {
-    let wanted = estimators(names)?;
-    if let Some(other) = wanted.iter().find(|e| !GIVEN.contains(e)) {
-        bail!(
-            "--estimator {} has no conditional form; with --given there are {}",
-            other.name(),
-            GIVEN.map(MutualEstimator::name).join(", ")
-        );
-    }
-    Ok(if wanted.is_empty() { GIVEN.to_vec() } else { wanted })
-}
-
 /// `all` is no name of one.
 fn estimators(names: &[String]) -> Result<Vec<MutualEstimator>> {
     use MutualEstimator::{Discrete, Mixed};
@@ -280,89 +268,6 @@ fn text(report: &MutualReport, cfg: &MutualConfig) -> String {
         }
     }
     out.trim_end().to_owned()
-}
-
-/// `I(X; Y | Z)` by neighbors and by correlations.
-fn conditional(
-    args: &MiArgs,
-    variables: [&Variable; 3],
-    left_out: &serde_json::Value,
-    resampling: &Resampling,
-) -> Result<Status> {
-    let [Variable::Continuous(x), Variable::Continuous(y), Variable::Continuous(z)] = variables else {
-        bail!(
-            "--given: all three are columns of numbers; take classes for numbers by --x-is continuous, --y-is continuous"
-        );
-    };
-    let ksg = KsgConfig { k: args.k, marginals: Marginals::NormalScores, ..KsgConfig::default() };
-    // As `mutual_report` has it: rows of a test are drawn.
-    let n = x.dim(0)?;
-    let tested = n.min(args.permutation_rows);
-    let drawn = choose(Key::new(args.seed).fold_named("tested"), n, tested);
-    let some: Vec<Tensor> =
-        [x, y, z].into_iter().map(|v| variables::rows(v, &drawn)).collect::<Result<_>>()?;
-    let mut found = Vec::new();
-    for estimator in of_given(&args.estimator)? {
-        let (key, about, form) = match estimator {
-            MutualEstimator::Ksg1 => {
-                ("neighbors", "Frenzel and Pompe, normal scores", ConditionalEstimator::Neighbors(ksg))
-            }
-            _ => (
-                "normal_copula",
-                "partial correlations of normal scores",
-                ConditionalEstimator::Normal(NormalModel::Copula),
-            ),
-        };
-        let estimate = match form {
-            ConditionalEstimator::Normal(model) => {
-                normal_conditional_mutual_information(x, y, z, model, resampling)?
-            }
-            _ => conditional_mutual_information(x, y, z, &ksg, resampling)?,
-        };
-        let p = match (args.permutations, some.as_slice()) {
-            (0, _) => None,
-            (count, [x, y, z]) => {
-                Some(conditional_permutation_test(x, y, z, form, count, args.seed)?.p_value)
-            }
-            _ => None,
-        };
-        found.push((estimator, key, about, estimate, p));
-    }
-    if args.output.json {
-        let mut json = serde_json::json!({
-            "unit": "nats", "left_out": left_out, "p_values": {}, "tested_rows": tested,
-        });
-        for (_, key, _, estimate, p) in &found {
-            json[*key] = serde_json::to_value(estimate)?;
-            json["p_values"][*key] = serde_json::to_value(p)?;
-        }
-        print(&serde_json::to_string_pretty(&json)?)?;
-        return Ok(Status::Done);
-    }
-    let mut out = format!("I(X; Y | Z) of {n} rows\n");
-    for (estimator, _, about, e, p) in &found {
-        let name = estimator.name();
-        let p = p.map_or_else(String::new, |p| format!("p {p:.3}   "));
-        let _ = writeln!(
-            out,
-            "{name:<14} {:.4} nats {:.4} bits {}   {p}{about}",
-            e.value,
-            e.value / LN_2,
-            range(e)
-        );
-        for doubt in &e.doubts {
-            let _ = writeln!(out, "    doubt ({}): {doubt}", doubt.code);
-        }
-    }
-    if args.permutations > 0 {
-        let _ = writeln!(
-            out,
-            "p: independence given Z, by {} local permutations (X among rows of near Z) of {tested} rows",
-            args.permutations
-        );
-    }
-    print(out.trim_end())?;
-    Ok(Status::Done)
 }
 
 fn selftest(args: &MiArgs) -> Result<Status> {
