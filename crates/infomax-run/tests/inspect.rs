@@ -57,8 +57,16 @@ fn what_is_wrong_is_named_with_its_rows() {
     assert_eq!(value("duplicate_columns"), 0.0);
     let found = |row: usize, why: &str| report.rows.iter().any(|note| note.row == row && note.why == why);
     assert!(found(7, "not-finite") && found(20, "duplicate") && found(50, "outlier"), "{:?}", report.rows);
-    // What a constant column forbids is said, and the rest is there.
-    let skipped: Vec<&String> = report.sections.iter().flat_map(|section| &section.skipped).collect();
+    // Density and normality are of the columns that vary, which is said.
+    for (title, key) in [("entropy, in nats", "entropy_gaussian"), ("normality", "henze_zirkler")] {
+        let section = report.sections.iter().find(|section| section.title == title).unwrap();
+        assert!(section.notes.iter().any(|note| note.contains("1 constant column")), "{:?}", section.notes);
+        assert!(section.figures.iter().any(|figure| figure.key == key), "{:?}", section.skipped);
+    }
+    // Where no column varies, it is said that there is none, and the rest is there.
+    let flat = Tensor::ones((50, 3), DType::F32, &Device::Cpu).unwrap();
+    let flat = inspect(&InspectInput::new(flat), &config()).unwrap();
+    let skipped: Vec<&String> = flat.sections.iter().flat_map(|section| &section.skipped).collect();
     assert!(skipped.iter().any(|reason| reason.contains("constant")), "{skipped:?}");
     let (name, norms) = &report.columns[0];
     assert!(name == "norm" && norms.len() == 300 && norms[7].is_none() && norms[8].is_some());

@@ -33,6 +33,8 @@ pub(super) struct Health {
     pub(super) columns: Columns,
     /// The first row that equals each row, if that is another one.
     pub(super) equals: Vec<Option<usize>>,
+    /// Whether each column is the same in all finite rows.
+    pub(super) constant: Vec<bool>,
 }
 
 /// Looks at all rows. `number` is what a row is called.
@@ -140,7 +142,7 @@ pub(super) fn health(z: &Tensor, number: &dyn Fn(usize) -> usize) -> Result<Heal
     }
     let numbers = duplicate_of.iter().map(|of| of.map(|of| number(of) as f64)).collect();
     let columns = vec![("norm".to_owned(), norms), ("duplicate_of".to_owned(), numbers)];
-    Ok(Health { section, finite, rows: notes, columns, equals: duplicate_of })
+    Ok(Health { section, finite, rows: notes, columns, equals: duplicate_of, constant })
 }
 
 /// Columns by their numbers, cut after ten; nothing of none.

@@ -36,14 +36,26 @@ pub(super) fn labels(
     let class = |i: usize| labels[i].and_then(|label| number.get(&label).copied()).unwrap_or_default();
     let key = Key::new(cfg.seed).fold_named("holdout");
     let (mut train, mut test) = (Vec::new(), Vec::new());
-    for rows in members.values_mut() {
+    let mut untested = Vec::new();
+    for (class, rows) in &mut members {
         rows.sort_by_key(|&i| key.fold_in(i as u64).words());
         let held = ((rows.len() as f64 * cfg.holdout).round() as usize).min(rows.len().saturating_sub(1));
+        if held == 0 {
+            untested.push(format!("{} ({})", named(*class, names), rows.len()));
+        }
         test.extend_from_slice(&rows[..held]);
         train.extend_from_slice(&rows[held..]);
     }
     train.sort_unstable();
     test.sort_unstable();
+    if !untested.is_empty() {
+        section.notes.push(format!(
+            "{} classes have too few rows for one of them to be tested (their rows in brackets): {}{}",
+            untested.len(),
+            untested.iter().take(10).cloned().collect::<Vec<_>>().join(", "),
+            if untested.len() > 10 { ", ..." } else { "" }
+        ));
+    }
     if members.len() < 2 || test.is_empty() {
         section.skipped.push(format!(
             "probes: {} labeled rows of {} classes; at least 2 classes of a few rows each are needed",
@@ -107,10 +119,18 @@ pub(super) fn labels(
     if let Some(information) = section
         .try_part("label_information", label_information(&xs, &xl, &ts, &tl, 5, &linear, &cfg.resampling))
     {
+        let probe = &information.probe;
+        let sure = probe
+            .interval
+            .as_ref()
+            .map_or_else(String::new, |i| format!(" ({:.3} to {:.3} by the test rows)", i.lower, i.upper));
         section.figures.push(Figure::bracket(
             "label_information",
             information.bracket,
-            format!("I(Z; Y) in nats, of H(Y) = {:.3}", information.entropy.value),
+            format!(
+                "I(Z; Y) in nats, of H(Y) = {:.3}; the linear probe reads {:.3}{sure}",
+                information.entropy.value, probe.value
+            ),
         ));
     }
     if ts.dims().first().is_some_and(|rows| *rows <= cfg.max_rows) {

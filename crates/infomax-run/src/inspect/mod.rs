@@ -185,7 +185,7 @@ pub fn inspect(input: &InspectInput, cfg: &InspectConfig) -> Result<Inspection> 
         }
     }
     let source = |row: usize| input.drawn.as_ref().map_or(row, |drawn| drawn[row]);
-    let health::Health { mut section, finite, mut rows, mut columns, equals } =
+    let health::Health { mut section, finite, mut rows, mut columns, equals, constant } =
         health::health(&input.z, &source)?;
     if let Some(scan) = &input.scan {
         health::whole_file(&mut section, scan, n);
@@ -211,12 +211,23 @@ pub fn inspect(input: &InspectInput, cfg: &InspectConfig) -> Result<Inspection> 
     let z = kept(&input.z)?;
     let some = subset(finite.len(), cfg.max_rows, cfg.seed);
     let sample = select(&z, &some)?;
+    // With a constant column there is no density; the entropy and the normality of the others are worth knowing.
+    let varying: Vec<usize> = (0..d).filter(|&j| !constant[j]).collect();
+    let still = (varying.len() < d && !varying.is_empty()).then(|| {
+        let constant = d - varying.len();
+        let plural = if constant == 1 { " is" } else { "s are" };
+        format!("{constant} constant column{plural} left out here: with constants there is no density")
+    });
+    let dense = match still {
+        Some(_) => columns_of(&sample, &varying)?,
+        None => sample.clone(),
+    };
     let original = |row: usize| finite[some[row]];
     let note = (some.len() < finite.len())
         .then(|| format!("of {} of {} rows, drawn with the seed {}", some.len(), finite.len(), cfg.seed));
 
     sections.push(rank::rank(&z, cfg));
-    sections.push(content::entropy(&sample, cfg).noted(note.clone()));
+    sections.push(content::entropy(&dense, cfg).noted(still.clone()).noted(note.clone()));
     let views = match &input.views {
         Some(views) => Some(select(&kept(views)?, &some)?),
         None => None,
@@ -234,7 +245,7 @@ pub fn inspect(input: &InspectInput, cfg: &InspectConfig) -> Result<Inspection> 
         let section = section.noted((left_out > 0).then_some(text));
         sections.push(section.noted(note.clone()));
     }
-    sections.push(shape::normality(&z, &sample).noted(note.clone()));
+    sections.push(shape::normality(&z, &dense).noted(still).noted(note.clone()));
     let (geometry, found, about) = shape::geometry(&sample, cfg);
     sections.push(geometry.noted(note.clone()));
     rows.extend(found.into_iter().map(|note| RowNote { row: original(note.row), ..note }));
@@ -305,6 +316,13 @@ fn select(tensor: &Tensor, rows: &[usize]) -> Result<Tensor> {
     let index: Vec<u32> = rows.iter().map(|&i| i as u32).collect();
     let index = Tensor::from_vec(index, rows.len(), &Device::Cpu)?;
     Ok(tensor.to_device(&Device::Cpu)?.contiguous()?.index_select(&index, 0)?)
+}
+
+/// Columns of a matrix by their numbers.
+fn columns_of(tensor: &Tensor, columns: &[usize]) -> Result<Tensor> {
+    let index: Vec<u32> = columns.iter().map(|&j| j as u32).collect();
+    let index = Tensor::from_vec(index, columns.len(), &Device::Cpu)?;
+    Ok(tensor.contiguous()?.index_select(&index, 1)?)
 }
 
 /// At most `most` of the numbers below `n`, ascending, drawn by the seed.

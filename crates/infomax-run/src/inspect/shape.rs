@@ -82,7 +82,7 @@ pub(super) fn geometry(z: &Tensor, cfg: &InspectConfig) -> (Section, Vec<RowNote
             Figure::estimate(
                 "uniformity",
                 estimate,
-                "ln mean exp(-2 |u - v|^2) of directions; -4 is the least, 0 a collapse",
+                "ln mean exp(-2 |u - v|^2) of directions; about -4 is the least in many columns, 0 a collapse",
             )
         }),
     );
