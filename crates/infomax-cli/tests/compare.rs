@@ -23,10 +23,19 @@ fn runs_are_listed_and_compared() {
         stderr(&refused)
     );
     ok(&pretrain(dir.path(), &["--epochs", "2", "--set", "optim.lr=0.002"]));
-    ok(&pretrain(
+    let collapsed = pretrain(
         dir.path(),
-        &["--epochs", "4", "--no-eval", "--set", "train.max_steps=12", "--set", "objective.name=simclr"],
-    ));
+        &[
+            &["--epochs", "4", "--no-eval", "--set", "train.max_steps=12", "--set", "objective.name=simclr"]
+                [..],
+            // Whatever the embedding, it counts as collapsed.
+            &["--set", "train.monitor.every=1", "--set", "train.monitor.grace_steps=0"],
+            &["--set", "train.monitor.patience=1", "--set", "train.monitor.collapsed_std=50.0"],
+            &["--set", "train.monitor.warning_std=60.0"],
+        ]
+        .concat(),
+    );
+    assert_eq!(collapsed.status.code(), Some(3), "{}", stderr(&collapsed));
     // What else lies in such a folder.
     let runs = dir.path().join("runs");
     fs::create_dir(runs.join("notes")).unwrap();
@@ -42,6 +51,11 @@ fn runs_are_listed_and_compared() {
     assert!(rows[2].starts_with("001-vicreg-shapes  finished  vicreg  shapes     10"), "{text}");
     assert!(rows[3].starts_with("002-simclr-shapes  finished  simclr  shapes     12"), "{text}");
     assert!(rows[2].contains(" %") && !rows[3].contains(" %"), "only the first is evaluated: {text}");
+    assert!(
+        said.contains("002-simclr-shapes: the monitor's last verdict on its embedding: collapsed"),
+        "{said}"
+    );
+    assert!(!said.contains("001-vicreg-shapes"), "{said}");
     assert!(
         said.contains("runs/notes: ") && said.contains("runs/damaged: ") && !said.contains("todo"),
         "{said}"

@@ -249,6 +249,15 @@ fn a_condition_ends_a_run() {
         metrics(&dir.path().join("run")).iter().map(|line| line["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, (1..=20).collect::<Vec<_>>());
 
+    // The step that ended it is in the metrics, whatever is logged.
+    let rare =
+        ["--set", "train.log_every=4", "--set", "train.monitor.grace_steps=0", "--stop-if", "step >= 3"];
+    let output = run(dir.path(), "rare", &[&["--epochs", "4"][..], &rare].concat());
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    let steps: Vec<Value> =
+        metrics(&dir.path().join("rare")).iter().map(|line| line["step"].clone()).collect();
+    assert_eq!(steps, [3]);
+
     // One that does not hold, and one that cannot be judged.
     let more = ["--epochs", "1", "--stop-if", "rank > 40 * d", "--stop-if", "online_linear < 0.1"];
     let online = [

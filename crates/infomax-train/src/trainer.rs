@@ -305,12 +305,13 @@ impl Trainer {
             (sum, count) = (sum + metrics.total, count + 1);
             self.times.add(&metrics.time);
             let last = self.step == self.limit || clock.is_over();
-            // What was measured beside the training is written whenever there is some.
-            if metrics.step.is_multiple_of(self.parts.config.log_every) || last || !metrics.figures.is_empty()
-            {
+            observer.on_step(&metrics);
+            let reason = observer.stop_reason();
+            // What was measured beside the training is written whenever there is some, and so is the step that ended the run.
+            let due = metrics.step.is_multiple_of(self.parts.config.log_every) || last;
+            if due || reason.is_some() || !metrics.figures.is_empty() {
                 self.parts.run_dir.append(&metrics)?;
             }
-            observer.on_step(&metrics);
             if health_changed {
                 let health = self.monitor.health().clone();
                 self.parts.run_dir.log(&format!(
@@ -346,7 +347,7 @@ impl Trainer {
                 self.save(&clock, observer)?;
                 last_save = Instant::now();
             }
-            let reason = observer.stop_reason();
+            let reason = reason.or_else(|| observer.stop_reason());
             if self.agree(u64::from(reason.is_some()) * ENDED)? & ENDED != 0 {
                 let reason = reason.unwrap_or_else(|| "another rank ended the run".to_owned());
                 let checkpoint = self.save(&clock, observer)?;

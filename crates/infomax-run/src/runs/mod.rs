@@ -81,6 +81,10 @@ impl RunSummary {
         let mut last = BTreeMap::new();
         history.records.iter().for_each(|record| last.extend(record.values.clone()));
         let steps = history.records.last().map_or(0, |record| record.step);
+        let verdict = history.records.iter().rev().find_map(|record| record.words.get("health"));
+        if let Some(verdict) = verdict.filter(|word| *word != "healthy") {
+            notes.push(format!("the monitor's last verdict on its embedding: {verdict}"));
+        }
         let evaluated = evaluation.get("step").copied();
         if let Some(evaluated) = evaluated.filter(|step| *step != steps as f64) {
             notes.push(format!("its evaluation is that of step {evaluated}"));
