@@ -19,6 +19,8 @@ pub(crate) enum Step {
     Cargo(Vec<String>),
     /// `cargo ARGS` with an environment variable.
     CargoEnv(&'static str, &'static str, Vec<String>),
+    /// `cargo ARGS` that runs test programs, whose times are kept.
+    Tests(Vec<String>),
     /// The checks of `cargo xtask tidy`, inside this process.
     Tidy,
     /// A program that an earlier step built, from the dev profile's folder, in an empty folder.
@@ -80,12 +82,19 @@ pub(crate) fn cells(crates: &[String]) -> Vec<Cell> {
         quick(
             "test",
             "unit and integration tests of every crate",
-            vec![cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"])],
+            vec![Step::Tests(owned(&[
+                "test",
+                "--workspace",
+                "--lib",
+                "--bins",
+                "--tests",
+                "--no-fail-fast",
+            ]))],
         ),
         quick(
             "doctest",
             "the examples in the documentation run",
-            vec![cargo(&["test", "--workspace", "--doc"])],
+            vec![Step::Tests(owned(&["test", "--workspace", "--doc"]))],
         ),
         quick("examples", "the examples and the command compile", vec![cargo(BUILD)]),
         quick(
@@ -251,7 +260,7 @@ mod tests {
     fn no_cell_leaves_the_dev_profile() {
         for cell in cells(&some_crates()) {
             for step in &cell.steps {
-                if let Step::Cargo(args) | Step::CargoEnv(_, _, args) = step {
+                if let Step::Cargo(args) | Step::Tests(args) | Step::CargoEnv(_, _, args) = step {
                     assert!(
                         !args.iter().any(|a| a == "--release" || a == "--profile" || a == "bench"),
                         "{}",

@@ -10,6 +10,7 @@ use clap::Args;
 
 use crate::cells::{Cell, Stage, Step, cells};
 use crate::run::Runner;
+use crate::slowest::Slowest;
 use crate::tidy;
 use crate::workspace::{Workspace, library_crates};
 
@@ -50,11 +51,11 @@ pub(crate) fn run(ws: &Workspace, options: &Options) -> Result<()> {
         }
         return Ok(());
     }
-    let mut outcomes = Vec::new();
+    let (mut outcomes, mut slowest) = (Vec::new(), Slowest::default());
     for cell in &selected {
         println!("\n== {}: {}", cell.name, cell.what);
         let start = Instant::now();
-        let result = cell.steps.iter().try_for_each(|step| run_step(ws, step));
+        let result = cell.steps.iter().try_for_each(|step| run_step(ws, step, &mut slowest));
         if let Err(error) = &result {
             println!("{}: {error:#}", cell.name);
         }
@@ -64,7 +65,7 @@ pub(crate) fn run(ws: &Workspace, options: &Options) -> Result<()> {
         }
     }
     let failed = outcomes.iter().filter(|(_, _, passed)| !passed).count();
-    print!("\n{}", summary(&outcomes, selected.len()));
+    print!("\n{slowest}{}", summary(&outcomes, selected.len()));
     if failed > 0 {
         // The summary's last line is the last line on stdout; the exit status says the rest.
         std::process::exit(1);
@@ -95,10 +96,11 @@ fn select(all: Vec<Cell>, options: &Options) -> Result<Vec<Cell>> {
         .collect())
 }
 
-fn run_step(ws: &Workspace, step: &Step) -> Result<()> {
+fn run_step(ws: &Workspace, step: &Step, slowest: &mut Slowest) -> Result<()> {
     match step {
         Step::Cargo(args) => Runner::new(ws).cargo(&strs(args)),
         Step::CargoEnv(key, value, args) => Runner::new(ws).env(key, value).cargo(&strs(args)),
+        Step::Tests(args) => Runner::new(ws).cargo_seen(&strs(args), |line| slowest.see(line)),
         Step::Tidy => tidy::run(ws),
         Step::Built(name, args) => run_built(ws, name, args),
         Step::Cuda => crate::devices::cuda(ws),

@@ -19,6 +19,7 @@ mod peers;
 mod readmes;
 mod report;
 mod run;
+mod slowest;
 mod tidy;
 mod weights;
 mod workspace;

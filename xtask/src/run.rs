@@ -1,6 +1,7 @@
 //! Starting other programs: always from the root, always with the same environment.
 
 use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -37,6 +38,29 @@ impl<'a> Runner<'a> {
             self.command(program, args).status().with_context(|| format!("could not start `{shown}`"))?;
         if !status.success() {
             bail!("`{shown} {}` failed ({status})", args.join(" "));
+        }
+        Ok(())
+    }
+
+    /// Runs `cargo ARGS` with its output on stdout, and shows every line to `see`.
+    pub(crate) fn cargo_seen(&self, args: &[&str], mut see: impl FnMut(&str)) -> Result<()> {
+        println!("$ cargo {}", args.join(" "));
+        // One pipe for both streams keeps their order: what runs is said on one, and how long it took on the other.
+        let (reader, writer) = std::io::pipe()?;
+        let mut command = self.command(&cargo(), args);
+        command.stdout(writer.try_clone()?).stderr(writer);
+        let mut child = command.spawn().context("could not start `cargo`")?;
+        // The command holds the other end of the pipe, which must close for the last line to be the last.
+        drop(command);
+        for line in BufReader::new(reader).split(b'\n') {
+            let line = line?;
+            let line = String::from_utf8_lossy(&line);
+            println!("{line}");
+            see(&line);
+        }
+        let status = child.wait()?;
+        if !status.success() {
+            bail!("`cargo {}` failed ({status})", args.join(" "));
         }
         Ok(())
     }
