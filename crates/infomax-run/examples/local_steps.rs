@@ -1,6 +1,6 @@
 //! Accuracy against the number of local steps, on the embedded images: the table of `docs/local-steps.md`.
 //!
-//! `cargo run --release -p infomax-run --example local_steps -- [RANKS] [EPOCHS] [SEEDS]`
+//! `cargo run --release -p infomax-run --example local_steps -- [RANKS] [EPOCHS] [SEEDS] [IMAGES]`
 //!
 //! Ranks are threads of this process that exchange through memory; all runs see the same batches, of which each rank
 //! trains on its part.
@@ -21,9 +21,11 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 fn main() -> std::result::Result<(), Failure> {
     let mut numbers = std::env::args().skip(1).map(|word| word.parse::<u64>());
     let mut next = |default| numbers.next().transpose().map(|number| number.unwrap_or(default));
-    let (ranks, epochs, seeds) = (next(2)?, next(10)?, next(1)?);
-    let ranks = usize::try_from(ranks)?;
-    println!("{ranks} ranks, {epochs} epochs, means over {seeds} seeds (lowest to highest)\n");
+    let (ranks, epochs, seeds, images) = (next(2)?, next(10)?, next(1)?, next(4_000)?);
+    let (ranks, images) = (usize::try_from(ranks)?, usize::try_from(images)?);
+    println!(
+        "{ranks} ranks, {images} images, {epochs} epochs, means over {seeds} seeds (lowest to highest)\n"
+    );
     println!("| ranks | local steps H | outer | linear probe | kNN | MB exchanged a rank and step |");
     println!("|---|---|---|---|---|---|");
     let mean = OuterConfig { lr: 1.0, momentum: 0.0, nesterov: false };
@@ -42,7 +44,7 @@ fn main() -> std::result::Result<(), Failure> {
         let (mut linear, mut knn, mut megabytes) = (Vec::new(), Vec::new(), 0.0);
         for seed in 0..seeds {
             let run = TrainConfig { epochs, seed, local_steps, outer, ..TrainConfig::default() };
-            let (evaluation, bytes) = train(ranks, &run)?;
+            let (evaluation, bytes) = train(ranks, images, &run)?;
             let row = evaluation.rows.first().ok_or("no representation was evaluated")?;
             linear.push(row.linear.unwrap_or(f64::NAN));
             knn.push(row.knn.unwrap_or(f64::NAN));
@@ -63,7 +65,7 @@ fn spread(values: &[f64]) -> String {
 }
 
 /// Trains with these settings, and gives the evaluation of rank 0 and its bytes a step.
-fn train(ranks: usize, run: &TrainConfig) -> std::result::Result<(Evaluation, f64), Failure> {
+fn train(ranks: usize, images: usize, run: &TrainConfig) -> std::result::Result<(Evaluation, f64), Failure> {
     let collectives: Vec<Arc<dyn Collective>> = match ranks {
         1 => vec![Arc::new(Local)],
         _ => replicas(ranks).into_iter().map(|rank| Arc::new(rank) as Arc<dyn Collective>).collect(),
@@ -71,7 +73,7 @@ fn train(ranks: usize, run: &TrainConfig) -> std::result::Result<(Evaluation, f6
     let results: Vec<std::result::Result<_, Failure>> = std::thread::scope(|scope| {
         let threads: Vec<_> = collectives
             .into_iter()
-            .map(|collective| scope.spawn(move || one(Counted::new(collective), run)))
+            .map(|collective| scope.spawn(move || one(Counted::new(collective), images, run)))
             .collect();
         let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
             thread.join().unwrap_or_else(|_| Err("a rank panicked".into()))
@@ -86,9 +88,13 @@ fn train(ranks: usize, run: &TrainConfig) -> std::result::Result<(Evaluation, f6
     first.and_then(|(evaluation, bytes)| Some((evaluation?, bytes))).ok_or_else(|| "no rank".into())
 }
 
-fn one(counted: Counted, run: &TrainConfig) -> std::result::Result<(Option<Evaluation>, f64), Failure> {
+fn one(
+    counted: Counted,
+    images: usize,
+    run: &TrainConfig,
+) -> std::result::Result<(Option<Evaluation>, f64), Failure> {
     let mut config = RunConfig::default();
-    (config.data.train_images, config.data.test_images) = (1000, 500);
+    (config.data.train_images, config.data.test_images) = (images, (images / 4).max(500));
     (config.eval.random_baseline, config.eval.pixel_baseline) = (false, false);
     config.train.run = TrainConfig { log_every: 5, checkpoint_every_epochs: 0, ..run.clone() };
     let assembly = Assembly::new(&config, 1)?;
