@@ -280,7 +280,7 @@ pub(crate) struct PretrainArgs {
     #[arg(long)]
     pub(crate) no_eval: bool,
     /// Of a run of several processes (`mpirun`): end it with the names of the ranks from which nothing has come for so
-    /// long [default: 60]. Until the first step is made, ten times as long.
+    /// long [default: 45]. Until the first step is made, ten times as long.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) rank_timeout: Option<f64>,
     #[command(flatten)]

@@ -7,7 +7,9 @@
 macro_rules! say {
     ($($text:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($text)*);
+        // In one piece: the lines of several processes meet on one terminal.
+        let line = format!($($text)*) + "\n";
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }};
 }
 pub(crate) use say;
@@ -63,22 +65,22 @@ fn main() -> ExitCode {
         Command::Pretrain(args) => ranks::run(args.rank_timeout, |job| pretrain::run(&args, job)),
         Command::Evaluate(args) => single("evaluate", &args.output).and_then(|()| evaluate::run(&args)),
         Command::Embed(args) => single("embed", &args.output).and_then(|()| embed::run(&args)),
-        Command::Export(args) => threads(&args.output).and_then(|()| export::run(&args)),
-        Command::Inspect(args) => threads(&args.output).and_then(|()| inspect::run(&args)),
+        Command::Export(args) => single("export", &args.output).and_then(|()| export::run(&args)),
+        Command::Inspect(args) => single("inspect", &args.output).and_then(|()| inspect::run(&args)),
         Command::Paper(args) => single("paper", &args.output).and_then(|()| paper::run(&args)),
         Command::Doctor(args) => doctor::run(&args),
-        Command::Data(args) => data_cmd::run(&args),
+        Command::Data(args) => ranks::alone("data").and_then(|()| data_cmd::run(&args)),
         Command::Config(args) => match args.command {
             ConfigCommand::Show { source, json } => show(&source, json),
             ConfigCommand::Reference => print(config::reference().trim_end()).map(|()| Status::Done),
         },
         Command::Methods(args) => methods::run(&args),
-        Command::Objective(args) => objective::run(&args),
-        Command::Entropy(args) => entropy::run(&args),
-        Command::Runs(args) => runs::run(&args),
-        Command::Replay(args) => threads(&args.output).and_then(|()| replay::run(&args)),
-        Command::Mi(args) => threads(&args.output).and_then(|()| mi::run(&args)),
-        Command::Probe(args) => threads(&args.output).and_then(|()| probe::run(&args)),
+        Command::Objective(args) => ranks::alone("objective").and_then(|()| objective::run(&args)),
+        Command::Entropy(args) => ranks::alone("entropy").and_then(|()| entropy::run(&args)),
+        Command::Runs(args) => ranks::alone("runs").and_then(|()| runs::run(&args)),
+        Command::Replay(args) => single("replay", &args.output).and_then(|()| replay::run(&args)),
+        Command::Mi(args) => single("mi", &args.output).and_then(|()| mi::run(&args)),
+        Command::Probe(args) => single("probe", &args.output).and_then(|()| probe::run(&args)),
     };
     match result {
         Ok(Status::Done) => ExitCode::SUCCESS,

@@ -68,8 +68,9 @@ pub(crate) fn run(args: &PretrainArgs, job: &Job) -> Result<Status> {
         Outcome::Interrupted { checkpoint, step } => {
             let of = if config.train.run.budget.is_some() { String::new() } else { format!(" of {total}") };
             crate::say!(
-                "Stopped after step {step}{of}; saved {}.\nContinue with: infomax pretrain --resume {run}",
+                "Stopped after step {step}{of}; saved {}.\nContinue with: {}infomax pretrain --resume {run}",
                 checkpoint.display(),
+                job.launcher(),
             );
         }
         Outcome::Stopped { checkpoint, step, reason } => {
@@ -111,6 +112,14 @@ fn status(training: &Outcome) -> Status {
     }
 }
 
+/// Nothing is left to be finished or saved.
+static ENDED: AtomicBool = AtomicBool::new(false);
+
+/// Says that the work is over, for better or worse: a request to stop saves nothing any more.
+pub(crate) fn ended() {
+    ENDED.store(true, Ordering::SeqCst);
+}
+
 /// A flag that Ctrl-C (or a request to terminate) sets; the second one ends the program at once.
 pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
@@ -119,7 +128,9 @@ pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
         if flag.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        crate::say!("\nFinishing the step and saving; once more to stop at once.");
+        if !ENDED.load(Ordering::SeqCst) {
+            crate::say!("\nFinishing the step and saving; once more to stop at once.");
+        }
     })
     .context("cannot listen for Ctrl-C")?;
     Ok(stop)

@@ -1,5 +1,6 @@
 //! Processes that a launcher started together: joined for `pretrain`, refused for what one process does.
 
+use crate::pretrain;
 use anyhow::{Result, bail};
 use infomax_core::{Collective, Local};
 use infomax_ranks::{Limits, Ranks, Report, World, connect, guarded};
@@ -38,12 +39,20 @@ pub(crate) fn run<T>(timeout: Option<f64>, work: impl FnOnce(&Job) -> Result<T>)
         };
         limits = Limits { usual, first: usual * 10 };
     }
-    let report: Report = Arc::new(|text: &str| crate::say!("error: {text}"));
+    let report: Report = Arc::new(|text: &str| {
+        pretrain::ended();
+        crate::say!("error: {text}");
+    });
     let Some(ranks) = connect(world()?.as_ref(), limits, report.clone())? else {
         return work(&Job { ranks: None });
     };
     let job = Job { ranks: Some(ranks.clone()) };
-    let result = guarded(&ranks, &report, || work(&job).map_err(|error| crate::said(&error)));
+    // Launchers send the signal of a stop to the ranks of a job that failed.
+    let result = guarded(&ranks, &report, || {
+        let result = work(&job).map_err(|error| crate::said(&error));
+        pretrain::ended();
+        result
+    });
     ranks.finish()?;
     Ok(result)
 }
@@ -69,6 +78,11 @@ impl Job {
         let own = std::thread::available_parallelism().map_or(1, usize::from);
         let bound = cores_online().is_some_and(|all| own < all);
         Some(if bound { own } else { (own / ranks.on_this_host()).max(1) })
+    }
+
+    /// What stands before a command that continues a run of these processes; nothing for a single one.
+    pub(crate) fn launcher(&self) -> String {
+        self.ranks.as_ref().map_or_else(String::new, |ranks| format!("mpirun -n {} ", ranks.size()))
     }
 
     /// The processes in words; nothing for a single one.

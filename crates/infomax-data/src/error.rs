@@ -70,7 +70,8 @@ pub enum Error {
     },
     /// A batch needs more samples than there are.
     #[error(
-        "a batch of {batch} (times {ranks} processes) needs more than the {len} samples of {name}; use a batch of at most {most}"
+        "a batch of {}{} needs more than the {len} samples of {name}; use a batch of at most {}", batch * ranks,
+        if *ranks > 1 { format!(" over {ranks} processes") } else { String::new() }, most * ranks
     )]
     BatchTooLarge {
         /// The samples of a batch in one process.

@@ -17,15 +17,15 @@ pub type Report = Arc<dyn Fn(&str) + Send + Sync>;
 /// How long a rank waits for the others while nothing arrives from them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// In general: 60 s.
+    /// In general: 45 s, so that all have ended within a minute.
     pub usual: Duration,
-    /// Until gradients were summed for the first time, where ranks open data sets and fill their queues: 10 minutes.
+    /// Until gradients were summed for the first time, where ranks open data sets and fill their queues: ten times as long.
     pub first: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { usual: Duration::from_secs(60), first: Duration::from_secs(600) }
+        Self { usual: Duration::from_secs(45), first: Duration::from_secs(450) }
     }
 }
 
@@ -103,7 +103,12 @@ impl Ranks {
     /// # Errors
     /// What MPI refuses.
     pub fn finish(&self) -> Result<()> {
-        self.engine().link.finish()
+        let mut engine = self.engine();
+        // A rank that is stopped before it comes would keep the others within MPI: the watchdog ends that.
+        let wait = engine.wait(Call::Barrier);
+        let result = engine.link.finish();
+        drop(wait);
+        result
     }
 
     /// Ends the processes of all ranks with this status; a process that MPI cannot end within 10 s ends itself.

@@ -164,7 +164,7 @@ pub fn pretrain_with(
         if ranks.rank() == 0 {
             ranks.barrier()?;
         }
-        crate::ranks::same_checkpoint(ranks, trainer.step(), trainer.learner().params())?;
+        crate::ranks::same_checkpoint(ranks, resumed.as_ref())?;
         match resumed {
             Some(resumed) => {
                 resumed.warnings.iter().for_each(|warning| observer.on_warning(warning));
@@ -208,11 +208,13 @@ pub fn pretrain_with(
     let train_seconds = start.elapsed().as_secs_f64();
 
     let finished = matches!(training, infomax_train::Outcome::Finished { .. });
-    let evaluation = if finished && options.evaluate && ranks.rank() == 0 {
-        let mut evaluation = evaluate(config, &images, trainer.learner(), total_steps, observer)?;
-        evaluation.trained_on = Some(TrainedOn { data: images.name.clone(), images: images.train.len() });
-        write(trainer.run_dir(), &evaluation)?;
-        Some(evaluation)
+    let evaluation = if finished && options.evaluate {
+        crate::ranks::while_others_wait(ranks, || {
+            let mut evaluation = evaluate(config, &images, trainer.learner(), total_steps, observer)?;
+            evaluation.trained_on = Some(TrainedOn { data: images.name.clone(), images: images.train.len() });
+            write(trainer.run_dir(), &evaluation)?;
+            Ok(evaluation)
+        })?
     } else {
         None
     };

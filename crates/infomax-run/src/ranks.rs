@@ -3,8 +3,12 @@
 use crate::{Error, Result, RunConfig};
 use candle_core::{DType, Device, Tensor};
 use infomax_core::{Collective, Params};
-use infomax_train::Identity;
+use infomax_train::{Identity, Resumed};
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// The samples of a batch that each rank embeds.
 ///
@@ -12,6 +16,17 @@ use std::collections::BTreeMap;
 /// A batch that does not divide.
 pub(crate) fn share(config: &RunConfig, ranks: usize) -> Result<usize> {
     let batch = config.train.batch;
+    let local = config.train.run.local_steps;
+    if ranks > 1 && local > 1 && batch.is_multiple_of(ranks) && batch < 2 * ranks {
+        return Err(Error::Setting {
+            section: "train",
+            reason: format!(
+                "batch = {batch} with local_steps = {local}: a rank trains by itself between two outer steps, and a batch of 1 has \
+                 neither spread nor statistics; take a batch of at least {} on {ranks} ranks",
+                2 * ranks
+            ),
+        });
+    }
     if batch.is_multiple_of(ranks) && batch >= ranks {
         return Ok(batch / ranks);
     }
@@ -52,22 +67,40 @@ pub(crate) fn same_start(ranks: &dyn Collective, identity: &Identity, params: &P
     let mut table: BTreeMap<String, String> =
         identity.fixed.iter().chain(&identity.settings).map(|(k, v)| (k.clone(), v.clone())).collect();
     table.insert("infomax".into(), env!("CARGO_PKG_VERSION").into());
-    table.insert("the initial parameters".into(), format!("of checksum {:08x}", checksum(params)?));
+    // The last to be compared: what made them differ is named before it, if it is a setting.
+    table.insert("~the initial parameters".into(), format!("those of checksum {:08x}", checksum(params)?));
     same(ranks, &table, "start all ranks with the same program, configuration and data")
 }
 
-/// That all ranks continue from the same checkpoint.
+/// That all ranks continue from the same checkpoint, or that none has one.
+///
+/// The files are compared and not what each rank made of them: with local steps the ranks continue from parameters of their own.
 ///
 /// # Errors
-/// As [`same_start`].
-pub(crate) fn same_checkpoint(ranks: &dyn Collective, step: u64, params: &Params) -> Result<()> {
+/// As [`same_start`]; a file of the checkpoint that cannot be read.
+pub(crate) fn same_checkpoint(ranks: &dyn Collective, resumed: Option<&Resumed>) -> Result<()> {
     if ranks.size() == 1 {
         return Ok(());
     }
-    let table = BTreeMap::from([
-        ("the parameters of the checkpoint".to_owned(), format!("of checksum {:08x}", checksum(params)?)),
-        ("the step of the checkpoint".to_owned(), step.to_string()),
-    ]);
+    let mut table = BTreeMap::new();
+    if let Some(resumed) = resumed {
+        table.insert("the step of the checkpoint".to_owned(), resumed.step.to_string());
+        let path = resumed.checkpoint.join("model.safetensors");
+        let read = || -> std::io::Result<u32> {
+            let (mut hash, mut file) = (crc32fast::Hasher::new(), BufReader::new(File::open(&path)?));
+            loop {
+                let part = file.fill_buf()?;
+                if part.is_empty() {
+                    return Ok(hash.finalize());
+                }
+                hash.update(part);
+                let read = part.len();
+                file.consume(read);
+            }
+        };
+        let sum = read().map_err(|e| Error::io("read", &path, e))?;
+        table.insert("the model of the checkpoint".to_owned(), format!("of checksum {sum:08x}"));
+    }
     same(ranks, &table, "the folder of the run has to be the same one for all ranks, on a shared file system")
 }
 
@@ -84,7 +117,8 @@ fn same(ranks: &dyn Collective, table: &BTreeMap<String, String>, remedy: &str) 
         if let Some(name) = names.into_iter().find(|name| first.get(*name) != other.get(*name)) {
             let value = |table: &BTreeMap<String, String>| table.get(name).cloned().unwrap_or_else(unset);
             return Err(Error::Config(format!(
-                "the ranks differ: {name} is {} on rank 0 and {} on rank {rank}; {remedy}",
+                "the ranks differ: {}: {} on rank 0, {} on rank {rank}; {remedy}",
+                name.trim_start_matches('~'),
                 value(&first),
                 value(&other)
             )));
@@ -105,6 +139,53 @@ fn checksum(params: &Params) -> Result<u32> {
         }
     }
     Ok(hash.finalize())
+}
+
+/// Makes rank 0 work alone, of which the others get nothing, while all of them exchange a word a second: a rank that is stopped meanwhile is
+/// seen as in training.
+///
+/// # Errors
+/// Those of the work; the ranks that did not come, on rank 0 after its work.
+pub(crate) fn while_others_wait<T>(
+    ranks: &dyn Collective,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<Option<T>> {
+    const DONE: u64 = 1;
+    const PAUSE: Duration = Duration::from_secs(1);
+    if ranks.size() == 1 {
+        return work().map(Some);
+    }
+    if ranks.rank() > 0 {
+        while ranks.agree(0)? & DONE == 0 {}
+        return Ok(None);
+    }
+    /// Ends the exchange also where the work panics.
+    struct Over<'a>(&'a AtomicBool, std::thread::Thread);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+            self.1.unpark();
+        }
+    }
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let words = scope.spawn(|| -> Result<()> {
+            loop {
+                let over = done.load(Ordering::SeqCst);
+                ranks.agree(u64::from(over) * DONE)?;
+                if over {
+                    return Ok(());
+                }
+                std::thread::park_timeout(PAUSE);
+            }
+        });
+        let over = Over(&done, words.thread().clone());
+        let result = work();
+        drop(over);
+        let seen =
+            words.join().unwrap_or_else(|_| Err(Error::Config("the thread of the ranks panicked".into())));
+        result.and_then(|value| seen.map(|()| Some(value)))
+    })
 }
 
 /// The samples that any rank could not read, each with its reason, in the order of samples.

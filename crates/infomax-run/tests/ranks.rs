@@ -8,6 +8,7 @@ use infomax_run::{Error, Options, Outcome, RunConfig, RunObserver, Silent, pretr
 use infomax_train::Observer;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 const TINY: [&str; 11] = [
     "data.train_images=48",
@@ -138,13 +139,52 @@ fn a_run_continues_with_another_number_of_ranks_and_says_so() {
     assert_eq!(curve(&parts).len(), 6);
 }
 
+/// Asks for a stop after the first step.
+struct Stopping(Arc<AtomicBool>);
+
+impl Observer for Stopping {
+    fn on_step(&mut self, _: &infomax_train::StepMetrics) {
+        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+impl RunObserver for Stopping {}
+
+#[test]
+fn a_run_with_local_steps_continues_between_two_outer_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let config = config(&["train.epochs=2", "train.local_steps=3"]);
+    let (whole, parts) = (at("whole"), at("parts"));
+    together(2, |_, ranks| pretrain_with(&config, &options(&whole, ranks), &mut Silent))
+        .into_iter()
+        .for_each(|outcome| drop(outcome.unwrap()));
+    together(2, |_, ranks| {
+        let options = options(&parts, ranks);
+        let mut observer = Stopping(options.stop.clone());
+        pretrain_with(&config, &options, &mut observer)
+    })
+    .into_iter()
+    .for_each(|outcome| {
+        assert!(matches!(outcome.unwrap().training, infomax_train::Outcome::Interrupted { step: 1, .. }));
+    });
+    // Each rank has parameters of its own here.
+    together(2, |_, ranks| {
+        let options = Options { resume: true, ..options(&parts, ranks) };
+        pretrain_with(&RunConfig::of_run(&parts).unwrap(), &options, &mut Silent)
+    })
+    .into_iter()
+    .for_each(|outcome| drop(outcome.unwrap()));
+    assert_eq!(curve(&parts), curve(&whole));
+}
+
 #[test]
 fn other_settings_and_batches_that_do_not_divide_are_refused_on_every_rank_before_there_is_a_folder() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     for (set, name) in [
-        ("optim.lr=0.02", "optim.lr is 0.01 on rank 0 and 0.02 on rank 1"),
-        ("data.train_images=60", "data.train_images is 48 on rank 0 and 60 on rank 1"),
+        ("optim.lr=0.02", "optim.lr: 0.01 on rank 0, 0.02 on rank 1"),
+        ("data.train_images=60", "data.train_images: 48 on rank 0, 60 on rank 1"),
     ] {
         let outcomes = together(2, |rank, ranks| {
             let config = config(if rank == 1 { std::slice::from_ref(&set) } else { &[] });

@@ -14,6 +14,7 @@ use crate::{Conv2dConfig, Error, Result};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor};
 use half::bf16;
 use infomax_simd::Stored;
+use infomax_simd::pairs::PairIsa;
 use infomax_simd::{Float as _, Isa, Shared, filled};
 use std::any::Any;
 
@@ -24,7 +25,7 @@ pub(super) struct Conv {
     pub(super) blocks: usize,
     pub(super) lanes: usize,
     pub(super) isa: Isa,
-    /// False: never by Winograd's form.
+    /// False: never by Winograd's form, and by pairs of bf16 wherever there are some.
     pub(super) fast: bool,
 }
 
@@ -55,6 +56,17 @@ impl Conv {
         Dims { images: d.n, blocks: self.blocks, h: d.p, w: d.q, c: d.k, lanes: self.lanes }
     }
 
+    /// The pairs that multiply maps in bf16, where they are the fastest form: not where Winograd's suits, which in f32 registers was 1.0 to 1.4
+    /// times as fast on maps in bf16 as on those in f32, where pairs were 0.6 to 1.3 times (`examples/bf16_forms`, Zen 4); and not
+    /// on processors whose pairs are slower than f32.
+    fn pairs(&self) -> Option<PairIsa> {
+        let found = pairs(self.isa, self.lanes);
+        match self.fast {
+            true => found.filter(|pairs| pairs.pay() && !suits(&self.shape)),
+            false => found,
+        }
+    }
+
     fn rows<E: Stored>(&self) -> usize {
         geometry::<E::Real>(fit::<E::Real>(self.isa, self.lanes)).0
     }
@@ -73,7 +85,7 @@ impl Conv {
         let (blocks, lanes) = (self.blocks, self.lanes);
         // SAFETY: passed on.
         unsafe {
-            if let (Some(isa), Some(source)) = (pairs(self.isa, lanes), E::as_bf16(source)) {
+            if let (Some(isa), Some(source)) = (self.pairs(), E::as_bf16(source)) {
                 let weights = &pack_pairs(d.k, d.c, taps, |k, c, t| bf16::from_f64(at(k, c, t).f64()));
                 let reach = &Reach::forward(d);
                 let (channels, outputs) = (d.c, d.k);
@@ -108,7 +120,7 @@ impl Conv {
         let (blocks, lanes) = (self.blocks, self.lanes);
         // SAFETY: passed on.
         unsafe {
-            if let (Some(isa), Some(source)) = (pairs(self.isa, lanes), E::as_bf16(grad)) {
+            if let (Some(isa), Some(source)) = (self.pairs(), E::as_bf16(grad)) {
                 let at = |c: usize, k: usize, t: usize| weight[(k * d.c + c) * taps + t].f64();
                 let weights = &pack_pairs(d.c, d.k, taps, |c, k, t| bf16::from_f64(at(c, k, t)));
                 let reach = &Reach::backward(d);
@@ -143,9 +155,7 @@ impl Conv {
     /// The gradient of the weight.
     pub(super) fn weight_grad<E: Stored>(&self, source: &[E], grad: &[E]) -> Vec<E::Real> {
         let (shape, blocks, lanes) = (&self.shape, self.blocks, self.lanes);
-        if let (Some(isa), Some(source), Some(grad)) =
-            (pairs(self.isa, lanes), E::as_bf16(source), E::as_bf16(grad))
-        {
+        if let (Some(isa), Some(source), Some(grad)) = (self.pairs(), E::as_bf16(source), E::as_bf16(grad)) {
             let values: Box<dyn Any> =
                 Box::new(DirectWeight { shape, blocks, lanes, source, grad }.run_pairs(isa));
             // The arithmetic of bf16 is in f32, so that these are the same type; were they not, the general
@@ -194,8 +204,8 @@ impl Blocked {
     ///
     /// 3x3 kernels of stride 1 run through Winograd's minimal filtering F(4x4, 3x3): in f32 its error stays
     /// below 1e-4 of the largest result (`tests` measure some 1e-5). Of maps in bf16 `weight` is f32, and is
-    /// rounded to bf16 first; sums are taken in f32, of pairs of products where there are instructions for it
-    /// (see [`Blocked`]; never in Winograd's form).
+    /// rounded to bf16 first; sums are taken in f32, of pairs of products where there are fast instructions for it
+    /// and Winograd's form does not suit (see [`Blocked`]).
     ///
     /// # Gradient
     /// Of the images and of `weight`, each only where it is asked for.

@@ -1,8 +1,9 @@
 //! Convolutions of maps in bf16 by dot products of pairs: both operands are bf16, the sums f32.
 //!
 //! Forward and in the gradient of the input a pair holds two channels, in the gradient of the weight two images.
-//! Every kernel takes the direct form, 3x3 ones too: Winograd's transforms would have to be rounded to bf16 before
-//! they are multiplied, and lose what the sums in f32 keep.
+//! This is the direct form: Winograd's transforms would have to be rounded to bf16 before they are multiplied, and lose
+//! what the sums in f32 keep. Where Winograd's form suits, it is taken in f32 registers instead, which is faster
+//! ([`super::conv::Conv::pairs`]).
 
 use super::direct::{Direct, DirectWeight, Part, Plan};
 use super::tile::{NV, PAIRS, Sweep, rows};

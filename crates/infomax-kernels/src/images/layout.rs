@@ -35,8 +35,8 @@ fn lanes(n: usize) -> usize {
 /// and so do the images of [`Blocked::to_images`] and the means of [`Blocked::global_avg_pool`]. bf16 has the
 /// exponents of f32, so that a loss needs no scaling. NaN stays NaN.
 ///
-/// Where the processor has dot products of bf16 ([`Isa::Avx512Bf16`]) and the blocks hold 16 images (a batch of
-/// 9 to 16, 25 to 32, 41 to 48 and so on), every convolution and both of its gradients multiply pairs of bf16, in
+/// Where the processor has dot products of bf16 that are faster than f32 ([`Isa::Avx512Bf16`], on processors of AMD) and the blocks hold 16 images (a batch of
+/// 9 to 16, 25 to 32, 41 to 48 and so on), convolutions but 3x3 ones of stride 1, which take Winograd's form in f32 registers, and both of their gradients multiply pairs of bf16, in
 /// the direct form, and add them up in f32: `c + x1 y1` and then `+ x0 y0`, each rounded once to the nearest, where
 /// subnormal operands and sums (below 2^-126) count as 0. The roundings of what is stored are the same as elsewhere.
 /// The bits of a result depend on the instruction set, never on the number of threads.

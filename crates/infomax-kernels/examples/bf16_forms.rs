@@ -1,0 +1,85 @@
+//! What maps in bf16 gain in a 3x3 convolution of stride 1, by the form that multiplies them: the measurement behind the
+//! rule of `images::conv::Conv::pairs`, made before there was one: now `as chosen` and `f32 registers` are the same where Winograd's form suits. Ratios to the same convolution of maps in f32; above 1 is faster.
+//!
+//! `cargo run --release -p infomax-kernels --example bf16_forms [batch]`
+
+#![allow(clippy::print_stdout)]
+
+use candle_core::{Device, Result, Tensor};
+use infomax_kernels::{Blocked, Conv2dConfig, Isa};
+use std::time::Instant;
+
+const PASSES: [(bool, bool, &str); 3] =
+    [(false, false, "forward"), (true, false, "input gradient"), (false, true, "weight gradient")];
+
+fn noise(shape: &[usize]) -> Result<Tensor> {
+    let count: usize = shape.iter().product();
+    let values =
+        (0..count as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 24) as f32 - 0.5);
+    Tensor::from_vec(values.collect::<Vec<_>>(), shape, &Device::Cpu)
+}
+
+/// The best of some rounds, each of at least 20 ms.
+fn seconds(mut run: impl FnMut() -> infomax_kernels::Result<()>) -> infomax_kernels::Result<f64> {
+    let start = Instant::now();
+    run()?;
+    let count = (0.02 / start.elapsed().as_secs_f64()).ceil().max(1.0) as u32;
+    let mut best = f64::INFINITY;
+    for _ in 0..5 {
+        let start = Instant::now();
+        for _ in 0..count {
+            run()?;
+        }
+        best = best.min(start.elapsed().as_secs_f64() / f64::from(count));
+    }
+    Ok(best)
+}
+
+/// Seconds of the three passes on these maps.
+fn times(xs: &Blocked, weight: &Tensor, grad: &Blocked) -> infomax_kernels::Result<[f64; 3]> {
+    let cfg = Conv2dConfig { padding: 1, ..Default::default() };
+    let mut found = [0.0; 3];
+    for (at, (images, weights, _)) in PASSES.into_iter().enumerate() {
+        found[at] = seconds(|| {
+            match at {
+                0 => drop(xs.conv2d(weight, cfg)?),
+                _ => drop(xs.conv2d_grads(weight, cfg, grad, (images, weights))?),
+            }
+            Ok(())
+        })?;
+    }
+    Ok(found)
+}
+
+fn main() -> infomax_kernels::Result<()> {
+    let batch: usize = std::env::args().nth(1).and_then(|word| word.parse().ok()).unwrap_or(64);
+    let best = Isa::detect();
+    println!("{best:?}, batch {batch}, {} threads; ratios to f32", rayon::current_num_threads());
+    println!("| channels | side | pass | f32, GFLOP/s | bf16, as chosen | bf16, f32 registers |");
+    println!("|---|---|---|---|---|---|");
+    for (c, side) in
+        [16, 32, 64, 128, 256, 512].into_iter().flat_map(|c| [56, 32, 16, 8, 4].map(|side| (c, side)))
+    {
+        if c * side > 4_096 || c * side < 256 {
+            continue;
+        }
+        let weight = noise(&[c, c, 3, 3])?;
+        let maps = noise(&[batch, c, side, side])?;
+        let full = times(&Blocked::from_images(&maps)?, &weight, &Blocked::from_images(&maps)?)?;
+        let half = (Blocked::from_images_bf16(&maps)?, Blocked::from_images_bf16(&maps)?);
+        let pairs = times(&half.0, &weight, &half.1)?;
+        Isa::Avx512.limit_process();
+        let vectors = times(&half.0, &weight, &half.1)?;
+        best.limit_process();
+        let gflop = 18e-9 * (batch * c * c * side * side) as f64;
+        for (at, (_, _, pass)) in PASSES.into_iter().enumerate() {
+            println!(
+                "| {c} | {side} | {pass} | {:.0} | {:.2} | {:.2} |",
+                gflop / full[at],
+                full[at] / pairs[at],
+                full[at] / vectors[at]
+            );
+        }
+    }
+    Ok(())
+}
