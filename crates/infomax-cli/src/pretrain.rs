@@ -125,12 +125,10 @@ pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::SeqCst) {
+        if flag.swap(true, Ordering::SeqCst) || ENDED.load(Ordering::SeqCst) {
             std::process::exit(130);
         }
-        if !ENDED.load(Ordering::SeqCst) {
-            crate::say!("\nFinishing the step and saving; once more to stop at once.");
-        }
+        crate::say!("\nFinishing the step and saving; once more to stop at once.");
     })
     .context("cannot listen for Ctrl-C")?;
     Ok(stop)
