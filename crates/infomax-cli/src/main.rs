@@ -39,7 +39,7 @@ mod table;
 mod variables;
 
 use args::{Cli, Command, ConfigCommand, Output};
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use infomax_run::{RunConfig, config};
 use std::io::Write as _;
 use std::path::Path;
@@ -61,28 +61,11 @@ pub(crate) enum Status {
 
 fn main() -> ExitCode {
     infomax_kernels::keep_freed_memory();
-    let result = match Cli::parse().command {
-        Command::Pretrain(args) => ranks::run(args.rank_timeout, |job| pretrain::run(&args, job)),
-        Command::Evaluate(args) => single("evaluate", &args.output).and_then(|()| evaluate::run(&args)),
-        Command::Embed(args) => single("embed", &args.output).and_then(|()| embed::run(&args)),
-        Command::Export(args) => single("export", &args.output).and_then(|()| export::run(&args)),
-        Command::Inspect(args) => single("inspect", &args.output).and_then(|()| inspect::run(&args)),
-        Command::Paper(args) => single("paper", &args.output).and_then(|()| paper::run(&args)),
-        Command::Doctor(args) => doctor::run(&args),
-        Command::Data(args) => ranks::alone("data").and_then(|()| data_cmd::run(&args)),
-        Command::Config(args) => match args.command {
-            ConfigCommand::Show { source, json } => show(&source, json),
-            ConfigCommand::Reference => print(config::reference().trim_end()).map(|()| Status::Done),
-        },
-        Command::Methods(args) => methods::run(&args),
-        Command::Objective(args) => ranks::alone("objective").and_then(|()| objective::run(&args)),
-        Command::Entropy(args) => ranks::alone("entropy").and_then(|()| entropy::run(&args)),
-        Command::Runs(args) => ranks::alone("runs").and_then(|()| runs::run(&args)),
-        Command::Replay(args) => single("replay", &args.output).and_then(|()| replay::run(&args)),
-        Command::Mi(args) => single("mi", &args.output).and_then(|()| mi::run(&args)),
-        Command::Probe(args) => single("probe", &args.output).and_then(|()| probe::run(&args)),
-    };
-    match result {
+    let matches = Cli::command().get_matches();
+    let name = matches.subcommand_name().unwrap_or_default();
+    let command = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command;
+    let allowed = if SHARED.contains(&name) { Ok(()) } else { ranks::alone(name) };
+    match allowed.and_then(|()| run(command)) {
         Ok(Status::Done) => ExitCode::SUCCESS,
         Ok(Status::Collapsed) => ExitCode::from(3),
         Ok(Status::Interrupted) => ExitCode::from(130),
@@ -92,6 +75,33 @@ fn main() -> ExitCode {
             crate::say!("error: {}", said(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What several processes may do that a launcher started together: share the work, or say what is the same for all.
+const SHARED: [&str; 4] = ["pretrain", "doctor", "methods", "config"];
+
+fn run(command: Command) -> anyhow::Result<Status> {
+    match command {
+        Command::Pretrain(args) => ranks::run(args.rank_timeout, |job| pretrain::run(&args, job)),
+        Command::Evaluate(args) => threads(&args.output).and_then(|()| evaluate::run(&args)),
+        Command::Embed(args) => threads(&args.output).and_then(|()| embed::run(&args)),
+        Command::Export(args) => threads(&args.output).and_then(|()| export::run(&args)),
+        Command::Inspect(args) => threads(&args.output).and_then(|()| inspect::run(&args)),
+        Command::Paper(args) => threads(&args.output).and_then(|()| paper::run(&args)),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Data(args) => data_cmd::run(&args),
+        Command::Config(args) => match args.command {
+            ConfigCommand::Show { source, json } => show(&source, json),
+            ConfigCommand::Reference => print(config::reference().trim_end()).map(|()| Status::Done),
+        },
+        Command::Methods(args) => methods::run(&args),
+        Command::Objective(args) => objective::run(&args),
+        Command::Entropy(args) => entropy::run(&args),
+        Command::Runs(args) => runs::run(&args),
+        Command::Replay(args) => threads(&args.output).and_then(|()| replay::run(&args)),
+        Command::Mi(args) => threads(&args.output).and_then(|()| mi::run(&args)),
+        Command::Probe(args) => threads(&args.output).and_then(|()| probe::run(&args)),
     }
 }
 
@@ -124,11 +134,6 @@ pub(crate) fn folder_of(out: &Path) -> anyhow::Result<&Path> {
         anyhow::bail!("--out {}: there is no folder {}", out.display(), folder.display());
     }
     Ok(folder)
-}
-
-/// The threads of a command that writes what one process makes.
-fn single(command: &str, output: &Output) -> anyhow::Result<()> {
-    ranks::alone(command).and_then(|()| threads(output))
 }
 
 pub(crate) fn threads(output: &Output) -> anyhow::Result<()> {

@@ -68,9 +68,9 @@ pub(crate) fn run(args: &PretrainArgs, job: &Job) -> Result<Status> {
         Outcome::Interrupted { checkpoint, step } => {
             let of = if config.train.run.budget.is_some() { String::new() } else { format!(" of {total}") };
             crate::say!(
-                "Stopped after step {step}{of}; saved {}.\nContinue with: {}infomax pretrain --resume {run}",
+                "Stopped after step {step}{of}; saved {}.\nContinue with: infomax pretrain --resume {run}{}",
                 checkpoint.display(),
-                job.launcher(),
+                job.again(),
             );
         }
         Outcome::Stopped { checkpoint, step, reason } => {

@@ -80,9 +80,9 @@ impl Job {
         Some(if bound { own } else { (own / ranks.on_this_host()).max(1) })
     }
 
-    /// What stands before a command that continues a run of these processes; nothing for a single one.
-    pub(crate) fn launcher(&self) -> String {
-        self.ranks.as_ref().map_or_else(String::new, |ranks| format!("mpirun -n {} ", ranks.size()))
+    /// With how many processes a run of these is continued; nothing for a single one.
+    pub(crate) fn again(&self) -> String {
+        self.ranks.as_ref().map_or_else(String::new, |ranks| format!(" (as {} processes)", ranks.size()))
     }
 
     /// The processes in words; nothing for a single one.

@@ -270,7 +270,7 @@ fn the_report_chooses_by_its_rule() {
     // Classes.
     let labels: Vec<u32> = x.to_vec2::<f64>().unwrap().iter().map(|r| u32::from(r[0] > 0.0)).collect();
     let r = mutual_report(&Variable::Continuous(x), &Variable::Discrete(labels.clone()), &cfg).unwrap();
-    assert_eq!((r.estimates[0].estimator, r.dims), (MutualEstimator::Mixed, [2, 0]));
+    assert_eq!((r.estimates[0].estimator, r.dims), (MutualEstimator::Mixed, vec![2, 0]));
     let r = mutual_report(&Variable::Discrete(labels.clone()), &Variable::Discrete(labels.clone()), &cfg)
         .unwrap();
     assert!((r.estimates[0].estimate.as_ref().unwrap().value - 2f64.ln()).abs() < 0.01);

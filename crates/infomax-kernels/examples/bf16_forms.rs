@@ -1,5 +1,6 @@
-//! What maps in bf16 gain in a 3x3 convolution of stride 1, by the form that multiplies them: the measurement behind the
-//! rule of `images::conv::Conv::pairs`, made before there was one: now `as chosen` and `f32 registers` are the same where Winograd's form suits. Ratios to the same convolution of maps in f32; above 1 is faster.
+//! What maps in bf16 gain in a convolution, by the form that multiplies them: what the rule of `images::conv::Conv::pairs` rests on. For
+//! 3x3 kernels of stride 1 it chooses f32 registers, so that both columns are the same there; for others pairs, where the processor
+//! has fast ones. Ratios to the same convolution of maps in f32; above 1 is faster.
 //!
 //! `cargo run --release -p infomax-kernels --example bf16_forms [batch]`
 
@@ -36,8 +37,12 @@ fn seconds(mut run: impl FnMut() -> infomax_kernels::Result<()>) -> infomax_kern
 }
 
 /// Seconds of the three passes on these maps.
-fn times(xs: &Blocked, weight: &Tensor, grad: &Blocked) -> infomax_kernels::Result<[f64; 3]> {
-    let cfg = Conv2dConfig { padding: 1, ..Default::default() };
+fn times(
+    xs: &Blocked,
+    weight: &Tensor,
+    grad: &Blocked,
+    cfg: Conv2dConfig,
+) -> infomax_kernels::Result<[f64; 3]> {
     let mut found = [0.0; 3];
     for (at, (images, weights, _)) in PASSES.into_iter().enumerate() {
         found[at] = seconds(|| {
@@ -55,30 +60,36 @@ fn main() -> infomax_kernels::Result<()> {
     let batch: usize = std::env::args().nth(1).and_then(|word| word.parse().ok()).unwrap_or(64);
     let best = Isa::detect();
     println!("{best:?}, batch {batch}, {} threads; ratios to f32", rayon::current_num_threads());
-    println!("| channels | side | pass | f32, GFLOP/s | bf16, as chosen | bf16, f32 registers |");
-    println!("|---|---|---|---|---|---|");
-    for (c, side) in
-        [16, 32, 64, 128, 256, 512].into_iter().flat_map(|c| [56, 32, 16, 8, 4].map(|side| (c, side)))
-    {
-        if c * side > 4_096 || c * side < 256 {
-            continue;
-        }
-        let weight = noise(&[c, c, 3, 3])?;
-        let maps = noise(&[batch, c, side, side])?;
-        let full = times(&Blocked::from_images(&maps)?, &weight, &Blocked::from_images(&maps)?)?;
-        let half = (Blocked::from_images_bf16(&maps)?, Blocked::from_images_bf16(&maps)?);
-        let pairs = times(&half.0, &weight, &half.1)?;
-        Isa::Avx512.limit_process();
-        let vectors = times(&half.0, &weight, &half.1)?;
-        best.limit_process();
-        let gflop = 18e-9 * (batch * c * c * side * side) as f64;
-        for (at, (_, _, pass)) in PASSES.into_iter().enumerate() {
-            println!(
-                "| {c} | {side} | {pass} | {:.0} | {:.2} | {:.2} |",
-                gflop / full[at],
-                full[at] / pairs[at],
-                full[at] / vectors[at]
-            );
+    println!(
+        "| kernel, stride | channels | side | pass | f32, GFLOP/s | bf16, as chosen | bf16, f32 registers |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    let shapes =
+        [16, 32, 64, 128, 256, 512].into_iter().flat_map(|c| [56, 32, 16, 8, 4].map(|side| (c, side)));
+    let shapes: Vec<(usize, usize)> =
+        shapes.filter(|(c, side)| (256..=4_096).contains(&(c * side))).collect();
+    for (kernel, stride) in [(3, 1), (3, 2), (1, 1)] {
+        for &(c, side) in &shapes {
+            let cfg = Conv2dConfig { padding: kernel / 2, stride, ..Default::default() };
+            let weight = noise(&[c, c, kernel, kernel])?;
+            let maps = noise(&[batch, c, side, side])?;
+            let out = (side + 2 * (kernel / 2) - kernel) / stride + 1;
+            let grads = noise(&[batch, c, out, out])?;
+            let full = times(&Blocked::from_images(&maps)?, &weight, &Blocked::from_images(&grads)?, cfg)?;
+            let half = (Blocked::from_images_bf16(&maps)?, Blocked::from_images_bf16(&grads)?);
+            let chosen = times(&half.0, &weight, &half.1, cfg)?;
+            Isa::Avx512.limit_process();
+            let vectors = times(&half.0, &weight, &half.1, cfg)?;
+            best.limit_process();
+            let gflop = 2e-9 * (batch * c * c * kernel * kernel * out * out) as f64;
+            for (at, (_, _, pass)) in PASSES.into_iter().enumerate() {
+                println!(
+                    "| {kernel}x{kernel}, {stride} | {c} | {side} | {pass} | {:.0} | {:.2} | {:.2} |",
+                    gflop / full[at],
+                    full[at] / chosen[at],
+                    full[at] / vectors[at]
+                );
+            }
         }
     }
     Ok(())

@@ -67,9 +67,11 @@ pub(crate) fn same_start(ranks: &dyn Collective, identity: &Identity, params: &P
     let mut table: BTreeMap<String, String> =
         identity.fixed.iter().chain(&identity.settings).map(|(k, v)| (k.clone(), v.clone())).collect();
     table.insert("infomax".into(), env!("CARGO_PKG_VERSION").into());
-    // The last to be compared: what made them differ is named before it, if it is a setting.
-    table.insert("~the initial parameters".into(), format!("those of checksum {:08x}", checksum(params)?));
-    same(ranks, &table, "start all ranks with the same program, configuration and data")
+    const REMEDY: &str = "start all ranks with the same program, configuration and data";
+    // A setting that made the parameters differ is named in their place.
+    same(ranks, &table, REMEDY)?;
+    let parameters = format!("those of checksum {:08x}", checksum(params)?);
+    same(ranks, &BTreeMap::from([("the initial parameters".to_owned(), parameters)]), REMEDY)
 }
 
 /// That all ranks continue from the same checkpoint, or that none has one.
@@ -117,8 +119,7 @@ fn same(ranks: &dyn Collective, table: &BTreeMap<String, String>, remedy: &str) 
         if let Some(name) = names.into_iter().find(|name| first.get(*name) != other.get(*name)) {
             let value = |table: &BTreeMap<String, String>| table.get(name).cloned().unwrap_or_else(unset);
             return Err(Error::Config(format!(
-                "the ranks differ: {}: {} on rank 0, {} on rank {rank}; {remedy}",
-                name.trim_start_matches('~'),
+                "the ranks differ: {name}: {} on rank 0, {} on rank {rank}; {remedy}",
                 value(&first),
                 value(&other)
             )));

@@ -1,10 +1,10 @@
 //! `infomax mi --given`: what two arrays tell of each other beyond what a third one tells of both.
 
-use super::range;
+use super::{headline, range};
 use crate::{Status, print};
 use anyhow::{Result, bail};
 use infomax_run::infomax_eval::information::{
-    CONDITIONAL, ConditionalReport, MutualConfig, MutualEstimator, Variable, conditional_report,
+    CONDITIONAL, MutualConfig, MutualEstimator, MutualReport, Variable, conditional_report,
 };
 use std::f64::consts::LN_2;
 use std::fmt::Write as _;
@@ -50,7 +50,7 @@ fn key(estimator: MutualEstimator) -> &'static str {
     if estimator == MutualEstimator::Ksg1 { "neighbors" } else { "normal_copula" }
 }
 
-fn to_json(report: &ConditionalReport, left_out: &serde_json::Value) -> Result<serde_json::Value> {
+fn to_json(report: &MutualReport, left_out: &serde_json::Value) -> Result<serde_json::Value> {
     let first = report.recommended.map(|at| key(report.estimates[at].estimator));
     let mut json = serde_json::json!({
         "unit": "nats", "rows": report.n, "dims": report.dims, "first": first, "reason": report.reason,
@@ -70,7 +70,7 @@ fn to_json(report: &ConditionalReport, left_out: &serde_json::Value) -> Result<s
     Ok(json)
 }
 
-fn text(report: &ConditionalReport, cfg: &MutualConfig) -> String {
+fn text(report: &MutualReport, cfg: &MutualConfig) -> String {
     let mut out = String::new();
     let first = report.estimates.first();
     let estimate = first.and_then(|f| f.estimate.as_ref());
@@ -79,12 +79,8 @@ fn text(report: &ConditionalReport, cfg: &MutualConfig) -> String {
     } else if let (Some(first), Some(estimate), true) = (first, estimate, report.recommended.is_some()) {
         let _ = writeln!(
             out,
-            "I(X; Y | Z) = {:.4} nats = {:.4} bits   {} % interval {} nats   by {}\n{} rows; chosen because {}\n",
-            estimate.value,
-            estimate.value / LN_2,
-            100.0 * cfg.resampling.level,
-            range(estimate),
-            first.estimator.name(),
+            "{}\n{} rows; chosen because {}\n",
+            headline("I(X; Y | Z)", first.estimator, estimate, cfg),
             report.n,
             report.reason
         );

@@ -203,6 +203,18 @@ fn range(estimate: &Estimate) -> String {
     estimate.interval.as_ref().map_or_else(|| "-".into(), |i| format!("[{:.4}, {:.4}]", i.lower, i.upper))
 }
 
+/// The estimate that is read first, in a line.
+fn headline(what: &str, estimator: MutualEstimator, estimate: &Estimate, cfg: &MutualConfig) -> String {
+    format!(
+        "{what} = {:.4} nats = {:.4} bits   {} % interval {} nats   by {}",
+        estimate.value,
+        estimate.value / LN_2,
+        100.0 * cfg.resampling.level,
+        range(estimate),
+        estimator.name()
+    )
+}
+
 fn text(report: &MutualReport, cfg: &MutualConfig) -> String {
     let mut out = String::new();
     let first = report.estimates.first().and_then(|f| f.estimate.as_ref());
@@ -213,15 +225,7 @@ fn text(report: &MutualReport, cfg: &MutualConfig) -> String {
     } else if let Some((first, estimate)) =
         report.estimates.first().and_then(|f| Some((f, f.estimate.as_ref()?)))
     {
-        let _ = writeln!(
-            out,
-            "I(X; Y) = {:.4} nats = {:.4} bits   {} % interval {} nats   by {}",
-            estimate.value,
-            estimate.value / LN_2,
-            100.0 * cfg.resampling.level,
-            range(estimate),
-            first.estimator.name()
-        );
+        let _ = writeln!(out, "{}", headline("I(X; Y)", first.estimator, estimate, cfg));
     }
     let infinite = first.is_some_and(|e| e.doubts.iter().any(|d| d.code == "determined"));
     let _ = match report.recommended {

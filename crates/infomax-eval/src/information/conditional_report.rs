@@ -1,6 +1,6 @@
 //! Conditional mutual information by every estimator that there is, and which to read first.
 
-use super::caution::{FEW_ROWS, reach_zero, too_few};
+use super::caution::{reach_zero, too_few};
 use super::conditional::{
     ConditionalEstimator, conditional_mutual_information, conditional_permutation_test,
 };
@@ -8,28 +8,13 @@ use super::continuous::{KsgConfig, Marginals};
 use super::corrected::determined;
 use super::normal::{NormalModel, normal_conditional_mutual_information, read_pair, spread};
 use super::tree::beside;
-use super::{MutualConfig, MutualEstimator, NamedEstimate};
-use crate::estimate::{Doubt, Estimate, choose};
+use super::{MutualConfig, MutualEstimator, MutualReport, NamedEstimate};
+use crate::estimate::{Doubt, Estimate};
 use crate::matrix::{self, Rows};
 use crate::{Error, Result};
-use candle_core::{Device, Tensor};
-use infomax_core::Key;
-use serde::Serialize;
+use candle_core::Tensor;
 
-/// The result of [`conditional_report`].
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ConditionalReport {
-    /// The rows.
-    pub n: usize,
-    /// The columns of `x`, `y` and `z`.
-    pub dims: [usize; 3],
-    /// The place in `estimates` of the one to read first; `None` if all refused, or if the rows are too few.
-    pub recommended: Option<usize>,
-    /// Why that one, or why none.
-    pub reason: String,
-    /// All estimates, the recommended one first.
-    pub estimates: Vec<NamedEstimate>,
-}
+const OP: &str = "conditional_report";
 
 /// The estimators of [`conditional_report`]: [`conditional_mutual_information`] of normal scores, and partial correlations of normal
 /// scores ([`normal_conditional_mutual_information`]).
@@ -50,23 +35,12 @@ pub const CONDITIONAL: [MutualEstimator; 2] = [MutualEstimator::Ksg1, MutualEsti
 ///
 /// # Errors
 /// Different numbers of rows, values that are not finite, constant columns, settings out of range, or an estimator that has no conditional form.
-pub fn conditional_report(
-    x: &Tensor,
-    y: &Tensor,
-    z: &Tensor,
-    cfg: &MutualConfig,
-) -> Result<ConditionalReport> {
-    const OP: &str = "conditional_report";
+pub fn conditional_report(x: &Tensor, y: &Tensor, z: &Tensor, cfg: &MutualConfig) -> Result<MutualReport> {
     if let Some(other) = cfg.estimators.iter().find(|e| !CONDITIONAL.contains(e)) {
         let reason = "has no conditional form: there are `ksg1` and `normal-copula`";
         return Err(Error::Config { key: "estimator", value: other.name().into(), reason });
     }
-    if cfg.k == 0 || cfg.permutation_rows < 8 {
-        let value = format!("k {}, permutation_rows {}", cfg.k, cfg.permutation_rows);
-        let reason = "needs k of at least 1 and permutations of at least 8 rows";
-        return Err(Error::Config { key: "mutual", value, reason });
-    }
-    cfg.resampling.check()?;
+    cfg.check()?;
     let (rows_x, rows_y) = read_pair(OP, x, y)?;
     let rows_z = Rows::read_at_least(OP, "z", z, 4)?;
     matrix::paired(OP, ["x", "z"], &rows_x, &rows_z)?;
@@ -74,7 +48,7 @@ pub fn conditional_report(
     let n = rows_x.n;
     let doubt = of_functions(&rows_x, &rows_y, &rows_z);
     let wanted = if cfg.estimators.is_empty() { CONDITIONAL.to_vec() } else { cfg.estimators.clone() };
-    let few = (8 * cfg.k).max(FEW_ROWS);
+    let few = cfg.few_rows();
     let mut estimates = Vec::with_capacity(wanted.len());
     for estimator in wanted {
         let mut found = one(estimator, [x, y, z], n, cfg)?;
@@ -92,15 +66,8 @@ pub fn conditional_report(
         reach_zero(&mut found, n, cfg.resampling.level);
         estimates.push(found);
     }
-    let (best, reason) = recommended(&mut estimates);
-    if let Some(best) = best {
-        estimates[..=best].rotate_right(1);
-    }
-    let (recommended, reason) = match n < few {
-        true => (None, too_few(n, few).message),
-        false => (best.map(|_| 0), reason),
-    };
-    Ok(ConditionalReport { n, dims: [rows_x.d, rows_y.d, rows_z.d], recommended, reason, estimates })
+    let best = recommended(&mut estimates);
+    Ok(MutualReport::of(n, vec![rows_x.d, rows_y.d, rows_z.d], estimates, best, few))
 }
 
 /// What is infinite, or zero, since a variable is a function of others.
@@ -139,25 +106,11 @@ fn one(estimator: MutualEstimator, of: [&Tensor; 3], n: usize, cfg: &MutualConfi
             normal_conditional_mutual_information(x, y, z, NormalModel::Copula, &cfg.resampling),
         ),
     };
-    let (estimate, refused) = match estimate {
-        Ok(estimate) => (Some(estimate), None),
-        Err(error @ Error::Config { .. }) => return Err(error),
-        Err(error) => (None, Some(error.to_string())),
-    };
-    let rows = n.min(cfg.permutation_rows);
-    let mut p_value = None;
-    if estimate.is_some() && cfg.permutations > 0 {
-        let drawn: Vec<u32> =
-            choose(Key::new(cfg.seed).fold_named("tested"), n, rows).into_iter().map(|i| i as u32).collect();
-        let drawn = Tensor::from_vec(drawn, rows, &Device::Cpu)?;
-        let part = |t: &Tensor| t.to_device(&Device::Cpu)?.contiguous()?.index_select(&drawn, 0);
+    NamedEstimate::of(estimator, estimate, n, cfg, |drawn| {
+        let part = |t: &Tensor| Rows::read(OP, "rows", t)?.select(drawn).tensor();
         let (x, y, z) = (part(x)?, part(y)?, part(z)?);
-        // A part of the rows can be degenerate where all are not.
-        p_value = conditional_permutation_test(&x, &y, &z, form, cfg.permutations, cfg.seed)
-            .ok()
-            .map(|test| test.p_value);
-    }
-    Ok(NamedEstimate { estimator, estimate, p_value, tested_rows: rows, refused })
+        Ok(conditional_permutation_test(&x, &y, &z, form, cfg.permutations, cfg.seed)?.p_value)
+    })
 }
 
 /// The place of the estimate to read first, and why; a disagreement becomes a doubt.
@@ -209,7 +162,8 @@ fn recommended(estimates: &mut [NamedEstimate]) -> (Option<usize>, String) {
 mod tests {
     use super::*;
     use crate::Resampling;
-    use candle_core::DType;
+    use candle_core::{DType, Device};
+    use infomax_core::Key;
 
     const N: usize = 600;
 
@@ -217,13 +171,13 @@ mod tests {
         Key::new(seed).normal(0.0, 1.0, (N, 1), DType::F64, &Device::Cpu).unwrap()
     }
 
-    fn report(x: &Tensor, y: &Tensor, z: &Tensor) -> ConditionalReport {
+    fn report(x: &Tensor, y: &Tensor, z: &Tensor) -> MutualReport {
         let resampling = Resampling { draws: 20, ..Resampling::default() };
         let cfg = MutualConfig { resampling, permutations: 39, permutation_rows: 300, ..Default::default() };
         conditional_report(x, y, z, &cfg).unwrap()
     }
 
-    fn codes(report: &ConditionalReport) -> Vec<&'static str> {
+    fn codes(report: &MutualReport) -> Vec<&'static str> {
         report.estimates[0].estimate.iter().flat_map(|e| e.doubts.iter().map(|d| d.code)).collect()
     }
 

@@ -23,7 +23,7 @@ mod tree;
 mod weighted;
 
 pub use conditional::{ConditionalEstimator, conditional_mutual_information, conditional_permutation_test};
-pub use conditional_report::{CONDITIONAL, ConditionalReport, conditional_report};
+pub use conditional_report::{CONDITIONAL, conditional_report};
 pub use continuous::{KsgConfig, KsgKind, Marginals, mutual_information};
 pub use copula::{copula_splitting_entropy, copula_splitting_information};
 pub use corrected::{CorrectedConfig, corrected_mutual_information};

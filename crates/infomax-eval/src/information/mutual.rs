@@ -179,13 +179,13 @@ pub struct NamedEstimate {
     pub refused: Option<String>,
 }
 
-/// The result of [`mutual_report`].
+/// The result of [`mutual_report`] and of [`super::conditional_report`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MutualReport {
     /// The rows.
     pub n: usize,
-    /// The columns of both variables, 0 for a discrete one.
-    pub dims: [usize; 2],
+    /// The columns of each variable, 0 for a discrete one.
+    pub dims: Vec<usize>,
     /// The place in `estimates` of the one to read first; `None` if all refused, or if the rows are too few for any.
     pub recommended: Option<usize>,
     /// Why that one, or why none.
@@ -221,16 +221,11 @@ pub fn mutual_report(x: &Variable, y: &Variable, cfg: &MutualConfig) -> Result<M
     if x.rows() != y.rows() {
         return Err(Error::Paired { op: OP, first: "x", second: "y", rows: [x.rows(), y.rows()] });
     }
-    if cfg.k == 0 || cfg.permutation_rows < 8 {
-        let value = format!("k {}, permutation_rows {}", cfg.k, cfg.permutation_rows);
-        let reason = "needs k of at least 1 and permutations of at least 8 rows";
-        return Err(Error::Config { key: "mutual", value, reason });
-    }
+    cfg.check()?;
     if cfg.slice_dim == 0 {
         let (value, reason) = ("0".into(), "must be at least 1");
         return Err(Error::Config { key: "slice_dim", value, reason });
     }
-    cfg.resampling.check()?;
     let dim = |v: &Variable| match v {
         Variable::Continuous(x) => x.dims().get(1).copied().unwrap_or(0),
         Variable::Discrete(_) => 0,
@@ -278,7 +273,7 @@ pub fn mutual_report(x: &Variable, y: &Variable, cfg: &MutualConfig) -> Result<M
         }
     }
     let chosen = if cfg.estimators.is_empty() { fitting } else { cfg.estimators.clone() };
-    let few = (8 * cfg.k).max(FEW_ROWS);
+    let few = cfg.few_rows();
     let mut estimates = Vec::with_capacity(chosen.len());
     for estimator in chosen {
         let mut found = match (&classes, estimator) {
@@ -299,14 +294,67 @@ pub fn mutual_report(x: &Variable, y: &Variable, cfg: &MutualConfig) -> Result<M
     let not_normal = kurtosis.is_some_and(|z: f64| z.abs() > corrected::NOT_NORMAL);
     let (best, reason) = recommended(&estimates, x, y, tied, not_normal);
     rests_on_the_model(&mut estimates);
-    if let Some(best) = best {
-        estimates[..=best].rotate_right(1);
+    Ok(MutualReport::of(x.rows(), vec![dim(x), dim(y)], estimates, (best, reason), few))
+}
+
+impl MutualReport {
+    /// The report of estimates of which the one at a place is to be read first; of fewer than `few` rows none is.
+    pub(super) fn of(
+        n: usize,
+        dims: Vec<usize>,
+        mut estimates: Vec<NamedEstimate>,
+        (best, reason): (Option<usize>, String),
+        few: usize,
+    ) -> Self {
+        if let Some(best) = best {
+            estimates[..=best].rotate_right(1);
+        }
+        let (recommended, reason) = match n < few {
+            true => (None, too_few(n, few).message),
+            false => (best.map(|_| 0), reason),
+        };
+        Self { n, dims, recommended, reason, estimates }
     }
-    let (recommended, reason) = match x.rows() < few {
-        true => (None, too_few(x.rows(), few).message),
-        false => (best.map(|_| 0), reason),
-    };
-    Ok(MutualReport { n: x.rows(), dims: [dim(x), dim(y)], recommended, reason, estimates })
+}
+
+impl MutualConfig {
+    /// Refuses what no report can be made with.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.k == 0 || self.permutation_rows < 8 {
+            let value = format!("k {}, permutation_rows {}", self.k, self.permutation_rows);
+            let reason = "needs k of at least 1 and permutations of at least 8 rows";
+            return Err(Error::Config { key: "mutual", value, reason });
+        }
+        self.resampling.check()
+    }
+
+    /// The rows below which nothing is recommended.
+    pub(super) fn few_rows(&self) -> usize {
+        (8 * self.k).max(FEW_ROWS)
+    }
+}
+
+impl NamedEstimate {
+    /// An estimate, or why there is none, and the p-value of some of `n` rows, which are drawn; what an estimator cannot do is kept as
+    /// text, and a part of the rows can be degenerate where all are not.
+    pub(super) fn of(
+        estimator: MutualEstimator,
+        estimate: Result<Estimate>,
+        n: usize,
+        cfg: &MutualConfig,
+        p_value: impl FnOnce(&[usize]) -> Result<f64>,
+    ) -> Result<Self> {
+        let (estimate, refused) = match estimate {
+            Ok(estimate) => (Some(estimate), None),
+            Err(error @ Error::Config { .. }) => return Err(error),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let rows = n.min(cfg.permutation_rows);
+        let tested = estimate.is_some() && cfg.permutations > 0;
+        let drawn = || choose(Key::new(cfg.seed).fold_named("tested"), n, rows);
+        let p_value = if tested { p_value(&drawn()).ok() } else { None };
+        Ok(Self { estimator, estimate, p_value, tested_rows: rows, refused })
+    }
 }
 
 /// The distinct rows of a variable as classes.
@@ -319,20 +367,9 @@ fn of_rows(op: &'static str, variable: &Variable) -> Result<Vec<u32>> {
 
 /// An estimate and its test; what an estimator cannot do is kept as text.
 fn one(estimator: MutualEstimator, x: &Variable, y: &Variable, cfg: &MutualConfig) -> Result<NamedEstimate> {
-    let n = x.rows();
-    let (estimate, refused) = match estimate(estimator, x, y, cfg) {
-        Ok(estimate) => (Some(estimate), None),
-        Err(error @ Error::Config { .. }) => return Err(error),
-        Err(error) => (None, Some(error.to_string())),
-    };
-    let rows = n.min(cfg.permutation_rows);
-    let mut p_value = None;
-    if estimate.is_some() && cfg.permutations > 0 {
-        let drawn = choose(Key::new(cfg.seed).fold_named("tested"), n, rows);
-        let (x, y) = (x.select(&drawn)?, y.select(&drawn)?);
-        p_value = p_of(estimator, &x, &y, cfg).ok();
-    }
-    Ok(NamedEstimate { estimator, estimate, p_value, tested_rows: rows, refused })
+    NamedEstimate::of(estimator, estimate(estimator, x, y, cfg), x.rows(), cfg, |drawn| {
+        p_of(estimator, &x.select(drawn)?, &y.select(drawn)?, cfg)
+    })
 }
 
 fn estimate(estimator: MutualEstimator, x: &Variable, y: &Variable, cfg: &MutualConfig) -> Result<Estimate> {

@@ -56,9 +56,9 @@ impl Conv {
         Dims { images: d.n, blocks: self.blocks, h: d.p, w: d.q, c: d.k, lanes: self.lanes }
     }
 
-    /// The pairs that multiply maps in bf16, where they are the fastest form: not where Winograd's suits, which in f32 registers was 1.0 to 1.4
-    /// times as fast on maps in bf16 as on those in f32, where pairs were 0.6 to 1.3 times (`examples/bf16_forms`, Zen 4); and not
-    /// on processors whose pairs are slower than f32.
+    /// The pairs that multiply maps in bf16, where they are the fastest form: not where Winograd's suits, which in f32 registers is as fast
+    /// on maps in bf16 as on those in f32 or faster, where pairs are mostly slower (`docs/kernels-speed.md`); and not on processors
+    /// whose pairs are slower than f32.
     fn pairs(&self) -> Option<PairIsa> {
         let found = pairs(self.isa, self.lanes);
         match self.fast {

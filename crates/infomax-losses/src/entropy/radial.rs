@@ -1,6 +1,6 @@
 //! Norms of embeddings against the chi distribution: Radial-VCReg.
 
-use super::{MSpacing, Squash, variance_covariance_over};
+use super::{MSpacing, Squash, Vicreg};
 use crate::ranks::Ranks;
 use crate::{Entropy, Estimate, MomentForm, Reduce, Result, entropy::entropy_part, moments, op, special};
 use candle_core::Tensor;
@@ -92,6 +92,12 @@ impl Radial {
         Ok((parts.sum_all()? + constant)?)
     }
 
+    /// The term of the second moments.
+    fn moments(&self) -> Vicreg {
+        let Self { variance, covariance, gamma, eps, variance_views, covariance_views, path, .. } = *self;
+        Vicreg { variance, covariance, gamma, eps, variance_views, covariance_views, path }
+    }
+
     /// `[cross-entropy above that at sqrt(d), minus the entropy of the norms]` of squared norms `(n, 1)`.
     fn of_squares(&self, squares: &Tensor, d: f64) -> Result<Tensor> {
         let squares = squares.maximum(LEAST * LEAST)?;
@@ -123,46 +129,35 @@ impl Term for Radial {
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
         let ranks = Ranks::of(ctx, z.projections.batch())?;
-        let (mut moments, mut radial) = (Vec::new(), Vec::new());
+        let mut parts = self.moments().parts(z, &ranks)?;
+        let mut radial = Vec::new();
         for view in z.projections.iter() {
-            moments.push(variance_covariance_over(&ranks, view, self.gamma, self.eps, self.path)?);
             let view = moments::matrix("radial", view, 1)?;
             // Of the other ranks norms are enough.
             let norms = ranks.gather(&squares(&view)?)?;
             radial.push(self.of_squares(&norms, view.dim(1)? as f64)?);
         }
-        let moments = Tensor::stack(&moments, 1)?; // (2, V)
         let radial = Tensor::stack(&radial, 0)?.mean(0)?;
-        let views = moments.dim(1)?;
-        let variance = (moments.get(0)?.sum_all()? * self.variance_views.factor(views))?;
-        let covariance = (moments.get(1)?.sum_all()? * self.covariance_views.factor(views))?;
-        Ok(vec![
-            entropy_part("variance", self.variance, variance),
-            entropy_part("covariance", self.covariance, covariance),
+        parts.extend([
             entropy_part("radial", self.radial, radial.get(0)?),
             entropy_part("norms", self.norms, radial.get(1)?),
-        ])
+        ]);
+        Ok(parts)
     }
 }
 
 impl Entropy for Radial {
     fn check(&self) -> Result<()> {
-        let Self { variance, covariance, radial, norms, gamma, eps, .. } = *self;
-        let weights =
-            [("variance", variance), ("covariance", covariance), ("radial", radial), ("norms", norms)];
-        crate::settings::none_negative("radial", weights)?;
-        crate::settings::none_negative("radial", [("gamma", gamma), ("eps", eps)])
+        self.moments().check().map_err(|e| e.of_term("radial"))?;
+        crate::settings::none_negative("radial", [("radial", self.radial), ("norms", self.norms)])
     }
 
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {
         let z = moments::matrix("radial", z, 2)?;
-        let moments = op::host(&super::variance_covariance(&z, self.gamma, self.eps, self.path)?)?;
+        let moments = self.moments().estimate(&z)?.nats;
         let radial = op::host(&self.of_squares(&squares(&z)?, z.dim(1)? as f64)?)?;
-        let loss = self.variance * moments[0]
-            + self.covariance * moments[1]
-            + self.radial * radial[0]
-            + self.norms * radial[1];
-        Ok(Estimate { nats: -loss, bound: Bound::Surrogate })
+        let nats = moments - (self.radial * radial[0] + self.norms * radial[1]);
+        Ok(Estimate { nats, bound: Bound::Surrogate })
     }
 }
 

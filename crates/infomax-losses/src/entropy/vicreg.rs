@@ -74,10 +74,16 @@ impl Term for Vicreg {
     }
 
     fn evaluate(&self, z: &Embeddings, ctx: &Context<'_>) -> infomax_core::Result<Vec<Part>> {
-        let ranks = Ranks::of(ctx, z.projections.batch())?;
+        Ok(self.parts(z, &Ranks::of(ctx, z.projections.batch())?)?)
+    }
+}
+
+impl Vicreg {
+    /// The parts of the views of all ranks.
+    pub(super) fn parts(&self, z: &Embeddings, ranks: &Ranks<'_>) -> Result<Vec<Part>> {
         let mut parts = Vec::new();
         for view in z.projections.iter() {
-            parts.push(variance_covariance_over(&ranks, view, self.gamma, self.eps, self.path)?);
+            parts.push(variance_covariance_over(ranks, view, self.gamma, self.eps, self.path)?);
         }
         let parts = Tensor::stack(&parts, 1)?; // (2, V)
         let views = parts.dim(1)?;
