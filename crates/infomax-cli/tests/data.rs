@@ -294,6 +294,34 @@ fn probes_take_what_has_a_label_and_say_what_they_leave_out() {
 }
 
 #[test]
+fn a_method_that_learns_from_labels_refuses_a_single_class() {
+    let dir = TempDir::new().unwrap();
+    let write = |name: &str, i: usize| {
+        let path = dir.path().join("set").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, png(i)).unwrap();
+    };
+    for i in 0..16 {
+        write(&format!("train/red/{i}.png"), i);
+    }
+    for i in 0..4 {
+        write(&format!("test/red/{i}.png"), i);
+    }
+    let mcr2 = ["--no-eval", "--set", "objective.name=mcr2"];
+    let supervised = [&mcr2[..], &["--set", "objective.entropy.supervised=true"]].concat();
+    let output = pretrain(dir.path(), "set", &supervised);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("all 16 training images have the same class (`red`)"), "{said}");
+    assert!(!dir.path().join("runs").exists(), "nothing is written");
+    // Without labels in the objective one class is as good as any number; with two classes labels are of use.
+    assert!(pretrain(dir.path(), "set", &mcr2).status.success());
+    write("train/blue/0.png", 1);
+    let output = pretrain(dir.path(), "set", &supervised);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
 fn fetch_lists_suggests_and_refuses_what_is_not_the_file() {
     let dir = TempDir::new().unwrap();
     let list = infomax(dir.path(), &["data", "fetch", "--list"]);

@@ -258,6 +258,16 @@ fn a_condition_ends_a_run() {
         metrics(&dir.path().join("rare")).iter().map(|line| line["step"].clone()).collect();
     assert_eq!(steps, [3]);
 
+    // A part of the objective, unweighted.
+    let part = ["--set", "train.monitor.grace_steps=0", "--stop-if", "parts.covariance >= 0"];
+    let output = run(dir.path(), "part", &part);
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    assert!(stderr(&output).contains("at step 1") && stderr(&output).contains("parts.covariance >= 0"));
+    let never =
+        ["--epochs", "1", "--set", "train.monitor.grace_steps=0", "--stop-if", "parts.covariance < 0"];
+    ok(&run(dir.path(), "never", &never));
+    refused(dir.path(), &["--stop-if", "parts.covariant < 3"], &["did you mean `parts.covariance`"]);
+
     // One that does not hold, and one that cannot be judged.
     let more = ["--epochs", "1", "--stop-if", "rank > 40 * d", "--stop-if", "online_linear < 0.1"];
     let online = [

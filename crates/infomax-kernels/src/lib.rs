@@ -49,6 +49,7 @@ pub use ops::norm::{Peers, batch_norm_eval, batch_norm_train, batch_norm_train_w
 pub use ops::patches::{patches, patches_last};
 pub use ops::row_norm::{group_norm, layer_norm, rms_norm};
 pub use ops::rows::{log_softmax, softmax};
+pub use ops::softmax_regression::{SoftmaxRegression, softmax_regression};
 pub use ops::squared_error::squared_error;
 pub use ops::transformer::{FeedForward, SelfAttention, feed_forward, self_attention};
 pub use settings::CudaProducts;

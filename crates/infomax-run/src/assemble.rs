@@ -95,7 +95,8 @@ impl Assembly {
         optimizer.check(&params).map_err(of("optim"))?;
         let recipe = config.augment.resolve()?;
         let augmenter = Augmenter::new(&recipe)?;
-        notes.extend(rehearse(config, &images, &recipe, &learner, share)?);
+        let rehearsal = rehearse(config, &images, &recipe, &learner, share)?;
+        notes.extend(rehearsal.note);
         let loader = Loader::new(
             images.train.clone(),
             augmenter.clone(),
@@ -118,7 +119,7 @@ impl Assembly {
         let schedule = config.optim.lr(config.train.batch, batches, total_steps)?;
         let courses = config.optim.courses(&config.model, batches, total_steps)?;
         let online = Online::new(config, &images, &recipe, learner.feature_dim())?;
-        let stop = StopIf::new(config, &learner, &online)?;
+        let stop = StopIf::new(config, &learner, &online, &rehearsal.parts)?;
         notes.extend(online.notes());
         Ok(Self {
             config: settled,

@@ -131,8 +131,10 @@ fn product(text: &str) -> Result<Vec<Factor>, String> {
         let end = rest.find(['*', '/']).unwrap_or(rest.len());
         let word = rest[..end].trim();
         let name = |word: &str| {
-            word.starts_with(|c: char| c.is_ascii_alphabetic())
-                && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+            let plain = word.starts_with(|c: char| c.is_ascii_alphabetic())
+                && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            // A part of an objective has the name that its term gives it, which may have hyphens and spaces.
+            plain || word.strip_prefix("parts.").is_some_and(|part| !part.is_empty())
         };
         let atom = match word.parse::<f64>() {
             _ if word.is_empty() => return Err("a side or a factor is empty".into()),

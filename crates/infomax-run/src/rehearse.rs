@@ -4,7 +4,16 @@ use crate::error::of;
 use crate::{Error, Images, Result, RunConfig};
 use candle_core::{DType, Tensor};
 use infomax_augment::{Augmenter, Recipe};
-use infomax_core::{Context, Embeddings, Key, Learner, LocalMap, Pass, View, Views};
+use infomax_core::{Context, Embeddings, Key, Learner, LocalMap, Pass, Report, View, Views};
+
+/// What a rehearsal found.
+#[derive(Debug)]
+pub(crate) struct Rehearsal {
+    /// What is merely idle, in words.
+    pub(crate) note: Option<String>,
+    /// The parts of the objective by name.
+    pub(crate) parts: Vec<String>,
+}
 
 /// Embeds two empty samples, and evaluates the objective on as many rows of noise as a batch has, with what the
 /// model gives: a method without its teacher, predictor or labels, a batch below the dimension where that cannot
@@ -19,7 +28,7 @@ pub(crate) fn rehearse(
     recipe: &Recipe,
     learner: &dyn Learner,
     share: usize,
-) -> Result<Option<String>> {
+) -> Result<Rehearsal> {
     config.train.run.check_accumulation(learner, share).map_err(of("train"))?;
     let augmenter = Augmenter::new(recipe)?;
     let device = learner.params().device();
@@ -73,21 +82,28 @@ pub(crate) fn rehearse(
         labels: labels(images, batch),
     };
     // An objective of its own for each time: running state must not remember the rehearsal.
-    let total = |embeddings: &Embeddings| -> infomax_core::Result<f64> {
+    let report = |embeddings: &Embeddings| {
         let objective = config.objective.build().map_err(infomax_core::Error::from)?;
         let context = Context { total_steps: Some(1), ..Context::standalone() };
-        let total = objective.evaluate(embeddings, &context)?.total;
-        Ok(total.to_dtype(DType::F64)?.to_scalar::<f64>()?)
+        objective.evaluate(embeddings, &context)
     };
-    let whole = total(&embeddings).map_err(|error| {
+    let number = |report: &Report| -> infomax_core::Result<f64> {
+        Ok(report.total.to_dtype(DType::F64)?.to_scalar::<f64>()?)
+    };
+    let first = report(&embeddings).and_then(|report| Ok((number(&report)?, report)));
+    let (whole, report_of_all) = first.map_err(|error| {
         Error::Config(format!(
             "the objective `{}` refuses what this model gives for a batch of {batch}: {error}",
             config.objective.name
         ))
     })?;
-    unused(config, embeddings, &|without| {
-        total(without).is_ok_and(|value| value.to_bits() == whole.to_bits())
-    })
+    let same = |other: &Embeddings| {
+        report(other).and_then(|report| number(&report)).is_ok_and(|value| value.to_bits() == whole.to_bits())
+    };
+    one_class(config, images, &embeddings, &same)?;
+    let parts = report_of_all.parts.iter().map(|part| part.name.to_string()).collect();
+    let note = unused(config, embeddings, &same)?;
+    Ok(Rehearsal { note, parts })
 }
 
 /// Refuses a head that the objective does not look at: without it nothing changes, and it would never learn. A teacher
@@ -121,6 +137,31 @@ fn unused(
         return refuse("predictor", "predictions");
     }
     Ok(note)
+}
+
+/// Refuses an objective that looks at labels where all images have the same one: there are no classes to tell apart.
+fn one_class(
+    config: &RunConfig,
+    images: &Images,
+    embeddings: &Embeddings,
+    same: &dyn Fn(&Embeddings) -> bool,
+) -> Result<()> {
+    let data = &images.train;
+    let first = (!data.is_empty()).then(|| data.label(0)).flatten();
+    let Some(label) = first.filter(|_| (1..data.len()).all(|index| data.label(index) == first)) else {
+        return Ok(());
+    };
+    let unlabeled = Embeddings { labels: None, ..embeddings.clone() };
+    if same(&unlabeled) {
+        return Ok(());
+    }
+    let name = data.classes().get(label as usize).map(|name| format!(" (`{name}`)")).unwrap_or_default();
+    Err(Error::Config(format!(
+        "the objective `{}` learns from labels, and all {} training images have the same class{name}: put a folder \
+         a class into the training folder, or choose a method without labels (`infomax methods`)",
+        config.objective.name,
+        data.len()
+    )))
 }
 
 /// Labels of a batch, if every sample has one.

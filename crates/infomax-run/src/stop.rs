@@ -16,6 +16,9 @@ const MONITOR: [&str; 6] =
 /// Figures of the objective's account, where it has one.
 const ACCOUNT: [&str; 3] = ["entropy", "conditional", "information"];
 
+/// Before the name of a part of the objective, as in the columns of `infomax runs`.
+const PARTS: &str = "parts.";
+
 /// The conditions of `train.stop_if`, judged while training goes on.
 ///
 /// A condition is judged in the steps in which one of its figures is measured, after the grace of the monitor, with the
@@ -31,7 +34,12 @@ pub(crate) struct StopIf {
 impl StopIf {
     /// # Errors
     /// A text that is no condition, or a figure that this run does not measure, with the list of those that it does.
-    pub(crate) fn new(config: &RunConfig, learner: &JointEmbedding, online: &Online) -> Result<Self> {
+    pub(crate) fn new(
+        config: &RunConfig,
+        learner: &JointEmbedding,
+        online: &Online,
+        parts: &[String],
+    ) -> Result<Self> {
         let sizes = [
             ("d", learner.embedding_dim()),
             ("feature_d", learner.feature_dim()),
@@ -45,6 +53,7 @@ impl StopIf {
             names.extend(ACCOUNT.map(str::to_owned));
         }
         names.extend(infomax_train::Watcher::names(online));
+        names.extend(parts.iter().map(|name| format!("{PARTS}{name}")));
         names.sort();
         let known: Vec<&str> = names.iter().map(String::as_str).collect();
         let read = |text: &String| {
@@ -101,6 +110,7 @@ fn figures(metrics: &StepMetrics) -> BTreeMap<String, f64> {
     let mut all = metrics.figures.clone();
     let step = [metrics.total, metrics.grad_norm, metrics.lr, metrics.step as f64];
     all.extend(STEP.iter().map(|name| (*name).to_owned()).zip(step));
+    all.extend(metrics.parts.iter().map(|part| (format!("{PARTS}{}", part.name), part.value)));
     let mut add = |prefix: &str, stats: &EmbeddingStats| {
         let values = [
             stats.participation_ratio,

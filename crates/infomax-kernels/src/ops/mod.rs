@@ -18,6 +18,8 @@ pub(crate) mod patches;
 pub(crate) mod row_norm;
 pub(crate) mod rows;
 #[allow(unsafe_code)]
+pub(crate) mod softmax_regression;
+#[allow(unsafe_code)]
 pub(crate) mod squared_error;
 #[allow(unsafe_code)]
 pub(crate) mod transformer;
