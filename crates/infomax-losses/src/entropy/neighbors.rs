@@ -3,7 +3,35 @@
 use crate::{Error, Result, entropy::per_view, invariance::normalize_rows, moments, op, special};
 use candle_core::{DType, Device, Tensor};
 use infomax_core::Bound;
+use infomax_kernels::pairwise::{kth_in_maximum_norm, kth_neighbors};
 use std::f64::consts::PI;
+
+/// The `k`-th nearest other row of each row with its squared distance, searched in f32; `None` where one is below `floor`
+/// or outside of the range of f32, or rows are not finite.
+fn in_f32(z: &Tensor, k: usize, floor: f64) -> Result<Option<Vec<(usize, f64)>>> {
+    // Squares of smaller and of larger numbers vanish and overflow.
+    let range = floor.max(1e-30)..1e30;
+    let found = search(z, k)?;
+    Ok(found.filter(|found| found.iter().all(|(_, r2)| range.contains(r2))))
+}
+
+/// The same in f64; `None` where rows are not finite.
+fn in_f64(z: &Tensor, k: usize) -> Result<Option<Vec<(usize, f64)>>> {
+    search(&z.to_device(&Device::Cpu)?.to_dtype(DType::F64)?, k)
+}
+
+fn search(z: &Tensor, k: usize) -> Result<Option<Vec<(usize, f64)>>> {
+    match kth_neighbors(z, k) {
+        Ok(found) => Ok(Some(found)),
+        Err(infomax_kernels::Error::NonFinite { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What an estimate of rows is that are not finite: it is for the trainer to say.
+fn undefined(z: &Tensor) -> Result<Tensor> {
+    Ok(z.sum_all()?.affine(0.0, f64::NAN)?)
+}
 
 /// The norm of [`KozachenkoLeonenko`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -20,7 +48,8 @@ pub enum Metric {
 /// `H = psi(n) - psi(k) + ln V_d + d/n sum_i ln r_k(i)` with the distance `r_k` to the `k`-th neighbor and
 /// the volume `V_d` of the unit ball (Kozachenko and Leonenko 1987; Kraskov et al. 2004).
 ///
-/// Consistent; piecewise smooth, with the gradient through the selected neighbor. Cost `n^2 d`, in f64.
+/// Consistent; piecewise smooth, with the gradient through the selected neighbor. Cost `n^2 d`, memory `O(n)`. Neighbors
+/// are searched in the type of the rows (f32 beyond its range in f64), their distances are taken in f64.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -56,24 +85,19 @@ impl KozachenkoLeonenko {
                 reason: "must be at least 1 and less than the number of samples",
             });
         }
+        let found = match self.metric {
+            Metric::Euclidean if z.dtype() == DType::F64 => in_f64(&z, self.k)?,
+            Metric::Euclidean => match in_f32(&z, self.k, 0.0)? {
+                Some(found) => Some(found),
+                None => in_f64(&z, self.k)?,
+            },
+            Metric::Chebyshev => Some(kth_in_maximum_norm(&z, self.k)?),
+        };
+        let Some(found) = found else { return undefined(&z) };
         let x = op::host(&z)?;
         let mut grad = vec![0f64; n * d];
         let mut logs = 0.0;
-        let mut distances: Vec<(f64, usize)> = Vec::with_capacity(n);
-        for i in 0..n {
-            let own = &x[i * d..(i + 1) * d];
-            distances.clear();
-            for j in (0..n).filter(|j| *j != i) {
-                let other = &x[j * d..(j + 1) * d];
-                let differences = own.iter().zip(other).map(|(a, b)| a - b);
-                let r = match self.metric {
-                    Metric::Euclidean => differences.map(|e| e * e).sum::<f64>(),
-                    Metric::Chebyshev => differences.fold(0f64, |m, e| m.max(e.abs())),
-                };
-                distances.push((r, j));
-            }
-            let (_, &mut (r, j), _) =
-                distances.select_nth_unstable_by(self.k - 1, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        for (i, (j, r)) in found.into_iter().enumerate() {
             if r == 0.0 {
                 return Err(Error::Config {
                     term: "kozachenko-leonenko",
@@ -128,8 +152,9 @@ per_view!(KozachenkoLeonenko, "kozachenko-leonenko", |_: &KozachenkoLeonenko| Bo
 /// `mean_i ln(|x_i - x_nn(i)| + eps)` on unit rows (Sablayrolles et al., arXiv 1806.03198): the estimator of
 /// Kozachenko and Leonenko for `k = 1` up to constants. The gradient goes through both rows of a pair.
 ///
-/// Whatever the type of the rows, they are scaled and compared in f64: far from the origin, unit rows differ in
-/// digits that f32 does not have, and in one dimension they are equal up to rounding.
+/// Whatever the type of the rows, they are scaled and their distances taken in f64: far from the origin, unit rows differ
+/// in digits that f32 does not have, and in one dimension they are equal up to rounding. Neighbors of f32 rows are searched
+/// in f32 where all of them are farther than some hundredths, in f64 otherwise. Cost `n^2 d`, memory `O(n)`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -157,24 +182,37 @@ impl KoLeo {
         // Metal has no f64.
         let wide = if narrow.device().is_metal() { narrow.clone() } else { narrow.to_dtype(DType::F64)? };
         let x = normalize_rows(&wide, self.eps)?;
-        let n = x.dim(0)?;
-        let data = x.detach();
-        let similarity = op::host(&data.matmul(&data.t()?)?)?;
-        let nearest: Vec<u32> = (0..n)
-            .map(|i| {
-                let others = (0..n).filter(|j| *j != i);
-                let best = others.fold((f64::NEG_INFINITY, 0), |best, j| {
-                    let s = similarity[i * n + j];
-                    if s > best.0 { (s, j) } else { best }
-                });
-                best.1 as u32
-            })
-            .collect();
-        let neighbors = x.index_select(&Tensor::from_vec(nearest, n, x.device())?, 0)?;
-        let r2 = ((x - neighbors)? + self.eps)?.sqr()?.sum(1)?;
-        // In f32 a collapsed pair underflows to 0, where the root has no gradient.
-        let r2 = if r2.dtype() == DType::F32 { r2.maximum(1e-20)? } else { r2 };
-        Ok((r2.sqrt()? + self.eps)?.log()?.mean_all()?.to_dtype(narrow.dtype())?)
+        let (n, d) = x.dims2()?;
+        // In f32 the nearest of rows that are some hundredths apart are found; nearer ones need what f32 rounds away.
+        let all = x.detach();
+        let found = match narrow.dtype() {
+            DType::F64 => None,
+            _ => in_f32(&all.to_dtype(DType::F32)?, 1, 1e-3)?,
+        };
+        let found = match found {
+            Some(found) => Some(found),
+            None => in_f64(&all, 1)?,
+        };
+        let Some(found) = found else { return undefined(&narrow) };
+        let rows = op::host(&x)?;
+        let mut grad = vec![0f64; n * d];
+        let mut logs = 0.0;
+        for (i, (j, _)) in found.into_iter().enumerate() {
+            let of = |c: usize| rows[i * d + c] - rows[j * d + c] + self.eps;
+            let r = (0..d).map(|c| of(c) * of(c)).sum::<f64>().sqrt();
+            logs += (r + self.eps).ln();
+            // At a distance of 0 there is no slope.
+            let scale = if r > 0.0 { 1.0 / (n as f64 * r * (r + self.eps)) } else { 0.0 };
+            for c in 0..d {
+                let g = scale * of(c);
+                grad[i * d + c] += g;
+                grad[j * d + c] -= g;
+            }
+        }
+        let grad =
+            Tensor::from_vec(grad, (n, d), &Device::Cpu)?.to_dtype(x.dtype())?.to_device(x.device())?;
+        let value = op::attach(&x, op::scalar(logs / n as f64, &x)?, move |g| grad.broadcast_mul(g))?;
+        Ok(value.to_dtype(narrow.dtype())?)
     }
 
     fn settings(&self) -> Result<()> {

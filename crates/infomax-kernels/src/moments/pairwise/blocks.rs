@@ -38,12 +38,22 @@ pub(super) struct Block<'a, T> {
 }
 
 impl<T: Elementary> Block<'_, T> {
-    fn diagonal(&self) -> bool {
+    pub(super) fn diagonal(&self) -> bool {
         self.i == self.j
     }
 
-    fn sizes(&self) -> (usize, usize) {
+    pub(super) fn sizes(&self) -> (usize, usize) {
         (self.i.1 - self.i.0, self.j.1 - self.j.0)
+    }
+
+    /// [`Block::scores`] with the register tiles of the instruction set.
+    ///
+    /// # Safety
+    /// The instruction set of `S` is present.
+    #[inline(always)]
+    pub(super) unsafe fn scored<S: Simd<T = T>>(&mut self) {
+        // SAFETY: that of the caller.
+        unsafe { if S::WIDE { self.scores::<S, 8>() } else { self.scores::<S, 4>() } }
     }
 
     /// Fills the first `LARGEST x LARGEST` elements of `s` with the scores, excluded ones minus infinity.
@@ -220,11 +230,7 @@ impl<T: Elementary> Kernel<T> for Forward<'_, T> {
     unsafe fn run<S: Simd<T = T>>(mut self) {
         // SAFETY: the instruction set is that of the caller.
         unsafe {
-            if S::WIDE {
-                self.block.scores::<S, 8>()
-            } else {
-                self.block.scores::<S, 4>()
-            }
+            self.block.scored::<S>();
             self.reduce::<S::Arith>()
         }
     }
@@ -344,11 +350,7 @@ impl<T: Elementary> Kernel<T> for Backward<'_, T> {
     unsafe fn run<S: Simd<T = T>>(mut self) {
         // SAFETY: the instruction set is that of the caller.
         unsafe {
-            if S::WIDE {
-                self.block.scores::<S, 8>()
-            } else {
-                self.block.scores::<S, 4>()
-            }
+            self.block.scored::<S>();
             self.weigh::<S::Arith>();
             if S::WIDE { self.products::<S, 12>() } else { self.products::<S, 6>() }
         }

@@ -1,6 +1,7 @@
 //! Scores of all pairs of rows: squared distances, and log-sum-exps of a matrix that is never stored.
 
 mod blocks;
+mod nearest;
 mod schedule;
 
 use crate::moments::columns::moments::moments;
@@ -14,6 +15,7 @@ use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
 use infomax_simd::elementary::Elementary;
 use infomax_simd::gemm::Map;
 use infomax_simd::{Isa, Shared};
+pub use nearest::{kth_in_maximum_norm, kth_neighbors};
 use rayon::prelude::*;
 use std::sync::Arc;
 
