@@ -8,6 +8,7 @@ pass in a fresh process above what it held with its inputs (Linux only).
 """
 
 import argparse
+import math
 import os
 import subprocess
 import sys
@@ -86,6 +87,23 @@ def uniformity(z, _, t=2.0):
     return torch.logsumexp(s.masked_fill(torch.eye(len(z), dtype=torch.bool), float("-inf")).flatten(), dim=0)
 
 
+def koleo(z, _, eps=1e-8):
+    z = F.normalize(z, dim=1, eps=eps)
+    with torch.no_grad():
+        s = z @ z.T
+        nearest = s.fill_diagonal_(-1).argmax(1)
+    return -(F.pairwise_distance(z, z[nearest], 2, eps) + eps).log().mean()
+
+
+def kozachenko_leonenko(z, _, k=3):
+    n, d = z.shape
+    with torch.no_grad():
+        nearest = torch.cdist(z, z).topk(k + 1, largest=False).indices[:, k]
+    volume = 0.5 * d * math.log(math.pi) - math.lgamma(0.5 * d + 1)
+    constant = torch.digamma(torch.tensor(float(n))) - torch.digamma(torch.tensor(float(k))) + volume
+    return constant + d * (z - z[nearest]).norm(dim=1).log().mean()
+
+
 def sigreg(a, b):
     from lightly.loss import SIGReg
 
@@ -106,6 +124,8 @@ CASES = [
     ("nt-xent", nt_xent, 4096, 256),
     ("pairdist", pairdist, 8192, 256),
     ("uniformity", uniformity, 8192, 256),
+    ("koleo", koleo, 8192, 256),
+    ("kozachenko-leonenko", kozachenko_leonenko, 8192, 256),
     ("sigreg", sigreg, 512, 512),
 ]
 

@@ -25,6 +25,8 @@ const CASES: &[(&str, usize, usize)] = &[
     ("nt-xent", 4096, 256),
     ("pairdist", 8192, 256),
     ("uniformity", 8192, 256),
+    ("koleo", 8192, 256),
+    ("kozachenko-leonenko", 8192, 256),
     ("sigreg", 512, 512),
 ];
 
@@ -80,6 +82,10 @@ fn step(name: &str) -> Outcome<(u64, Step)> {
             return Ok(single(|z| entropy::PairDist { variance: 100.0, ..Default::default() }.entropy(z)));
         }
         "uniformity" => return Ok(single(|z| entropy::Uniformity::default().entropy(z))),
+        "koleo" => return Ok(single(|z| entropy::KoLeo::default().entropy(z))),
+        "kozachenko-leonenko" => {
+            return Ok(single(|z| entropy::KozachenkoLeonenko::default().entropy(z)));
+        }
         "coding-rate" => return Ok(single(|z| entropy::CodingRate::default().entropy(z))),
         "sigreg" => ObjectiveConfig {
             name: "sigreg".into(),
