@@ -37,7 +37,7 @@ nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>
 if [ "${1:-}" = --sanitize ]; then
     bad=0
     for tool in memcheck racecheck; do
-        for group in pool elementwise batch-norm rows pairwise optimizers views; do
+        for group in pool elementwise batch-norm rows pairwise moments distances characteristic cross-entropy newton-schulz optimizers views; do
             rest=$(left)
             [ "$rest" -lt 10 ] && { echo "$tool $group: no time was left"; bad=$((bad + 1)); continue; }
             [ "$rest" -gt 60 ] && rest=60
@@ -47,7 +47,7 @@ if [ "${1:-}" = --sanitize ]; then
             echo "$tool $group: exit code $code; $(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$out/$tool-$group.log" | tail -n 1); $(grep -E '^[0-9]+ passed' "$out/$tool-$group.log")"
         done
     done
-    echo "$bad of 14 runs under compute-sanitizer were not clean; logs in $out"
+    echo "$bad of 24 runs under compute-sanitizer were not clean; logs in $out"
     exit 0
 fi
 
@@ -74,7 +74,9 @@ run() { # group, seconds, more arguments
         echo "FAILED group $group: exit code $code after at most $most s: $(tail -n 1 "$out/$group.log" | cut -c1-300)" >> "$log"
     fi
 }
-for group in elementwise rows pool batch-norm pairwise optimizers; do run "$group" 30; done
+for group in elementwise rows pool batch-norm pairwise moments distances characteristic cross-entropy newton-schulz optimizers; do
+    run "$group" 30
+done
 for group in conv-f32 conv-tf32 conv-bf16; do run "$group" 45; done
 run network 30
 run memory 40
@@ -86,6 +88,7 @@ run kernels 30
 run training 60
 run training-memory 40
 run times-views 20
+run times-moments 30
 run times-steps 75
 run times-kernels 75
 # The program itself, where time is left: what it finds, and a minute of training at most.

@@ -1,7 +1,8 @@
 """Times on a CUDA device in PyTorch: the peer of `benches/examples/device_check`, on the same sizes.
 
 One SGD step of ResNet-18 for 32x32 images at batch 512 (f32 with TF32 off and on, bf16 autocast; channels last;
-eager, and compiled), matrix products, the VICReg loss and NT-Xent. Medians of synchronized calls after a warm-up.
+eager, and compiled), matrix products, the VICReg loss, NT-Xent, SIGReg's statistic, squared distances, cross-entropy and the
+iterations of Muon. Medians of synchronized calls after a warm-up.
 Run: python benches/peers/cuda_step.py [--seconds 120] [--no-compile]
 """
 import argparse
@@ -123,7 +124,7 @@ def matmul_row(name, dtype, allow):
     row(f"matmul 8192^3 {name}", run)
 
 
-def vicreg(compiled):
+def vicreg(compiled, allow=False):
     """25 mse + 25 hinge + covariance, as facebookresearch/vicreg computes it."""
 
     def loss(x, y):
@@ -137,7 +138,7 @@ def vicreg(compiled):
         return total
 
     def run():
-        tf32(False)
+        tf32(allow)
         x, y = (torch.randn(4096, 8192, device=DEVICE, requires_grad=True) for _ in range(2))
         f = torch.compile(loss) if compiled else loss
 
@@ -147,7 +148,7 @@ def vicreg(compiled):
 
         return f"{median(step):.2f} ms, {peak()}"
 
-    row(f"VICReg loss, n 4096, d 8192, f32, {'compiled' if compiled else 'eager'}", run)
+    row(f"VICReg loss, n 4096, d 8192, {'tf32' if allow else 'f32'}, {'compiled' if compiled else 'eager'}", run)
 
 
 def nt_xent(compiled):
@@ -173,6 +174,59 @@ def nt_xent(compiled):
     row(f"NT-Xent, n 16384, d 128, f32, {'compiled' if compiled else 'eager'}", run)
 
 
+def small():
+    """What is made of few operations: eager only."""
+    tf32(False)
+
+    def timed(name, shape, loss):
+        def run():
+            x = torch.randn(*shape, device=DEVICE, requires_grad=True)
+
+            def step():
+                x.grad = None
+                loss(x).backward()
+
+            return f"{median(step, 0.3):.3f} ms, {peak()}"
+
+        row(f"{name}, forward and backward, f32 eager", run)
+
+    t = torch.linspace(0, 3, 17, device=DEVICE)
+    phi = torch.exp(-t.square() / 2)
+    weights = 2 * (3 / 16) * phi
+    weights[[0, -1]] /= 2
+
+    def sigreg(y):
+        """As LeJEPA computes it (arXiv:2511.08544): all points of the grid at once."""
+        angles = y.unsqueeze(-1) * t
+        error = (angles.cos().mean(0) - phi).square() + angles.sin().mean(0).square()
+        return ((error @ weights) * len(y)).sum()
+
+    timed("characteristic functions, n 4096, 1024 slices, 17 points", (4096, 1024), sigreg)
+    timed("squared distances, n 4096, d 512", (4096, 512), lambda x: torch.cdist(x, x).square().sum())
+    labels = torch.arange(4096, device=DEVICE)
+    timed("cross-entropy, n 4096, 8192 classes", (4096, 8192), lambda x: F.cross_entropy(x, labels))
+
+    def muon(allow):
+        def run():
+            tf32(allow)
+            g = torch.randn(2048, 2048, device=DEVICE)
+
+            def iterations():
+                x = g / (g.norm() + 1e-7)
+                for _ in range(5):
+                    a = x @ x.T
+                    x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+                return x
+
+            return f"{median(iterations, 0.3):.2f} ms"
+
+        row(f"Muon, 5 iterations on 2048x2048, {'tf32' if allow else 'f32'} eager", run)
+
+    muon(False)
+    muon(True)
+    tf32(False)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=120, help="start no compiled row after this time")
@@ -189,7 +243,9 @@ def main():
         step_row(mode, True, False, True)
     step_row("tf32", False, False, False)
     vicreg(False)
+    vicreg(False, True)
     nt_xent(False)
+    small()
     if not args.no_compile:
         for f in (
             lambda: step_row("bf16", True, True, False),

@@ -8,7 +8,18 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Names of the files `kernels/NAME.cu`.
-const MODULES: [&str; 7] = ["batch_norm", "rows", "elementwise", "pool", "pairwise", "optim", "views"];
+const MODULES: [&str; 10] = [
+    "batch_norm",
+    "characteristic",
+    "cross_entropy",
+    "elementwise",
+    "moments",
+    "optim",
+    "pairwise",
+    "pool",
+    "rows",
+    "views",
+];
 
 fn main() -> Result<(), String> {
     println!("cargo:rerun-if-changed=build.rs");

@@ -8,6 +8,7 @@
 
 mod compare;
 mod golden;
+mod moments;
 mod network;
 mod objectives;
 mod operations;
@@ -23,7 +24,7 @@ use compare::Report;
 /// A group of rows.
 type Group = (&'static str, fn(&Device, &mut Report) -> Result<()>);
 
-const GROUPS: [Group; 21] = [
+const GROUPS: [Group; 27] = [
     ("elementwise", operations::elementwise),
     ("rows", operations::rows),
     ("pool", operations::pool),
@@ -32,6 +33,11 @@ const GROUPS: [Group; 21] = [
     ("conv-tf32", operations::conv_tf32),
     ("conv-bf16", operations::conv_bf16),
     ("pairwise", operations::pairwise),
+    ("moments", moments::moments),
+    ("distances", moments::distances),
+    ("characteristic", moments::characteristic),
+    ("cross-entropy", moments::cross_entropy),
+    ("newton-schulz", moments::newton_schulz),
     ("optimizers", steps::optimizers),
     ("network", steps::network),
     ("memory", steps::memory),
@@ -43,6 +49,7 @@ const GROUPS: [Group; 21] = [
     ("training", training::beside_the_cpu),
     ("training-memory", training::memory),
     ("times-views", views::times),
+    ("times-moments", moments::times),
     ("times-kernels", times::kernels),
     ("times-steps", times::steps),
 ];

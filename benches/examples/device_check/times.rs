@@ -13,7 +13,7 @@ use infomax_losses::ObjectiveConfig;
 use std::time::{Duration, Instant};
 
 /// The median time of one call in milliseconds: at least three calls, and about 0.4 seconds of them.
-fn median<T>(device: &Device, mut f: impl FnMut() -> Result<T>) -> Result<f64> {
+pub(crate) fn median<T>(device: &Device, mut f: impl FnMut() -> Result<T>) -> Result<f64> {
     let (mut times, start) = (Vec::new(), Instant::now());
     for i in 0..60 {
         device.synchronize()?;
@@ -33,7 +33,7 @@ fn median<T>(device: &Device, mut f: impl FnMut() -> Result<T>) -> Result<f64> {
 }
 
 /// Prints one row of the table, or the failure.
-fn row(report: &mut Report, name: &str, f: impl FnOnce() -> Result<String>) {
+pub(crate) fn row(report: &mut Report, name: &str, f: impl FnOnce() -> Result<String>) {
     match guarded(f) {
         Ok(text) => println!("TIME {name}: {text}"),
         Err(error) => report.failed(&format!("time of {name}"), &format!("{error:#}")),
@@ -41,7 +41,7 @@ fn row(report: &mut Report, name: &str, f: impl FnOnce() -> Result<String>) {
 }
 
 /// Numbers on the device, cheaply: a block of normal numbers, repeated with other factors.
-fn random(device: &Device, shape: &[usize], dtype: DType) -> Result<Tensor> {
+pub(crate) fn random(device: &Device, shape: &[usize], dtype: DType) -> Result<Tensor> {
     const BLOCK: usize = 1 << 16;
     let count: usize = shape.iter().product();
     let repeats = count.div_ceil(BLOCK);

@@ -27,6 +27,9 @@ pub fn poison_new_buffers(on: bool) {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Module {
     BatchNorm,
+    Characteristic,
+    CrossEntropy,
+    Moments,
     Rows,
     Elementwise,
     Pool,
@@ -44,6 +47,9 @@ impl Module {
         }
         match self {
             Self::BatchNorm => ptx!("batch_norm"),
+            Self::Characteristic => ptx!("characteristic"),
+            Self::CrossEntropy => ptx!("cross_entropy"),
+            Self::Moments => ptx!("moments"),
             Self::Rows => ptx!("rows"),
             Self::Elementwise => ptx!("elementwise"),
             Self::Pool => ptx!("pool"),

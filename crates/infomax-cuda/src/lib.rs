@@ -9,10 +9,17 @@ mod types;
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]
 mod batch_norm;
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)]
+mod blas;
+#[cfg(feature = "cuda")]
+mod characteristic;
 #[cfg(feature = "cudnn")]
 mod conv;
 #[cfg(feature = "cudnn")]
 mod conv_norm;
+#[cfg(feature = "cuda")]
+mod cross_entropy;
 #[cfg(feature = "cudnn")]
 #[allow(unsafe_code)]
 mod cudnn;
@@ -30,6 +37,10 @@ mod lazy;
 #[allow(unsafe_code)]
 mod memory;
 #[cfg(feature = "cuda")]
+mod moments;
+#[cfg(feature = "cuda")]
+mod muon;
+#[cfg(feature = "cuda")]
 mod optim;
 #[cfg(feature = "cuda")]
 mod pairwise;
@@ -46,10 +57,14 @@ mod views;
 #[cfg(feature = "cuda")]
 pub use batch_norm::{batch_norm_eval, batch_norm_train};
 pub use candle_core;
+#[cfg(feature = "cuda")]
+pub use characteristic::characteristic_error;
 #[cfg(feature = "cudnn")]
 pub use conv::conv2d;
 #[cfg(feature = "cudnn")]
 pub use conv_norm::conv_norm_train;
+#[cfg(feature = "cuda")]
+pub use cross_entropy::{cross_entropy, cross_entropy_soft};
 #[cfg(feature = "cudnn")]
 pub use cudnn::forget_plans;
 pub use driver::{
@@ -65,15 +80,20 @@ pub use launch::{poison_new_buffers, supports};
 #[cfg(feature = "cuda")]
 pub use memory::{MemoryUse, keep_freed_memory, memory_use, reset_peak_memory, stop_tracking_events};
 #[cfg(feature = "cuda")]
+pub use moments::{center, gram, squared_error, variance_covariance};
+#[cfg(feature = "cuda")]
+pub use muon::newton_schulz;
+#[cfg(feature = "cuda")]
 pub use optim::{AdamW, Lamb, Sgd, Slot, adamw_step, lamb_step, sgd_step, squared_norms};
 #[cfg(feature = "cuda")]
-pub use pairwise::{row_log_sum_exp, row_log_sum_exp_blocked};
+pub use pairwise::{row_log_sum_exp, row_log_sum_exp_blocked, squared_distances};
 #[cfg(feature = "cuda")]
 pub use pool::{avg_pool2d, global_avg_pool, max_pool2d};
 #[cfg(feature = "cuda")]
 pub use rows::{group_norm, l2_normalize, layer_norm, log_softmax, log_sum_exp, rms_norm, softmax};
 pub use types::{
-    BatchNormOutput, Conv2dConfig, Exclude, Function, Images, Math, Options, Pool2dConfig, Score, Search,
+    BatchNormOutput, Conv2dConfig, Exclude, Function, Images, Math, Options, Pool2dConfig, Products, Score,
+    Search,
 };
 #[cfg(feature = "cuda")]
 pub use upload::{Upload, Uploader};

@@ -87,6 +87,20 @@ pub enum Math {
     Tf32,
 }
 
+/// How the f32 matrix products of second moments are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Products {
+    /// In f32.
+    #[default]
+    F32,
+    /// Factors are rounded to 10 bits of mantissa (TF32), sums are f32.
+    Tf32,
+    /// Each factor as the sum of two of 10 bits of mantissa, the products of which, but for that of the two small ones, are
+    /// added in f32: about 21 bits by three products with TF32 (arXiv:2203.03341 without its sums outside of the tensor
+    /// cores). Needs room for a copy of each factor twice.
+    SplitTf32,
+}
+
 /// How an algorithm of cuDNN is chosen; the choice is kept by shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Search {

@@ -252,6 +252,102 @@ pub(crate) fn row_log_sum_exp(x: &Tensor, score: Score, exclude: Exclude) -> Res
     reference::row_log_sum_exp(x, score, exclude)
 }
 
+/// True if the CUDA kernels that are for f32 alone take this tensor.
+#[cfg(feature = "cuda")]
+fn cuda_f32(xs: &Tensor) -> bool {
+    cuda(xs) && xs.dtype() == DType::F32
+}
+
+/// How products of second moments are taken: as all others.
+#[cfg(feature = "cuda")]
+fn products() -> infomax_cuda::Products {
+    match crate::CudaProducts::current().tf32 {
+        true => infomax_cuda::Products::Tf32,
+        false => infomax_cuda::Products::F32,
+    }
+}
+
+pub(crate) fn squared_distances(x: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if cuda_f32(x) {
+        return Ok(infomax_cuda::squared_distances(x, products())?);
+    }
+    reference::squared_distances(x)
+}
+
+pub(crate) fn center(z: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if cuda_f32(z) {
+        return Ok(infomax_cuda::center(z)?);
+    }
+    reference::center(z)
+}
+
+/// `Z Z^T`, or `Z^T Z` of the columns.
+pub(crate) fn symmetric(z: &Tensor, rows: bool) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if cuda_f32(z) {
+        return Ok(infomax_cuda::gram(z, rows, products())?);
+    }
+    if rows { reference::gram(z) } else { reference::second_moment(z) }
+}
+
+pub(crate) fn variance_covariance(z: &Tensor, gamma: f64, eps: f64, rows: bool) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if cuda_f32(z) {
+        return Ok(infomax_cuda::variance_covariance(z, gamma, eps, rows, products())?);
+    }
+    let _ = rows;
+    reference::variance_covariance(z, gamma, eps)
+}
+
+pub(crate) fn characteristic_error(
+    y: &Tensor,
+    step: f64,
+    targets: &[f64],
+    weights: &[f64],
+) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if cuda_f32(y) {
+        return Ok(infomax_cuda::characteristic_error(y, step, targets, weights)?);
+    }
+    reference::characteristic_error(y, step, targets, weights)
+}
+
+pub(crate) fn cross_entropy(logits: &Tensor, labels: &[u32], label_smoothing: f64) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if cuda_f32(logits) {
+        return Ok(infomax_cuda::cross_entropy(logits, labels, label_smoothing)?);
+    }
+    reference::cross_entropy(logits, labels, label_smoothing)
+}
+
+pub(crate) fn cross_entropy_soft(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if cuda_f32(logits) {
+        return Ok(infomax_cuda::cross_entropy_soft(logits, targets)?);
+    }
+    reference::cross_entropy_soft(logits, targets)
+}
+
+pub(crate) fn squared_error(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if cuda_f32(a) && cuda_f32(b) {
+        return Ok(infomax_cuda::squared_error(a, b)?);
+    }
+    reference::squared_error(a, b)
+}
+
+/// The Newton-Schulz iterations of Muon, where the device has a form of its own for them.
+pub(crate) fn newton_schulz(g: &Tensor, steps: usize, coefficients: [f64; 3]) -> Result<Option<Tensor>> {
+    #[cfg(feature = "cuda")]
+    if cuda_f32(g) {
+        return Ok(Some(infomax_cuda::newton_schulz(g, steps, coefficients, products())?));
+    }
+    let _ = (g, steps, coefficients);
+    Ok(None)
+}
+
 /// The product of the smaller side on the device, in f64 where it has that (CUDA); its decomposition, and the inverse
 /// for the gradient, on the host.
 pub(crate) fn half_log_det_gram(z: &Tensor, s: f64, normalize: Normalize, rows: bool) -> Result<Tensor> {

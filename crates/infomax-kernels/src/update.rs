@@ -307,7 +307,9 @@ fn lanes<T: Real>(g: &[T], decay: T, p: Option<&[T]>, wide: impl Fn(T) -> f64) -
     sums.iter().sum()
 }
 
+mod newton_schulz;
 mod steps;
+pub use newton_schulz::newton_schulz;
 pub use steps::{Lamb, Slot, adamw_step, lamb_step, sgd_step, sums_of_squares};
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The choice between `Z Z^T` and `Z^T Z`, and the check of batches.
 
 use crate::{Error, Result, op};
-use candle_core::{DType, Device, Tensor, WithDType};
+use candle_core::Tensor;
 
 /// Which of the two forms of a second-moment objective is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -35,20 +35,4 @@ pub(crate) fn matrix(term: &'static str, z: &Tensor, rows: usize) -> Result<Tens
         return Err(Error::Shape { term, expected, got: z.dims().to_vec() });
     }
     Ok(op::widen(z)?)
-}
-
-/// The matrix with its diagonal set to zero.
-pub(crate) fn zero_diagonal(a: &Tensor) -> candle_core::Result<Tensor> {
-    fn run<T: WithDType>(a: &Tensor) -> candle_core::Result<Tensor> {
-        let n = a.dim(0)?;
-        let mut values = a.flatten_all()?.to_vec1::<T>()?;
-        for i in 0..n {
-            values[i * n + i] = T::zero();
-        }
-        Tensor::from_vec(values, (n, n), &Device::Cpu)?.to_device(a.device())
-    }
-    match a.dtype() {
-        DType::F32 => run::<f32>(a),
-        _ => run::<f64>(a),
-    }
 }

@@ -7,10 +7,10 @@ use crate::groups::{Groups, matches, pattern};
 use crate::moments::Moments;
 use crate::slots::{Slots, split};
 use crate::{Error, Gradients, Optimizer, ParamGroup, Result};
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use glob::Pattern;
 use infomax_core::{Param, ParamKind, Params};
-use infomax_kernels::{linear, update};
+use infomax_kernels::update;
 use std::collections::BTreeMap;
 
 /// How the step of [`Muon`] depends on the shape of a matrix.
@@ -258,28 +258,13 @@ impl Optimizer for Muon {
 /// # Errors
 /// A tensor that is no matrix, or has no elements.
 pub fn orthogonalize(g: &Tensor, steps: usize) -> Result<Tensor> {
-    const A: f64 = 3.4445;
-    const B: f64 = -4.7750;
-    const C: f64 = 2.0315;
-    let (rows, columns) = g.dims2()?;
-    let wide = if g.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-    let g = g.detach().to_dtype(wide)?;
-    // The products are of the smaller side.
-    let g = if rows > columns { g.t()?.contiguous()? } else { g.contiguous()? };
-    let norm = update::sum_squares(&g, 0.0, &g)?.sqrt();
-    let mut x = (g / (norm + 1e-7))?;
-    for _ in 0..steps {
-        let a = linear(&x, &x, None)?;
-        let b = ((&a * B)? + (linear(&a, &a, None)? * C)?)?;
-        x = ((&x * A)? + linear(&b, &x.t()?.contiguous()?, None)?)?;
-    }
-    Ok(if rows > columns { x.t()?.contiguous()? } else { x })
+    Ok(update::newton_schulz(g, steps, [3.4445, -4.7750, 2.0315])?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Var};
+    use candle_core::{DType, Device, Var};
     use infomax_testing::spread;
 
     #[test]

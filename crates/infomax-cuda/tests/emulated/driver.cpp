@@ -7,7 +7,10 @@
 #include "cuda.hpp"
 
 #include "../../kernels/batch_norm.cu"
+#include "../../kernels/characteristic.cu"
+#include "../../kernels/cross_entropy.cu"
 #include "../../kernels/elementwise.cu"
+#include "../../kernels/moments.cu"
 #include "../../kernels/optim.cu"
 #include "../../kernels/pairwise.cu"
 #include "../../kernels/pool.cu"
@@ -235,7 +238,15 @@ static const std::map<string, Kernel>& kernels() {
         BOTH(moments_finish), PACKS(moments), PACKS(grad_sums), PACKS(apply), PACKS(grad_apply),
         PACKS(unary_forward), PACKS(unary_backward),
         {"column_sums", of(column_sums)}, {"grad_finish", of(grad_finish)}, {"scales_of", of(scales_of)},
-        {"strip_log_sums", of(strip_log_sums)}, {"strip_weights", of(strip_weights)},
+        {"strip_log_sums", of(strip_log_sums)}, {"strip_weights", of(strip_weights)}, {"distances", of(distances)},
+        {"diagonal", of(diagonal)}, {"laplacian", of(laplacian)}, {"column_parts", of(column_parts)},
+        {"column_finish", of(column_finish)}, {"center_parts", of(center_parts)}, {"hinge_terms", of(hinge_terms)},
+        {"row_powers", of(row_powers)}, {"moment_values", of(moment_values)}, {"moment_grad", of(moment_grad)},
+        {"with_transpose", of(with_transpose)}, {"error_parts", of(error_parts)}, {"error_grad", of(error_grad)},
+        {"power_parts", of(power_parts)}, {"sum_parts", of(sum_parts)}, {"over_norm", of(over_norm)},
+        {"split_parts", of(split_parts)}, {"wave_sums", of(wave_sums)}, {"wave_errors", of(wave_errors)},
+        {"wave_slopes", of(wave_slopes)}, {"entropy_forward", of(entropy_forward)},
+        {"entropy_backward", of(entropy_backward)}, {"entropy_mean", of(entropy_mean)},
         {"sgd", of(sgd)}, {"adamw", of(adamw)}, {"norms", of(norms)}, {"lamb_moments", of(lamb_moments)}, {"lamb", of(lamb)},
         {"views_32", of(views_32)}, {"views_64", of(views_64)}, {"views_96", of(views_96)},
         CANDLE("badd", binary, '+'), CANDLE("bsub", binary, '-'), CANDLE("bmul", binary, '*'), CANDLE("bdiv", binary, '/'),
@@ -348,17 +359,22 @@ int cublasDgemmStridedBatched(void*, int ta, int tb, int m, int n, int k, const 
             }
     return 0;
 }
+/// A factor of f32 as TF32 takes it: rounded to 10 bits of mantissa, where the type of the computation (77) says so.
+static double factor(float x, int compute) {
+    if (compute != 77 || !std::isfinite(x)) return x;
+    return __uint_as_float((__float_as_uint(x) + 0x1000u) & 0xffffe000u);
+}
 /// f32.
 int cublasGemmStridedBatchedEx(void*, int ta, int tb, int m, int n, int k, const float* alpha, const float* a, int, int lda, long long sa,
                                const float* b, int, int ldb, long long sb, const float* beta, float* c, int, int ldc, long long sc,
-                               int batch, int, int) {
+                               int batch, int compute, int) {
     for (int z = 0; z < batch; ++z)
         for (int j = 0; j < n; ++j)
             for (int i = 0; i < m; ++i) {
                 double sum = 0;
                 for (int l = 0; l < k; ++l) {
-                    sum += (double)a[z * sa + (ta ? l + (long long)i * lda : i + (long long)l * lda)] *
-                           b[z * sb + (tb ? j + (long long)l * ldb : l + (long long)j * ldb)];
+                    sum += factor(a[z * sa + (ta ? l + (long long)i * lda : i + (long long)l * lda)], compute) *
+                           factor(b[z * sb + (tb ? j + (long long)l * ldb : l + (long long)j * ldb)], compute);
                 }
                 float& out = c[z * sc + i + (long long)j * ldc];
                 out = (float)(*alpha * sum) + (*beta != 0 ? *beta * out : 0);

@@ -6,7 +6,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 program=$1
 shift
-[ $# -gt 0 ] || set -- elementwise rows pool batch-norm pairwise optimizers conv-f32 conv-tf32 conv-bf16 network views uploads
+[ $# -gt 0 ] || set -- elementwise rows pool batch-norm pairwise moments distances characteristic cross-entropy newton-schulz optimizers conv-f32 conv-tf32 conv-bf16 network views uploads
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 c++ -std=c++20 -O1 -ffp-contract=off -fPIC -c -o "$work/driver.o" "$here/driver.cpp"

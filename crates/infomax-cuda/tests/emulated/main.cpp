@@ -4,7 +4,10 @@
 #include "cuda.hpp"
 
 #include "../../kernels/batch_norm.cu"
+#include "../../kernels/characteristic.cu"
+#include "../../kernels/cross_entropy.cu"
 #include "../../kernels/elementwise.cu"
+#include "../../kernels/moments.cu"
 #include "../../kernels/optim.cu"
 #include "../../kernels/pairwise.cu"
 #include "../../kernels/pool.cu"
@@ -377,7 +380,8 @@ static void strips(unsigned n, unsigned d, unsigned block, bool distance, unsign
     }
     for (unsigned i = 0; i < n; ++i)
         for (unsigned j = 0; j < n; ++j) {
-            const double e = excluded(i, j) ? 0 : std::exp(s(i, j));
+            // The gradient of distances leaves out the weight of a row with itself.
+            const double e = excluded(i, j) || (distance && i == j) ? 0 : std::exp(s(i, j));
             eweights[(size_t)i * n + j] = e * (g[i] * std::exp(-elogs[i]) + g[j] * std::exp(-elogs[j]));
             esums[i] += eweights[(size_t)i * n + j];
         }
@@ -389,19 +393,273 @@ static void strips(unsigned n, unsigned d, unsigned block, bool distance, unsign
     for (unsigned first = 0; first < n; first += block) {
         const unsigned count = std::min(block, n - first);
         launch(Dim{count, 1, 1}, Dim{256, 1, 1}, [&] {
-            strip_log_sums(products.data() + (size_t)first * n, sq, logs.data(), first, n, (float)c, period);
+            strip_log_sums(products.data() + (size_t)first * n, sq, x.data(), logs.data(), first, n, d, (float)c, period);
         });
     }
     for (unsigned first = 0; first < n; first += block) {
         const unsigned count = std::min(block, n - first);
         launch(Dim{count, 1, 1}, Dim{256, 1, 1}, [&] {
-            strip_weights(products.data() + (size_t)first * n, weights.data() + (size_t)first * n, sq, logs.data(), g.data(),
-                          sums.data() + first, first, n, (float)c, period);
+            strip_weights(products.data() + (size_t)first * n, weights.data() + (size_t)first * n, sq, x.data(), logs.data(),
+                          g.data(), sums.data() + first, first, n, d, (float)c, period);
         });
     }
     close(name, logs, elogs);
     close(name + " weights", weights, eweights);
     close(name + " sums", sums, esums);
+}
+
+/// Squared distances with equal and with near rows under a shift, and the matrix of their gradient.
+static void squared_distances(unsigned n, unsigned d) {
+    const string name = "distances " + std::to_string(n) + "x" + std::to_string(d);
+    auto x = draw((size_t)n * d, 50.0, 0.7), h = draw((size_t)n * n);
+    for (unsigned k = 0; n > 3 && k < d; ++k) {
+        x[2 * d + k] = x[d + k];
+        x[3 * d + k] = x[d + k] + 1e-3f * (float)(k % 3);
+    }
+    vector<float> centered(x.size()), products((size_t)n * n), squares = hole(n), out = hole((size_t)n * n), weights = out;
+    for (unsigned k = 0; k < d; ++k) {
+        double mean = 0;
+        for (unsigned i = 0; i < n; ++i) mean += (double)x[i * d + k] / n;
+        for (unsigned i = 0; i < n; ++i) centered[i * d + k] = (float)(x[i * d + k] - mean);
+    }
+    vector<double> expected((size_t)n * n), elaplacian((size_t)n * n);
+    for (unsigned i = 0; i < n; ++i)
+        for (unsigned j = 0; j < n; ++j) {
+            double product = 0;
+            for (unsigned k = 0; k < d; ++k) {
+                product += (double)centered[i * d + k] * centered[j * d + k];
+                expected[i * n + j] += std::pow((double)x[i * d + k] - x[j * d + k], 2);
+            }
+            products[i * n + j] = (float)product;
+            if (i != j) {
+                elaplacian[i * n + i] += h[i * n + j];
+                elaplacian[i * n + j] = -(double)h[i * n + j];
+            }
+        }
+    launch(Dim{(n + 255) / 256, 1, 1}, Dim{256, 1, 1}, [&] { diagonal(products.data(), squares.data(), n); });
+    launch(Dim{n, 1, 1}, Dim{64, 1, 1}, [&] { distances(products.data(), out.data(), squares.data(), x.data(), n, d); });
+    launch(Dim{n, 1, 1}, Dim{64, 1, 1}, [&] { laplacian(h.data(), weights.data(), n); });
+    close(name, out, expected, 1e-5);
+    close(name + " laplacian", weights, elaplacian, 1e-5);
+    // Near pairs by themselves: their own relative error.
+    for (unsigned k = 0; n > 3 && k < 2; ++k) {
+        const float got = out[(k ? 3 : 2) * n + 1];
+        close(name + " near pair", vector<float>{got}, vector<double>{expected[(k ? 3 : 2) * n + 1]}, 1e-5);
+    }
+}
+
+/// Centered columns, variance and covariance with their gradient, on both sides, and errors of two tensors.
+static void moments_of_columns(unsigned n, unsigned d, bool gram, double spread) {
+    const string name = "moments " + std::to_string(n) + "x" + std::to_string(d) + (gram ? " gram" : " features");
+    auto z = draw((size_t)n * d, 30.0, spread), g = draw(2);
+    const auto [count, per] = parts(n, 8, 3);
+    const Dim grid{(d + 31) / 32, count, 1}, block{32, 8, 1}, columns{(d + 255) / 256, 1, 1}, line{256, 1, 1};
+    vector<double> sums((size_t)count * d, NAN), means(d, NAN), squares(d, NAN), terms(d, NAN);
+    auto x = hole(z.size()), slopes = hole(d), values = hole(2);
+    const double gamma = 1.0, eps = 1e-4, dof = n - 1.0, alpha = 4 / (dof * dof * d), factor = 1 / (dof * dof * d);
+    launch(grid, block, [&, per = per] { column_parts(z.data(), sums.data(), n, d, per); });
+    launch(columns, line, [&, count = count] { column_finish(sums.data(), means.data(), d, count, 1.0 / n); });
+    std::fill(sums.begin(), sums.end(), NAN);
+    launch(grid, block, [&, per = per] { center_parts(z.data(), means.data(), x.data(), sums.data(), n, d, per); });
+    launch(columns, line, [&, count = count] { column_finish(sums.data(), squares.data(), d, count, 1.0); });
+    launch(columns, line, [&] { hinge_terms(squares.data(), terms.data(), slopes.data(), d, dof, gamma, eps); });
+
+    vector<double> ex(z.size()), esquares(d);
+    for (unsigned j = 0; j < d; ++j) {
+        double mean = 0;
+        for (unsigned i = 0; i < n; ++i) mean += (double)z[i * d + j] / n;
+        for (unsigned i = 0; i < n; ++i) {
+            ex[i * d + j] = z[i * d + j] - mean;
+            esquares[j] += ex[i * d + j] * ex[i * d + j];
+        }
+    }
+    close(name + " centered", x, ex, 1e-6);
+    close(name + " squares", squares, esquares, 1e-12);
+
+    // The product that cuBLAS makes: X X^T or X^T X.
+    const unsigned side = gram ? n : d;
+    auto product = [&](unsigned a, unsigned b) {
+        double sum = 0;
+        for (unsigned k = 0; k < (gram ? d : n); ++k) sum += gram ? ex[a * d + k] * ex[b * d + k] : ex[k * d + a] * ex[k * d + b];
+        return sum;
+    };
+    vector<float> k((size_t)side * side);
+    vector<double> ek((size_t)side * side), powers(side, NAN);
+    for (unsigned a = 0; a < side; ++a)
+        for (unsigned b = 0; b < side; ++b) k[a * side + b] = (float)(ek[a * side + b] = product(a, b));
+    launch(Dim{side, 1, 1}, Dim{64, 1, 1}, [&] { row_powers(k.data(), powers.data(), side, !gram); });
+    launch(Dim{1, 1, 1}, line, [&] { moment_values(terms.data(), squares.data(), powers.data(), values.data(), d, side, gram, factor); });
+    vector<double> evalues(2), ep(z.size());
+    for (unsigned j = 0; j < d; ++j) evalues[0] += std::max(0.0, gamma - std::sqrt(esquares[j] / dof + eps)) / d;
+    // The definition, by features.
+    for (unsigned a = 0; a < d; ++a)
+        for (unsigned b = 0; b < d; ++b) {
+            double s = 0;
+            for (unsigned i = 0; i < n; ++i) s += ex[i * d + a] * ex[i * d + b];
+            if (a != b) evalues[1] += s * s * factor;
+            // d/dx_ia of sum_{a != b} S_ab^2 / dim = 4 / (dof^2 dim) sum_b s_ab x_ib.
+            if (a != b) {
+                for (unsigned i = 0; i < n; ++i) ep[i * d + a] += g[1] * alpha * s * ex[i * d + b];
+            }
+        }
+    for (unsigned j = 0; j < d; ++j) {
+        const double std = std::sqrt(esquares[j] / dof + eps);
+        for (unsigned i = 0; i < n; ++i) ep[i * d + j] += std < gamma ? -(double)g[0] / (d * dof * std) * ex[i * d + j] : 0;
+    }
+    close(name + " values", vector<float>{values[0]}, {evalues[0]}, 1e-5);
+    close(name + " covariance", vector<float>{values[1]}, {evalues[1]}, 1e-5);
+    // K X or X S, with the diagonal of S at 0.
+    auto p = hole(z.size());
+    for (unsigned i = 0; i < n; ++i)
+        for (unsigned j = 0; j < d; ++j) {
+            double sum = 0;
+            for (unsigned l = 0; l < side; ++l) sum += gram ? (double)k[i * n + l] * ex[l * d + j] : ex[i * d + l] * (double)k[l * d + j];
+            p[i * d + j] = (float)sum;
+        }
+    launch(grid, block, [&, per = per] { moment_grad(p.data(), x.data(), slopes.data(), squares.data(), g.data(), n, d, alpha, gram, per); });
+    close(name + " gradient", p, ep, 2e-5);
+}
+
+static void symmetric_sums(unsigned n) {
+    const string name = "transpose " + std::to_string(n);
+    auto a = draw((size_t)n * n), b = hole(a.size());
+    vector<double> eb(a.size());
+    for (unsigned i = 0; i < n; ++i)
+        for (unsigned j = 0; j < n; ++j) eb[i * n + j] = (double)a[i * n + j] + a[j * n + i];
+    launch(Dim{(n + 31) / 32, (n + 31) / 32, 1}, Dim{32, 8, 1}, [&] { with_transpose(a.data(), b.data(), n); });
+    close(name, b, eb, 1e-6);
+}
+
+/// Errors of two near tensors far from the origin, norms, and the split of a number into two.
+static void errors(unsigned count) {
+    auto a = draw(count, 1000.0), b = a, g = draw(1);
+    for (float& v : b) v += 1e-2f;
+    vector<double> partial(OVER.x, NAN), eda(count), edb(count);
+    auto value = hole(1), da = hole(count), db = hole(count);
+    double sum = 0, power = 0;
+    for (unsigned i = 0; i < count; ++i) {
+        const double difference = (double)a[i] - b[i];
+        sum += difference * difference;
+        power += (double)a[i] * a[i];
+        eda[i] = 2 * g[0] * difference;
+        edb[i] = -eda[i];
+    }
+    launch(OVER, THREADS, [&] { error_parts(a.data(), b.data(), partial.data(), count); });
+    launch(Dim{1, 1, 1}, Dim{64, 1, 1}, [&] { sum_parts(partial.data(), value.data(), OVER.x, 0.5); });
+    close("errors", value, {sum / 2}, 1e-6);
+    launch(OVER, THREADS, [&] { error_grad(a.data(), b.data(), g.data(), da.data(), nullptr, count); });
+    launch(OVER, THREADS, [&] { error_grad(a.data(), b.data(), g.data(), nullptr, db.data(), count); });
+    close("errors first gradient", da, eda, 1e-6);
+    close("errors second gradient", db, edb, 1e-6);
+    auto norm = hole(1), unit = hole(count);
+    launch(OVER, THREADS, [&] { power_parts(a.data(), partial.data(), count); });
+    launch(Dim{1, 1, 1}, Dim{64, 1, 1}, [&] { sum_parts(partial.data(), norm.data(), OVER.x, 1.0); });
+    launch(OVER, THREADS, [&] { over_norm(a.data(), norm.data(), unit.data(), count, 0.25f); });
+    for (unsigned i = 0; i < count; ++i) eda[i] = a[i] / (std::sqrt(power) + 0.25);
+    close("over norm", unit, eda, 1e-6);
+
+    auto x = draw(count, 0.0, 1e3), high = hole(count), low = hole(count);
+    x[0] = 0;
+    launch(OVER, THREADS, [&] { split_parts(x.data(), high.data(), low.data(), count); });
+    bool fits = true;
+    for (unsigned i = 0; i < count; ++i) {
+        fits = fits && high[i] + low[i] == x[i] && (__float_as_uint(high[i]) & 0x1fffu) == 0 && std::fabs(low[i]) <= std::fabs(x[i]) * 0x1p-11f;
+    }
+    fits ? ++passed : (std::printf("FAILED split into two\n"), ++failed);
+    float special[] = {INFINITY, -INFINITY, NAN, 3.4028235e38f}, h[4], l[4];
+    launch(OVER, THREADS, [&] { split_parts(special, h, l, 4); });
+    h[0] == INFINITY && h[1] == -INFINITY && h[2] != h[2] && h[3] + l[3] == special[3] && l[0] == 0 && l[1] == 0 && l[2] == 0
+        ? ++passed
+        : (std::printf("FAILED split of special numbers\n"), ++failed);
+}
+
+/// Characteristic functions at `knots` points, more than one launch takes included.
+static void waves(unsigned n, unsigned m, unsigned knots, double scale) {
+    const string name = "waves " + std::to_string(n) + "x" + std::to_string(m) + " " + std::to_string(knots);
+    auto y = draw((size_t)n * m, 0.2, scale), g = draw(m);
+    const double step = 3.0 / (knots - 1);
+    vector<double> targets(knots), weights(knots);
+    for (unsigned q = 0; q < knots; ++q) {
+        targets[q] = std::exp(-0.5 * std::pow(q * step, 2));
+        weights[q] = step * targets[q] * (q && q + 1 < knots ? 2 : 1);
+    }
+    const auto [count, per] = parts(n, 8, 3);
+    const Dim grid{(m + 31) / 32, count, 1}, block{32, 8, 1}, columns{(m + 255) / 256, 1, 1}, line{256, 1, 1};
+    vector<double> cosines((size_t)knots * m, NAN), sines(cosines), sums(m, NAN);
+    auto values = hole(m), dy = hole(y.size());
+    for (unsigned first = 0; first < knots; first += POINTS) {
+        const unsigned points = std::min(POINTS, knots - first);
+        auto partial = hole(2 * (size_t)count * points * m);
+        launch(grid, block, [&, per = per] { wave_sums(y.data(), partial.data(), n, m, points, first, (float)step, per); });
+        launch(columns, line, [&, count = count] {
+            wave_errors(partial.data(), targets.data(), weights.data(), cosines.data(), sines.data(), sums.data(), values.data(), n, m,
+                        points, first, count);
+        });
+    }
+    for (unsigned first = 0; first < knots; first += POINTS) {
+        const unsigned points = std::min(POINTS, knots - first);
+        launch(grid, block, [&, per = per] {
+            wave_slopes(y.data(), cosines.data(), sines.data(), weights.data(), g.data(), dy.data(), n, m, points, first, step, per);
+        });
+    }
+    vector<double> evalues(m), edy(y.size());
+    for (unsigned j = 0; j < m; ++j)
+        for (unsigned q = 0; q < knots; ++q) {
+            double c = 0, s = 0;
+            const double t = q * step;
+            for (unsigned i = 0; i < n; ++i) {
+                c += std::cos(t * y[i * m + j]) / n;
+                s += std::sin(t * y[i * m + j]) / n;
+            }
+            c -= targets[q];
+            evalues[j] += n * weights[q] * (c * c + s * s);
+            for (unsigned i = 0; i < n; ++i) {
+                edy[i * m + j] += g[j] * 2 * weights[q] * t * (s * std::cos(t * y[i * m + j]) - c * std::sin(t * y[i * m + j]));
+            }
+        }
+    close(name, values, evalues, 2e-5);
+    close(name + " gradient", dy, edy, 2e-5);
+}
+
+/// Cross-entropy with labels, smoothed or not, and with distributions that do not add up to 1.
+static void cross_entropies(unsigned rows, unsigned width) {
+    const Dim grid = rows_grid(rows, width), block = rows_block(width);
+    auto x = draw((size_t)rows * width, 100.0, 2.0), t = draw(x.size(), 0.0, 0.3), g = draw(1);
+    for (float& v : t) v = std::fabs(v);
+    vector<u32> labels(rows);
+    for (unsigned i = 0; i < rows; ++i) labels[i] = (i * 7 + 1) % width;
+    for (int kind = 0; kind < 3; ++kind) {
+        const string name = "cross-entropy " + std::to_string(rows) + "x" + std::to_string(width) + "." + std::to_string(kind);
+        const float smoothing = kind == 1 ? 0.2f : 0.0f;
+        const float* soft = kind == 2 ? t.data() : nullptr;
+        const u32* hard = kind == 2 ? nullptr : labels.data();
+        auto losses = hole(rows), logs = hole(rows), masses = hole(rows), value = hole(1), dx = hole(x.size()), dt = hole(x.size());
+        launch(grid, block, [&] { entropy_forward(x.data(), soft, hard, losses.data(), logs.data(), masses.data(), rows, width, smoothing); });
+        launch(Dim{1, 1, 1}, Dim{64, 1, 1}, [&] { entropy_mean(losses.data(), value.data(), rows); });
+        launch(grid, block, [&] {
+            entropy_backward(x.data(), soft, hard, logs.data(), masses.data(), g.data(), dx.data(), kind == 2 ? dt.data() : nullptr, rows,
+                             width, smoothing);
+        });
+        double evalue = 0;
+        vector<double> edx(x.size()), edt(x.size());
+        for (unsigned i = 0; i < rows; ++i) {
+            double total = 0, mass = 0;
+            for (unsigned j = 0; j < width; ++j) total += std::exp((double)x[i * width + j] - 100);
+            const double log = 100 + std::log(total);
+            auto target = [&](unsigned j) { return kind == 2 ? (double)t[i * width + j] : (j == labels[i] ? 1.0 - smoothing : 0.0) + (double)smoothing / width; };
+            for (unsigned j = 0; j < width; ++j) {
+                mass += target(j);
+                evalue += target(j) * (log - x[i * width + j]) / rows;
+            }
+            for (unsigned j = 0; j < width; ++j) {
+                edx[i * width + j] = g[0] / rows * (std::exp(x[i * width + j] - log) * mass - target(j));
+                edt[i * width + j] = g[0] / rows * (log - x[i * width + j]);
+            }
+        }
+        close(name, value, {evalue}, 1e-5);
+        close(name + " gradient", dx, edx, 3e-5);
+        if (kind == 2) close(name + " gradient of the targets", dt, edt, 1e-5);
+    }
 }
 
 static void optimizers() {
@@ -559,6 +817,25 @@ int main() {
     strips(24, 5, 7, false, 8);
     strips(21, 5, 21, true, 0);
     strips(300, 3, 128, true, 300);
+    squared_distances(1, 3);
+    squared_distances(37, 5);
+    squared_distances(130, 2);
+    // Some columns above and some below the hinge; fewer rows than columns, and more.
+    for (bool gram : {true, false})
+        for (double spread : {0.5, 1.0, 3.0}) {
+            moments_of_columns(2, gram ? 3 : 1, gram, spread);
+            moments_of_columns(9, 37, gram, spread);
+            moments_of_columns(70, 33, gram, spread);
+        }
+    for (unsigned n : {1u, 31u, 32u, 75u}) symmetric_sums(n);
+    errors(1);
+    errors(777);
+    waves(1, 1, 2, 1.0);
+    waves(50, 37, 17, 1.0);
+    waves(33, 5, 60, 3.0);
+    cross_entropies(1, 2);
+    cross_entropies(19, 100);
+    cross_entropies(3, 1500);
     optimizers();
     lamb_steps();
     std::printf("%d passed, %d failed\n", passed, failed);

@@ -3,7 +3,7 @@
 use crate::moments::columns::matrix;
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, tensor};
-use crate::{Error, Result, reference};
+use crate::{Error, Result, device};
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
 use infomax_simd::Arith;
 use infomax_simd::elementary::Elementary;
@@ -92,7 +92,7 @@ fn error(
                 reason: "the form of several processes is that of the CPU",
             });
         }
-        return reference::characteristic_error(y, step, targets, weights);
+        return device::characteristic_error(y, step, targets, weights);
     };
     let y = contiguous(y)?;
     let grid = Grid { n, m, step, targets: targets.to_vec(), weights: weights.to_vec(), isa };

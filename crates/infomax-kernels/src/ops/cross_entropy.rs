@@ -5,7 +5,7 @@ use crate::tensor::check;
 use crate::tensor::half::{half, wide};
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
-use crate::{Error, Result, reference};
+use crate::{Error, Result, device};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Shape, Tensor};
 use infomax_simd::Isa;
 use infomax_simd::{Arith, Real, Task, chunked, rows_per_task, run, sum};
@@ -34,7 +34,7 @@ pub(crate) fn cross_entropy_isa(logits: &Tensor, labels: &[u32], smoothing: f64,
     }
     let classes = check_labels(logits, labels, smoothing)?;
     let Path::Cpu(_) = Path::of(logits) else {
-        return reference::cross_entropy(logits, labels, smoothing);
+        return device::cross_entropy(logits, labels, smoothing);
     };
     let op = Labels { labels: labels.to_vec(), smoothing, rows: Rows { classes, isa } };
     Ok(contiguous(logits)?.apply_op1(op)?)
@@ -65,7 +65,7 @@ pub(crate) fn cross_entropy_soft_isa(logits: &Tensor, targets: &Tensor, isa: Isa
     check::not_empty(OP, "logits", logits)?;
     check::same_shape(OP, logits, "targets", Some(targets))?;
     let Path::Cpu(_) = Path::of(logits) else {
-        return reference::cross_entropy_soft(logits, targets);
+        return device::cross_entropy_soft(logits, targets);
     };
     Ok(contiguous(logits)?.apply_op2(&contiguous(targets)?, Soft { rows: Rows { classes, isa } })?)
 }

@@ -4,7 +4,7 @@ use crate::moments::columns::moments::sum_chunks;
 use crate::tensor::check;
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
-use crate::{Result, reference};
+use crate::{Result, device};
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 use infomax_simd::{Float, Isa, Kernel, Shared, Simd, filled};
 use rayon::prelude::*;
@@ -21,7 +21,7 @@ pub fn squared_error(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     check::not_empty(OP, "a", a)?;
     check::same_shape(OP, a, "b", Some(b))?;
     let Path::Cpu(_) = Path::of(a) else {
-        return reference::squared_error(a, b);
+        return device::squared_error(a, b);
     };
     Ok(contiguous(a)?.apply_op2(&contiguous(b)?, SquaredError)?)
 }

@@ -31,6 +31,22 @@ pub fn second_moment(z: &Tensor) -> Result<Tensor> {
     Ok(z.t()?.matmul(z)?)
 }
 
+/// `[variance, covariance]` of VICReg, through the `d x d` matrix: shape `(2)`.
+///
+/// # Errors
+/// Anything but a matrix with elements.
+pub fn variance_covariance(z: &Tensor, gamma: f64, eps: f64) -> Result<Tensor> {
+    let (n, d) = matrix("variance_covariance", z)?;
+    let dof = n as f64 - 1.0;
+    let zc = center(z)?;
+    let variances = (zc.sqr()?.sum(0)? / dof)?;
+    let variance = ((variances + eps)?.sqrt()?.neg()? + gamma)?.relu()?.mean_all()?;
+    let s = (second_moment(&zc)? / dof)?;
+    let off = (Tensor::ones((d, d), z.dtype(), z.device())? - Tensor::eye(d, z.dtype(), z.device())?)?;
+    let covariance = ((s * off)?.sqr()?.sum_all()? / d as f64)?;
+    Ok(Tensor::stack(&[variance, covariance], 0)?)
+}
+
 /// `sum (a - b)^2` over all elements.
 ///
 /// # Errors

@@ -15,7 +15,7 @@ mod pool;
 
 pub use characteristic::characteristic_error;
 pub(crate) use columns::normalized;
-pub use columns::{center, gram, half_log_det_gram, second_moment, squared_error};
+pub use columns::{center, gram, half_log_det_gram, second_moment, squared_error, variance_covariance};
 pub use conv::conv2d;
 pub use dense::{cross_entropy, gelu, l2_normalize, linear, log_softmax, relu, silu, softmax};
 pub(crate) use fused::{Parts, attention_by, feed_forward_by, self_attention_by};

@@ -11,7 +11,7 @@ use crate::{
 };
 use candle_core::Tensor;
 use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
-use infomax_kernels::columns::{Columns, Finishing, column_moments, inner_product};
+use infomax_kernels::columns::{Columns, Finishing, column_moments, gram, inner_product};
 use infomax_kernels::linalg;
 
 /// Barlow Twins (Zbontar et al., arXiv 2103.03230): `on = sum_j (C_jj - 1)^2` and `off = sum_{i != j} C_ij^2`
@@ -123,6 +123,14 @@ pub fn barlow(z1: &Tensor, z2: &Tensor, eps: f64, path: MomentForm) -> Result<Te
         Ok(zc.broadcast_div(&variances.sqrt()?)?)
     };
     let (z1, z2) = (standard(&z1)?, standard(&z2)?);
+    if path.is_gram(n, d) {
+        // sum(K1 o K2) = ||Z1^T Z2||_F^2.
+        let c = (&z1 * &z2)?.mean(0)?;
+        let on = (&c - 1.0)?.sqr()?.sum_all()?;
+        let products = (gram(&z1)? * gram(&z2)?)?.sum_all()?;
+        let off = ((products / (n * n) as f64)? - c.sqr()?.sum_all()?)?;
+        return Ok(Tensor::stack(&[on, off], 0)?);
+    }
     let c = (z1.t()?.matmul(&z2)? / n as f64)?;
     let eye = Tensor::eye(d, c.dtype(), c.device())?;
     let diagonal = (&c * &eye)?;

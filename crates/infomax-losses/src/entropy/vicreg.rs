@@ -4,7 +4,6 @@ use crate::ranks::Ranks;
 use crate::{Entropy, Estimate, MomentForm, Reduce, Result, entropy::entropy_part, moments, op};
 use candle_core::Tensor;
 use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
-use infomax_kernels::columns::{Columns, Finishing, inner_product};
 
 /// Variance and covariance regularization of VICReg (Bardes, Ponce, LeCun; arXiv 2105.04906).
 ///
@@ -118,47 +117,8 @@ impl Entropy for Vicreg {
 /// Anything but a matrix of at least two rows.
 pub fn variance_covariance(z: &Tensor, gamma: f64, eps: f64, path: MomentForm) -> Result<Tensor> {
     let z = moments::matrix("vicreg", z, 2)?;
-    if !infomax_kernels::has_cpu_kernels(&z) {
-        return variance_covariance_composed(&z, gamma, eps);
-    }
     let (n, d) = z.dims2()?;
-    let (dof, dim) = ((n - 1) as f64, d as f64);
-    let (x, moments) = Columns::centered(&z)?;
-    let stds: Vec<f64> = moments.squares.iter().map(|s| (s / dof + eps).sqrt()).collect();
-    let variance = stds.iter().map(|s| (gamma - s).max(0.0)).sum::<f64>() / dim;
-    let hinge: Vec<f64> =
-        stds.iter().map(|s| if *s < gamma { -1.0 / (dim * dof * s) } else { 0.0 }).collect();
-
-    let gram = path.is_gram(n, d);
-    // K = X X^T, or the off-diagonal part of X^T X.
-    let (product, off) = if gram {
-        let k = x.gram(false)?;
-        let diagonal: f64 = moments.squares.iter().map(|s| s * s).sum();
-        let off = inner_product(&k, &k)? - diagonal;
-        // `max` would turn the NaN of an overflow into 0.
-        (k, if off < 0.0 { 0.0 } else { off })
-    } else {
-        let s = moments::zero_diagonal(&x.second_moment(false)?)?;
-        let off = inner_product(&s, &s)?;
-        (s, off)
-    };
-    let covariance = off / (dof * dof * dim);
-    let value =
-        Tensor::from_vec(vec![variance, covariance], 2, &candle_core::Device::Cpu)?.to_dtype(z.dtype())?;
-    let grad = move |g: &Tensor| {
-        let g = op::host(g)?;
-        let alpha = 4.0 * g[1] / (dof * dof * dim);
-        let product_of =
-            |factors: Vec<f64>| Finishing { alpha, add: Some((&x, factors)), ..Default::default() };
-        Ok(if gram {
-            let pairs = hinge.iter().zip(&moments.squares);
-            let factors = pairs.map(|(h, s)| g[0] * h - alpha * s).collect();
-            x.left(&product, &product_of(factors))?
-        } else {
-            x.right(&product, &product_of(hinge.iter().map(|h| g[0] * h).collect()))?
-        })
-    };
-    Ok(op::attach(&z, value, grad)?)
+    Ok(infomax_kernels::columns::variance_covariance(&z, gamma, eps, path.is_gram(n, d))?)
 }
 
 /// [`variance_covariance`] of the rows of all ranks, from their scatter where that is less traffic than the rows.
@@ -187,12 +147,5 @@ pub(crate) fn variance_covariance_over(
 /// As [`variance_covariance`].
 pub fn variance_covariance_composed(z: &Tensor, gamma: f64, eps: f64) -> Result<Tensor> {
     let z = moments::matrix("vicreg", z, 2)?;
-    let (n, d) = z.dims2()?;
-    let zc = z.broadcast_sub(&z.mean_keepdim(0)?)?;
-    let variances = (zc.sqr()?.sum(0)? / (n - 1) as f64)?;
-    let variance = ((variances + eps)?.sqrt()?.neg()? + gamma)?.relu()?.mean_all()?;
-    let s = (zc.t()?.matmul(&zc)? / (n - 1) as f64)?;
-    let off = (Tensor::ones((d, d), z.dtype(), z.device())? - Tensor::eye(d, z.dtype(), z.device())?)?;
-    let covariance = ((s * off)?.sqr()?.sum_all()? / d as f64)?;
-    Ok(Tensor::stack(&[variance, covariance], 0)?)
+    Ok(infomax_kernels::reference::variance_covariance(&z, gamma, eps)?)
 }

@@ -1,11 +1,12 @@
 //! Second moments of a batch without a copy of it: [`Columns`] is `X = (Z - shift) diag(scale)` of a matrix
 //! `Z` `(n, d)`, formed on the way into the products with it.
 //!
-//! [`center`], [`gram`] and [`second_moment`] are differentiable. The methods of [`Columns`] are the pieces
+//! [`center`], [`gram`], [`second_moment`] and [`variance_covariance`] are differentiable. The methods of [`Columns`] are the pieces
 //! of closed-form gradients and carry none themselves.
 
 pub(crate) mod moments;
 pub(crate) mod product;
+mod regularization;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
@@ -13,12 +14,13 @@ mod tests;
 use crate::tensor::check;
 use crate::tensor::path::Path;
 use crate::tensor::storage::{self, contiguous, result, tensor};
-use crate::{Error, Result, reference};
+use crate::{Error, Result, device};
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
 use infomax_simd::gemm::Map;
 use infomax_simd::{Float, Isa};
 pub(crate) use product::Side;
 use product::{Finish, Matrix};
+pub use regularization::variance_covariance;
 
 /// The mean and the sum of squared deviations of every column.
 #[derive(Clone, Debug, PartialEq)]
@@ -426,7 +428,7 @@ pub fn inner_product(a: &Tensor, b: &Tensor) -> Result<f64> {
 pub fn center(z: &Tensor) -> Result<Tensor> {
     matrix("center", z)?;
     let Path::Cpu(_) = Path::of(z) else {
-        return reference::center(z);
+        return device::center(z);
     };
     Ok(contiguous(z)?.apply_op1(Center)?)
 }
@@ -495,7 +497,7 @@ pub fn second_moment(z: &Tensor) -> Result<Tensor> {
 fn symmetric(op: &'static str, z: &Tensor, side: Side) -> Result<Tensor> {
     matrix(op, z)?;
     let Path::Cpu(_) = Path::of(z) else {
-        return if side == Side::Rows { reference::gram(z) } else { reference::second_moment(z) };
+        return device::symmetric(z, side == Side::Rows);
     };
     Ok(contiguous(z)?.apply_op1(Symmetric(side))?)
 }

@@ -9,7 +9,7 @@ use crate::moments::columns::{Columns, Finishing, matrix};
 use crate::tensor::path::Path;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
 pub use crate::types::{Exclude, Score};
-use crate::{Error, Result, device, reference};
+use crate::{Error, Result, device};
 use blocks::{Backward, Block, Forward, LARGEST, Rows};
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
 use infomax_simd::elementary::Elementary;
@@ -107,7 +107,7 @@ pub fn nearest_squared_distances(x: &Tensor) -> Result<Vec<f64>> {
 pub fn squared_distances(x: &Tensor) -> Result<Tensor> {
     matrix("squared_distances", x)?;
     let Path::Cpu(_) = Path::of(x) else {
-        return reference::squared_distances(x);
+        return device::squared_distances(x);
     };
     let x = contiguous(x)?;
     let columns = Columns::centered(&x)?.0;
