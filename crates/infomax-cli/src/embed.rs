@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use infomax_run::{EmbedOptions, Embedded, Space, embed_run};
 use std::collections::HashMap;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The file formats, by the ending of their names.
 const FORMATS: [&str; 3] = ["npy", "npz", "safetensors"];
@@ -86,14 +86,27 @@ fn write_rows(embedded: &Embedded, path: &Path, folder: &Path) -> Result<()> {
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     target(path)?;
     let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temporary = beside(folder, "csv")?;
-    temporary.write_all(bytes)?;
-    persist(temporary, path)
+    let write = || {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let ending = path.extension().and_then(|e| e.to_str()).unwrap_or("file");
+        let mut temporary = beside(folder, ending)?;
+        temporary.write_all(bytes)?;
+        persist(temporary, path)
+    };
+    // The temporary file, which the error names, is none of the user's.
+    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Refuses what is there and is no file: a whole file cannot take the place of a folder, a device or a pipe.
+/// Refuses what is there and is no file: a whole file cannot take the place of a folder, a device or a pipe; and what a
+/// run consists of.
 pub(crate) fn target(path: &Path) -> Result<()> {
+    if let Some(run) = own_file(path) {
+        bail!(
+            "{} belongs to the run {}, which could not be continued or read without it; choose another name",
+            path.display(),
+            run.display()
+        );
+    }
     match std::fs::metadata(path) {
         Ok(meta) if !meta.is_file() => {
             bail!(
@@ -103,6 +116,23 @@ pub(crate) fn target(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// The folder of the run that a file is a part of, if it is one.
+fn own_file(path: &Path) -> Option<PathBuf> {
+    const FILES: [&str; 4] = ["config.toml", "metrics.jsonl", "log.txt", "evaluation.json"];
+    let path = std::fs::canonicalize(path).ok()?;
+    let run = path.ancestors().skip(1).find(|folder| {
+        folder.join("config.toml").is_file()
+            && (folder.join("log.txt").is_file() || folder.join("checkpoints").is_dir())
+    })?;
+    let mut inside = path.strip_prefix(run).ok()?.iter();
+    let first = inside.next()?.to_str()?;
+    let own = match inside.next() {
+        None => FILES.contains(&first),
+        Some(_) => ["checkpoints", "capsules"].contains(&first),
+    };
+    own.then(|| run.to_owned())
 }
 
 /// A file beside the one that is to be, with the rights that any new file has.

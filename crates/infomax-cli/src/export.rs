@@ -32,7 +32,7 @@ pub(crate) fn run(args: &ExportArgs) -> Result<Status> {
         true => export_onnx(&args.run, &options, &mut progress)?,
         false => export(&args.run, &options, &mut progress)?,
     };
-    replace(&args.out, &exported.bytes).with_context(|| format!("cannot write {}", args.out.display()))?;
+    replace(&args.out, &exported.bytes)?;
     exported.notes.iter().for_each(|note| progress.note(&format!("note: {note}")));
     let python = exported.python(&args.out);
     let card = &exported.card;

@@ -22,14 +22,18 @@ pub(crate) fn run(args: &MethodsArgs) -> Result<Status> {
         return Ok(Status::Done);
     }
     if let (Some(_), [method]) = (&args.name, chosen.as_slice()) {
-        // A file that can be given to `--config`: all but one recipe is a comment.
+        // A file that can be given to `--config`: the name brings all keys, also the views, which depend on the images.
         let comment = |text: &str| {
             let lines = text.lines().map(|line| format!("# {line}").trim_end().to_owned());
             lines.collect::<Vec<_>>().join("\n")
         };
-        let recipe = |large| method.to_toml(Setting { embedded: false, large, adaptive: false });
+        let recipe = |large| method.to_toml(Setting { large, ..Setting::default() });
         print(&comment(&text(method)?))?;
-        print(&format!("\n# For views below 128 pixels:\n\n{}", recipe(false)?.trim_end()))?;
+        print(&format!(
+            "\nmethod = \"{}\"\n\n# That sets what follows, and the views; a line without its # sets it otherwise.",
+            method.name
+        ))?;
+        print(&format!("#\n# For views below 128 pixels:\n#\n{}", comment(recipe(false)?.trim_end())))?;
         print(&format!("\n# For views from 128 pixels on:\n#\n{}", comment(recipe(true)?.trim_end())))?;
     } else {
         for method in &chosen {
@@ -77,7 +81,7 @@ fn text(method: &Method) -> Result<String> {
 fn row(method: &Method) -> Result<serde_json::Value> {
     let [embedded, small, large] = method.view_presets();
     let objective = method.objective()?;
-    let recipe = |large| method.layer(Setting { embedded: false, large, adaptive: false });
+    let recipe = |large| method.layer(Setting { large, ..Setting::default() });
     Ok(serde_json::json!({
         "name": method.name,
         "composition": named(method).map(|named| named.composition),

@@ -86,10 +86,15 @@ pub(crate) fn run(args: &PretrainArgs, job: &Job) -> Result<Status> {
             Status::ConditionHolds => "stopped".to_owned(),
             other => format!("{other:?}").to_lowercase(),
         };
+        let (steps, reason) = match &outcome.training {
+            Outcome::Interrupted { step, .. } => (*step, None),
+            Outcome::Stopped { step, reason, .. } => (*step, Some(reason)),
+            Outcome::Finished { .. } => (total, None),
+        };
         let json = serde_json::json!({
-            "run": outcome.run, "steps": total, "train_seconds": outcome.train_seconds,
+            "run": outcome.run, "steps": steps, "total_steps": total, "train_seconds": outcome.train_seconds,
             "images_per_s": outcome.images_per_s, "times": outcome.times,
-            "status": status, "evaluation": outcome.evaluation,
+            "status": status, "stopped_by": reason, "evaluation": outcome.evaluation,
         });
         print(&serde_json::to_string_pretty(&json)?)?;
     } else if let Some(evaluation) = &outcome.evaluation {
@@ -125,7 +130,16 @@ pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::SeqCst) || ENDED.load(Ordering::SeqCst) {
+        let again = flag.swap(true, Ordering::SeqCst);
+        if ENDED.load(Ordering::SeqCst) {
+            if !again {
+                crate::say!(
+                    "\nStopped. What was trained is saved; `infomax evaluate RUN` makes the evaluation that was cut off."
+                );
+            }
+            std::process::exit(130);
+        }
+        if again {
             std::process::exit(130);
         }
         crate::say!("\nFinishing the step and saving; once more to stop at once.");

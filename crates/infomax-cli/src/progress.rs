@@ -142,7 +142,8 @@ impl Observer for Progress {
         self.bar.set_position(metrics.step);
         self.bar.set_prefix(format!("epoch {}", self.epoch(metrics)));
         self.bar.set_message(format!("{rate:.0} images/s  {}", loss(metrics)));
-        if metrics.step.is_multiple_of(self.plan.per_epoch.max(1)) {
+        let last = metrics.step == metrics.total_steps && !self.plan.timed;
+        if last || metrics.step.is_multiple_of(self.plan.per_epoch.max(1)) {
             // A terminal keeps these lines above the bar.
             self.note(&format!(
                 "epoch {}  step {}/{}  {rate:.0} images/s  {:.0} % waiting for data  {}",

@@ -4,10 +4,11 @@ use crate::args::ReplayArgs;
 use crate::progress::Progress;
 use crate::table::table;
 use crate::{Status, print};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use infomax_run::ReplayOptions;
 use infomax_run::runs::short;
 use infomax_train::{Failure, Held, Replay};
+use std::path::{Path, PathBuf};
 
 /// `infomax replay CAPSULE`.
 pub(crate) fn run(args: &ReplayArgs) -> Result<Status> {
@@ -16,10 +17,27 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<Status> {
         data: args.data.clone(),
         workers: args.output.threads.unwrap_or(0),
     };
-    let replay = infomax_run::replay(&args.capsule, &options, &mut Progress::new(args.output.quiet))?;
+    let capsule = capsule(&args.capsule)?;
+    let replay = infomax_run::replay(&capsule, &options, &mut Progress::new(args.output.quiet))?;
     replay.warnings.iter().for_each(|warning| crate::say!("warning: {warning}"));
     print(&if args.output.json { serde_json::to_string_pretty(&replay)? } else { text(&replay, args.all) })?;
     Ok(if replay.same { Status::Done } else { Status::NotTheSame })
+}
+
+/// The capsule itself, or that of a run which has a single one.
+fn capsule(path: &Path) -> Result<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(path.join("capsules")) else { return Ok(path.to_owned()) };
+    let mut capsules: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    capsules.sort_unstable();
+    match capsules.as_slice() {
+        [one] => Ok(one.clone()),
+        [] => bail!("the run {} has no capsules: no step of it failed", path.display()),
+        several => {
+            let names: Vec<String> = several.iter().map(|path| path.display().to_string()).collect();
+            bail!("the run {} has several capsules; name one of {}", path.display(), names.join(", "))
+        }
+    }
 }
 
 fn text(replay: &Replay, all: bool) -> String {

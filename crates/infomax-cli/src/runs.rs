@@ -64,9 +64,14 @@ pub(crate) fn found(path: &Path) -> PathBuf {
         return inside;
     }
     let start = format!("{}-", path.display());
+    let number = path.to_str().and_then(|text| text.parse::<u64>().ok());
     let entries = std::fs::read_dir("runs").into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut named = entries
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&start)));
+    let mut named = entries.filter(|path| {
+        path.file_name().map(|name| name.to_string_lossy()).is_some_and(|name| {
+            let first = name.split('-').next().and_then(|first| first.parse::<u64>().ok());
+            name.starts_with(&start) || (number.is_some() && first == number)
+        })
+    });
     match (named.next(), named.next()) {
         (Some(only), None) => only,
         _ => path.to_owned(),
@@ -203,6 +208,9 @@ fn export(run: &Path, format: ExportFormat, out: &Path) -> Result<Status> {
         ExportFormat::Tensorboard => LogFormat::Tensorboard,
         ExportFormat::Mlflow => LogFormat::Mlflow,
     };
+    if let LogFormat::Csv = format {
+        crate::embed::target(out)?;
+    }
     match format {
         LogFormat::Csv if out.is_dir() => bail!("-o {} is a folder; a CSV goes into a file", out.display()),
         LogFormat::Tensorboard | LogFormat::Mlflow if out.is_file() => {

@@ -39,10 +39,30 @@ fn methods_are_listed_and_written_out() {
     std::fs::write(&path, printed).unwrap();
     let read = |args: &[&str]| -> serde_json::Value { serde_json::from_str(&out(args)).unwrap() };
     let by_file = read(&["config", "show", "--json", "--config", path.to_str().unwrap()]);
-    let mut by_name = read(&["config", "show", "--json", "--method", "byol"]);
-    assert_eq!(by_name["method"], "byol");
-    by_name.as_object_mut().unwrap().remove("method");
-    assert_eq!(by_name, by_file);
+    let by_name = read(&["config", "show", "--json", "--method", "byol"]);
+    assert_eq!((&by_name["method"], &by_name), (&"byol".into(), &by_file));
+    // Its views are those of the method, too.
+    std::fs::write(&path, out(&["methods", "emp-ssl"])).unwrap();
+    let shown = read(&["config", "show", "--json", "--config", path.to_str().unwrap()]);
+    assert_eq!(shown["augment"]["preset"], "emp-ssl-shapes");
+}
+
+/// The rate of LARS is none of AdamW, nor that of AdamW one of Muon.
+#[test]
+fn another_optimizer_has_a_rate_of_its_own() {
+    let read = |args: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&out(&[&["config", "show", "--json"], args].concat())).unwrap()
+    };
+    let own = read(&["--method", "byol"]);
+    assert_eq!((&own["optim"]["lr"], &own["train"]["clip_grad_norm"]), (&1.0.into(), &1.0.into()));
+    let other = read(&["--method", "byol", "--set", "optim.name=adamw"]);
+    assert_eq!((&other["optim"]["lr"], &other["optim"]["weight_decay"]), (&5e-4.into(), &0.05.into()));
+    assert!(other["train"]["clip_grad_norm"].is_null() && other["optim"]["eta"].is_null(), "{other}");
+    assert_eq!(read(&["--method", "byol", "--set", "optim.name=lars"])["optim"], own["optim"]);
+    assert_eq!(read(&["--set", "optim.name=muon"])["optim"]["lr"], 0.02);
+    assert_eq!(read(&["--set", "optim.name=muon", "--set", "optim.lr=0.1"])["optim"]["lr"], 0.1);
+    assert_eq!(read(&[])["optim"]["lr"], 0.004);
+    assert_eq!(read(&["--set", "optim.name=adamw"])["optim"]["lr"], 0.004);
 }
 
 #[test]

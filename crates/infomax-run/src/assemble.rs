@@ -77,6 +77,12 @@ impl Assembly {
         notes.extend(settled.settle(&images)?);
         let config = &settled;
         let share = crate::ranks::share(config, ranks.size())?;
+        // The rehearsal of a batch that cannot be would take its time and memory.
+        let (batch, ranks_of, len) = (share, ranks.size(), images.train.len());
+        if batch.checked_mul(ranks_of).is_none_or(|all| all > len) {
+            let (most, name) = (len / ranks_of, images.train.name());
+            return Err(infomax_data::Error::BatchTooLarge { batch, ranks: ranks_of, len, most, name }.into());
+        }
         let device::Chosen { device, warning } = device::open(&config.train.device)?;
         let params = params(config, &device);
         let learner = learner(config, &params)?;

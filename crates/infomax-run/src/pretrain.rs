@@ -270,7 +270,10 @@ fn announce(config: &RunConfig, assembly: &Assembly, observer: &mut dyn RunObser
         config.optim.lr_in_words(config.train.batch),
         match config.train.run.budget {
             Some(budget) => format!("{budget} of epochs"),
-            None => format!("{} epochs", config.train.run.epochs),
+            None => match config.train.run.max_steps {
+                Some(most) => format!("at most {most} steps, {} epochs", config.train.run.epochs),
+                None => format!("{} epochs", config.train.run.epochs),
+            },
         },
         assembly.loader.batches_per_epoch(),
         config.train.batch,

@@ -74,7 +74,7 @@ pub enum Error {
     /// was saved.
     #[error(
         "{what} is not finite ({value}) at step {step}; {}; lower the learning rate, lengthen the warm-up, \
-         or set `clip_grad_norm`", kept(last_checkpoint.as_deref())
+         or set `train.clip_grad_norm`", kept(last_checkpoint.as_deref())
     )]
     NonFinite {
         /// The name of the part, gradient or parameter.

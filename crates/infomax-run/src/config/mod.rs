@@ -125,6 +125,13 @@ pub fn layers(origins: &Origins) -> Result<Layers> {
             }
         }
         layers.over(recipe, &format!("default of {name}"));
+    } else if let Some(name) = values::at(upper.table(), "optim.name").and_then(Value::as_str)
+        && let Some((lr, _)) = crate::methods::usual(name).filter(|_| name != "adamw")
+        && values::at(upper.table(), "optim.scale").and_then(Value::as_str) != Some("match-rms")
+    {
+        // The rate of the default job is one of AdamW.
+        let optim = Value::Table(Table::from_iter([("lr".to_owned(), Value::Float(lr))]));
+        layers.over(Table::from_iter([("optim".to_owned(), optim)]), &format!("default of {name}"));
     }
     layers.over_layers(upper);
     // With its preset written out, so that a wrong key is held against those of the kind that is chosen.
@@ -134,7 +141,7 @@ pub fn layers(origins: &Origins) -> Result<Layers> {
 }
 
 /// What the settings of a method depend on, as far as it is known before the images are.
-fn setting(upper: &Layers, folder: bool) -> Setting {
+fn setting(upper: &Layers, folder: bool) -> Setting<'_> {
     let given = |path: &str| values::at(upper.table(), path);
     let preset = given("augment.preset")
         .and_then(Value::as_str)
@@ -151,6 +158,7 @@ fn setting(upper: &Layers, folder: bool) -> Setting {
         embedded: !folder,
         large: size.is_some_and(|size| size >= 128),
         adaptive: matches!(kind, Some("vit" | "convnext")),
+        optimizer: given("optim.name").and_then(Value::as_str),
     }
 }
 
