@@ -10,7 +10,8 @@ struct Target {
     __device__ __forceinline__ float operator()(u32 j) const { return t ? t[j] : (j == label ? hit : 0.0f) + everywhere; }
 };
 
-/// `sum_j t_j (ln sum exp x - x_j)` of each row, `ln sum exp x`, and `sum_j t_j`.
+/// `sum_j t_j (ln sum exp x - x_j)` of each row, the two parts of `ln sum exp x`, which are the maximum and the logarithm of
+/// the sum below it, and `sum_j t_j`.
 extern "C" __global__ void entropy_forward(const float* x, const float* targets, const u32* labels, float* losses, float* logs,
                                            float* masses, u32 rows, u32 width, float smoothing) {
     const u64 row = own_row();
@@ -22,18 +23,20 @@ extern "C" __global__ void entropy_forward(const float* x, const float* targets,
     top = over_row(top, Max(), -INFINITY);
     for (u32 j = threadIdx.x; j < width; j += blockDim.x) total += expf(x[j] - top);
     total = over_row(total, Sum(), 0.0f);
-    const float log = top + logf(total);
+    const float log = logf(total);
     for (u32 j = threadIdx.x; j < width; j += blockDim.x) {
         const float t = target(j);
         mass += t;
-        // The differences keep their digits where all logits are large. A target of 0 has no part, also of minus infinity.
-        if (t != 0.0f) loss += t * (log - x[j]);
+        // The differences come first, and keep their digits where all logits are large. A target of 0 has no part, also of
+        // minus infinity.
+        if (t != 0.0f) loss += t * ((top - x[j]) + log);
     }
     mass = over_row(mass, Sum(), 0.0f);
     loss = over_row(loss, Sum(), 0.0f);
     if (threadIdx.x == 0) {
         losses[row] = loss;
-        logs[row] = log;
+        logs[2 * row] = top;
+        logs[2 * row + 1] = log;
         masses[row] = mass;
     }
 }
@@ -45,10 +48,10 @@ extern "C" __global__ void entropy_backward(const float* x, const float* targets
     const u64 row = own_row();
     if (row >= rows) return;
     const Target target = {targets ? targets + row * width : nullptr, labels ? labels[row] : 0, 1.0f - smoothing, smoothing / width};
-    const float scale = g[0] / rows, log = logs[row], mass = masses[row];
+    const float scale = g[0] / rows, top = logs[2 * row], log = logs[2 * row + 1], mass = masses[row];
     for (u32 j = threadIdx.x; j < width; j += blockDim.x) {
         const u64 at = row * width + j;
-        const float v = x[at] - log;
+        const float v = (x[at] - top) - log;
         if (dx) dx[at] = scale * (expf(v) * mass - target(j));
         if (dt) dt[at] = -scale * v;
     }

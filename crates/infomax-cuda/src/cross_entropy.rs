@@ -13,7 +13,7 @@ use candle_core::{CudaDevice, CudaStorage, DType, Tensor};
 /// `g / N (softmax(x) - target)`.
 ///
 /// # Numerics
-/// f32 within a row, the maximum taken off first; rows are added in f64 in a fixed order.
+/// f32 within a row, the maximum taken off first also in the loss, so that large logits do no harm; rows are added in f64 in a fixed order.
 ///
 /// # Errors
 /// Logits that are not an f32 matrix with elements on a CUDA device; labels of another number or beyond the classes; a
@@ -81,7 +81,7 @@ struct Rows {
     width: usize,
 }
 
-/// The log-sum-exp of each row, and the sum of its targets.
+/// The maximum of each row and the logarithm of the sum below it, and the sum of its targets.
 struct Kept {
     logs: Tensor,
     masses: Tensor,
@@ -118,8 +118,9 @@ impl Rows {
         labels: Option<&Tensor>,
         smoothing: f32,
     ) -> candle_core::Result<(CudaStorage, Kept)> {
-        let room = || empty(&self.device, DType::F32, self.count);
-        let (mut losses, mut logs, mut masses) = (room()?, room()?, room()?);
+        let room = |count| empty(&self.device, DType::F32, count);
+        let (mut losses, mut logs, mut masses) =
+            (room(self.count)?, room(2 * self.count)?, room(self.count)?);
         let mut args = vec![
             Arg::Read(x),
             Arg::Maybe(targets),
@@ -134,7 +135,7 @@ impl Rows {
         let mut mean = empty(&self.device, DType::F32, 1)?;
         let args = vec![Arg::Read(&losses), Arg::Write(&mut mean), Arg::U32(self.count as u32)];
         launch(&self.device, Module::CrossEntropy, "entropy_mean", each(1), args)?;
-        Ok((mean, Kept { logs: tensor(logs, self.count), masses: tensor(masses, self.count) }))
+        Ok((mean, Kept { logs: tensor(logs, (self.count, 2)), masses: tensor(masses, self.count) }))
     }
 
     fn backward(

@@ -3,7 +3,6 @@
 use crate::slots::{Slots, split};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
-use infomax_kernels::update;
 use std::collections::BTreeMap;
 
 /// The running means of the gradients and of their squares by parameter name, with the number of gradients that
@@ -13,16 +12,6 @@ pub(crate) struct Moments {
     first: Slots,
     second: Slots,
     steps: BTreeMap<String, u64>,
-}
-
-/// The moments of one parameter after a gradient.
-pub(crate) struct Advanced {
-    pub(crate) first: Tensor,
-    pub(crate) second: Tensor,
-    /// `1 - beta1^t`: what the first moment is divided by.
-    pub(crate) correction: f64,
-    /// `sqrt(1 - beta2^t)`: what the root of the second moment is divided by.
-    pub(crate) root: f64,
 }
 
 /// The moments of one parameter before a gradient, and the number of it.
@@ -47,22 +36,6 @@ impl Moments {
         let t = self.steps.entry(name.to_owned()).or_insert(0);
         *t += 1;
         Ok(Next { first, second, step: *t })
-    }
-
-    /// Takes a gradient in: `m <- m + (1 - b1)(g - m)`, `v <- b2 v + (1 - b2) g^2`.
-    pub(crate) fn advance(
-        &mut self,
-        name: &str,
-        var: &Var,
-        g: &Tensor,
-        (beta1, beta2): (f64, f64),
-    ) -> Result<Advanced> {
-        let Next { first, second, step } = self.next(name, var)?;
-        let t = step as f64;
-        update::lerp(&first, 1.0 - beta1, g)?;
-        update::axpy_square(&second, beta2, 1.0 - beta2, g)?;
-        let (correction, root) = (1.0 - beta1.powf(t), (1.0 - beta2.powf(t)).sqrt());
-        Ok(Advanced { first, second, correction, root })
     }
 
     /// Whether there is state of a parameter.

@@ -3,14 +3,14 @@
 use crate::adamw::check_moments;
 use crate::config::check_lr;
 use crate::error::check;
-use crate::groups::{Groups, matches, pattern};
+use crate::groups::{Groups, Setting, matches, pattern};
 use crate::moments::Moments;
 use crate::slots::{Slots, split};
 use crate::{Error, Gradients, Optimizer, ParamGroup, Result};
 use candle_core::Tensor;
 use glob::Pattern;
 use infomax_core::{Param, ParamKind, Params};
-use infomax_kernels::update;
+use infomax_kernels::update::{self, Slot};
 use std::collections::BTreeMap;
 
 /// How the step of [`Muon`] depends on the shape of a matrix.
@@ -145,51 +145,125 @@ impl Muon {
             && !self.patterns.iter().any(|pattern| pattern.matches(name))
     }
 
-    /// The orthogonalized direction of a momentum, in the shape of the parameter, with its scale.
-    fn direction(&self, m: &Tensor, g: &Tensor) -> Result<(Tensor, f64)> {
-        let u = if self.config.nesterov {
-            let u = g.contiguous()?.copy()?;
-            update::lerp(&u, self.config.momentum, m)?;
-            u
-        } else {
-            m.clone()
-        };
-        let flat = u.flatten_from(1)?;
-        let (rows, columns) = flat.dims2()?;
-        let scale = match self.config.scale {
-            MuonScale::Original => match *u.dims() {
-                [.., rows, columns] => (rows as f64 / columns as f64).max(1.0).sqrt(),
-                _ => 1.0,
-            },
-            MuonScale::MatchRms => 0.2 * (rows.max(columns) as f64).sqrt(),
-        };
-        Ok((orthogonalize(&flat, self.config.ns_steps)?.reshape(u.dims())?, scale))
+    /// How far a step goes along the orthogonalized direction of a parameter of these dimensions.
+    fn scale(&self, dims: &[usize]) -> f64 {
+        match (self.config.scale, dims) {
+            (MuonScale::Original, [.., rows, columns]) => (*rows as f64 / *columns as f64).max(1.0).sqrt(),
+            (MuonScale::MatchRms, [rows, rest @ ..]) => {
+                0.2 * ((*rows).max(rest.iter().product::<usize>()) as f64).sqrt()
+            }
+            _ => 1.0,
+        }
     }
+
+    /// Takes the gradients of all matrices into their momenta, and moves them.
+    fn move_matrices(&self, matrices: &[Matrix<'_>]) -> Result<()> {
+        let MuonConfig { momentum, nesterov, ns_steps, .. } = self.config;
+        let direction = |u: &Tensor, like: &Tensor| -> Result<Tensor> {
+            let o = orthogonalize(&u.flatten_from(1)?, ns_steps)?;
+            Ok(o.reshape(u.dims())?.to_dtype(like.dtype())?)
+        };
+        if matrices.first().is_none_or(|matrix| infomax_kernels::has_cpu_kernels(matrix.param)) {
+            for Matrix { param, grad, momentum: m, at } in matrices {
+                update::lerp(m, 1.0 - momentum, grad)?;
+                let u = if nesterov {
+                    let u = grad.contiguous()?.copy()?;
+                    update::lerp(&u, momentum, m)?;
+                    u
+                } else {
+                    m.clone()
+                };
+                let scale = self.scale(param.dims());
+                update::axpy(param, 1.0 - at.lr * at.decay, -at.lr * scale, &direction(&u, param)?)?;
+            }
+            return Ok(());
+        }
+        // Two steps of gradient descent, each one launch for all on a device that has it. From zeros with the rate -1,
+        // m <- mu m + (1 - mu) g leaves m, or (1 - mu) g + mu m; and p - lr (scale o + decay p) has no momentum.
+        let zeros =
+            matrices.iter().map(|m| m.momentum.zeros_like()).collect::<candle_core::Result<Vec<_>>>()?;
+        let slots: Vec<Slot<'_>> = matrices
+            .iter()
+            .zip(&zeros)
+            .map(|(matrix, u)| Slot {
+                param: u,
+                grad: matrix.grad,
+                first: &matrix.momentum,
+                second: None,
+                lr: -1.0,
+                decay: 0.0,
+                scale: 1.0 - momentum,
+                step: 1,
+            })
+            .collect();
+        update::sgd_step(&slots, momentum, nesterov)?;
+        let directions = matrices
+            .iter()
+            .zip(&zeros)
+            .map(|(matrix, u)| direction(u, matrix.param))
+            .collect::<Result<Vec<_>>>()?;
+        let slots: Vec<Slot<'_>> = matrices
+            .iter()
+            .zip(zeros.iter().zip(&directions))
+            .map(|(matrix, (scratch, direction))| {
+                let scale = self.scale(matrix.param.dims());
+                Slot {
+                    param: matrix.param,
+                    grad: direction,
+                    first: scratch,
+                    second: None,
+                    lr: matrix.at.lr,
+                    decay: matrix.at.decay / scale,
+                    scale,
+                    step: 1,
+                }
+            })
+            .collect();
+        Ok(update::sgd_step(&slots, 0.0, false)?)
+    }
+}
+
+/// A matrix in a step.
+struct Matrix<'a> {
+    param: &'a Tensor,
+    grad: &'a Tensor,
+    momentum: Tensor,
+    at: Setting,
 }
 
 impl Optimizer for Muon {
     fn step(&mut self, params: &Params, grads: &Gradients, lr: f64) -> Result<()> {
         check_lr(lr)?;
         self.check(params)?;
-        let MuonConfig { momentum, weight_decay, exclude_bias_and_norm, .. } = self.config;
+        let MuonConfig { weight_decay, exclude_bias_and_norm, .. } = self.config;
         let MuonConfig { adamw_lr_factor, adamw_beta1, adamw_beta2, adamw_eps, .. } = self.config;
-        for (name, param) in params.trainable() {
-            let Some(g) = grads.get(&name) else { continue };
-            let at = self.groups.of((&name, &param), lr, weight_decay, exclude_bias_and_norm);
+        let trained = params.trainable();
+        let (mut matrices, mut rest) = (Vec::new(), Vec::new());
+        for (name, param) in &trained {
+            let Some(grad) = grads.get(name) else { continue };
+            let at = self.groups.of((name, param), lr, weight_decay, exclude_bias_and_norm);
             let p = param.var.as_tensor();
-            if self.is_orthogonalized(&name, &param) {
-                let m = self.momentum.get(&name, &param.var)?;
-                update::lerp(&m, 1.0 - momentum, g)?;
-                let (o, scale) = self.direction(&m, g)?;
-                update::axpy(p, 1.0 - at.lr * at.decay, -at.lr * scale, &o.to_dtype(p.dtype())?)?;
+            if self.is_orthogonalized(name, param) {
+                matrices.push(Matrix { param: p, grad, momentum: self.momentum.get(name, &param.var)?, at });
             } else {
-                let lr = at.lr * adamw_lr_factor;
-                let m = self.moments.advance(&name, &param.var, g, (adamw_beta1, adamw_beta2))?;
-                let (keep, rate) = (1.0 - lr * at.decay, lr / m.correction);
-                update::adam_step(p, keep, rate, m.root, adamw_eps, &m.first, &m.second)?;
+                rest.push((p, grad, self.moments.next(name, &param.var)?, at));
             }
         }
-        Ok(())
+        self.move_matrices(&matrices)?;
+        let slots: Vec<Slot<'_>> = rest
+            .iter()
+            .map(|(param, grad, next, at)| Slot {
+                param,
+                grad,
+                first: &next.first,
+                second: Some(&next.second),
+                lr: at.lr * adamw_lr_factor,
+                decay: at.decay,
+                scale: 1.0,
+                step: next.step,
+            })
+            .collect();
+        Ok(update::adamw_step(&slots, (adamw_beta1, adamw_beta2), adamw_eps)?)
     }
 
     fn state(&self) -> Result<BTreeMap<String, Tensor>> {

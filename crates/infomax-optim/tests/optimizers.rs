@@ -4,7 +4,7 @@
 
 use infomax_core::candle_core::{DType, Device, Tensor, Var};
 use infomax_core::{Init, Key, ParamKind, Params};
-use infomax_optim::{Error, Gradients, OptimConfig, Optimizer, build};
+use infomax_optim::{Error, Gradients, Muon, MuonConfig, MuonScale, OptimConfig, Optimizer, build};
 use infomax_testing::{Tolerance, assert_close, spread};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -241,5 +241,41 @@ fn configurations_round_trip() {
         let text = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<OptimConfig>(&text).unwrap(), config);
         assert!(text.contains(&format!("\"name\":\"{}\"", build(&config).unwrap().name())), "{text}");
+    }
+}
+
+/// Muon takes all matrices together on a device.
+#[test]
+fn steps_of_muon_on_a_device_are_those_of_the_cpu() {
+    let run = |config: &MuonConfig| {
+        let params = Params::zeros(DType::F64, &Device::Cpu);
+        let shapes: [(&str, &[usize]); 3] =
+            [("a.weight", &[6, 4]), ("b.weight", &[3, 2, 3, 3]), ("a.bias", &[6])];
+        let mut muon = Muon::new(config.clone()).unwrap();
+        let mut vars = Vec::new();
+        for (i, (name, dims)) in shapes.into_iter().enumerate() {
+            let kind = if name.ends_with("bias") { ParamKind::Bias } else { ParamKind::Weight };
+            let var = Var::from_tensor(&spread(dims, i as u64, 1.0)).unwrap();
+            params.adopt(name, &var, kind).unwrap();
+            vars.push(var);
+        }
+        for step in 0..3 {
+            let terms = vars.iter().enumerate().map(|(i, var)| {
+                let slope = spread(var.dims(), 10 * step + i as u64, 1.0);
+                (var.as_tensor() * slope).unwrap().sum_all().unwrap()
+            });
+            let loss = Tensor::stack(&terms.collect::<Vec<_>>(), 0).unwrap().sum_all().unwrap();
+            let grads = Gradients::of(&params, &loss.backward().unwrap()).unwrap();
+            muon.step(&params, &grads, 0.1).unwrap();
+        }
+        let all = vars.iter().map(|v| v.flatten_all().unwrap().to_vec1::<f64>().unwrap());
+        all.collect::<Vec<_>>().concat()
+    };
+    for nesterov in [true, false] {
+        for scale in [MuonScale::Original, MuonScale::MatchRms] {
+            let config = MuonConfig { nesterov, scale, weight_decay: 0.3, ..MuonConfig::default() };
+            let (host, there) = (run(&config), infomax_kernels::without_cpu_kernels(|| run(&config)));
+            assert!(host.iter().zip(&there).all(|(a, b)| (a - b).abs() < 1e-9), "{config:?}");
+        }
     }
 }
