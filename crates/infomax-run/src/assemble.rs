@@ -59,16 +59,17 @@ impl Assembly {
     /// # Errors
     /// What any part refuses, with the section of its setting.
     pub fn new(config: &RunConfig, workers: usize) -> Result<Self> {
-        Self::with_start(config, workers, true, &Local)
+        Self::with_start(config, workers, true, &Local, None)
     }
 
     /// [`Assembly::new`], of one of several ranks, which share the batches; without `start` the encoder does not start
-    /// from `model.init`, since a checkpoint follows.
+    /// from `model.init`, since a checkpoint follows. `local_rank` chooses the card of a rank among those of its host.
     pub(crate) fn with_start(
         config: &RunConfig,
         workers: usize,
         start: bool,
         ranks: &dyn Collective,
+        local_rank: Option<usize>,
     ) -> Result<Self> {
         let images = Images::open(&config.data)?;
         let mut settled = config.clone();
@@ -77,7 +78,7 @@ impl Assembly {
         notes.extend(settled.settle(&images)?);
         let config = &settled;
         let share = crate::ranks::share(config, ranks.size())?;
-        let device::Chosen { device, warning } = device::open(&config.train.device)?;
+        let device::Chosen { device, warning } = device::open_for(&config.train.device, local_rank)?;
         let params = params(config, &device);
         let learner = learner(config, &params)?;
         if device.is_cuda() {
