@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::run::Runner;
 use crate::workspace::{Workspace, cargo};
 
-/// What is built for CUDA: the program, and the check of its operations on a card.
+/// What is built for CUDA: the program, and the checks of its operations and of NCCL on a card.
 pub(crate) const CUDA: &[&str] = &[
     "--package",
     "infomax-benches",
@@ -18,8 +18,10 @@ pub(crate) const CUDA: &[&str] = &[
     "infomax-cli",
     "--package",
     "infomax-cuda",
+    "--package",
+    "infomax-ranks",
     "--features",
-    "infomax-benches/cudnn,infomax-cli/cudnn,infomax-cuda/cudnn",
+    "infomax-benches/cudnn,infomax-cli/cudnn,infomax-cli/nccl,infomax-cuda/cudnn,infomax-ranks/nccl",
 ];
 
 /// A compiler of CUDA that compiles nothing. Build scripts ask it for its version, and want the files that it was told to
@@ -50,7 +52,7 @@ esac
 exit 0
 "#;
 
-/// Type-checks everything behind the features `cuda` and `cudnn`, without the toolkit.
+/// Type-checks everything behind the features `cuda`, `cudnn` and `nccl`, without the toolkit.
 pub(crate) fn cuda(ws: &Workspace) -> Result<()> {
     if !cfg!(unix) {
         println!("skipped: the stand-in for nvcc is a shell script");

@@ -43,11 +43,13 @@ pub(crate) fn run(ws: &Workspace) -> Result<()> {
     for program in ["mpicc", "mpirun"] {
         if !there(program) {
             println!(
-                "skipped: there is no {program} here (Open MPI: libopenmpi-dev, openmpi-bin, libclang-dev)"
+                "skipped: there is no {program} here (Open MPI: libopenmpi-dev, openmpi-bin, libclang-dev; MPICH: `pip install \
+                 mpich` into a virtual environment, its bin first in PATH and its lib in LD_LIBRARY_PATH)"
             );
             return Ok(());
         }
     }
+    other_mpi(ws, &runner)?;
     runner.cargo(&[
         "build",
         "--target-dir",
@@ -81,6 +83,20 @@ pub(crate) fn run(ws: &Workspace) -> Result<()> {
         .and_then(|()| stopped(&infomax, &folder));
     fs::remove_dir_all(&folder).with_context(|| format!("could not remove {}", folder.display()))?;
     result
+}
+
+/// The bindings are made for one MPI, and not made again where `mpicc` becomes that of another one.
+fn other_mpi(ws: &Workspace, runner: &Runner) -> Result<()> {
+    let shown = runner.capture(&OsString::from("mpicc"), "mpicc", &["-show"])?;
+    let (folder, file) = (ws.root().join(TARGET), ws.root().join(TARGET).join("mpicc.txt"));
+    if fs::read_to_string(&file).is_ok_and(|last| last == shown) {
+        return Ok(());
+    }
+    if folder.is_dir() {
+        runner.cargo(&["clean", "--target-dir", TARGET, "--package", "mpi-sys"])?;
+    }
+    fs::create_dir_all(&folder)?;
+    fs::write(&file, shown).with_context(|| format!("could not write {}", file.display()))
 }
 
 /// Rank 1 of 3 fails in each way: all end in time, with a message that names it.

@@ -41,6 +41,7 @@ struct Features {
     cudnn: bool,
     metal: bool,
     mpi: bool,
+    nccl: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -113,7 +114,8 @@ fn look(asked: &str) -> Findings {
             cuda: cfg!(feature = "cuda"),
             cudnn: cfg!(feature = "cudnn"),
             metal: cfg!(feature = "metal"),
-            mpi: infomax_ranks::is_built(),
+            mpi: infomax_ranks::has_mpi(),
+            nccl: infomax_ranks::has_nccl(),
         },
         processor: Processor {
             name: processor(),
@@ -202,8 +204,8 @@ fn free(_: &Path) -> Option<u64> {
 fn text(found: &Findings) -> String {
     let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
     let mut lines = vec![("infomax", format!("{}, {}", found.version, found.system))];
-    let Features { cuda, cudnn, metal, mpi } = found.features;
-    let built = [("cuda", cuda), ("cudnn", cudnn), ("metal", metal), ("mpi", mpi)];
+    let Features { cuda, cudnn, metal, mpi, nccl } = found.features;
+    let built = [("cuda", cuda), ("cudnn", cudnn), ("metal", metal), ("mpi", mpi), ("nccl", nccl)];
     let names = |with: bool| {
         let names: Vec<&str> = built.iter().filter(|(_, has)| *has == with).map(|(name, _)| *name).collect();
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
@@ -244,7 +246,15 @@ fn text(found: &Findings) -> String {
         "MPI",
         match mpi {
             true => "built in: `mpirun -n N infomax pretrain` trains in N processes".to_owned(),
-            false => "not built in (`--features mpi`)".to_owned(),
+            false => "not built in (`--features mpi`); MASTER_ADDR and MASTER_PORT join processes over TCP"
+                .to_owned(),
+        },
+    ));
+    lines.push((
+        "NCCL",
+        match nccl {
+            true => "built in: several processes with a card each exchange large tensors by it".to_owned(),
+            false => "not built in (`--features nccl`)".to_owned(),
         },
     ));
     for Place { what, path, exists, free } in &found.places {

@@ -27,7 +27,7 @@ pub(crate) fn run(args: &PaperArgs) -> Result<Status> {
         workers: args.output.threads.unwrap_or(0),
         machine: processor(),
         command: command(args),
-        stop: stop_flag()?,
+        stop: stop_flag(None)?,
         ..Settings::new(&args.out)
     };
     let names: Vec<&str> = match args.all {

@@ -46,8 +46,9 @@ pub(crate) fn run(args: &PretrainArgs, job: &Job) -> Result<Status> {
         budget: args.resume.as_ref().and(budget),
         evaluate: !args.no_eval,
         workers: threads,
-        stop: stop_flag()?,
+        stop: stop_flag(job.name())?,
         collective: job.collective(),
+        local_rank: job.local_rank(),
     };
     let mut progress = Progress::new(args.output.quiet);
     if let Some(line) = job.describe(threads).filter(|_| job.is_root()) {
@@ -56,14 +57,22 @@ pub(crate) fn run(args: &PretrainArgs, job: &Job) -> Result<Status> {
     // Rank 0 speaks for all.
     let observer: &mut dyn RunObserver = if job.is_root() { &mut progress } else { &mut Silent };
     let outcome = infomax_run::pretrain_with(&config, &options, observer)?;
+    let status = match outcome.evaluation_stopped {
+        Some(_) => Status::Interrupted,
+        None => status(&outcome.training),
+    };
     if !job.is_root() {
-        return Ok(status(&outcome.training));
+        return Ok(status);
     }
     let (run, total) = (outcome.run.display(), outcome.total_steps);
     if outcome.times.steps > 0 {
         progress.note(&format!("time: {}", outcome.times));
     }
-    let status = status(&outcome.training);
+    if let Some(by) = &outcome.evaluation_stopped {
+        crate::say!(
+            "The evaluation was stopped by {by}; all of the training is saved in {run}. `infomax evaluate {run}` evaluates it."
+        );
+    }
     match &outcome.training {
         Outcome::Interrupted { checkpoint, step } => {
             let of = if config.train.run.budget.is_some() { String::new() } else { format!(" of {total}") };
@@ -125,8 +134,9 @@ pub(crate) fn ended() {
     ENDED.store(true, Ordering::SeqCst);
 }
 
-/// A flag that Ctrl-C (or a request to terminate) sets; the second one ends the program at once.
-pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
+/// A flag that Ctrl-C (or a request to terminate) sets; the second one ends the program at once. Of several processes, `rank`
+/// names the one that was asked.
+pub(crate) fn stop_flag(rank: Option<String>) -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     ctrlc::set_handler(move || {
@@ -142,7 +152,8 @@ pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
         if again {
             std::process::exit(130);
         }
-        crate::say!("\nFinishing the step and saving; once more to stop at once.");
+        let name = rank.as_ref().map_or_else(String::new, |rank| format!("{rank}: "));
+        crate::say!("\n{name}asked to stop: finishing the step and saving; once more to stop at once.");
     })
     .context("cannot listen for Ctrl-C")?;
     Ok(stop)

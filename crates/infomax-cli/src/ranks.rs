@@ -10,6 +10,8 @@ use std::time::Duration;
 /// This process, alone or one of several.
 pub(crate) struct Job {
     ranks: Option<Ranks>,
+    /// What the launcher says of the place of this process on its host.
+    local_rank: Option<usize>,
 }
 
 fn world() -> Result<Option<World>> {
@@ -43,10 +45,12 @@ pub(crate) fn run<T>(timeout: Option<f64>, work: impl FnOnce(&Job) -> Result<T>)
         pretrain::ended();
         crate::say!("error: {text}");
     });
-    let Some(ranks) = connect(world()?.as_ref(), limits, report.clone())? else {
-        return work(&Job { ranks: None });
+    let world = world()?;
+    let Some(ranks) = connect(world.as_ref(), limits, report.clone())? else {
+        return work(&Job { ranks: None, local_rank: None });
     };
-    let job = Job { ranks: Some(ranks.clone()) };
+    let local_rank = world.and_then(|world| world.local_rank);
+    let job = Job { ranks: Some(ranks.clone()), local_rank };
     // Launchers send the signal of a stop to the ranks of a job that failed.
     let result = guarded(&ranks, &report, || {
         let result = work(&job).map_err(|error| crate::said(&error));
@@ -64,6 +68,17 @@ impl Job {
             Some(ranks) => ranks.handle(),
             None => Arc::new(Local),
         }
+    }
+
+    /// The number of this process on its host; nothing for a single one.
+    pub(crate) fn local_rank(&self) -> Option<usize> {
+        let ranks = self.ranks.as_ref()?;
+        Some(self.local_rank.unwrap_or_else(|| ranks.on_this_host_before()))
+    }
+
+    /// `rank 1 (node-7)`; nothing for a single process.
+    pub(crate) fn name(&self) -> Option<String> {
+        self.ranks.as_ref().map(Ranks::name)
     }
 
     /// Whether this process speaks and writes.

@@ -16,9 +16,18 @@ fn the_machine_and_the_build_are_described() {
     let output = infomax(dir.path(), &["doctor"]);
     ok(&output);
     let text = stdout(&output);
-    for key in
-        ["infomax ", "built with", "processor", "instructions", "CUDA", "Metal", "MPI", "runs", "device"]
-    {
+    for key in [
+        "infomax ",
+        "built with",
+        "processor",
+        "instructions",
+        "CUDA",
+        "Metal",
+        "MPI",
+        "NCCL",
+        "runs",
+        "device",
+    ] {
         assert!(text.lines().any(|line| line.starts_with(key)), "{key}\n{text}");
     }
     let output = infomax(dir.path(), &["doctor", "--json"]);

@@ -12,7 +12,9 @@ pub mod linalg;
 pub mod cuda {
     pub use infomax_cuda::{Card, Driver, Library, built_for, driver, explain, is_out_of_memory};
     #[cfg(feature = "cuda")]
-    pub use infomax_cuda::{MemoryUse, keep_freed_memory, memory_use, reset_peak_memory};
+    pub use infomax_cuda::{
+        MemoryUse, keep_freed_memory, memory_use, reset_peak_memory, stop_tracking_events,
+    };
     #[cfg(feature = "cuda")]
     pub use infomax_cuda::{Upload, Uploader, ViewKernel};
     pub use infomax_cuda::{libraries, missing_libraries};

@@ -37,6 +37,9 @@ pub(crate) struct Engine {
     pool: Vec<Vec<u8>>,
     start: Instant,
     entered: Arc<Entered>,
+    /// What carries large tensors of cards, once there were any.
+    #[cfg(feature = "nccl")]
+    pub(crate) comm: Option<crate::nccl::Comm>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -81,6 +84,8 @@ impl Engine {
             pool: Vec::new(),
             start,
             entered,
+            #[cfg(feature = "nccl")]
+            comm: None,
         };
         let text = engine.link.host();
         let all =
@@ -117,7 +122,11 @@ impl Engine {
         }
         let result = f(self);
         if let Err(
-            error @ (Error::Late { .. } | Error::Left { .. } | Error::Engine { .. } | Error::Garbled { .. }),
+            error @ (Error::Late { .. }
+            | Error::Left { .. }
+            | Error::Closed { .. }
+            | Error::Engine { .. }
+            | Error::Garbled { .. }),
         ) = &result
         {
             self.broken = Some(error.clone());
@@ -153,9 +162,16 @@ impl Engine {
         while !awaited.is_empty() {
             let mut index = 0;
             while let Some((peer, request)) = awaited.get_mut(index) {
-                if !request.poll()? {
-                    index += 1;
-                    continue;
+                match request.poll() {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        index += 1;
+                        continue;
+                    }
+                    Err(error) => {
+                        drop(awaited.swap_remove(index));
+                        return Err(self.first_reason(awaited, error));
+                    }
                 }
                 let (peer, bytes) = (*peer, request.take());
                 drop(awaited.swap_remove(index));
@@ -175,6 +191,34 @@ impl Engine {
         let all: Vec<Header> = found.into_iter().flatten().collect();
         self.compare(call, &all)?;
         Ok(all)
+    }
+
+    /// A connection that has ended is often the echo of another rank's end, whose reason is on its way.
+    fn first_reason(&mut self, mut awaited: Vec<(usize, Box<dyn Request>)>, error: Error) -> Error {
+        const MOMENT: Duration = Duration::from_millis(500);
+        let until = Instant::now() + MOMENT;
+        while !awaited.is_empty() && Instant::now() < until {
+            let mut index = 0;
+            while let Some((peer, request)) = awaited.get_mut(index) {
+                let peer = *peer;
+                match request.poll() {
+                    Ok(false) => index += 1,
+                    Err(_) => drop(awaited.swap_remove(index)),
+                    Ok(true) => {
+                        let header = Header::decode(&request.take());
+                        drop(awaited.swap_remove(index));
+                        if let Some(header) = header.filter(|header| header.call == Call::Leave) {
+                            self.gone.push(peer);
+                            self.open = awaited;
+                            return Error::Left { who: self.who(peer), reason: header.text };
+                        }
+                    }
+                }
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.open = awaited;
+        error
     }
 
     /// That all ranks called the same, of the same: every rank compares the same headers, so that all see the error.
@@ -284,22 +328,18 @@ impl Engine {
         };
         let message = Slice::whole(header.encode());
         let (rank, size, until) = (self.rank(), self.size(), Instant::now() + grace);
-        let mut sent = Vec::new();
+        let (mut sent, mut together) = (Vec::new(), true);
         // What an exchange waited for gets the next header of its rank.
         let mut awaited = std::mem::take(&mut self.open);
-        let mut expected = awaited.len();
         for peer in (0..size).filter(|peer| *peer != rank) {
             sent.extend(self.link.send(peer, HEADER, message.clone()));
             if self.gone.contains(&peer) || awaited.iter().any(|(open, _)| *open == peer) {
                 continue;
             }
-            expected += 1;
-            if let Ok(request) = self.link.receive(peer, HEADER, vec![0; LONGEST]) {
-                awaited.push((peer, request));
+            match self.link.receive(peer, HEADER, vec![0; LONGEST]) {
+                Ok(request) => awaited.push((peer, request)),
+                Err(_) => together = false,
             }
-        }
-        if awaited.len() < expected {
-            return false;
         }
         while !awaited.is_empty() || !sent.is_empty() {
             sent.retain_mut(|request| !request.poll().unwrap_or(true));
@@ -307,7 +347,11 @@ impl Engine {
             while let Some((peer, request)) = awaited.get_mut(index) {
                 match request.poll() {
                     Ok(false) => index += 1,
-                    Err(_) => return false,
+                    // It ended without a word; those that have one are waited for all the same.
+                    Err(_) => {
+                        drop(awaited.swap_remove(index));
+                        together = false;
+                    }
                     Ok(true) => {
                         let gone = Header::decode(&request.take()).is_some_and(|h| h.call == Call::Leave);
                         let peer = *peer;
@@ -316,7 +360,7 @@ impl Engine {
                         if !gone {
                             match self.link.receive(peer, HEADER, vec![0; LONGEST]) {
                                 Ok(request) => awaited.push((peer, request)),
-                                Err(_) => return false,
+                                Err(_) => together = false,
                             }
                         }
                     }
@@ -327,7 +371,13 @@ impl Engine {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        true
+        together
+    }
+
+    /// From now on nobody is waited for longer than this: the run is about to end.
+    #[cfg(feature = "nccl")]
+    pub(crate) fn limit(&mut self, limit: Duration) {
+        self.limits = Limits { usual: limit, first: limit };
     }
 
     /// A wait under the limit of the moment.

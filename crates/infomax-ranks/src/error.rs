@@ -14,11 +14,12 @@ pub enum Error {
         /// Why it has no meaning, and what it needs.
         problem: String,
     },
-    /// Several processes were started, and this program has no engine to join them.
+    /// Several processes were started by MPI, which this program does not have, without a place to meet over TCP.
     #[error(
         "this is process {rank} of {size} (started by {launcher}), and this program was built without mpi: each would \
          do all of the work alone. Build it with the feature `mpi` (`cargo build --release -p infomax-cli --features \
-         mpi`; needs MPI with its headers, mpicc and libclang), or start one process"
+         mpi`; needs MPI with its headers, mpicc and libclang), or name the host of rank 0 and a free port on it in \
+         MASTER_ADDR and MASTER_PORT for all of them, to join them over TCP"
     )]
     NotBuilt {
         /// The number of this process.
@@ -44,6 +45,24 @@ pub enum Error {
         mpi_rank: usize,
         /// The number of processes by MPI.
         mpi_size: usize,
+    },
+    /// The processes did not find each other over TCP.
+    #[error("rank {rank} of {size}: {problem}")]
+    Meeting {
+        /// The number of this process.
+        rank: usize,
+        /// The number of processes.
+        size: usize,
+        /// What is in the way, and what to do.
+        problem: String,
+    },
+    /// The connection with a rank has ended.
+    #[error("{who} closed its connection ({problem}): its process has ended, or its host or network is down")]
+    Closed {
+        /// The rank with its host.
+        who: String,
+        /// What the system says.
+        problem: String,
     },
     /// A rank did not come in time.
     #[error(
@@ -96,8 +115,8 @@ pub enum Error {
         /// What it has.
         right: String,
     },
-    /// The library below refused a call.
-    #[error("MPI refused `{call}`: {problem}")]
+    /// The library or system below refused a call.
+    #[error("`{call}` failed: {problem}")]
     Engine {
         /// The call.
         call: &'static str,

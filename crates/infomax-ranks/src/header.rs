@@ -10,9 +10,13 @@ pub(crate) enum Call {
     Barrier,
     Agree,
     Leave,
+    /// The cards of all ranks, before NCCL joins them.
+    Nccl,
+    /// Who still answers, once NCCL has not ended in time.
+    Stuck,
 }
 
-const CALLS: [(Call, &str); 7] = [
+const CALLS: [(Call, &str); 9] = [
     (Call::Hello, "hello"),
     (Call::Sum, "sum"),
     (Call::Gather, "gather"),
@@ -20,6 +24,8 @@ const CALLS: [(Call, &str); 7] = [
     (Call::Barrier, "barrier"),
     (Call::Agree, "agree"),
     (Call::Leave, "leave"),
+    (Call::Nccl, "nccl"),
+    (Call::Stuck, "stuck"),
 ];
 
 impl Call {

@@ -9,8 +9,11 @@ mod header;
 pub mod link;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "nccl")]
+mod nccl;
 mod ranks;
 mod sum;
+mod tcp;
 mod values;
 mod world;
 
@@ -25,9 +28,12 @@ pub use {candle_core, infomax_core};
 /// It is to be called once, before threads are started. `report` is where the watchdog says why it ends the process;
 /// everything else comes back as an error.
 ///
+/// A launcher of MPI is joined by MPI, if this program has it; every other one over TCP, where [`World::master`] says.
+///
 /// # Errors
-/// [`Error::NotBuilt`] in a program without an engine, [`Error::OtherWorld`] where MPI sees other processes than the
-/// launcher's variables name, [`Error::Engine`]; [`Error::Late`] with the ranks that did not come.
+/// [`Error::NotBuilt`] in a program without MPI and without a place to meet, [`Error::OtherWorld`] where MPI sees other
+/// processes than the launcher's variables name, [`Error::Meeting`] where processes did not find each other over TCP,
+/// [`Error::Engine`]; [`Error::Late`] with the ranks that did not come.
 pub fn connect(world: Option<&World>, limits: Limits, report: Report) -> Result<Option<Ranks>> {
     match world {
         Some(world) if world.size > 1 => start(world, limits, report).map(Some),
@@ -35,17 +41,40 @@ pub fn connect(world: Option<&World>, limits: Limits, report: Report) -> Result<
     }
 }
 
-/// Whether this program has an engine between processes.
-pub fn is_built() -> bool {
+/// Whether this program can join processes over MPI.
+pub fn has_mpi() -> bool {
     cfg!(feature = "mpi")
 }
 
-#[cfg(feature = "mpi")]
-fn start(world: &World, limits: Limits, report: Report) -> Result<Ranks> {
-    Ranks::over(Box::new(mpi::start(world)?), limits, Some(report))
+/// Whether this program sends large tensors of CUDA devices over NCCL.
+pub fn has_nccl() -> bool {
+    cfg!(feature = "nccl")
 }
 
-#[cfg(not(feature = "mpi"))]
-fn start(world: &World, _: Limits, _: Report) -> Result<Ranks> {
-    Err(Error::NotBuilt { rank: world.rank, size: world.size, launcher: world.launcher })
+/// A rank by itself, which exchanges with nobody and still goes every way that several go: for checks of NCCL on one card.
+///
+/// # Errors
+/// A watchdog that cannot be started.
+pub fn alone(limits: Limits, report: Report) -> Result<Ranks> {
+    let world = World {
+        rank: 0,
+        size: 1,
+        local_rank: None,
+        local_size: None,
+        launcher: "nobody",
+        mpi: false,
+        master: None,
+    };
+    start(&world, limits, report)
+}
+
+fn start(world: &World, limits: Limits, report: Report) -> Result<Ranks> {
+    #[cfg(feature = "mpi")]
+    if world.mpi {
+        return Ranks::over(Box::new(mpi::start(world)?), limits, Some(report));
+    }
+    if world.mpi && world.master.is_none() {
+        return Err(Error::NotBuilt { rank: world.rank, size: world.size, launcher: world.launcher });
+    }
+    Ranks::over(Box::new(tcp::start(world, limits)?), limits, Some(report))
 }

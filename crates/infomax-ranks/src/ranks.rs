@@ -1,11 +1,11 @@
 //! The collective over an engine.
 
 use crate::engine::{Engine, Entered, Offer, is_inline};
-use crate::header::Call;
+use crate::header::{Call, Header};
 use crate::link::{Link, Slice};
 use crate::sum::{self, wrap};
 use crate::{Error, Result, values};
-use candle_core::{DType, Shape, Tensor};
+use candle_core::{DType, Device, Shape, Tensor};
 use infomax_core::Collective;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +35,11 @@ impl Default for Limits {
 /// Sums are taken in the order of ranks, by one rank for each part of a bucket, which sends the result to the others:
 /// all ranks hold the same bits, those of [`infomax_core::replicas`]. A bucket of [`Collective::sum_in_place`] is one
 /// message, cut into segments of 4 MiB. Half types are rounded after each addition, as Candle's own.
+///
+/// With the feature `nccl`, tensors on a CUDA device of more than 8 KiB go over NCCL, which sums in an order of its own: each
+/// element in one place, from which all ranks get it, so that they hold the same bits here too, and others than those of
+/// the order of ranks. Smaller ones and all that is on the CPU keep that order. Work on one device from several threads
+/// (as [`infomax_core::Queued`] does) needs a device of one stream: `Device::new_cuda_with_stream`.
 ///
 /// # Errors, and not waiting for ever
 /// Each operation begins with a header from every rank to every other: its name, its number, shapes and types. What
@@ -98,18 +103,27 @@ impl Ranks {
         self.engine().leave(reason, grace)
     }
 
-    /// Ends MPI after a whole run. Every rank calls it; one that comes early waits for the others.
+    /// The number of this rank among those on its host, in the order of ranks: which of the host's cards is its own.
+    pub fn on_this_host_before(&self) -> usize {
+        let own = self.inner.hosts.get(self.inner.rank);
+        self.inner.hosts.iter().take(self.inner.rank).filter(|host| Some(*host) == own).count()
+    }
+
+    /// Ends the engine after a whole run. Every rank calls it; under MPI one that comes early waits for the others.
     ///
     /// # Errors
-    /// What MPI refuses.
+    /// What the engine refuses.
     pub fn finish(&self) -> Result<()> {
         let mut engine = self.engine();
+        #[cfg(feature = "nccl")]
+        drop(engine.comm.take());
         // A rank that is stopped before it comes would keep the others within MPI: the watchdog ends that.
         let _wait = engine.wait(Call::Barrier);
         engine.link.finish()
     }
 
-    /// Ends the processes of all ranks with this status; a process that MPI cannot end within 10 s ends itself.
+    /// Ends this process with this status, and under MPI those of all ranks; a process that MPI cannot end within 10 s ends
+    /// itself. Over TCP the other ranks see the end of the connection.
     pub fn abort(&self, code: i32) {
         // What ends this thread below ends the process in any case.
         let _ = std::thread::Builder::new().name("abort".into()).spawn(|| {
@@ -133,7 +147,7 @@ fn watch(who: String, start: Instant, entered: Arc<Entered>, report: Report) -> 
         let until = entered.load(Ordering::Relaxed);
         if until > 0 && start.elapsed().as_millis() as u64 > until {
             report(&format!(
-                "{who}: a call of MPI has not come back for half a minute beyond --rank-timeout; its network or \
+                "{who}: a call of MPI, NCCL or the system has not come back for half a minute beyond --rank-timeout; its network or \
                  another rank is down. Ending this process, so that the launcher ends the others"
             ));
             std::process::abort();
@@ -141,6 +155,24 @@ fn watch(who: String, start: Instant, entered: Arc<Entered>, report: Report) -> 
     };
     let thread = std::thread::Builder::new().name("rank-watchdog".into()).spawn(work);
     thread.map(drop).map_err(|e| Error::Engine { call: "watchdog", problem: e.to_string() })
+}
+
+/// What carries the large tensors of a device, where it is not the engine: all ranks must have the same.
+fn carrier(device: &Device) -> &'static str {
+    match cfg!(feature = "nccl") && device.is_cuda() {
+        true => " by NCCL",
+        false => "",
+    }
+}
+
+/// Whether the payload of a header did not travel with it.
+fn is_large(header: &Header) -> bool {
+    !is_inline(usize::try_from(header.bytes).unwrap_or(usize::MAX))
+}
+
+/// The bytes of a tensor.
+fn bytes_of(x: &Tensor) -> usize {
+    x.elem_count() * x.dtype().size_in_bytes()
 }
 
 /// Shape and type in words.
@@ -164,11 +196,10 @@ impl Ranks {
             let offer = Offer { call, equal, text, bytes: length, inline: own };
             let headers = engine.exchange(offer)?;
             let rank = engine.rank();
-            let large = |bytes: u64| !is_inline(usize::try_from(bytes).unwrap_or(usize::MAX));
             let from: Vec<(usize, usize)> = headers
                 .iter()
                 .enumerate()
-                .filter(|(peer, header)| *peer != rank && large(header.bytes))
+                .filter(|(peer, header)| *peer != rank && is_large(header))
                 .map(|(peer, header)| (peer, usize::try_from(header.bytes).unwrap_or(usize::MAX)))
                 .collect();
             let message = Slice::whole(if inline { Vec::new() } else { bytes.clone() });
@@ -191,24 +222,63 @@ impl Ranks {
         result.map_err(|e| wrap(engine, e))
     }
 
+    /// The rows of all ranks, of tensors on a card; as soon as one rank has many, by NCCL.
+    #[cfg(feature = "nccl")]
+    fn gather_on(
+        &self,
+        card: &candle_core::CudaDevice,
+        x: &Tensor,
+        row: &[usize],
+        equal: &str,
+    ) -> infomax_core::Result<Vec<Tensor>> {
+        let (length, text) = (bytes_of(x), x.dims().first().map_or_else(String::new, usize::to_string));
+        let mut inline = Vec::new();
+        if is_inline(length) {
+            values::append(&mut inline, x)?;
+        }
+        let engine = &mut *self.engine();
+        let offer = Offer { call: Call::Gather, equal, text, bytes: length, inline };
+        let headers = engine.run(|engine| engine.exchange(offer)).map_err(|e| wrap(engine, e))?;
+        let dims = |header: &Header| match x.dims() {
+            [] => Ok(Vec::new()),
+            _ => {
+                let bad = |_| infomax_core::Error::config("rows", &header.text, "is no number of rows");
+                Ok([&[header.text.parse::<usize>().map_err(bad)?], row].concat())
+            }
+        };
+        let all = headers.iter().map(dims).collect::<infomax_core::Result<Vec<_>>>()?;
+        if headers.iter().any(is_large) {
+            let rows: Vec<usize> = all.iter().filter_map(|dims| dims.first().copied()).collect();
+            return engine
+                .run(|engine| crate::nccl::gather(engine, card, x, &rows))
+                .map_err(|e| wrap(engine, e));
+        }
+        let part = |(header, dims): (&Header, Vec<usize>)| {
+            values::tensor(&header.inline, x.dtype(), &Shape::from(dims), x.device())
+        };
+        headers.iter().zip(all).map(part).collect()
+    }
+
     /// The sums of tensors of one type.
     fn sums(&self, bucket: &[&Tensor]) -> infomax_core::Result<Vec<Tensor>> {
         let Some(first) = bucket.first() else { return Ok(Vec::new()) };
-        let mut bytes =
-            Vec::with_capacity(bucket.iter().map(|x| x.elem_count() * x.dtype().size_in_bytes()).sum());
-        let mut equal = String::new();
-        for x in bucket {
-            values::append(&mut bytes, x)?;
-            if !equal.is_empty() {
-                equal += ", ";
-            }
-            equal += &words(x.dims(), x.dtype());
+        let all = bucket.iter().map(|x| words(x.dims(), x.dtype()));
+        let equal = all.collect::<Vec<_>>().join(", ") + carrier(first.device());
+        let length = bucket.iter().map(|x| bytes_of(x)).sum();
+        #[cfg(feature = "nccl")]
+        if let Some(card) = crate::nccl::card(first.device()).filter(|_| !is_inline(length)) {
+            let engine = &mut *self.engine();
+            return engine
+                .run(|engine| crate::nccl::sum(engine, card, bucket, &equal))
+                .map_err(|e| wrap(engine, e));
         }
+        let mut bytes = Vec::with_capacity(length);
+        bucket.iter().try_for_each(|x| values::append(&mut bytes, x))?;
         let sum = sum::sum(&mut self.engine(), bytes, first.dtype(), &equal)?;
         let mut rest = &sum[..];
         let mut out = Vec::with_capacity(bucket.len());
         for x in bucket {
-            let (bytes, after) = rest.split_at(x.elem_count() * x.dtype().size_in_bytes());
+            let (bytes, after) = rest.split_at(bytes_of(x));
             rest = after;
             out.push(values::tensor(bytes, x.dtype(), x.shape(), x.device())?);
         }
@@ -235,14 +305,18 @@ impl Collective for Ranks {
     }
 
     fn gather(&self, x: &Tensor) -> infomax_core::Result<Vec<Tensor>> {
-        let mut bytes = Vec::new();
-        values::append(&mut bytes, x)?;
         let (rows, row) = match x.dims().split_first() {
             Some((rows, row)) => (rows.to_string(), row),
             None => (String::new(), &[][..]),
         };
         // Types and all dimensions but the first are equal; the first one is said.
-        let equal = format!("{} of rank {}", words(row, x.dtype()), x.dims().len());
+        let equal = format!("{} of rank {}{}", words(row, x.dtype()), x.dims().len(), carrier(x.device()));
+        #[cfg(feature = "nccl")]
+        if let Some(card) = crate::nccl::card(x.device()) {
+            return self.gather_on(card, x, row, &equal);
+        }
+        let mut bytes = Vec::new();
+        values::append(&mut bytes, x)?;
         let all = self.everyone(Call::Gather, &equal, rows, bytes)?;
         let part = |(rows, bytes): (String, Vec<u8>)| {
             let mut dims = row.to_vec();
@@ -260,13 +334,20 @@ impl Collective for Ranks {
             let reason = format!("ranks are below {}", self.size());
             return Err(infomax_core::Error::config("root", root, reason));
         }
+        // Every rank brings a tensor of the same shape and type, whose values count on the root only.
+        let equal = format!("root {root}, {}{}", words(x.dims(), x.dtype()), carrier(x.device()));
+        #[cfg(feature = "nccl")]
+        if let Some(card) = crate::nccl::card(x.device()).filter(|_| !is_inline(bytes_of(x))) {
+            let engine = &mut *self.engine();
+            return engine
+                .run(|engine| crate::nccl::broadcast(engine, card, x, root, &equal))
+                .map_err(|e| wrap(engine, e));
+        }
         let own = root == self.rank();
         let mut bytes = Vec::new();
         if own {
             values::append(&mut bytes, x)?;
         }
-        // Every rank brings a tensor of the same shape and type, whose values count on the root only.
-        let equal = format!("root {root}, {}", words(x.dims(), x.dtype()));
         let mut all = self.everyone(Call::Broadcast, &equal, String::new(), bytes)?;
         let (_, bytes) = all.swap_remove(root);
         values::tensor(&bytes, x.dtype(), x.shape(), x.device())

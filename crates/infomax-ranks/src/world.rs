@@ -15,10 +15,15 @@ pub struct World {
     pub local_size: Option<usize>,
     /// The launcher in words.
     pub launcher: &'static str,
+    /// Whether the launcher gives its processes what MPI needs to find each other.
+    pub mpi: bool,
+    /// Where processes meet without MPI: the host of rank 0, and a port that is free there.
+    pub master: Option<(String, u16)>,
 }
 
-/// Words for a launcher, and its names of rank, size, rank on the host and processes on the host.
-type Names = (&'static str, [&'static str; 4]);
+/// Words for a launcher, its names of rank, size, rank on the host and processes on the host, and a variable that is there
+/// where it serves MPI; an empty one always is.
+type Names = (&'static str, [&'static str; 4], Option<&'static str>);
 
 /// In the order in which they are asked: an `mpirun` inside of a Slurm job counts before the job.
 const LAUNCHERS: [Names; 4] = [
@@ -30,14 +35,16 @@ const LAUNCHERS: [Names; 4] = [
             "OMPI_COMM_WORLD_LOCAL_RANK",
             "OMPI_COMM_WORLD_LOCAL_SIZE",
         ],
+        Some(""),
     ),
     (
         "a PMI launcher such as MPICH's mpiexec",
         ["PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"],
+        Some(""),
     ),
     // Of a step only: in the script of `sbatch` a plain command is one process, whatever SLURM_NTASKS says.
-    ("srun of Slurm", ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", ""]),
-    ("torchrun or variables like its own", ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"]),
+    ("srun of Slurm", ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", ""], Some("PMIX_RANK")),
+    ("torchrun or variables like its own", ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"], None),
 ];
 
 impl World {
@@ -47,17 +54,22 @@ impl World {
     ///
     /// `PMIX_RANK` has no number of processes beside it; launchers that set it set others of these, too.
     ///
+    /// `MASTER_ADDR` and `MASTER_PORT` name where processes meet without MPI, whoever started them. torchrun itself listens at
+    /// that port where it sets `TORCHELASTIC_USE_AGENT_STORE`: then the next port is taken.
+    ///
     /// ```
     /// use infomax_ranks::World;
-    /// let variables = [("RANK", "1"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1")];
+    /// let variables = [("RANK", "1"), ("WORLD_SIZE", "4"), ("MASTER_ADDR", "node-0"), ("MASTER_PORT", "29500")];
     /// let get = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string());
     /// let world = World::of_variables(get)?.expect("there are several");
-    /// assert_eq!((world.rank, world.size, world.local_rank), (1, 4, Some(1)));
+    /// assert_eq!((world.rank, world.size), (1, 4));
+    /// assert_eq!(world.master, Some(("node-0".to_owned(), 29500)));
     /// # Ok::<(), infomax_ranks::Error>(())
     /// ```
     ///
     /// # Errors
-    /// A value that is no number, a number of processes without a rank, a rank that is not below it.
+    /// A value that is no number, a number of processes without a rank, a rank that is not below it; one of `MASTER_ADDR` and
+    /// `MASTER_PORT` without the other.
     pub fn of_variables(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
         let number = |variable: &'static str| match get(variable).filter(|_| !variable.is_empty()) {
             None => Ok(None),
@@ -67,7 +79,7 @@ impl World {
                 value,
             }),
         };
-        for (launcher, [rank, size, local_rank, local_size]) in LAUNCHERS {
+        for (launcher, [rank, size, local_rank, local_size], serves) in LAUNCHERS {
             let Some(count) = number(size)? else { continue };
             let refuse = |value: usize, problem: String| {
                 Err(Error::Variable { variable: size, value: value.to_string(), problem })
@@ -79,9 +91,34 @@ impl World {
                 return refuse(count, format!("{rank} = {own} must be below it"));
             }
             let (local_rank, local_size) = (number(local_rank)?, number(local_size)?);
-            return Ok(Some(Self { rank: own, size: count, local_rank, local_size, launcher }));
+            let mpi = serves.is_some_and(|name| name.is_empty() || get(name).is_some());
+            let master = master(&get)?;
+            return Ok(Some(Self { rank: own, size: count, local_rank, local_size, launcher, mpi, master }));
         }
         Ok(None)
+    }
+}
+
+/// Where processes meet without MPI.
+fn master(get: &impl Fn(&str) -> Option<String>) -> Result<Option<(String, u16)>> {
+    const NAMES: [&str; 2] = ["MASTER_ADDR", "MASTER_PORT"];
+    let [host, port] = NAMES.map(|name| get(name).filter(|value| !value.trim().is_empty()));
+    let refuse = |variable, value: &str, problem: &str| {
+        Err(Error::Variable { variable, value: value.to_owned(), problem: problem.to_owned() })
+    };
+    match (host, port) {
+        (None, None) => Ok(None),
+        (Some(host), None) => {
+            refuse(NAMES[0], &host, "MASTER_PORT is not set beside it, a port that is free there")
+        }
+        (None, Some(port)) => refuse(NAMES[1], &port, "MASTER_ADDR is not set beside it, the host of rank 0"),
+        (Some(host), Some(port)) => {
+            let taken = get("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|value| value == "True");
+            match port.trim().parse::<u16>().ok().and_then(|port| port.checked_add(u16::from(taken))) {
+                None | Some(0) => refuse(NAMES[1], &port, "must be a port, 1 to 65534"),
+                Some(port) => Ok(Some((host.trim().to_owned(), port))),
+            }
+        }
     }
 }
 
@@ -104,10 +141,30 @@ mod tests {
         assert_eq!((pmi.rank, pmi.size, pmi.local_rank), (3, 4, None));
         let slurm = [("SLURM_PROCID", "5"), ("SLURM_STEP_NUM_TASKS", "8"), ("SLURM_LOCALID", "1")];
         let slurm = world(&slurm).unwrap().unwrap();
-        assert_eq!((slurm.rank, slurm.size, slurm.local_rank), (5, 8, Some(1)));
+        assert_eq!((slurm.rank, slurm.size, slurm.local_rank, slurm.mpi), (5, 8, Some(1), false));
+        let pmix = [("SLURM_PROCID", "0"), ("SLURM_STEP_NUM_TASKS", "2"), ("PMIX_RANK", "0")];
+        assert!(world(&pmix).unwrap().unwrap().mpi && found.mpi && pmi.mpi);
         let torch = [("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "2")];
         let torch = world(&torch).unwrap().unwrap();
-        assert_eq!((torch.rank, torch.size, torch.local_size), (0, 2, Some(2)));
+        assert_eq!((torch.rank, torch.size, torch.local_size, torch.mpi), (0, 2, Some(2), false));
+        assert_eq!(torch.master, None);
+    }
+
+    #[test]
+    fn the_place_to_meet_is_read_and_torchrun_has_taken_its_own_port() {
+        let own = [("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", " node-0 "), ("MASTER_PORT", "29500")];
+        let master = |more: &[(&str, &str)]| world(&[&own[..], more].concat()).unwrap().unwrap().master;
+        assert_eq!(master(&[]), Some(("node-0".into(), 29500)));
+        assert_eq!(master(&[("TORCHELASTIC_USE_AGENT_STORE", "True")]), Some(("node-0".into(), 29501)));
+        assert_eq!(master(&[("TORCHELASTIC_USE_AGENT_STORE", "False")]), Some(("node-0".into(), 29500)));
+        let error =
+            |variables: &[(&str, &str)]| world(&[&own[..2], variables].concat()).unwrap_err().to_string();
+        assert!(error(&[("MASTER_ADDR", "x")]).contains("MASTER_PORT is not set"));
+        assert!(error(&[("MASTER_PORT", "29500")]).contains("MASTER_ADDR is not set"));
+        for port in ["0", "65536", "http"] {
+            let text = error(&[("MASTER_ADDR", "x"), ("MASTER_PORT", port)]);
+            assert!(text.contains(&format!("MASTER_PORT = {port}: must be a port")), "{text}");
+        }
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! The engine over a link of threads: the exchanges of MPI without MPI.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
+use common::{all_of_it, bytes, of_replicas};
 use infomax_ranks::candle_core::{DType, Device, Tensor};
-use infomax_ranks::infomax_core::{Collective, Key, replicas};
+use infomax_ranks::infomax_core::Collective;
 use infomax_ranks::link::{Link, Request, Slice};
-use infomax_ranks::{Limits, Ranks, Report, Result, World, connect, is_built};
+use infomax_ranks::{Limits, Ranks, Report, Result, World, connect, has_mpi};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -84,71 +87,10 @@ fn run<T: Send>(size: usize, limits: Limits, f: impl Fn(Ranks) -> T + Sync) -> V
     })
 }
 
-/// Numbers of very different size, so that another order of sums has other bits.
-fn values(rank: usize, count: usize, dtype: DType) -> Tensor {
-    let key = Key::new(7).fold_in(rank as u64);
-    let x = key.normal(0.0, 1.0, count, DType::F64, &Device::Cpu).unwrap();
-    let scale = (key.fold_in(1).normal(0.0, 3.0, count, DType::F64, &Device::Cpu).unwrap()).exp().unwrap();
-    let x = (x * scale).unwrap();
-    match dtype {
-        DType::U32 => x.abs().unwrap().to_dtype(DType::U32).unwrap(),
-        dtype => x.to_dtype(dtype).unwrap(),
-    }
-}
-
-/// All bits of a tensor, with its shape and type.
-fn bytes(x: &Tensor) -> Vec<u8> {
-    let flat = x.flatten_all().unwrap();
-    let mut out = format!("{:?} {:?} ", x.dims(), x.dtype()).into_bytes();
-    // Every half number is an f32, to the bit.
-    match x.dtype() {
-        DType::F64 => {
-            out.extend(flat.to_vec1::<f64>().unwrap().iter().flat_map(|x| x.to_bits().to_le_bytes()));
-        }
-        DType::U32 => out.extend(flat.to_vec1::<u32>().unwrap().iter().flat_map(|x| x.to_le_bytes())),
-        _ => {
-            let flat = flat.to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap();
-            out.extend(flat.iter().flat_map(|x| x.to_bits().to_le_bytes()));
-        }
-    }
-    out
-}
-
-/// Everything that a collective gives, as bytes.
-fn all_of_it(ranks: &dyn Collective) -> Vec<Vec<u8>> {
-    let rank = ranks.rank();
-    let mut out = Vec::new();
-    for dtype in [DType::F32, DType::F64, DType::BF16, DType::F16, DType::U32] {
-        for count in [0, 1, 5, 4096, 5000] {
-            out.push(bytes(&ranks.sum(&values(rank, count, dtype)).unwrap()));
-        }
-    }
-    let rows = values(rank, 3 * (rank + 1), DType::F32).reshape((rank + 1, 3)).unwrap();
-    out.extend(ranks.gather(&rows).unwrap().iter().map(bytes));
-    let many = values(rank, 3000 * rank, DType::F64);
-    out.extend(ranks.gather(&many).unwrap().iter().map(bytes));
-    let scalar = Tensor::new(rank as f64, &Device::Cpu).unwrap();
-    out.extend(ranks.gather(&scalar).unwrap().iter().map(bytes));
-    for root in 0..ranks.size() {
-        out.push(bytes(&ranks.broadcast(&values(rank, 4000, DType::F32), root).unwrap()));
-    }
-    ranks.barrier().unwrap();
-    out.push(ranks.agree(1 << rank).unwrap().to_le_bytes().to_vec());
-    let narrow = values(rank, 40, DType::F32).reshape((5, 8)).unwrap().narrow(1, 2, 3).unwrap();
-    let mut bucket =
-        [values(rank, 2000, DType::F32), values(rank, 7, DType::F64), values(rank, 3000, DType::F32), narrow];
-    ranks.sum_in_place(&mut bucket).unwrap();
-    out.extend(bucket.iter().map(bytes));
-    out
-}
-
 #[test]
 fn every_operation_gives_the_bits_of_replicas() {
     for size in 1..=4 {
-        let expected: Vec<_> = std::thread::scope(|scope| {
-            let ranks = replicas(size).into_iter().map(|rank| scope.spawn(move || all_of_it(&rank)));
-            ranks.collect::<Vec<_>>().into_iter().map(|rank| rank.join().unwrap()).collect()
-        });
+        let expected = of_replicas(size);
         let found = run(size, Limits::default(), |ranks| all_of_it(&ranks));
         assert!(found == expected, "{size} ranks");
         // Sums, gathers and words are equal on all ranks.
@@ -243,11 +185,22 @@ fn a_rank_that_leaves_takes_the_others_along_with_its_reason() {
 #[test]
 fn several_processes_without_an_engine_are_refused_and_one_needs_none() {
     let report: Report = Arc::new(|_: &str| {});
-    let world = |size| World { rank: 0, size, local_rank: None, local_size: None, launcher: "a test" };
+    let world = |size, mpi| World {
+        rank: 0,
+        size,
+        local_rank: None,
+        local_size: None,
+        launcher: "a test",
+        mpi,
+        master: None,
+    };
     assert!(connect(None, SHORT, report.clone()).unwrap().is_none());
-    assert!(connect(Some(&world(1)), SHORT, report.clone()).unwrap().is_none());
-    if !is_built() {
-        let error = connect(Some(&world(4)), SHORT, report).unwrap_err().to_string();
-        assert!(error.contains("process 0 of 4") && error.contains("built without mpi"), "{error}");
+    assert!(connect(Some(&world(1, true)), SHORT, report.clone()).unwrap().is_none());
+    let error = connect(Some(&world(4, false)), SHORT, report.clone()).unwrap_err().to_string();
+    assert!(error.contains("rank 0 of 4") && error.contains("MASTER_ADDR"), "{error}");
+    if !has_mpi() {
+        let error = connect(Some(&world(4, true)), SHORT, report).unwrap_err().to_string();
+        let parts = ["process 0 of 4", "built without mpi", "MASTER_ADDR"];
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
     }
 }

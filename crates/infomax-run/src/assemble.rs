@@ -59,16 +59,17 @@ impl Assembly {
     /// # Errors
     /// What any part refuses, with the section of its setting.
     pub fn new(config: &RunConfig, workers: usize) -> Result<Self> {
-        Self::with_start(config, workers, true, &Local)
+        Self::with_start(config, workers, true, &Local, None)
     }
 
     /// [`Assembly::new`], of one of several ranks, which share the batches; without `start` the encoder does not start
-    /// from `model.init`, since a checkpoint follows.
+    /// from `model.init`, since a checkpoint follows. `local_rank` chooses the card of a rank among those of its host.
     pub(crate) fn with_start(
         config: &RunConfig,
         workers: usize,
         start: bool,
         ranks: &dyn Collective,
+        local_rank: Option<usize>,
     ) -> Result<Self> {
         let images = Images::open(&config.data)?;
         let mut settled = config.clone();
@@ -83,7 +84,7 @@ impl Assembly {
             let (most, name) = (len / ranks_of, images.train.name());
             return Err(infomax_data::Error::BatchTooLarge { batch, ranks: ranks_of, len, most, name }.into());
         }
-        let device::Chosen { device, warning } = device::open(&config.train.device)?;
+        let device::Chosen { device, warning } = device::open_for(&config.train.device, local_rank)?;
         let params = params(config, &device);
         let learner = learner(config, &params)?;
         if device.is_cuda() {

@@ -20,33 +20,47 @@ pub struct Chosen {
 /// [`Error::Device`]: another name, an accelerator that is not built in, or one that does not answer; with what
 /// to do.
 pub fn open(asked: &str) -> Result<Chosen> {
+    open_for(asked, None)
+}
+
+/// The device of one of several processes: `cuda` and `auto` are the card of its number among those of its host, or the one
+/// card that it sees. Its work may come from several threads, in the order in which they give it.
+///
+/// # Errors
+/// As [`open`]; more processes on a host than it has cards, unless a card is named.
+pub(crate) fn open_for(asked: &str, local_rank: Option<usize>) -> Result<Chosen> {
     let plain = |device| Ok(Chosen { device, warning: None });
     match asked.split_once(':').unwrap_or((asked, "0")) {
         ("cpu", _) if asked == "cpu" => plain(Device::Cpu),
+        ("cuda", _) if asked == "cuda" => plain(cuda(asked, own_card(asked, local_rank)?, local_rank)?),
         ("cuda", number) => {
             let number =
                 number.parse().map_err(|_| refuse(asked, "a card is named by its number, `cuda:0`"))?;
-            plain(cuda(asked, number)?)
+            plain(cuda(asked, number, local_rank)?)
         }
         ("metal", number) => {
             let number =
                 number.parse().map_err(|_| refuse(asked, "a device is named by its number, `metal:0`"))?;
             plain(metal(asked, number)?)
         }
-        ("auto", _) if asked == "auto" => Ok(auto()),
+        ("auto", _) if asked == "auto" => auto(local_rank),
         _ => Err(refuse(asked, "it must be auto, cpu, cuda, cuda:N or metal")),
     }
 }
 
-fn auto() -> Chosen {
-    type Open = fn() -> Result<Device>;
-    let tries: [(bool, Open); 2] =
-        [(cfg!(feature = "cuda"), || cuda("cuda:0", 0)), (cfg!(feature = "metal"), || metal("metal", 0))];
+fn auto(local_rank: Option<usize>) -> Result<Chosen> {
+    type Open = fn(usize, Option<usize>) -> Result<Device>;
+    let tries: [(bool, Open); 2] = [
+        (cfg!(feature = "cuda"), |number, local_rank| cuda(&format!("cuda:{number}"), number, local_rank)),
+        (cfg!(feature = "metal"), |_, _| metal("metal", 0)),
+    ];
+    // Where there are cards, one too few is no reason to compute on the CPU beside them.
+    let number = own_card("auto", local_rank)?;
     let mut warning = None;
     for (built, try_open) in tries {
         if built {
-            match try_open() {
-                Ok(device) => return Chosen { device, warning: None },
+            match try_open(number, local_rank) {
+                Ok(device) => return Ok(Chosen { device, warning: None }),
                 Err(Error::Device { asked, reason }) => {
                     warning = Some(format!("computing on the CPU, as {asked} cannot be used: {reason}"));
                 }
@@ -54,10 +68,28 @@ fn auto() -> Chosen {
             }
         }
     }
-    Chosen { device: Device::Cpu, warning }
+    Ok(Chosen { device: Device::Cpu, warning })
 }
 
-fn cuda(asked: &str, number: usize) -> Result<Device> {
+/// The number of the card of a process.
+fn own_card(asked: &str, local_rank: Option<usize>) -> Result<usize> {
+    let cards = driver().map_or(0, |driver| driver.cards.len());
+    card_of(local_rank, cards).map_err(|reason| refuse(asked, &reason))
+}
+
+/// Launchers that give each process a card of its own let it see that one only.
+fn card_of(local_rank: Option<usize>, cards: usize) -> std::result::Result<usize, String> {
+    match (local_rank, cards) {
+        (None, _) | (_, 0 | 1) => Ok(0),
+        (Some(own), cards) if own < cards => Ok(own),
+        (Some(own), cards) => Err(format!(
+            "this is process {own} on its host (counted from 0), which has {cards} cards: start at most {cards} there, or name \
+             the card of each, `cuda:0`"
+        )),
+    }
+}
+
+fn cuda(asked: &str, number: usize, local_rank: Option<usize>) -> Result<Device> {
     if !cfg!(feature = "cuda") {
         let reason =
             "this build has no CUDA; build it with `--features cudnn` or `cuda` (docs/cuda.md), or use cpu";
@@ -68,7 +100,9 @@ fn cuda(asked: &str, number: usize) -> Result<Device> {
         return Err(refuse(asked, &format!("{missing}; or use cpu")));
     }
     // Candle's kernels may be for another card, and the driver may not know their language: one of them is run.
-    let opened = Device::new_cuda(number).and_then(|device| {
+    // Candle's default is the stream of each thread by itself. Ranks exchange on a thread beside the one that computes.
+    let open = if local_rank.is_some() { Device::new_cuda_with_stream } else { Device::new_cuda };
+    let opened = open(number).and_then(|device| {
         let sum = (Tensor::ones(2, DType::F32, &device)? + 1.0)?.to_vec1::<f32>()?;
         if sum == [2.0, 2.0] { Ok(device) } else { candle_core::bail!("1 + 1 is {sum:?} there") }
     });
@@ -83,6 +117,12 @@ fn cuda(asked: &str, number: usize) -> Result<Device> {
     #[cfg(feature = "cuda")]
     infomax_kernels::cuda::keep_freed_memory(&device)
         .map_err(|error| refuse(asked, &format!("its memory pool cannot be set ({error})")))?;
+    #[cfg(feature = "cuda")]
+    if local_rank.is_some() {
+        // All uses of a buffer are on the one stream, or wait for it themselves.
+        infomax_kernels::cuda::stop_tracking_events(&device)
+            .map_err(|error| refuse(asked, &format!("its streams cannot be set ({error})")))?;
+    }
     Ok(device)
 }
 
@@ -139,6 +179,14 @@ mod tests {
         for word in ["cuda:0", "256", "train.batch=128", "train.accumulate", "why"] {
             assert!(text.contains(word), "{text}");
         }
+    }
+
+    #[test]
+    fn each_process_of_a_host_has_its_own_card() {
+        assert_eq!([card_of(None, 4), card_of(Some(3), 4), card_of(Some(2), 1)], [Ok(0), Ok(3), Ok(0)]);
+        assert_eq!(card_of(Some(5), 0), Ok(0));
+        let error = card_of(Some(4), 4).unwrap_err();
+        assert!(error.contains("process 4") && error.contains("4 cards"), "{error}");
     }
 
     #[test]

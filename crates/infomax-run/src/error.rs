@@ -66,6 +66,9 @@ pub enum Error {
         /// The folder of the run.
         path: PathBuf,
     },
+    /// It was asked to end before it had a result.
+    #[error("stopped before it was finished")]
+    Stopped,
     /// An error of an augmentation.
     #[error(transparent)]
     Augment(Box<infomax_augment::Error>),

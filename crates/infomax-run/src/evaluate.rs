@@ -15,6 +15,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// What was measured: `evaluation.json` of a run.
@@ -141,6 +142,21 @@ pub fn evaluate(
     step: u64,
     observer: &mut dyn RunObserver,
 ) -> Result<Evaluation> {
+    evaluate_until(config, images, learner, step, observer, &AtomicBool::new(false))
+}
+
+/// [`evaluate`], which ends within a batch or a probe once `stop` is set.
+///
+/// # Errors
+/// As [`evaluate`]; [`Error::Stopped`].
+pub(crate) fn evaluate_until(
+    config: &RunConfig,
+    images: &Images,
+    learner: &dyn Learner,
+    step: u64,
+    observer: &mut dyn RunObserver,
+    stop: &AtomicBool,
+) -> Result<Evaluation> {
     let start = Instant::now();
     let recipe = config.augment.resolve()?;
     let transform = EvalTransform::for_recipe(&recipe)?;
@@ -165,7 +181,7 @@ pub fn evaluate(
     let test = images.test.as_ref().filter(|_| no_probe.is_none());
     let per_subject = images.labeled.len() + test.map_or(0, |t| t.len());
     let mut pass =
-        Pass { transform, config, done: 0, total: (per_subject * subjects.len()) as u64, observer };
+        Pass { transform, config, done: 0, total: (per_subject * subjects.len()) as u64, observer, stop };
     let (mut protocol, mut rows, mut probed) = (String::new(), Vec::new(), None);
     let mut spectrum_notes = Vec::new();
     for (what, f) in &subjects {
@@ -200,6 +216,7 @@ pub fn evaluate(
             pass.observer.on_evaluation(pass.done, pass.total, &format!("{what}: probes"));
             let (knn_config, linear) = (&config.eval.knn, &config.eval.linear);
             let near = knn(&train, &train_labels, &held_out, &test_labels, knn_config)?;
+            pass.go_on()?;
             let probe = linear_probe(&train, &train_labels, &held_out, &test_labels, linear)?;
             row.knn = Some(near.accuracy);
             row.linear = Some(probe.accuracy);
@@ -268,9 +285,14 @@ struct Pass<'a> {
     done: u64,
     total: u64,
     observer: &'a mut dyn RunObserver,
+    stop: &'a AtomicBool,
 }
 
 impl Pass<'_> {
+    fn go_on(&self) -> Result<()> {
+        if self.stop.load(Ordering::SeqCst) { Err(Error::Stopped) } else { Ok(()) }
+    }
+
     /// The features of a data set, with its labels.
     fn bank(
         &mut self,
@@ -284,22 +306,27 @@ impl Pass<'_> {
         let pass = pass.with_damaged(policy);
         let left_out = pass.damaged();
         // An error of the data is kept as what it is: the bank knows errors of evaluations only.
-        let mut failed = None;
+        let mut failed: Option<Error> = None;
         let batches = pass.map_while(|part| match part {
+            Ok(_) if self.go_on().is_err() => {
+                failed = Some(Error::Stopped);
+                None
+            }
             Ok((xs, labels)) => {
                 self.done += labels.len() as u64;
                 self.observer.on_evaluation(self.done, self.total, what);
                 Some(Ok::<_, infomax_eval::Error>((xs, labels)))
             }
             Err(error) => {
-                failed = Some(error);
+                failed = Some(error.into());
                 None
             }
         });
         let bank = FeatureBank::collect(batches, f);
         if let Some(error) = failed {
-            return Err(error.into());
+            return Err(error);
         }
+        self.go_on()?;
         for (_, reason) in left_out.list() {
             self.observer.on_warning(&format!("left out of the evaluation: {reason}"));
         }

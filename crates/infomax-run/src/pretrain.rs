@@ -1,8 +1,9 @@
 //! The main job: train without labels, then measure what was learned.
 
 use crate::device::too_large;
-use crate::evaluate::{Evaluation, TrainedOn, evaluate, write};
+use crate::evaluate::{Evaluation, TrainedOn, evaluate_until, write};
 use crate::identity::identity;
+use crate::ranks::Waited;
 use crate::stop::Judged;
 use crate::{Assembly, Error, Images, Plan, Result, RunConfig, RunObserver};
 use infomax_core::{BatchSource as _, Collective, Learner as _, Local};
@@ -28,11 +29,15 @@ pub struct Options {
     pub evaluate: bool,
     /// The threads of the loader; 0 for one a core.
     pub workers: usize,
-    /// Stops the run after the present step, saved, once it is set; of several ranks, on one of them.
+    /// Stops the run after the present step, saved, once it is set; of several ranks, on one of them. An evaluation at the end
+    /// is stopped without a result.
     pub stop: Arc<AtomicBool>,
     /// The processes that share the run, each of which calls [`pretrain_with`] with the same configuration. Rank 0
     /// writes the folder and evaluates; the others have to see the folder where a run is continued.
     pub collective: Arc<dyn Collective>,
+    /// Of several processes, the number of this one on its host: `train.device = "auto"` and `"cuda"` are the card of this
+    /// number then. `None` for one process.
+    pub local_rank: Option<usize>,
 }
 
 impl Default for Options {
@@ -46,6 +51,7 @@ impl Default for Options {
             workers: 0,
             stop: Arc::default(),
             collective: Arc::new(Local),
+            local_rank: None,
         }
     }
 }
@@ -68,6 +74,9 @@ pub struct Outcome {
     pub images_per_s: f64,
     /// What was learned; `None` if the run was interrupted or no evaluation was asked for.
     pub evaluation: Option<Evaluation>,
+    /// That the evaluation was stopped ([`Options::stop`]) before it had a result: on which ranks, or by the user of a single
+    /// process. Training had ended and was saved.
+    pub evaluation_stopped: Option<String>,
 }
 
 /// Trains a representation in a new folder below `runs/`, and evaluates it.
@@ -107,11 +116,11 @@ pub fn pretrain_with(
         _ => false,
     };
     let ranks = &*options.collective;
-    let assembly = Assembly::with_start(&config, options.workers, !continued, ranks)?;
+    let assembly = Assembly::with_start(&config, options.workers, !continued, ranks, options.local_rank)?;
     let config = &assembly.config;
     announce(config, &assembly, observer);
     let identity = identity(config, &assembly.images, assembly.learner.feature_dim(), ranks.size())?;
-    crate::ranks::same_start(ranks, &identity, &assembly.params)?;
+    crate::ranks::same_start(ranks, &identity, &*assembly.images.train, &assembly.params)?;
     let images = assembly.images.clone();
     let (damaged, total_steps, device) =
         (assembly.damaged.clone(), assembly.total_steps, assembly.device.clone());
@@ -208,19 +217,33 @@ pub fn pretrain_with(
     let train_seconds = start.elapsed().as_secs_f64();
 
     let finished = matches!(training, infomax_train::Outcome::Finished { .. });
-    let evaluation = if finished && options.evaluate {
-        crate::ranks::while_others_wait(ranks, || {
-            let mut evaluation = evaluate(config, &images, trainer.learner(), total_steps, observer)?;
+    let waited = if finished && options.evaluate {
+        crate::ranks::while_others_wait(ranks, &options.stop, |stop| {
+            let learner = trainer.learner();
+            let mut evaluation = evaluate_until(config, &images, learner, total_steps, observer, stop)?;
             evaluation.trained_on = Some(TrainedOn { data: images.name.clone(), images: images.train.len() });
             write(trainer.run_dir(), &evaluation)?;
             Ok(evaluation)
         })?
     } else {
-        None
+        Waited::Done(None)
+    };
+    let (evaluation, evaluation_stopped) = match waited {
+        Waited::Done(evaluation) => (evaluation, None),
+        Waited::Stopped(by) => (None, Some(by.unwrap_or_else(|| "the user".into()))),
     };
     let made = (trainer.step() - begun) * config.train.batch as u64;
     let images_per_s = made as f64 / train_seconds.max(1e-9);
-    Ok(Outcome { run: path, training, total_steps, times, train_seconds, images_per_s, evaluation })
+    Ok(Outcome {
+        run: path,
+        training,
+        total_steps,
+        times,
+        train_seconds,
+        images_per_s,
+        evaluation,
+        evaluation_stopped,
+    })
 }
 
 /// Says what is trained on what.

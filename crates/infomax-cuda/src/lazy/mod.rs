@@ -200,7 +200,7 @@ pub(crate) fn libraries() -> Vec<crate::driver::Library> {
     let kept = !std::hint::black_box(infomax_cuda_bind as *const ()).is_null();
     let used = |library: &&Library| match library.title {
         "cuDNN" => cfg!(feature = "cudnn"),
-        "NCCL" => false,
+        "NCCL" => cfg!(feature = "nccl"),
         _ => kept,
     };
     let named = |library: &Library| {
@@ -261,5 +261,6 @@ mod tests {
         assert_eq!(of("the driver").map(|library| library.file.as_str()), Some("libcuda.so.1"));
         assert!(of("cuBLAS").is_some_and(|library| library.file.starts_with("libcublas.so.")));
         assert_eq!(of("cuDNN").is_some(), cfg!(feature = "cudnn"));
+        assert_eq!(of("NCCL").is_some(), cfg!(feature = "nccl"));
     }
 }

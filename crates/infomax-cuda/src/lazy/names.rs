@@ -124,9 +124,9 @@ functions!(6, [
 // nccl
 functions!(7, [
     ncclAllGather ncclAllReduce ncclBroadcast ncclCommAbort ncclCommCount ncclCommCuDevice ncclCommDestroy
-    ncclCommFinalize ncclCommInitAll ncclCommInitRank ncclCommInitRankConfig ncclCommSplit ncclCommUserRank
-    ncclGetUniqueId ncclGetVersion ncclGroupEnd ncclGroupStart ncclRecv ncclRedOpCreatePreMulSum ncclRedOpDestroy
-    ncclReduce ncclReduceScatter ncclSend
+    ncclCommFinalize ncclCommGetAsyncError ncclCommInitAll ncclCommInitRank ncclCommInitRankConfig ncclCommSplit
+    ncclCommUserRank ncclGetLastError ncclGetUniqueId ncclGetVersion ncclGroupEnd ncclGroupStart ncclRecv
+    ncclRedOpCreatePreMulSum ncclRedOpDestroy ncclReduce ncclReduceScatter ncclSend
 ]);
 
 // For the test of the jump: a function of the system's library, and one that no library has.

@@ -17,6 +17,8 @@
 #include "../../kernels/rows.cu"
 #include "../../kernels/views.cu"
 
+#include <unistd.h>
+
 #include <cmath>
 #include <map>
 #include <string>
@@ -277,6 +279,9 @@ int cuInit(unsigned) { return 0; }
 int cuDeviceGet(int* device, int) { return *device = 0; }
 int cuDeviceGetCount(int* count) { return *count = 1, 0; }
 int cuDeviceGetName(char* name, int count, int) { return std::snprintf(name, count, "stand-in"), 0; }
+/// Each process has a card of its own.
+int cuDeviceGetUuid(char* uuid, int) { return std::snprintf(uuid, 16, "%015d", (int)getpid()), 0; }
+int cuDeviceGetUuid_v2(char* uuid, int device) { return cuDeviceGetUuid(uuid, device); }
 int cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = (size_t)8 << 30, 0; }
 int cuDriverGetVersion(int* version) { return *version = 13000, 0; }
 int cuDeviceGetAttribute(int* value, int, int) { return *value = 1, 0; }
