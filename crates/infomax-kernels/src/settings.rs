@@ -57,9 +57,10 @@ impl CpuProducts {
     /// An arithmetic that this machine does not have; nothing changes then.
     pub fn apply(self) -> Result<()> {
         let missing = match self.arithmetic {
-            Arithmetic::Pairs if PairIsa::of(Isa::detect()).is_none() => {
-                Some(("pairs", "the processor, or the instruction set that is allowed, has no AVX512_BF16".to_owned()))
-            }
+            Arithmetic::Pairs if PairIsa::of(Isa::detect()).is_none() => Some((
+                "pairs",
+                "the processor, or the instruction set that is allowed, has no AVX512_BF16".to_owned(),
+            )),
             Arithmetic::Tiles if TileIsa::of(Isa::detect()).is_none() => Some(("tiles", no_tiles())),
             _ => None,
         };
@@ -95,13 +96,12 @@ impl CpuProducts {
             }
             (Arithmetic::Auto, false, Some(pairs)) if pairs.pay() => format!(
                 "pairs (AVX512_BF16) in blocks of 16 images, and f32 registers for 3x3 convolutions of stride 1, which \
-                 Winograd's form suits; no tiles: {}",
+                 Winograd's form suits; {}",
                 no_tiles()
             ),
-            (Arithmetic::Auto, false, Some(_)) => format!(
-                "f32 registers: on this maker's processors pairs of bf16 are slower; no tiles: {}",
-                no_tiles()
-            ),
+            (Arithmetic::Auto, false, Some(_)) => {
+                format!("f32 registers: on this maker's processors pairs of bf16 are slower; {}", no_tiles())
+            }
             (Arithmetic::Auto, false, None) => {
                 "f32 registers: there are no instructions for bf16 here, or they are switched off".to_owned()
             }
@@ -111,7 +111,14 @@ impl CpuProducts {
 
 /// Why there are no tiles.
 fn no_tiles() -> String {
-    tiles::unit().err().map_or_else(|| "they are switched off".to_owned(), |absent| absent.to_string())
+    tiles::unit()
+        .err()
+        .map_or_else(|| "the tiles of AMX are switched off".to_owned(), |absent| absent.to_string())
+}
+
+/// Why this process multiplies nothing by the tiles of AMX, in words; `None` where it can.
+pub fn no_amx() -> Option<String> {
+    TileIsa::of(Isa::detect()).is_none().then(no_tiles)
 }
 
 static TF32: AtomicBool = AtomicBool::new(false);
@@ -179,12 +186,17 @@ mod tests {
                 continue;
             }
             let message = choice.apply().unwrap_err().to_string();
-            assert!(message.contains(if arithmetic == Arithmetic::Tiles { "tiles" } else { "pairs" }), "{message}");
+            assert!(
+                message.contains(if arithmetic == Arithmetic::Tiles { "tiles" } else { "pairs" }),
+                "{message}"
+            );
             assert_eq!(CpuProducts::current(), CpuProducts::default());
         }
         let split = CpuProducts { split: true, ..Default::default() };
         assert_eq!(split.why_not_split().is_none(), TileIsa::of(Isa::detect()).is_some());
-        assert!(CpuProducts { arithmetic: Arithmetic::F32, split: true }.why_not_split().unwrap().contains("f32"));
+        assert!(
+            CpuProducts { arithmetic: Arithmetic::F32, split: true }.why_not_split().unwrap().contains("f32")
+        );
     }
 
     #[test]

@@ -7,11 +7,11 @@ use super::tile::{fit, geometry};
 use super::tiles::{Maps, Pass, TileConv, pays, weight_grad};
 use super::winograd::{Winograd, suits};
 use super::winograd_weight::WinogradWeight;
+use crate::settings::{Arithmetic, CpuProducts};
 use crate::tensor::backward::hand;
 use crate::tensor::check;
 use crate::tensor::check::ConvShape;
 use crate::tensor::storage::{contiguous, result, slice, tensor};
-use crate::settings::{Arithmetic, CpuProducts};
 use crate::{Conv2dConfig, Error, Result};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor};
 use half::bf16;
@@ -60,7 +60,14 @@ impl Conv {
             return Err(Error::Config { op: OP, name, value, reason: "must be 1 in the blocked layout" });
         }
         let shape = check::conv_sizes(OP, [d.images, d.c, d.h, d.w], [k, c, r, s], cfg)?;
-        Ok(Self { shape, blocks: d.blocks, lanes: d.lanes, isa, fast: true, products: CpuProducts::current() })
+        Ok(Self {
+            shape,
+            blocks: d.blocks,
+            lanes: d.lanes,
+            isa,
+            fast: true,
+            products: CpuProducts::current(),
+        })
     }
 
     /// The sizes of the result.
@@ -181,8 +188,7 @@ impl Conv {
         unsafe {
             match (self.form::<E>(Pass::InputGrad), E::as_bf16(grad), Maps::of(grad)) {
                 (Form::Tiles(tiles), _, Some(source)) => {
-                    let weight =
-                        |c: usize, k: usize, t: usize| weight[(k * d.c + c) * taps + t].f64() as f32;
+                    let weight = |c: usize, k: usize, t: usize| weight[(k * d.c + c) * taps + t].f64() as f32;
                     let reach = &Reach::backward(d);
                     let (channels, outputs) = (d.k, d.c);
                     TileConv { reach, blocks, lanes, source, channels, outputs, weight, add }.run(

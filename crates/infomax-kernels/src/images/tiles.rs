@@ -6,7 +6,7 @@
 //! of channels (or the gradients into pairs of images) first, once for all taps.
 
 use super::buffer::Pooled;
-use super::direct::{Direct, DirectWeight, Part, Reach};
+use super::direct::{Direct, DirectWeight, Part, Plan, Reach};
 use super::winograd::suits;
 use crate::tensor::check::ConvShape;
 use half::bf16;
@@ -173,26 +173,20 @@ impl<F: Fn(usize, usize, usize) -> f32 + Sync> TileConv<'_, F> {
         };
         direct.check();
         let shape = Shape { pairs, columns: self.lanes, pitch: (2 * pairs, 2 * self.lanes) };
-        let (outputs, lanes, add) = (self.outputs, self.lanes, self.add);
-        let sweep = |task: usize| {
-            // SAFETY: the segments of a plan point at pixels of the zipped source or at zeros, the cells into the result
-            // or the trash; the panels hold the weights of every tap.
-            unsafe {
-                match factors {
-                    Factors::Rounded => {
-                        let plan = direct.plan::<bf16>(task, lanes, tap, Shared::new(out.get().cast()));
-                        let all = Sweep { plan: &plan, weights: &weights, panel: taps * tap, tile, outputs };
-                        all.run(tiles, isa, shape, &steps, add);
-                    }
-                    Factors::Split => {
-                        let plan = direct.plan::<f32>(task, lanes, tap, Shared::new(out.get().cast()));
-                        let all = Sweep { plan: &plan, weights: &weights, panel: taps * tap, tile, outputs };
-                        all.run(tiles, isa, shape, &steps, add);
-                    }
+        let (outputs, lanes, add, panel) = (self.outputs, self.lanes, self.add, taps * tap);
+        (0..self.blocks * direct.tasks().1).into_par_iter().for_each(|task| {
+            let common = Common { tiles, shape, steps: &steps, weights: &weights, panel, tile, outputs, add };
+            match factors {
+                Factors::Rounded => {
+                    let plan = direct.plan::<bf16>(task, lanes, tap, Shared::new(out.get().cast()));
+                    run(isa, Sweep { common, plan: &plan });
+                }
+                Factors::Split => {
+                    let plan = direct.plan::<f32>(task, lanes, tap, Shared::new(out.get().cast()));
+                    run(isa, Sweep { common, plan: &plan });
                 }
             }
-        };
-        (0..self.blocks * direct.tasks().1).into_par_iter().for_each(sweep);
+        });
     }
 }
 
@@ -231,69 +225,63 @@ impl Task for Zip<'_> {
     }
 }
 
-/// The cells of a plan with all panels of weights.
-struct Sweep<'a, O> {
-    plan: &'a super::direct::Plan<bf16, O>,
+/// What the sweeps of all types share.
+#[derive(Clone, Copy)]
+struct Common<'a> {
+    tiles: TileIsa,
+    shape: Shape,
+    /// The pieces of the weights and of a pixel that are multiplied, one after the other.
+    steps: &'a [(usize, usize)],
     weights: &'a [bf16],
+    /// Elements of a panel of weights, and of one of its tiles.
     panel: usize,
     tile: usize,
     outputs: usize,
-}
-
-impl<O: Stored<Real = f32>> Sweep<'_, O> {
-    /// # Safety
-    /// The plan and the weights must belong together; the results are written by this call alone.
-    unsafe fn run(&self, tiles: TileIsa, isa: Isa, shape: Shape, steps: &[(usize, usize)], add: bool) {
-        tiles.with(shape, |session| {
-            let mut sums = [[0f32; SUMS]; 4];
-            for (panel, weights) in self.weights.chunks_exact(self.panel).enumerate() {
-                let first = panel * WIDTH;
-                for cell in &self.plan.cells {
-                    session.zero();
-                    for seg in &self.plan.segs[cell.from..cell.to] {
-                        let [x, y] = seg.xs;
-                        for &(left, right) in steps {
-                            // SAFETY: tiles of this tap in the panel, and pieces of two pixels.
-                            unsafe {
-                                let w = weights.as_ptr().add(seg.weight + left);
-                                session.add([w, w.add(self.tile)], [x.add(right), y.add(right)]);
-                            }
-                        }
-                    }
-                    session.store(&mut sums);
-                    for (at, sums) in sums.iter().enumerate() {
-                        let first = first + at / 2 * ROWS;
-                        let rows = ROWS.min(self.outputs.saturating_sub(first));
-                        // SAFETY: the outputs of a pixel of the result or of the trash.
-                        let to = unsafe { cell.outs[at % 2].add(first.min(self.outputs) * shape.columns) };
-                        run(isa, Write { sums, rows, lanes: shape.columns, add, to });
-                    }
-                }
-            }
-        });
-    }
-}
-
-/// Writes the rows of a tile of sums, or adds them. `to` is valid for them, and initialized where they are added.
-struct Write<'a, O> {
-    sums: &'a [f32; SUMS],
-    rows: usize,
-    lanes: usize,
     add: bool,
-    to: *mut O,
 }
 
-impl<O: Stored<Real = f32>> Task for Write<'_, O> {
+/// The cells of a plan with all panels of weights. The segments of the plan point at pixels of pairs or at zeros, the cells
+/// into a result, or trash, that no one else uses and that is initialized where it is added to; the weights belong to it.
+struct Sweep<'a, O> {
+    common: Common<'a>,
+    plan: &'a Plan<bf16, O>,
+}
+
+impl<O: Stored<Real = f32>> Task for Sweep<'_, O> {
     type Out = ();
     #[inline(always)]
     fn run<A: Arith>(self) {
-        let Self { sums, rows, lanes, add, to } = self;
-        for (row, sums) in sums.chunks_exact(COLUMNS).enumerate().take(rows) {
-            for (lane, sum) in sums.iter().enumerate().take(lanes) {
-                // SAFETY: as the structure states; nothing is read unless it is added to.
-                unsafe {
-                    let to = to.add(row * lanes + lane);
-                    to.write(O::narrow(if add { (*to).wide() + *sum } else { *sum }));
+        let Self { common, plan } = self;
+        let Common { tiles, shape, steps, weights, panel, tile, outputs, add } = common;
+        let mut session = tiles.begin(shape);
+        let mut sums = [[0f32; SUMS]; 4];
+        for (at, weights) in weights.chunks_exact(panel).enumerate() {
+            for cell in &plan.cells {
+                session.zero();
+                for seg in &plan.segs[cell.from..cell.to] {
+                    let [x, y] = seg.xs;
+                    for &(left, right) in steps {
+                        // SAFETY: tiles of this tap in the panel, and pieces of two pixels.
+                        unsafe {
+                            let w = weights.as_ptr().add(seg.weight + left);
+                            session.add([w, w.add(tile)], [x.add(right), y.add(right)]);
+                        }
+                    }
+                }
+                session.store(&mut sums);
+                for (i, sums) in sums.iter().enumerate() {
+                    let first = at * WIDTH + i / 2 * ROWS;
+                    let rows = ROWS.min(outputs.saturating_sub(first));
+                    for (row, sums) in sums.chunks_exact(COLUMNS).enumerate().take(rows) {
+                        for (lane, sum) in sums.iter().enumerate().take(shape.columns) {
+                            // SAFETY: output `first + row` of a pixel of the result or of the trash; nothing is read
+                            // unless it is added to.
+                            unsafe {
+                                let to = cell.outs[i % 2].add((first + row) * shape.columns + lane);
+                                to.write(O::narrow(if add { (*to).wide() + *sum } else { *sum }));
+                            }
+                        }
+                    }
                 }
             }
         }
@@ -322,17 +310,18 @@ pub(super) fn weight_grad(
             // Both parts of a pixel take the place of its values.
             let mut halves = Pooled::<f32>::take(source.len());
             let halves = halves.slice();
-            halves.par_chunks_mut(line).zip(source.par_chunks(line)).with_min_len(8).for_each(|(to, from)| {
-                // SAFETY: as many bytes as two bf16 for each value, and any bits are f32.
-                let to = unsafe {
-                    std::slice::from_raw_parts_mut(to.as_mut_ptr().cast::<bf16>(), 2 * line)
-                };
-                for (part, to) in to.chunks_exact_mut(line).enumerate() {
-                    for (to, x) in to.iter_mut().zip(from) {
-                        *to = Factors::part(*x, part);
+            halves.par_chunks_mut(line).zip(source.par_chunks(line)).with_min_len(8).for_each(
+                |(to, from)| {
+                    // SAFETY: as many bytes as two bf16 for each value, and any bits are f32.
+                    let to =
+                        unsafe { std::slice::from_raw_parts_mut(to.as_mut_ptr().cast::<bf16>(), 2 * line) };
+                    for (part, to) in to.chunks_exact_mut(line).enumerate() {
+                        for (to, x) in to.iter_mut().zip(from) {
+                            *to = Factors::part(*x, part);
+                        }
                     }
-                }
-            });
+                },
+            );
             DirectWeight { shape: d, blocks, lanes, source: halves, grad }.rounds::<f32>(
                 (WIDTH, WIDTH),
                 |from, to, pitch| turn(Maps::Split(from), (d.k, lanes), to.get().cast(), 2 * pitch),

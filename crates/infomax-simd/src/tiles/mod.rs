@@ -14,7 +14,7 @@
 //! Every step rounds once, to the nearest f32 with ties to even, whatever the modes of the thread are. `flush` makes zeros,
 //! with their sign, of subnormal numbers (below 2^-126), of operands and of results. Infinities and NaN are those of f32.
 //!
-//! [`TileIsa::with`] configures the tiles of the present thread for the time of a closure: four sums in two rows and two
+//! [`TileIsa::begin`] configures the tiles of the present thread until its session is dropped: four sums in two rows and two
 //! columns of tiles, and two tiles of each operand, so that four products share four loads. [`product`] is a whole matrix
 //! product, and [`Factors`] says how f32 is rounded or split on the way in.
 
@@ -125,15 +125,22 @@ impl TileIsa {
         }
     }
 
-    /// Configures the tiles of this thread, runs `work` and releases them, also where it unwinds. `work` must not hand
-    /// itself to other threads in between, nor wait for such: a thread that waits may be given work with tiles of its own.
+    /// Configures the tiles of this thread, until the session is dropped, also where its owner unwinds. Its owner must not
+    /// wait for other threads meanwhile: a thread that waits may be given work with tiles of its own.
     ///
     /// # Panics
-    /// For sizes beyond a tile, and inside of itself on one thread.
-    pub fn with<R>(self, shape: Shape, work: impl FnOnce(&mut Session) -> R) -> R {
+    /// For sizes beyond a tile, and while this thread has a session.
+    pub fn begin(self, shape: Shape) -> Session {
         assert!((1..=PAIRS).contains(&shape.pairs) && (1..=COLUMNS).contains(&shape.columns));
-        let mut session = Session::new(self.0, shape);
-        work(&mut session)
+        Session::new(self.0, shape)
+    }
+
+    /// Runs `work` with the tiles of this thread, as [`TileIsa::begin`].
+    ///
+    /// # Panics
+    /// As there.
+    pub fn with<R>(self, shape: Shape, work: impl FnOnce(&mut Session) -> R) -> R {
+        work(&mut self.begin(shape))
     }
 }
 
@@ -148,6 +155,7 @@ pub struct Session {
     here: PhantomData<*mut ()>,
 }
 
+#[allow(unused_variables)] // On machines without tiles there is no session.
 impl Session {
     fn new(which: Which, shape: Shape) -> Self {
         assert!(!BUSY.replace(true), "tiles inside of tiles, on one thread");

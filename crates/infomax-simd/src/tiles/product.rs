@@ -59,8 +59,7 @@ pub fn product(tiles: TileIsa, isa: Isa, factors: Factors, a: Operand<'_>, b: Op
     let (count, pairs) = pieces(k);
     // Elements of a tile of each operand, of all parts and pieces of a block.
     let (left, right) = (ROWS * 2 * pairs, COLUMNS * 2 * pairs);
-    let (left_block, right_block) =
-        (factors.parts() * count * 2 * left, factors.parts() * count * 2 * right);
+    let (left_block, right_block) = (factors.parts() * count * 2 * left, factors.parts() * count * 2 * right);
     let (down, across) = (m.div_ceil(BLOCK), n.div_ceil(BLOCK));
     let packed = |blocks: usize, len: usize, side: Operand<'_>, rows: bool| {
         let fill = |to: Shared<bf16>| {
@@ -157,7 +156,8 @@ impl Task for Pack<'_> {
         for (at, to) in to.chunks_exact_mut(ROWS * depth).enumerate() {
             let (part, piece, first) = (at / 2 / count, at / 2 % count, first + at % 2 * ROWS);
             let begin = piece * depth;
-            let (own, have) = (ROWS.min(outers.saturating_sub(first)), depth.min(inners.saturating_sub(begin)));
+            let (own, have) =
+                (ROWS.min(outers.saturating_sub(first)), depth.min(inners.saturating_sub(begin)));
             let from = |outer: usize, inner: usize| {
                 &side.data[(first + outer) * outer_step + (begin + inner) * inner_step..]
             };

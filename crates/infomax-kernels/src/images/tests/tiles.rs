@@ -116,7 +116,10 @@ fn a_fixed_arithmetic_is_taken() {
     let best = *Isa::available().iter().rfind(|isa| ![Isa::Avx512Bf16, Isa::Amx].contains(isa)).unwrap();
     let f32_by_winograd = of(best, true, Arithmetic::Auto, true);
     assert!(of(Isa::EmulatedAmx, true, Arithmetic::F32, true) == f32_by_winograd);
-    assert!(of(Isa::EmulatedBf16, true, Arithmetic::Pairs, true) == of(Isa::EmulatedBf16, false, Arithmetic::Auto, true));
+    assert!(
+        of(Isa::EmulatedBf16, true, Arithmetic::Pairs, true)
+            == of(Isa::EmulatedBf16, false, Arithmetic::Auto, true)
+    );
     let tiles = of(Isa::EmulatedAmx, true, Arithmetic::Tiles, true);
     assert!(tiles != f32_by_winograd && tiles == of(Isa::EmulatedAmx, false, Arithmetic::Auto, true));
     // This map is too small for tiles to be expected faster.
@@ -127,7 +130,8 @@ fn a_fixed_arithmetic_is_taken() {
 
 fn shape(channels: usize, outputs: usize, side: usize, taps: usize, stride: usize) -> ConvShape {
     let cfg = cfg(stride, taps / 2, 1);
-    crate::tensor::check::conv_sizes("test", [64, channels, side, side], [outputs, channels, taps, taps], cfg).unwrap()
+    crate::tensor::check::conv_sizes("test", [64, channels, side, side], [outputs, channels, taps, taps], cfg)
+        .unwrap()
 }
 
 #[test]
