@@ -3,7 +3,7 @@
 use crate::args::DoctorArgs;
 use crate::{Status, print};
 use anyhow::{Result, bail};
-use infomax_kernels::{Isa, cuda};
+use infomax_kernels::{CpuProducts, Isa, cuda};
 use infomax_run::device;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -51,6 +51,10 @@ struct Processor {
     threads: usize,
     instruction_sets: Vec<String>,
     used: String,
+    /// What multiplies bf16 (`train.precision`), and why.
+    bf16: String,
+    /// Why there are no products of tiles (AMX), where there are none.
+    amx: Option<String>,
 }
 
 /// In bytes.
@@ -122,6 +126,8 @@ fn look(asked: &str) -> Findings {
             threads: rayon::current_num_threads(),
             instruction_sets: Isa::available().iter().map(|isa| name(*isa).to_owned()).collect(),
             used: name(Isa::detect()).to_owned(),
+            bf16: CpuProducts::default().in_words(),
+            amx: infomax_kernels::no_amx(),
         },
         memory: memory(),
         cuda: cards(),
@@ -137,6 +143,7 @@ fn name(isa: Isa) -> &'static str {
         Isa::Avx2 => "AVX2",
         Isa::Avx512 => "AVX-512",
         Isa::Avx512Bf16 => "AVX-512 with bf16 products",
+        Isa::Amx => "AMX",
         #[allow(unreachable_patterns)] // Builds for tests know one more.
         _ => "emulated",
     }
@@ -211,9 +218,17 @@ fn text(found: &Findings) -> String {
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
     };
     lines.push(("built with", format!("{}; without: {}", names(true), names(false))));
-    let Processor { name, threads, instruction_sets, used } = &found.processor;
+    let Processor { name, threads, instruction_sets, used, bf16, amx } = &found.processor;
     lines.push(("processor", format!("{}, {threads} threads", name.as_deref().unwrap_or("unknown"))));
     lines.push(("instructions", format!("{used} are used; there are: {}", instruction_sets.join(", "))));
+    lines.push(("", format!("train.precision = \"bf16\" multiplies by {bf16}")));
+    lines.push((
+        "",
+        match amx {
+            None => "train.precision = \"bf16x3\" multiplies f32 by three products of tiles".to_owned(),
+            Some(why) => format!("train.precision = \"bf16x3\" multiplies in f32: {why}"),
+        },
+    ));
     if let Some(memory) = &found.memory {
         lines.push(("memory", format!("{}, {} available", gib(memory.total), gib(memory.available))));
     }

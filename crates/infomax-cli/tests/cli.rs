@@ -285,6 +285,11 @@ fn bad_input_is_a_clear_error_and_leaves_nothing_behind() {
     );
     fails(
         d,
+        &["pretrain", "--set", "train.precision=1"],
+        &["train.precision = 1", "f32, tf32, bf16, bf16x3"],
+    );
+    fails(
+        d,
         &["pretrain", "--set", "train.precision=bf16", "--set", "model.encoder.kind=vit"],
         &["train.precision", "bf16", "`vit`", "f32"],
     );

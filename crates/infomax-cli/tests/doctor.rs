@@ -35,6 +35,11 @@ fn the_machine_and_the_build_are_described() {
     let found: Value = serde_json::from_str(&stdout(&output)).unwrap();
     let sets = found["processor"]["instruction_sets"].as_array().unwrap();
     assert!(sets.contains(&found["processor"]["used"]) && found["processor"]["threads"].as_u64() > Some(0));
+    // What multiplies bf16, and why not by tiles where there are none.
+    let tiles = sets.contains(&Value::from("AMX"));
+    assert_eq!(found["processor"]["amx"].is_null(), tiles);
+    let bf16 = found["processor"]["bf16"].as_str().unwrap();
+    assert!(text.contains(bf16) && (bf16.contains("f32 registers") || tiles), "{bf16}");
     let runs = found["places"].as_array().unwrap().iter().find(|place| place["what"] == "runs").unwrap();
     assert_eq!(runs["exists"], false);
     if cfg!(target_os = "linux") {
@@ -96,4 +101,40 @@ fn runs_are_used_and_continued_on_another_device() {
     let output = pretrain(d, &["--run", "t", "--device", "cpu", "--set", "train.precision=tf32"]);
     let error = stderr(&output);
     assert!(!output.status.success() && error.contains("tf32") && error.contains("CUDA"), "{error}");
+}
+
+/// The arithmetic of a run is said in its log; what the processor lacks is refused or, for `bf16x3`, is f32 to the bit.
+#[test]
+fn the_arithmetic_of_bf16_is_said_fixed_or_refused() {
+    if !PLAIN {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let run = |name: &str, settings: &[&str]| {
+        let sets: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+        pretrain(d, &[&["--epochs", "1", "--no-eval", "--run", name], &sets[..]].concat())
+    };
+    let log = |name: &str| std::fs::read_to_string(d.join(name).join("log.txt")).unwrap();
+    ok(&run("f32", &[]));
+    ok(&run("x3", &["train.precision=bf16x3"]));
+    ok(&run("fixed", &["train.precision=bf16", "train.arithmetic=f32"]));
+    ok(&run("auto", &["train.precision=bf16"]));
+    assert!(log("fixed").contains("f32 registers, as was asked"), "{}", log("fixed"));
+    assert!(log("auto").contains("train.precision = \"bf16\": products by "), "{}", log("auto"));
+    assert!(log("x3").contains("train.precision = \"bf16x3\": products "), "{}", log("x3"));
+    let refused = run("no", &["train.precision=bf16", "train.arithmetic=tiles"]);
+    match infomax_kernels::no_amx() {
+        Some(why) => {
+            assert!(log("x3").contains(&why), "{}", log("x3"));
+            assert!(common::weights(&d.join("x3")) == common::weights(&d.join("f32")));
+            let error = stderr(&refused);
+            assert!(
+                !refused.status.success() && error.contains("train.arithmetic") && error.contains(&why),
+                "{error}"
+            );
+            assert!(!d.join("no").exists());
+        }
+        None => ok(&refused),
+    }
 }

@@ -81,6 +81,16 @@ pub enum Error {
         /// The number of columns.
         cols: usize,
     },
+    /// An arithmetic that this machine does not have.
+    #[error(
+        "products by {arithmetic} are not possible here: {reason}; leave the choice to the program (`auto`)"
+    )]
+    Arithmetic {
+        /// Its name.
+        arithmetic: &'static str,
+        /// What is missing.
+        reason: String,
+    },
     /// An error of Candle.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -1,6 +1,125 @@
-//! What CUDA computes with: one choice for the process, as that of the instruction set.
+//! What products are taken with, on the CPU and on CUDA: one choice for the process, as that of the instruction set.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::{Error, Result};
+use infomax_simd::Isa;
+use infomax_simd::pairs::PairIsa;
+use infomax_simd::tiles::{self, TileIsa};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+static ARITHMETIC: AtomicU8 = AtomicU8::new(Arithmetic::Auto as u8);
+static SPLIT: AtomicBool = AtomicBool::new(false);
+
+/// What multiplies factors in bf16 on the CPU: those of maps in bf16, and the parts of split f32. Sums are f32 with each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// By shape, from what this machine has: tiles where they are expected to be faster, else pairs on processors where these
+    /// are faster than f32 and Winograd's form does not suit, else f32.
+    #[default]
+    Auto,
+    /// Multiply-adds in f32, with Winograd's form where it suits.
+    F32,
+    /// Dot products of pairs of bf16 (AVX512_BF16) for all convolutions of blocks of 16 images in bf16; the rest in f32.
+    Pairs,
+    /// Products of tiles of bf16 (AMX) for all convolutions of blocks of images in bf16 and all products that they know.
+    Tiles,
+}
+
+/// How products of bf16 and f32 are taken on the CPU.
+///
+/// The default chooses the arithmetic of bf16 by shape, and takes products of f32 in f32. With a fixed arithmetic and with
+/// each choice, the bits of a result are a function of the machine alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuProducts {
+    /// What multiplies bf16.
+    pub arithmetic: Arithmetic,
+    /// Products of f32 are sums of three products of bf16, where tiles are there and pay: convolutions of blocks of images
+    /// and linear layers ([`linear`](crate::linear)), forward and backward. The error is some 1e-6 and at most 1.2e-5 of the
+    /// sum of the absolute products. Elsewhere they stay products in f32, which are more exact.
+    pub split: bool,
+}
+
+impl CpuProducts {
+    /// What the process computes with now.
+    pub fn current() -> Self {
+        let arithmetic = match ARITHMETIC.load(Ordering::Relaxed) {
+            1 => Arithmetic::F32,
+            2 => Arithmetic::Pairs,
+            3 => Arithmetic::Tiles,
+            _ => Arithmetic::Auto,
+        };
+        Self { arithmetic, split: SPLIT.load(Ordering::Relaxed) }
+    }
+
+    /// Makes this the choice of the process, for all operations that start from now on; one keeps its choice for its backward
+    /// pass.
+    ///
+    /// # Errors
+    /// An arithmetic that this machine does not have; nothing changes then.
+    pub fn apply(self) -> Result<()> {
+        let missing = match self.arithmetic {
+            Arithmetic::Pairs if PairIsa::of(Isa::detect()).is_none() => Some((
+                "pairs",
+                "the processor, or the instruction set that is allowed, has no AVX512_BF16".to_owned(),
+            )),
+            Arithmetic::Tiles if TileIsa::of(Isa::detect()).is_none() => Some(("tiles", no_tiles())),
+            _ => None,
+        };
+        if let Some((arithmetic, reason)) = missing {
+            return Err(Error::Arithmetic { arithmetic, reason });
+        }
+        ARITHMETIC.store(self.arithmetic as u8, Ordering::Relaxed);
+        SPLIT.store(self.split, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Why products of f32 are not split, or `None` where tiles do it.
+    pub fn why_not_split(self) -> Option<String> {
+        match self.arithmetic {
+            _ if !self.split => Some("it was not asked for".to_owned()),
+            Arithmetic::F32 => Some("the arithmetic is fixed to f32".to_owned()),
+            Arithmetic::Pairs => Some("the arithmetic is fixed to pairs".to_owned()),
+            _ if TileIsa::of(Isa::detect()).is_none() => Some(no_tiles()),
+            _ => None,
+        }
+    }
+
+    /// What multiplies bf16 on this machine, and why, in words.
+    pub fn in_words(self) -> String {
+        let isa = Isa::detect();
+        let (tiles, pairs) = (TileIsa::of(isa).is_some(), PairIsa::of(isa));
+        match (self.arithmetic, tiles, pairs) {
+            (Arithmetic::F32, ..) => "f32 registers, as was asked".to_owned(),
+            (Arithmetic::Pairs, ..) => "pairs (AVX512_BF16) in blocks of 16 images, as was asked".to_owned(),
+            (Arithmetic::Tiles, ..) => "tiles (AMX), as was asked".to_owned(),
+            (Arithmetic::Auto, true, _) => {
+                "tiles (AMX) where a shape is expected to be faster by them, else f32 registers".to_owned()
+            }
+            (Arithmetic::Auto, false, Some(pairs)) if pairs.pay() => format!(
+                "pairs (AVX512_BF16) in blocks of 16 images, and f32 registers for 3x3 convolutions of stride 1, which \
+                 Winograd's form suits; {}",
+                no_tiles()
+            ),
+            (Arithmetic::Auto, false, Some(_)) => {
+                format!("f32 registers: on this maker's processors pairs of bf16 are slower; {}", no_tiles())
+            }
+            (Arithmetic::Auto, false, None) => {
+                "f32 registers: there are no instructions for bf16 here, or they are switched off".to_owned()
+            }
+        }
+    }
+}
+
+/// Why there are no tiles.
+fn no_tiles() -> String {
+    tiles::unit()
+        .err()
+        .map_or_else(|| "the tiles of AMX are switched off".to_owned(), |absent| absent.to_string())
+}
+
+/// Why this process multiplies nothing by the tiles of AMX, in words; `None` where it can.
+pub fn no_amx() -> Option<String> {
+    TileIsa::of(Isa::detect()).is_none().then(no_tiles)
+}
 
 static TF32: AtomicBool = AtomicBool::new(false);
 static ANY_ORDER: AtomicBool = AtomicBool::new(false);
@@ -51,8 +170,34 @@ pub(crate) fn options() -> infomax_cuda::Options {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_machine_lacks_is_refused_and_changes_nothing() {
+        for (arithmetic, there) in [
+            (Arithmetic::Pairs, PairIsa::of(Isa::detect()).is_some()),
+            (Arithmetic::Tiles, TileIsa::of(Isa::detect()).is_some()),
+        ] {
+            let choice = CpuProducts { arithmetic, split: false };
+            if there {
+                assert!(choice.in_words().contains("as was asked"));
+                continue;
+            }
+            let message = choice.apply().unwrap_err().to_string();
+            assert!(
+                message.contains(if arithmetic == Arithmetic::Tiles { "tiles" } else { "pairs" }),
+                "{message}"
+            );
+            assert_eq!(CpuProducts::current(), CpuProducts::default());
+        }
+        let split = CpuProducts { split: true, ..Default::default() };
+        assert_eq!(split.why_not_split().is_none(), TileIsa::of(Isa::detect()).is_some());
+        assert!(
+            CpuProducts { arithmetic: Arithmetic::F32, split: true }.why_not_split().unwrap().contains("f32")
+        );
+    }
 
     #[test]
     fn the_choice_holds_until_the_next_one() {

@@ -180,7 +180,7 @@ impl JointEmbedding {
     /// As [`JointEmbedding::new`]; bf16 for an encoder that is not a residual network, or with parameters that
     /// are not f32 on the CPU or CUDA; tf32 with others than f32 on CUDA.
     pub fn with_precision(cfg: &ModelConfig, precision: Precision, params: &Params) -> Result<Self> {
-        if precision == Precision::Tf32 {
+        if matches!(precision, Precision::Tf32 | Precision::Bf16x3) {
             precision.check_at(params.dtype(), params.device())?;
         }
         let root = Scope::from(params.root());

@@ -54,6 +54,10 @@ pub enum Precision {
     /// statistics are f32 or wider, and so are parameters and their gradients. Half of the memory for activations.
     /// Residual networks only, on the CPU and on CUDA.
     Bf16,
+    /// On the CPU only: f32 in memory, and products of f32 are sums of three products of bf16 (the factors split into a
+    /// high and a low part), where the processor has tiles for them (AMX) and they are expected to be faster; elsewhere f32.
+    /// Networks are built as for f32; the products are chosen by `infomax_kernels::CpuProducts`.
+    Bf16x3,
 }
 
 impl Precision {
@@ -74,6 +78,11 @@ impl Precision {
                 let reason = "it needs f32 parameters on the CPU or on CUDA; use the precision f32";
                 ("bf16", single && !device.is_metal(), reason)
             }
+            Self::Bf16x3 => (
+                "bf16x3",
+                single && device.is_cpu(),
+                "it needs f32 parameters on the CPU; use the precision f32",
+            ),
         };
         if fits {
             return Ok(());

@@ -10,6 +10,7 @@ use candle_core::{DType, Device};
 use infomax_augment::{Augmenter, EvalTransform};
 use infomax_core::{BatchSource as _, Collective, Key, Learner as _, Local, Objective, Params};
 use infomax_data::{DamagedSamples, EvalLoader, Loader, LoaderConfig, Subset};
+use infomax_kernels::CpuProducts;
 use infomax_models::{JointEmbedding, Precision};
 use infomax_optim::{Optimizer, Schedule};
 use infomax_train::Courses;
@@ -87,6 +88,7 @@ impl Assembly {
         let device::Chosen { device, warning } = device::open_for(&config.train.device, local_rank)?;
         let params = params(config, &device);
         let learner = learner(config, &params)?;
+        notes.extend(products(config, &device)?);
         if device.is_cuda() {
             let tf32 = config.train.precision == Precision::Tf32;
             infomax_kernels::CudaProducts { tf32, deterministic: config.train.deterministic }.apply();
@@ -202,6 +204,32 @@ fn learner(config: &RunConfig, params: &Params) -> Result<JointEmbedding> {
             Error::Setting { section: "train", reason: format!("precision: {error}") }
         }
         other => of("model")(other),
+    })
+}
+
+/// Chooses what multiplies on the CPU, and says what and why where it is not f32 throughout.
+fn products(config: &RunConfig, device: &Device) -> Result<Option<String>> {
+    let (precision, arithmetic) = (config.train.precision, config.train.arithmetic);
+    let fixed = arithmetic != crate::config::Arithmetic::Auto;
+    if !device.is_cpu() {
+        return Ok(fixed.then(|| "train.arithmetic: a choice of the CPU, without effect here".to_owned()));
+    }
+    let choice = CpuProducts { arithmetic: arithmetic.into(), split: precision == Precision::Bf16x3 };
+    choice.apply().map_err(|e| Error::Setting { section: "train", reason: format!("arithmetic: {e}") })?;
+    Ok(match (precision, choice.why_not_split()) {
+        (Precision::Bf16x3, Some(why)) => Some(format!(
+            "train.precision = \"bf16x3\": products are taken in f32, which is more exact: {why}"
+        )),
+        (Precision::Bf16x3, None) => Some(
+            "train.precision = \"bf16x3\": products of f32 are three of bf16 on tiles (AMX), where a shape is expected to be \
+             faster by them"
+                .to_owned(),
+        ),
+        (Precision::Bf16, _) => Some(format!("train.precision = \"bf16\": products by {}", choice.in_words())),
+        _ if fixed => Some(
+            "train.arithmetic: without effect on this run, which multiplies no bf16 (train.precision)".to_owned(),
+        ),
+        _ => None,
     })
 }
 

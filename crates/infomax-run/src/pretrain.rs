@@ -7,6 +7,7 @@ use crate::ranks::Waited;
 use crate::stop::Judged;
 use crate::{Assembly, Error, Images, Plan, Result, RunConfig, RunObserver};
 use infomax_core::{BatchSource as _, Collective, Learner as _, Local};
+use infomax_kernels::CpuProducts;
 use infomax_models::Precision;
 use infomax_train::{Budget, Parts, RunDir, TimeTotals, Trainer};
 use std::path::{Path, PathBuf};
@@ -217,6 +218,8 @@ pub fn pretrain_with(
     let train_seconds = start.elapsed().as_secs_f64();
 
     let finished = matches!(training, infomax_train::Outcome::Finished { .. });
+    // Evaluation is in f32, whatever the precision of training.
+    CpuProducts { split: false, ..CpuProducts::current() }.apply().map_err(crate::error::of("train"))?;
     let waited = if finished && options.evaluate {
         crate::ranks::while_others_wait(ranks, &options.stop, |stop| {
             let learner = trainer.learner();
@@ -286,6 +289,7 @@ fn announce(config: &RunConfig, assembly: &Assembly, observer: &mut dyn RunObser
         match config.train.precision {
             Precision::Bf16 => ", trained in bf16",
             Precision::Tf32 => ", trained in tf32",
+            Precision::Bf16x3 => ", trained in bf16x3",
             Precision::F32 => "",
         },
         assembly.objective.name(),

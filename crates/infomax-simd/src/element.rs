@@ -74,6 +74,11 @@ pub trait Stored: Copy + std::fmt::Debug + Default + Send + Sync + 'static {
         None
     }
 
+    /// The slice itself where its type is f32.
+    fn as_f32(_: &[Self]) -> Option<&[f32]> {
+        None
+    }
+
     /// The vector under the name of its type.
     fn typed(values: Vec<Self>) -> Values;
 
@@ -93,7 +98,7 @@ pub enum Values {
 }
 
 macro_rules! itself {
-    ($t:ty, $name:ident) => {
+    ($t:ty, $name:ident, $single:expr) => {
         impl Stored for $t {
             type Real = $t;
 
@@ -155,6 +160,11 @@ macro_rules! itself {
                 0
             }
 
+            fn as_f32(values: &[$t]) -> Option<&[f32]> {
+                let single: fn(&[$t]) -> Option<&[f32]> = $single;
+                single(values)
+            }
+
             fn typed(values: Vec<$t>) -> Values {
                 Values::$name(values)
             }
@@ -167,8 +177,8 @@ macro_rules! itself {
     };
 }
 
-itself!(f32, F32);
-itself!(f64, F64);
+itself!(f32, F32, |values| Some(values));
+itself!(f64, F64, |_| None);
 
 /// The largest vector.
 const LANES: usize = 16;

@@ -9,6 +9,7 @@
 //! | [`Stored`] | how values lie in memory (f32, f64, bf16) beside how they are computed with |
 //! | [`Real`], [`elementary`] | exponential, error function, circular functions, branch-free |
 //! | [`pairs`] | dot products of pairs of bf16 (AVX512_BF16), with their exact emulation |
+//! | [`tiles`] | products of tiles of bf16 (AMX), with their exact emulation; f32 by three of them |
 //! | [`gemm`] | register tiles, and products with a packed right side |
 //! | [`bytes`] | vectors of bytes and words for pixels, by the crate `pulp` |
 //! | [`MachineLimits`] | what this machine could do at most |
@@ -28,6 +29,7 @@ mod limits;
 mod neon;
 pub mod pairs;
 mod real;
+pub mod tiles;
 mod vectors;
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -61,7 +61,7 @@ impl PairIsa {
     pub fn of(isa: Isa) -> Option<Self> {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 if Isa::available().contains(&isa) => Some(Self(Which::Avx512)),
+            Isa::Avx512Bf16 | Isa::Amx if Isa::available().contains(&isa) => Some(Self(Which::Avx512)),
             #[cfg(any(test, feature = "emulated"))]
             Isa::EmulatedBf16 => Some(Self(Which::Emulated)),
             _ => None,

@@ -181,7 +181,9 @@ macro_rules! float {
                         unsafe { kernel.run::<x86::$avx512>() }
                     }
                     let available = Isa::available();
-                    let wide = matches!(isa, Isa::Avx512 | Isa::Avx512Bf16);
+                    let wide = matches!(isa, Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx);
+                    #[cfg(any(test, feature = "emulated"))]
+                    let wide = wide || isa == Isa::EmulatedAmx;
                     if wide && available.contains(&Isa::Avx512) {
                         // SAFETY: the features were just detected.
                         return unsafe { avx512(kernel) };

@@ -4,8 +4,10 @@ use super::direct::{Direct, DirectWeight, Reach, pack};
 use super::dot_pairs::{pack_pairs, pairs};
 use super::layout::{Blocked, Dims};
 use super::tile::{fit, geometry};
+use super::tiles::{Maps, Pass, TileConv, pays, weight_grad};
 use super::winograd::{Winograd, suits};
 use super::winograd_weight::WinogradWeight;
+use crate::settings::{Arithmetic, CpuProducts};
 use crate::tensor::backward::hand;
 use crate::tensor::check;
 use crate::tensor::check::ConvShape;
@@ -15,6 +17,7 @@ use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor};
 use half::bf16;
 use infomax_simd::Stored;
 use infomax_simd::pairs::PairIsa;
+use infomax_simd::tiles::{Factors, TileIsa};
 use infomax_simd::{Float as _, Isa, Shared, filled};
 use std::any::Any;
 
@@ -25,8 +28,18 @@ pub(super) struct Conv {
     pub(super) blocks: usize,
     pub(super) lanes: usize,
     pub(super) isa: Isa,
-    /// False: never by Winograd's form, and by pairs of bf16 wherever there are some.
+    /// False: never by Winograd's form, and by tiles or pairs of bf16 wherever there are some.
     pub(super) fast: bool,
+    /// The choice of the process when it was made.
+    pub(super) products: CpuProducts,
+}
+
+/// How a pass of a convolution is computed.
+enum Form {
+    Tiles(TileIsa),
+    Pairs(PairIsa),
+    Winograd,
+    Direct,
 }
 
 impl Conv {
@@ -47,7 +60,14 @@ impl Conv {
             return Err(Error::Config { op: OP, name, value, reason: "must be 1 in the blocked layout" });
         }
         let shape = check::conv_sizes(OP, [d.images, d.c, d.h, d.w], [k, c, r, s], cfg)?;
-        Ok(Self { shape, blocks: d.blocks, lanes: d.lanes, isa, fast: true })
+        Ok(Self {
+            shape,
+            blocks: d.blocks,
+            lanes: d.lanes,
+            isa,
+            fast: true,
+            products: CpuProducts::current(),
+        })
     }
 
     /// The sizes of the result.
@@ -56,14 +76,46 @@ impl Conv {
         Dims { images: d.n, blocks: self.blocks, h: d.p, w: d.q, c: d.k, lanes: self.lanes }
     }
 
+    /// The form of a pass over maps of type `E`: a function of the machine, of the shape and of the choice of the process.
+    fn form<E: Stored>(&self, pass: Pass) -> Form {
+        if let Some(tiles) = self.tiles::<E>(pass) {
+            return Form::Tiles(tiles);
+        }
+        match self.pairs() {
+            Some(pairs) if E::as_bf16(&[]).is_some() => Form::Pairs(pairs),
+            _ if self.fast && suits(&self.shape) => Form::Winograd,
+            _ => Form::Direct,
+        }
+    }
+
+    /// The tiles that multiply maps in bf16, and the parts of maps in f32 where these are to be split, where they are
+    /// expected to be the fastest form ([`pays`]) or are asked for.
+    fn tiles<E: Stored>(&self, pass: Pass) -> Option<TileIsa> {
+        let factors = if E::as_bf16(&[]).is_some() {
+            Factors::Rounded
+        } else if self.products.split && E::as_f32(&[]).is_some() {
+            Factors::Split
+        } else {
+            return None;
+        };
+        let found = TileIsa::of(self.isa)?;
+        let chosen = match self.products.arithmetic {
+            Arithmetic::F32 | Arithmetic::Pairs => false,
+            Arithmetic::Tiles => true,
+            Arithmetic::Auto => !self.fast || pays(&self.shape, self.blocks, self.lanes, pass, factors),
+        };
+        chosen.then_some(found)
+    }
+
     /// The pairs that multiply maps in bf16, where they are the fastest form: not where Winograd's suits, which in f32 registers is as fast
     /// on maps in bf16 as on those in f32 or faster, where pairs are mostly slower (`docs/kernels-speed.md`); and not on processors
-    /// whose pairs are slower than f32.
+    /// whose pairs are slower than f32. Or wherever there are some, where they are asked for.
     fn pairs(&self) -> Option<PairIsa> {
         let found = pairs(self.isa, self.lanes);
-        match self.fast {
-            true => found.filter(|pairs| pairs.pay() && !suits(&self.shape)),
-            false => found,
+        match self.products.arithmetic {
+            Arithmetic::F32 | Arithmetic::Tiles => None,
+            Arithmetic::Auto if self.fast => found.filter(|pairs| pairs.pay() && !suits(&self.shape)),
+            Arithmetic::Pairs | Arithmetic::Auto => found,
         }
     }
 
@@ -85,20 +137,34 @@ impl Conv {
         let (blocks, lanes) = (self.blocks, self.lanes);
         // SAFETY: passed on.
         unsafe {
-            if let (Some(isa), Some(source)) = (self.pairs(), E::as_bf16(source)) {
-                let weights = &pack_pairs(d.k, d.c, taps, |k, c, t| bf16::from_f64(at(k, c, t).f64()));
-                let reach = &Reach::forward(d);
-                let (channels, outputs) = (d.c, d.k);
-                Direct { reach, blocks, lanes, source, channels, outputs, weights, add: false }
-                    .run_pairs(isa, Shared::new(out.get().cast()));
-            } else if self.fast && suits(d) {
-                Winograd { shape: d, blocks, lanes, source, add: false }.run(self.isa, at, out);
-            } else {
-                let weights = &pack::<E>(self.rows::<E>(), d.k, d.c, taps, at);
-                let reach = &Reach::forward(d);
-                let (channels, outputs) = (d.c, d.k);
-                Direct { reach, blocks, lanes, source, channels, outputs, weights, add: false }
-                    .run(self.isa, out);
+            match (self.form::<E>(Pass::Forward), E::as_bf16(source), Maps::of(source)) {
+                (Form::Tiles(tiles), _, Some(source)) => {
+                    let weight = |k, c, t| at(k, c, t).f64() as f32;
+                    let reach = &Reach::forward(d);
+                    let (channels, outputs) = (d.c, d.k);
+                    TileConv { reach, blocks, lanes, source, channels, outputs, weight, add: false }.run(
+                        tiles,
+                        self.isa,
+                        Shared::new(out.get().cast()),
+                    );
+                }
+                (Form::Pairs(isa), Some(source), _) => {
+                    let weights = &pack_pairs(d.k, d.c, taps, |k, c, t| bf16::from_f64(at(k, c, t).f64()));
+                    let reach = &Reach::forward(d);
+                    let (channels, outputs) = (d.c, d.k);
+                    Direct { reach, blocks, lanes, source, channels, outputs, weights, add: false }
+                        .run_pairs(isa, Shared::new(out.get().cast()));
+                }
+                (Form::Winograd, ..) => {
+                    Winograd { shape: d, blocks, lanes, source, add: false }.run(self.isa, at, out);
+                }
+                _ => {
+                    let weights = &pack::<E>(self.rows::<E>(), d.k, d.c, taps, at);
+                    let reach = &Reach::forward(d);
+                    let (channels, outputs) = (d.c, d.k);
+                    Direct { reach, blocks, lanes, source, channels, outputs, weights, add: false }
+                        .run(self.isa, out);
+                }
             }
         }
     }
@@ -120,34 +186,48 @@ impl Conv {
         let (blocks, lanes) = (self.blocks, self.lanes);
         // SAFETY: passed on.
         unsafe {
-            if let (Some(isa), Some(source)) = (self.pairs(), E::as_bf16(grad)) {
-                let at = |c: usize, k: usize, t: usize| weight[(k * d.c + c) * taps + t].f64();
-                let weights = &pack_pairs(d.c, d.k, taps, |c, k, t| bf16::from_f64(at(c, k, t)));
-                let reach = &Reach::backward(d);
-                let (channels, outputs) = (d.k, d.c);
-                Direct { reach, blocks, lanes, source, channels, outputs, weights, add }
-                    .run_pairs(isa, Shared::new(out.get().cast()));
-            } else if self.fast && suits(d) {
-                // A convolution of the gradient with the kernel turned by 180 degrees.
-                let turned = ConvShape {
-                    c: d.k,
-                    h: d.p,
-                    w: d.q,
-                    k: d.c,
-                    p: d.h,
-                    q: d.w,
-                    padding: 2 - d.padding,
-                    ..*d
-                };
-                let at = |c: usize, k: usize, t: usize| weight[(k * d.c + c) * taps + taps - 1 - t];
-                Winograd { shape: &turned, blocks, lanes, source: grad, add }.run(self.isa, at, out);
-            } else {
-                let at = |c: usize, k: usize, t: usize| weight[(k * d.c + c) * taps + t];
-                let weights = &pack::<E>(self.rows::<E>(), d.c, d.k, taps, at);
-                let reach = &Reach::backward(d);
-                let (channels, outputs) = (d.k, d.c);
-                Direct { reach, blocks, lanes, source: grad, channels, outputs, weights, add }
-                    .run(self.isa, out);
+            match (self.form::<E>(Pass::InputGrad), E::as_bf16(grad), Maps::of(grad)) {
+                (Form::Tiles(tiles), _, Some(source)) => {
+                    let weight = |c: usize, k: usize, t: usize| weight[(k * d.c + c) * taps + t].f64() as f32;
+                    let reach = &Reach::backward(d);
+                    let (channels, outputs) = (d.k, d.c);
+                    TileConv { reach, blocks, lanes, source, channels, outputs, weight, add }.run(
+                        tiles,
+                        self.isa,
+                        Shared::new(out.get().cast()),
+                    );
+                }
+                (Form::Pairs(isa), Some(source), _) => {
+                    let at = |c: usize, k: usize, t: usize| weight[(k * d.c + c) * taps + t].f64();
+                    let weights = &pack_pairs(d.c, d.k, taps, |c, k, t| bf16::from_f64(at(c, k, t)));
+                    let reach = &Reach::backward(d);
+                    let (channels, outputs) = (d.k, d.c);
+                    Direct { reach, blocks, lanes, source, channels, outputs, weights, add }
+                        .run_pairs(isa, Shared::new(out.get().cast()));
+                }
+                (Form::Winograd, ..) => {
+                    // A convolution of the gradient with the kernel turned by 180 degrees.
+                    let turned = ConvShape {
+                        c: d.k,
+                        h: d.p,
+                        w: d.q,
+                        k: d.c,
+                        p: d.h,
+                        q: d.w,
+                        padding: 2 - d.padding,
+                        ..*d
+                    };
+                    let at = |c: usize, k: usize, t: usize| weight[(k * d.c + c) * taps + taps - 1 - t];
+                    Winograd { shape: &turned, blocks, lanes, source: grad, add }.run(self.isa, at, out);
+                }
+                _ => {
+                    let at = |c: usize, k: usize, t: usize| weight[(k * d.c + c) * taps + t];
+                    let weights = &pack::<E>(self.rows::<E>(), d.c, d.k, taps, at);
+                    let reach = &Reach::backward(d);
+                    let (channels, outputs) = (d.k, d.c);
+                    Direct { reach, blocks, lanes, source: grad, channels, outputs, weights, add }
+                        .run(self.isa, out);
+                }
             }
         }
     }
@@ -155,19 +235,27 @@ impl Conv {
     /// The gradient of the weight.
     pub(super) fn weight_grad<E: Stored>(&self, source: &[E], grad: &[E]) -> Vec<E::Real> {
         let (shape, blocks, lanes) = (&self.shape, self.blocks, self.lanes);
-        if let (Some(isa), Some(source), Some(grad)) = (self.pairs(), E::as_bf16(source), E::as_bf16(grad)) {
-            let values: Box<dyn Any> =
-                Box::new(DirectWeight { shape, blocks, lanes, source, grad }.run_pairs(isa));
-            // The arithmetic of bf16 is in f32, so that these are the same type; were they not, the general
+        let form = self.form::<E>(Pass::WeightGrad);
+        let values: Option<Vec<f32>> = match form {
+            Form::Tiles(tiles) => Maps::of(source)
+                .zip(Maps::of(grad))
+                .and_then(|(source, grad)| weight_grad(tiles, shape, (blocks, lanes), source, grad)),
+            Form::Pairs(isa) => E::as_bf16(source)
+                .zip(E::as_bf16(grad))
+                .map(|(source, grad)| DirectWeight { shape, blocks, lanes, source, grad }.run_pairs(isa)),
+            _ => None,
+        };
+        if let Some(values) = values {
+            let values: Box<dyn Any> = Box::new(values);
+            // The arithmetic of bf16 and f32 is in f32, so that these are the same type; were they not, the general
             // form below would do it.
             if let Ok(values) = values.downcast() {
                 return *values;
             }
         }
-        if self.fast && suits(shape) {
-            WinogradWeight { shape, blocks, lanes, source, grad }.run(self.isa)
-        } else {
-            DirectWeight { shape, blocks, lanes, source, grad }.run(self.isa)
+        match form {
+            Form::Winograd => WinogradWeight { shape, blocks, lanes, source, grad }.run(self.isa),
+            _ => DirectWeight { shape, blocks, lanes, source, grad }.run(self.isa),
         }
     }
 }
@@ -257,8 +345,11 @@ impl Blocked {
         isa: Isa,
         fast: bool,
     ) -> Result<Self> {
+        self.conv2d_of(weight, Conv { fast, ..Conv::new(&self.sizes()?, weight.dims(), cfg, isa)? })
+    }
+
+    pub(super) fn conv2d_of(&self, weight: &Tensor, conv: Conv) -> Result<Self> {
         self.computes("blocked::conv2d", "weight", weight)?;
-        let conv = Conv { fast, ..Conv::new(&self.sizes()?, weight.dims(), cfg, isa)? };
         Ok(Self { data: self.data.apply_op2(&contiguous(weight)?, conv)?, images: self.images })
     }
 }

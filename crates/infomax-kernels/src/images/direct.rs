@@ -71,6 +71,15 @@ impl Reach {
         let source = self.table[pixel * self.taps + tap];
         (source != NONE).then_some(source as usize)
     }
+
+    pub(super) fn taps(&self) -> usize {
+        self.taps
+    }
+
+    /// Pixels of a source plane.
+    pub(super) fn sources(&self) -> usize {
+        self.sources
+    }
 }
 
 /// Packs weights in panels of `rows` outputs: `[panel][tap][channel][row]`, rounded as the maps `E` are.
@@ -137,13 +146,13 @@ pub(super) struct Direct<'a, E: Stored, W = <E as Stored>::Real> {
     pub(super) add: bool,
 }
 
-/// The register tiles of some pixels.
-pub(super) struct Plan<E> {
+/// The register tiles of some pixels, with results of type `O`.
+pub(super) struct Plan<E, O = E> {
     pub(super) segs: Vec<Seg<E>>,
-    pub(super) cells: Vec<Cell<E>>,
+    pub(super) cells: Vec<Cell<O>>,
     /// Where a tile holds two pixels, one of them may have no source for a tap, or be beyond the end.
     _zeros: Vec<E>,
-    _trash: Vec<E>,
+    _trash: Vec<O>,
 }
 
 impl<E: Stored, W> Direct<'_, E, W> {
@@ -158,14 +167,20 @@ impl<E: Stored, W> Direct<'_, E, W> {
     /// The pixels of task `task % tasks` of block `task / tasks`, for vectors of `width` lanes; the weights of a
     /// tap are `tap` elements. The segments point into the source or at zeros, the cells into the result `out`
     /// or the trash, as long as the plan lives.
-    pub(super) fn plan(&self, task: usize, width: usize, tap: usize, out: Shared<E>) -> Plan<E> {
+    pub(super) fn plan<O: Stored>(
+        &self,
+        task: usize,
+        width: usize,
+        tap: usize,
+        out: Shared<O>,
+    ) -> Plan<E, O> {
         let (p, r) = (self, self.reach);
         let (step, tasks) = self.tasks();
         let (block, first) = (task / tasks, task % tasks * step);
         let end = (first + step).min(r.pixels);
         let vectors = p.lanes / width;
         let zeros = vec![E::default(); if vectors < NV { p.channels * p.lanes } else { 0 }];
-        let mut trash = vec![E::default(); if vectors < NV { p.outputs * p.lanes } else { 0 }];
+        let mut trash = vec![O::default(); if vectors < NV { p.outputs * p.lanes } else { 0 }];
         let trash_start = trash.as_mut_ptr();
         let total = (end - first) * vectors;
         let mut segs = Vec::with_capacity(total.div_ceil(NV) * r.taps);
@@ -282,7 +297,7 @@ impl<T: Float, E: Stored<Real = T>> DirectWeight<'_, E> {
         let isa = fit::<T>(isa, lanes);
         let (_, width) = geometry::<T>(isa);
         self.rounds::<T>(
-            width,
+            (width, 12),
             |from, to, pitch| T::dispatch(isa, Turn { from, k: self.shape.k, lanes, to: to.get(), pitch }),
             |part, out| {
                 let Part { places: pairs, first, channels, panels, panel } = part;
@@ -294,11 +309,11 @@ impl<T: Float, E: Stored<Real = T>> DirectWeight<'_, E> {
         )
     }
 
-    /// For panels of `width` outputs: `turn` brings the gradients of a pixel into panels of `[lane][k]` in the
-    /// type `G`, which are a pitch apart; `outer` adds the products of a [`Part`].
+    /// For panels of `width` outputs and tiles of `rows` channels: `turn` brings the gradients of a pixel into panels of
+    /// `[lane][k]` in the type `G`, which are a pitch apart; `outer` adds the products of a [`Part`].
     pub(super) fn rounds<G: Stored>(
         &self,
-        width: usize,
+        (width, rows): (usize, usize),
         turn: impl Fn(&[E], Shared<G>, usize) + Sync,
         outer: impl Fn(Part<'_, E, G>, Shared<T>) + Sync,
     ) -> Vec<T> {
@@ -319,7 +334,7 @@ impl<T: Float, E: Stored<Real = T>> DirectWeight<'_, E> {
         let mut turned = Pooled::<G>::take(round.min(total) * panel_row * lanes);
         let turned = turned.slice();
         // Channels of one task: few enough for every thread to have work.
-        let split = d.c.div_ceil(16usize.div_ceil(taps)).next_multiple_of(12).min(d.c);
+        let split = d.c.div_ceil(16usize.div_ceil(taps)).next_multiple_of(rows).min(d.c);
         let splits = d.c.div_ceil(split);
         for begin in (0..total).step_by(round) {
             let end = (begin + round).min(total);

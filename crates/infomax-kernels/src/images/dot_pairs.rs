@@ -124,7 +124,7 @@ impl DirectWeight<'_, bf16> {
     pub(super) fn run_pairs(&self, isa: PairIsa) -> Vec<f32> {
         assert!(self.lanes == LANES);
         self.rounds::<bf16>(
-            NV * LANES,
+            (NV * LANES, MR),
             |from, to, pitch| turn(from, self.shape, to, pitch),
             |part, out| isa.dispatch(PairOuter { part, out }),
         )

@@ -40,6 +40,9 @@ fn lanes(n: usize) -> usize {
 /// the direct form, and add them up in f32: `c + x1 y1` and then `+ x0 y0`, each rounded once to the nearest, where
 /// subnormal operands and sums (below 2^-126) count as 0. The roundings of what is stored are the same as elsewhere.
 /// The bits of a result depend on the instruction set, never on the number of threads.
+///
+/// With the tiles of AMX ([`Isa::Amx`]) those convolutions that are expected to be faster multiply tiles of bf16 instead, in
+/// the order of [`infomax_simd::tiles`]; [`CpuProducts`](crate::CpuProducts) fixes the arithmetic, or splits products of f32.
 #[derive(Clone, Debug)]
 pub struct Blocked {
     pub(super) data: Tensor,

@@ -1,7 +1,7 @@
 //! Feature maps in blocks of images: the layout in which a residual network trains fastest on a CPU.
 //!
 //! `layout` is the way in and out; `tile` holds the two register tiles; `direct` and `winograd` bring
-//! convolutions to them, and `dot_pairs` those of maps in bf16 where there are instructions for it; `norm` and
+//! convolutions to them, `dot_pairs` and `tiles` those of maps in bf16 where there are instructions for it; `norm` and
 //! `pool` are the passes between; `unit` makes one operation of a chain of residual units.
 
 mod buffer;
@@ -16,6 +16,7 @@ mod pool;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod tiles;
 mod unit;
 mod winograd;
 mod winograd_weight;

@@ -1,6 +1,7 @@
 //! Against the composed form in value and gradient, over drawn shapes and every instruction set.
 
 mod bf16;
+mod tiles;
 
 use super::{Blocked, ConvNorm, ResidualUnit, Shortcut};
 use crate::{Activation, Conv2dConfig, Error, Pool2dConfig, reference};

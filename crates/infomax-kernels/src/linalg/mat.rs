@@ -1,7 +1,10 @@
-//! Products of matrices in slices, through the `gemm` crate: the bounds are checked here.
+//! Products of matrices in slices, through the `gemm` crate, or on tiles of bf16: the bounds are checked here.
 
+use crate::{Arithmetic, CpuProducts};
 use gemm::Parallelism;
-use infomax_simd::Real;
+use infomax_simd::tiles::{self, Factors, Operand, TileIsa};
+use infomax_simd::{Isa, Real};
+use std::any::Any;
 
 /// A matrix in a slice, with any strides.
 #[derive(Clone, Copy, Debug)]
@@ -31,11 +34,66 @@ impl<'a, T> Mat<'a, T> {
         Self { data, rows, cols, row_stride, col_stride }
     }
 
+    /// The matrix for tiles, if it is of f32.
+    fn operand(&self) -> Option<Operand<'a>>
+    where
+        T: Real,
+    {
+        let (dims, strides) = ((self.rows, self.cols), (self.row_stride, self.col_stride));
+        T::as_f32(self.data).map(|data| Operand { data, dims, strides })
+    }
+
     /// The transpose.
     pub(crate) fn t(self) -> Self {
         let Self { data, rows, cols, row_stride, col_stride } = self;
         Self { data, rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride }
     }
+}
+
+/// Tiles that multiply f32, rounded or split on the way in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tiled {
+    isa: Isa,
+    tiles: TileIsa,
+    factors: Factors,
+    /// For all sizes, not only where they are expected to be faster.
+    always: bool,
+}
+
+impl Tiled {
+    /// For these factors with the tiles of `isa`, if it has some and the choice of the process allows them.
+    pub(crate) fn new(isa: Isa, factors: Factors) -> Option<Self> {
+        let always = match CpuProducts::current().arithmetic {
+            Arithmetic::F32 | Arithmetic::Pairs => return None,
+            Arithmetic::Tiles => true,
+            Arithmetic::Auto => false,
+        };
+        Some(Self { isa, tiles: TileIsa::of(isa)?, factors, always })
+    }
+
+    /// For products of f32, if they are to be split.
+    pub(crate) fn split(isa: Isa) -> Option<Self> {
+        if CpuProducts::current().split { Self::new(isa, Factors::Split) } else { None }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn always(self) -> Self {
+        Self { always: true, ..self }
+    }
+
+    fn product<T: Real>(self, a: Mat<'_, T>, b: Mat<'_, T>) -> Option<Vec<T>> {
+        let (x, y) = (a.operand()?, b.operand()?);
+        if !self.always && !tiles::product_pays((a.rows, b.cols, a.cols), self.factors) {
+            return None;
+        }
+        let values: Box<dyn Any> = Box::new(tiles::product(self.tiles, self.isa, self.factors, x, y));
+        values.downcast().ok().map(|values| *values)
+    }
+}
+
+/// [`product`], of f32 on tiles where there are some for it and they pay.
+pub(crate) fn product_by<T: Real>(tiled: Option<Tiled>, a: Mat<'_, T>, b: Mat<'_, T>) -> Vec<T> {
+    tiled.and_then(|tiled| tiled.product(a, b)).unwrap_or_else(|| product(a, b))
 }
 
 /// `dst = scale a b`, or `dst += scale a b`, into rows that are `row_stride` apart.

@@ -1,6 +1,6 @@
 //! A linear map of the last dimension with its bias and activation.
 
-use crate::linalg::mat::{Mat, product};
+use crate::linalg::mat::{Mat, Tiled, product_by};
 use crate::ops::elementwise::Function;
 use crate::ops::elementwise::with_function;
 use crate::ops::transformer::{AddRows, BiasAct};
@@ -12,6 +12,7 @@ use crate::tensor::storage::{contiguous, result, slice, tensor};
 use crate::{Elementwise, Error, Result, device};
 use candle_core::{CpuStorage, DType, Shape, Tensor, bail};
 use infomax_simd::Isa;
+use infomax_simd::tiles::Factors;
 use infomax_simd::{Arith, Real, Task, add_rows, chunked, chunked2, run};
 use std::marker::PhantomData;
 use std::sync::OnceLock;
@@ -34,7 +35,10 @@ pub fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
 ///
 /// # Numerics
 /// The products are those of the `gemm` crate, with the instructions that it detects. bf16 and f16 are computed
-/// in f32. The same bits for any number of threads.
+/// in f32. On a processor with AMX, products of `xs` and `weight` in bf16 that are expected to be faster there are taken by
+/// tiles, which add them up in f32; the gradient of the values before the activation is rounded to bf16 for them. With
+/// [`CpuProducts::split`](crate::CpuProducts) those of f32 are sums of three products of bf16 there. The same bits for any
+/// number of threads.
 ///
 /// # Errors
 /// Shapes or types that do not fit; a tensor without elements.
@@ -49,9 +53,22 @@ pub(crate) fn linear_with_isa(
     act: Elementwise,
     isa: Isa,
 ) -> Result<Tensor> {
+    let both = xs.dtype() == DType::BF16 && weight.dtype() == DType::BF16;
+    let tiled = if both { Tiled::new(isa, Factors::Rounded) } else { Tiled::split(isa) };
+    linear_by(xs, weight, bias, act, isa, tiled)
+}
+
+fn linear_by(
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    act: Elementwise,
+    isa: Isa,
+    tiled: Option<Tiled>,
+) -> Result<Tensor> {
     if half(xs) {
         let bias = wide_option(bias)?;
-        let ys = linear_with_isa(&wide(xs)?, &wide(weight)?, bias.as_ref(), act, isa)?;
+        let ys = linear_by(&wide(xs)?, &wide(weight)?, bias.as_ref(), act, isa, tiled)?;
         return Ok(ys.to_dtype(xs.dtype())?);
     }
     let (inputs, outputs) = check_linear(xs, weight, bias)?;
@@ -64,7 +81,7 @@ pub(crate) fn linear_with_isa(
     let keep = flat.track_op() || weight.track_op() || bias.is_some_and(Tensor::track_op);
     macro_rules! call {
         ($t:ty) => {{
-            let op = Linear::<$t> { rows, inputs, outputs, act, isa, keep, kept: OnceLock::new() };
+            let op = Linear::<$t> { rows, inputs, outputs, act, isa, tiled, keep, kept: OnceLock::new() };
             optional::apply(&flat, &weight, bias, op)?
         }};
     }
@@ -97,6 +114,8 @@ struct Linear<T> {
     outputs: usize,
     act: Elementwise,
     isa: Isa,
+    /// What multiplies instead of f32, where it pays.
+    tiled: Option<Tiled>,
     keep: bool,
     /// The values before the activation, if there is one.
     kept: OnceLock<Vec<T>>,
@@ -136,7 +155,7 @@ impl<T: Real> Linear<T> {
     fn forward(&self, xs: &[T], weight: &[T], bias: Option<&[T]>) -> Vec<T> {
         let (rows, o) = (self.rows, self.outputs);
         let x = Mat::new(xs, rows, self.inputs);
-        let mut zs = product(x, Mat::new(weight, o, self.inputs).t());
+        let mut zs = product_by(self.tiled, x, Mat::new(weight, o, self.inputs).t());
         if self.act == Elementwise::Identity {
             if let Some(bias) = bias {
                 use rayon::prelude::*;
@@ -215,8 +234,8 @@ impl<T: Real> Optional for Linear<T> {
         let (dx, dw, db) = result(&[xs, weight, grad], |v: &[&[T]]| {
             let (dz, db) = self.before(v[2], bias.is_some())?;
             let dz = Mat::new(dz.as_deref().unwrap_or(v[2]), rows, o);
-            let dx = want_x.then(|| product(dz, Mat::new(v[1], o, i)));
-            let dw = want_w.then(|| product(dz.t(), Mat::new(v[0], rows, i)));
+            let dx = want_x.then(|| product_by(self.tiled, dz, Mat::new(v[1], o, i)));
+            let dw = want_w.then(|| product_by(self.tiled, dz.t(), Mat::new(v[0], rows, i)));
             Ok::<_, candle_core::Error>((dx, dw, db))
         })??;
         let dx = dx.map(|dx| tensor(dx, xs.shape())).transpose()?;
@@ -225,3 +244,6 @@ impl<T: Real> Optional for Linear<T> {
         Ok([dx, dw, db])
     }
 }
+
+#[cfg(test)]
+mod tests;

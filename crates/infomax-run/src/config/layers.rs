@@ -1,6 +1,6 @@
 //! Layered configuration: defaults, then a file, then the command line; with the origin of each value.
 
-use super::schema::{Node, root};
+use super::schema::{self, Node, root};
 use super::{RunConfig, values};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
@@ -222,8 +222,20 @@ impl Layers {
     }
 
     fn explain(&self, path: &str, message: &str) -> Error {
+        let choice = schema::choice_without_word(path, &self.table);
+        let path = choice.as_deref().unwrap_or(path);
         // An element of a list came with its list.
         let origin = self.origin(path.split('[').next().unwrap_or(path));
+        // Where one of a few words is wanted, serde has terms of its own for everything else.
+        let value = values::at(&self.table, path);
+        if let (Some(value), Some(words)) = (value, schema::words_at(path, &self.table))
+            && !value.is_str()
+        {
+            return Error::Config(format!(
+                "{path} = {value} (from {origin}): one of these words is wanted: {}",
+                words.join(", ")
+            ));
+        }
         let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
         if let (true, Some((unknown, valid))) = (message.contains("unknown variant"), quoted.split_first()) {
             return Error::Config(format!(

@@ -13,8 +13,8 @@ pub use layers::{Layers, suggestion};
 pub use online::OnlineConfig;
 pub use reference::reference;
 pub use sections::{
-    AugmentConfig, CoursesSection, DataConfig, EvalConfig, OptimSection, RunConfig, ShapesSection, Source,
-    TrainSection, ViewsOn,
+    Arithmetic, AugmentConfig, CoursesSection, DataConfig, EvalConfig, OptimSection, RunConfig,
+    ShapesSection, Source, TrainSection, ViewsOn,
 };
 pub use show::show;
 pub(crate) use values::leaves;
@@ -325,10 +325,45 @@ mod tests {
         refused("model.convnext.patch=4", &["model.convnext", "kind = \"convnext\""]);
     }
 
+    /// Where one of a few words is wanted, the answer to anything else is these words, never serde's terms.
+    #[test]
+    fn what_is_no_word_is_answered_with_the_words() {
+        refused("train.precision=1", &["train.precision = 1", "--set", "f32, tf32, bf16, bf16x3"]);
+        refused("train.precision={a = 1}", &["train.precision", "f32, tf32, bf16, bf16x3"]);
+        refused("model.encoder.kind=3", &["model.encoder.kind = 3", "resnet, vit, convnext"]);
+        refused("optim.name=false", &["optim.name = false", "sgd", "lars"]);
+        for (path, words) in worded() {
+            let (section, key) = path.rsplit_once('.').unwrap();
+            // A wrong value of the type of a number, of a switch, of a list and of a table.
+            for value in ["1", "2.5", "true", "[1, 2]", "{ a = 1 }"] {
+                let Err(error) = resolve(&[&format!("{section}.{key}={value}")]) else { continue };
+                let message = error.to_string();
+                for term in ["variant", "enum", "expected string or", "unit"] {
+                    assert!(!message.contains(term), "{path} = {value}: {message}");
+                }
+                assert!(
+                    message.contains(&path) && message.contains(&words[0]),
+                    "{path} = {value}: {message}"
+                );
+            }
+        }
+    }
+
+    /// The keys of the defaults that hold one of a few words, with these.
+    fn worded() -> Vec<(String, Vec<String>)> {
+        let defaults = Table::try_from(RunConfig::default()).unwrap();
+        let all = super::values::leaves(&defaults).into_iter().map(|(path, _)| path);
+        let found: Vec<_> =
+            all.filter_map(|path| schema::words_at(&path, &defaults).map(|words| (path, words))).collect();
+        assert!(found.len() > 8, "{found:?}");
+        found
+    }
+
     #[test]
     fn wrong_types_and_ranges_name_their_key() {
         refused("train.epochs=many", &["train.epochs", "many"]);
         refused("train.precision=f16", &["train.precision", "f16"]);
+        refused("train.arithmetic=amx", &["train.arithmetic", "amx", "auto, f32, pairs, tiles"]);
         refused("data.cache_mib=-1", &["data.cache_mib"]);
         refused("eval.linear.l2=3", &["eval.linear.l2"]);
         refused("optim.lr=-1", &["optim.lr = -1"]);

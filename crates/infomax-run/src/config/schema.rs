@@ -114,6 +114,49 @@ pub(super) fn words(schema: &Value) -> Vec<String> {
     listed.chain(single).filter_map(Value::as_str).map(ToOwned::to_owned).collect()
 }
 
+/// The words that the key at a dotted path of a configuration may hold, `None` if it holds anything else; places in lists
+/// (`[1]`) stand for their elements.
+pub(super) fn words_at(path: &str, table: &toml::Table) -> Option<Vec<String>> {
+    let (parent, key) = path.rsplit_once('.')?;
+    let (node, inner) = at(parent, table)?;
+    // The key that chooses between kinds.
+    let kinds: Vec<String> =
+        node.choices.iter().filter(|choice| choice.tag == key).map(|c| c.value.to_owned()).collect();
+    let (name, element) = key.split_once('[').map_or((key, false), |(name, _)| (name, true));
+    let found = if kinds.is_empty() {
+        let tag = |tag: &str| inner?.get(tag)?.as_str().map(ToOwned::to_owned);
+        let schema = node.valid(tag).remove(name)?;
+        words(if element { schema.get("items")? } else { schema })
+    } else {
+        kinds
+    };
+    Some(found).filter(|words| !words.is_empty())
+}
+
+/// The dotted path of a key, at or below `path`, that chooses between kinds and holds no word.
+pub(super) fn choice_without_word(path: &str, table: &toml::Table) -> Option<String> {
+    let (node, inner) = at(path, table)?;
+    let inner = inner?;
+    if let Some(choice) =
+        node.choices.iter().find(|choice| inner.get(choice.tag).is_some_and(|v| !v.is_str()))
+    {
+        return Some(format!("{path}.{}", choice.tag));
+    }
+    let tables = inner.iter().filter(|(_, value)| value.is_table());
+    tables.filter_map(|(key, _)| choice_without_word(&format!("{path}.{key}"), table)).next()
+}
+
+/// The table of the schema at a dotted path, with that of a configuration where it has one.
+fn at<'t>(path: &str, table: &'t toml::Table) -> Option<(Node<'static>, Option<&'t toml::Table>)> {
+    let (mut node, mut inner) = (Node::of(root()), Some(table));
+    for key in path.split('.') {
+        let tag = |tag: &str| inner?.get(tag)?.as_str().map(ToOwned::to_owned);
+        node = Node::of(node.valid(tag).remove(key)?);
+        inner = inner.and_then(|inner| inner.get(key)?.as_table());
+    }
+    Some((node, inner))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

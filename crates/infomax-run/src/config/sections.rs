@@ -490,6 +490,32 @@ impl OptimSection {
     }
 }
 
+/// What multiplies bf16 on the CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Arithmetic {
+    /// By shape, from what the processor has.
+    #[default]
+    Auto,
+    /// Multiply-adds in f32.
+    F32,
+    /// Dot products of pairs (AVX512_BF16).
+    Pairs,
+    /// Products of tiles (AMX).
+    Tiles,
+}
+
+impl From<Arithmetic> for infomax_kernels::Arithmetic {
+    fn from(choice: Arithmetic) -> Self {
+        match choice {
+            Arithmetic::Auto => Self::Auto,
+            Arithmetic::F32 => Self::F32,
+            Arithmetic::Pairs => Self::Pairs,
+            Arithmetic::Tiles => Self::Tiles,
+        }
+    }
+}
+
 /// The loop.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -506,6 +532,9 @@ pub struct TrainSection {
     pub prefetch: usize,
     /// What the encoder's training passes compute with.
     pub precision: Precision,
+    /// What multiplies bf16 on the CPU, for `precision = "bf16"` and `"bf16x3"`: `auto` chooses by shape from what the
+    /// processor has; the others fix it, and what the processor lacks is refused.
+    pub arithmetic: Arithmetic,
     /// Conditions that end the run, saved, such as `rank < 0.1 * d`; names as `metrics.jsonl` has them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stop_if: Vec<String>,
@@ -525,6 +554,7 @@ impl Default for TrainSection {
             batch: 128,
             prefetch: 4,
             precision: Precision::F32,
+            arithmetic: Arithmetic::Auto,
             stop_if: Vec::new(),
             online: OnlineConfig::default(),
             run,

@@ -1,0 +1,293 @@
+//! The emulation against f64 and against the machine, and whole products.
+
+use super::*;
+use crate::element::Stored as _;
+
+/// Numbers of a sequence: a hash of the place.
+fn hash(seed: u32, i: usize) -> u32 {
+    (seed.wrapping_mul(0x9e37_79b9) ^ i as u32)
+        .wrapping_mul(2_654_435_761)
+        .rotate_left(13)
+        .wrapping_mul(0x85eb_ca6b)
+}
+
+/// Between -1 and 1.
+fn near(seed: u32, i: usize) -> f32 {
+    (hash(seed, i) >> 8) as f32 / 8_388_608.0 - 1.0
+}
+
+fn bf16s(seed: u32, count: usize, of: impl Fn(u32, usize) -> bf16) -> Vec<bf16> {
+    (0..count).map(|i| of(seed, i)).collect()
+}
+
+const PITCH: (usize, usize) = (2 * PAIRS, 2 * COLUMNS);
+
+/// The four sums of `rounds` products of the same tiles.
+fn run(isa: Isa, shape: Shape, a: [&[bf16]; 2], b: [&[bf16]; 2], rounds: usize) -> [[f32; SUMS]; 4] {
+    let mut to = [[f32::NAN; SUMS]; 4];
+    TileIsa::of(isa).unwrap().with(shape, |session| {
+        session.zero();
+        for _ in 0..rounds {
+            // SAFETY: the tests give whole tiles.
+            unsafe { session.add(a.map(<[bf16]>::as_ptr), b.map(<[bf16]>::as_ptr)) };
+        }
+        session.store(&mut to);
+    });
+    to
+}
+
+/// Every instruction set with tiles.
+fn all() -> impl Iterator<Item = Isa> {
+    Isa::tested().filter(|isa| TileIsa::of(*isa).is_some())
+}
+
+#[test]
+fn the_unit_is_there_or_says_why_not() {
+    assert_eq!(Isa::available().contains(&Isa::Amx), has_pairs() && unit().is_ok());
+    if let Err(absent) = unit() {
+        assert!(absent.to_string().contains("AMX"), "{absent}");
+        assert!(TileIsa::of(Isa::Amx).is_none());
+    }
+    assert!(TileIsa::of(Isa::EmulatedAmx).is_some() && TileIsa::of(Isa::Portable).is_none());
+}
+
+fn has_pairs() -> bool {
+    Isa::available().contains(&Isa::Avx512Bf16)
+}
+
+/// One element: pairs `(x0, y0, x1, y1)`, in one product or each in one of its own.
+fn one(pairs: &[[f32; 4]], apart: bool) -> f32 {
+    let (mut a, mut b) = (vec![bf16::ZERO; ROWS * PITCH.0], vec![bf16::ZERO; PAIRS * PITCH.1]);
+    let mut to = [[f32::NAN; SUMS]; 4];
+    let shape = Shape { pairs: if apart { 1 } else { pairs.len() }, columns: 1, pitch: PITCH };
+    TileIsa::of(Isa::EmulatedAmx).unwrap().with(shape, |session| {
+        session.zero();
+        for (k, [x0, y0, x1, y1]) in pairs.iter().enumerate() {
+            let k = if apart { 0 } else { k };
+            (a[2 * k], a[2 * k + 1]) = (bf16::from_f32(*x0), bf16::from_f32(*x1));
+            (b[k * PITCH.1], b[k * PITCH.1 + 1]) = (bf16::from_f32(*y0), bf16::from_f32(*y1));
+            if apart || k + 1 == pairs.len() {
+                // SAFETY: whole tiles.
+                unsafe { session.add([a.as_ptr(); 2], [b.as_ptr(); 2]) };
+            }
+        }
+        session.store(&mut to);
+    });
+    to[0][0]
+}
+
+#[test]
+fn the_emulation_rounds_as_the_manual_says() {
+    let tiny = 2f32.powi(-24);
+    // Both halves together are a whole step; one after the other they would be two lost halves of one.
+    assert_eq!(one(&[[1.0, 1.0, 0.0, 0.0], [tiny, 1.0, tiny, 1.0]], true), 1.0 + 2.0 * tiny);
+    // In one product the lower halves have their own sum: 1 + tiny rounds to 1, and the upper sum comes after it.
+    assert_eq!(one(&[[1.0, 1.0, 0.0, 0.0], [tiny, 1.0, tiny, 1.0]], false), 1.0);
+    // In the order of the pairs: two halves of a step before the 1 are a whole one, after it they are lost.
+    assert_eq!(
+        one(&[[tiny, 1.0, 0.0, 0.0], [tiny, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]], false),
+        1.0 + 2.0 * tiny
+    );
+    assert_eq!(one(&[[1.0, 1.0, 0.0, 0.0], [tiny, 1.0, 0.0, 0.0], [tiny, 1.0, 0.0, 0.0]], false), 1.0);
+    // A product below the normal numbers still counts in a fused sum, as a sum of its own it is zero.
+    let small = f32::MIN_POSITIVE;
+    let step = 2f32.powi(-60);
+    assert_eq!(one(&[[step, step / 128.0, 0.0, 0.0]], false), 0.0);
+    // Subnormal operands and results are zeros; the smallest normal number is none.
+    assert_eq!(one(&[[small / 2.0, 1e30, 0.0, 0.0]], false), 0.0);
+    assert_eq!(one(&[[small, 0.5, 0.0, 0.0]], false), 0.0);
+    assert_eq!(one(&[[-small, 0.5, 0.0, 0.0]], false), 0.0);
+    assert_eq!(one(&[[small, 1.0, 0.0, 0.0]], false), small);
+    // A difference of normal numbers below them.
+    assert_eq!(one(&[[small, 1.5, -small, 1.0]], false), 0.0);
+    assert!(one(&[[f32::INFINITY, 0.0, 0.0, 0.0]], false).is_nan());
+    assert_eq!(one(&[[f32::INFINITY, -1.0, 1.0, 1.0]], false), f32::NEG_INFINITY);
+    assert!(one(&[[f32::INFINITY, 1.0, f32::INFINITY, -1.0]], false).is_nan());
+}
+
+#[test]
+fn tiles_of_all_sizes_are_within_the_roundings_of_f64() {
+    for isa in all() {
+        for (seed, (pairs, columns)) in
+            [(16, 16), (1, 1), (7, 16), (16, 8), (5, 3), (16, 1)].into_iter().enumerate()
+        {
+            let seed = seed as u32;
+            let of =
+                |seed, i| bf16::from_f32(near(seed, i) * 2f32.powi((hash(seed + 50, i) % 20) as i32 - 10));
+            let a = [bf16s(seed, ROWS * PITCH.0, of), bf16s(seed + 10, ROWS * PITCH.0, of)];
+            let b = [bf16s(seed + 20, PAIRS * PITCH.1, of), bf16s(seed + 30, PAIRS * PITCH.1, of)];
+            let shape = Shape { pairs, columns, pitch: PITCH };
+            let rounds = 3;
+            let got = run(isa, shape, [&a[0], &a[1]], [&b[0], &b[1]], rounds);
+            for (tile, sums) in got.iter().enumerate() {
+                let (a, b) = (&a[tile / 2], &b[tile % 2]);
+                for m in 0..ROWS {
+                    for n in 0..COLUMNS {
+                        let got = sums[m * COLUMNS + n];
+                        if n >= columns {
+                            assert!(got.is_nan(), "{isa:?}: column {n} of {columns} was written");
+                            continue;
+                        }
+                        let (mut sum, mut size) = (0f64, 0f64);
+                        for k in 0..2 * pairs {
+                            let (x, y) = (a[m * PITCH.0 + k], b[k / 2 * PITCH.1 + 2 * n + k % 2]);
+                            let product = f64::from(x.wide()) * f64::from(y.wide());
+                            (sum, size) = (sum + product, size + product.abs());
+                        }
+                        let (sum, size) = (sum * f64::from(rounds as u32), size * f64::from(rounds as u32));
+                        let bound = (pairs + 2 * rounds + 1) as f64 * 2f64.powi(-24) * size;
+                        assert!(
+                            (f64::from(got) - sum).abs() <= bound,
+                            "{isa:?} tile {tile} ({m}, {n}): {got:e} instead of {sum:e} +- {bound:e}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_machine_computes_as_the_emulation() {
+    // Bits of all kinds: signs, exponents, subnormal numbers, infinities, NaN.
+    let any = |seed, i| bf16::from_bits((hash(seed, i) >> 16) as u16);
+    let close = |seed, i| bf16::from_f32(near(seed, i));
+    for isa in all() {
+        for seed in 0..if cfg!(miri) { 1 } else { 40 } {
+            let of: &dyn Fn(u32, usize) -> bf16 = if seed % 2 == 0 { &any } else { &close };
+            let side = |at: u32, len: usize| bf16s(seed + at, len, of);
+            let a = [side(100, ROWS * PITCH.0), side(200, ROWS * PITCH.0)];
+            let b = [side(300, PAIRS * PITCH.1), side(400, PAIRS * PITCH.1)];
+            let shape = Shape { pairs: 1 + seed as usize % PAIRS, columns: COLUMNS, pitch: PITCH };
+            let of = |isa| run(isa, shape, [&a[0], &a[1]], [&b[0], &b[1]], 2);
+            let (got, expected) = (of(isa), of(Isa::EmulatedAmx));
+            for (got, expected) in got.iter().flatten().zip(expected.iter().flatten()) {
+                let same = got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan();
+                assert!(same, "{isa:?} {seed}: {got:e} instead of {expected:e}");
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "tiles inside of tiles")]
+fn tiles_inside_of_tiles_are_refused() {
+    let shape = Shape { pairs: 1, columns: 1, pitch: PITCH };
+    let tiles = TileIsa::of(Isa::EmulatedAmx).unwrap();
+    tiles.with(shape, |_| tiles.with(shape, |_| ()));
+}
+
+#[test]
+fn tiles_are_free_again_after_a_panic() {
+    let shape = Shape { pairs: 1, columns: 1, pitch: PITCH };
+    let tiles = TileIsa::of(Isa::EmulatedAmx).unwrap();
+    let caught = std::panic::catch_unwind(|| tiles.with(shape, |_| assert!(shape.pairs == 2, "on purpose")));
+    assert!(caught.is_err());
+    assert_eq!(tiles.with(shape, |_| 3), 3);
+}
+
+#[test]
+fn a_split_factor_is_its_parts() {
+    for i in 0..10_000 {
+        let x = near(1, i) * 2f32.powi((hash(2, i) % 60) as i32 - 30);
+        let (high, low) = (Factors::part(x, 0).wide(), Factors::part(x, 1).wide());
+        let error = (f64::from(x) - f64::from(high) - f64::from(low)).abs();
+        assert!(error <= f64::from(x.abs()) * 2f64.powi(-18), "{x:e} is not {high:e} + {low:e}");
+    }
+    assert_eq!(pieces(1), (1, 1));
+    assert_eq!(pieces(32), (1, 16));
+    assert_eq!(pieces(33), (2, 9));
+    assert_eq!(pieces(64), (2, 16));
+}
+
+/// A product, and in f64 its elements and the sums of the absolute products.
+fn products(isa: Isa, factors: Factors, (m, n, k): (usize, usize, usize), turned: (bool, bool)) -> f64 {
+    let round = |x: f32| if factors == Factors::Rounded { bf16::narrow(x).wide() } else { x };
+    let left: Vec<f32> = (0..m * k).map(|i| round(near(1, i))).collect();
+    let right: Vec<f32> = (0..k * n).map(|i| round(near(2, i))).collect();
+    let operand = |data, (rows, cols): (usize, usize), turned: bool| {
+        let strides = if turned { (1, rows) } else { (cols, 1) };
+        Operand { data, dims: (rows, cols), strides }
+    };
+    let (a, b) = (operand(&left, (m, k), turned.0), operand(&right, (k, n), turned.1));
+    let got = product(TileIsa::of(isa).unwrap(), isa, factors, a, b);
+    assert_eq!(got.len(), m * n);
+    let value = |side: &Operand<'_>, i: usize, j: usize| {
+        f64::from(side.data[i * side.strides.0 + j * side.strides.1])
+    };
+    let (mut worst, mut largest) = (0f64, 0f64);
+    for i in 0..m {
+        for j in 0..n {
+            let (mut sum, mut size) = (0f64, 0f64);
+            for p in 0..k {
+                let product = value(&a, i, p) * value(&b, p, j);
+                (sum, size) = (sum + product, size + product.abs());
+            }
+            let lost = if factors == Factors::Split { 3.0 * 2f64.powi(-18) } else { 0.0 };
+            let error = (f64::from(got[i * n + j]) - sum).abs();
+            let bound = (lost + (3 * k + 8) as f64 * 2f64.powi(-24)) * size;
+            assert!(error <= bound, "{isa:?} {factors:?} {m}x{n}x{k} ({i}, {j}): {error:e} beyond {bound:e}");
+            (worst, largest) = (worst.max(error), largest.max(sum.abs()));
+        }
+    }
+    worst / largest
+}
+
+#[test]
+fn products_of_all_shapes_are_those_of_f64() {
+    for isa in all() {
+        for (at, sizes) in
+            [(1, 1, 1), (5, 3, 2), (32, 32, 32), (33, 31, 65), (16, 17, 31), (70, 40, 100), (1, 130, 7)]
+                .into_iter()
+                .enumerate()
+        {
+            let turned = (at % 2 == 1, at % 3 == 1);
+            products(isa, Factors::Rounded, sizes, turned);
+            let far = products(isa, Factors::Split, sizes, turned);
+            // Relative to the largest result; of single products the bound in `products` is all that holds.
+            assert!(far < 1e-5 || sizes.2 < 4, "{isa:?} {sizes:?}: {far:e}");
+        }
+    }
+}
+
+#[test]
+fn products_have_the_same_bits_for_any_number_of_threads() {
+    let (m, n, k) = (150, 140, 70);
+    let left: Vec<f32> = (0..m * k).map(|i| near(1, i)).collect();
+    let right: Vec<f32> = (0..k * n).map(|i| near(2, i)).collect();
+    let bits = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let a = Operand { data: &left, dims: (m, k), strides: (k, 1) };
+        let b = Operand { data: &right, dims: (k, n), strides: (n, 1) };
+        let isa = Isa::EmulatedAmx;
+        pool.install(|| product(TileIsa::of(isa).unwrap(), isa, Factors::Split, a, b))
+    };
+    assert!(bits(1) == bits(3));
+}
+
+#[test]
+fn an_empty_inner_dimension_is_a_sum_of_nothing() {
+    let a = Operand { data: &[], dims: (2, 0), strides: (0, 1) };
+    let b = Operand { data: &[], dims: (0, 3), strides: (3, 1) };
+    let got = product(TileIsa::of(Isa::EmulatedAmx).unwrap(), Isa::Portable, Factors::Rounded, a, b);
+    assert_eq!(got, [0.0; 6]);
+}
+
+#[test]
+fn the_rule_takes_large_products_only() {
+    assert!(product_pays((512, 512, 512), Factors::Rounded));
+    assert!(product_pays((512, 512, 512), Factors::Split));
+    // One row is a bandwidth, not an arithmetic; a narrow inner dimension is mostly packing.
+    for factors in [Factors::Rounded, Factors::Split] {
+        assert!(!product_pays((1, 512, 512), factors));
+        assert!(!product_pays((512, 512, 1), factors));
+        assert!(!product_pays((4, 4, 4), factors));
+    }
+    // What splitting pays for, rounding pays for.
+    for size in [8, 16, 32, 64, 96, 128, 256, 1024] {
+        assert!(
+            !product_pays((size, size, size), Factors::Split)
+                || product_pays((size, size, size), Factors::Rounded)
+        );
+    }
+}
