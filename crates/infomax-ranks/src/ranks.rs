@@ -170,6 +170,11 @@ fn is_large(header: &Header) -> bool {
     !is_inline(usize::try_from(header.bytes).unwrap_or(usize::MAX))
 }
 
+/// The number of rows at the start of the text of a gather.
+fn rows_of(text: &str) -> Option<usize> {
+    text.split(' ').next()?.parse().ok()
+}
+
 /// The bytes of a tensor.
 fn bytes_of(x: &Tensor) -> usize {
     x.elem_count() * x.dtype().size_in_bytes()
@@ -231,7 +236,8 @@ impl Ranks {
         row: &[usize],
         equal: &str,
     ) -> infomax_core::Result<Vec<Tensor>> {
-        let (length, text) = (bytes_of(x), x.dims().first().map_or_else(String::new, usize::to_string));
+        let rows = x.dims().first().map_or_else(String::new, usize::to_string);
+        let (length, text) = (bytes_of(x), format!("{rows} of {equal}"));
         let mut inline = Vec::new();
         if is_inline(length) {
             values::append(&mut inline, x)?;
@@ -242,8 +248,8 @@ impl Ranks {
         let dims = |header: &Header| match x.dims() {
             [] => Ok(Vec::new()),
             _ => {
-                let bad = |_| infomax_core::Error::config("rows", &header.text, "is no number of rows");
-                Ok([&[header.text.parse::<usize>().map_err(bad)?], row].concat())
+                let bad = || infomax_core::Error::config("rows", &header.text, "is no number of rows");
+                Ok([&[rows_of(&header.text).ok_or_else(bad)?], row].concat())
             }
         };
         let all = headers.iter().map(dims).collect::<infomax_core::Result<Vec<_>>>()?;
@@ -317,12 +323,12 @@ impl Collective for Ranks {
         }
         let mut bytes = Vec::new();
         values::append(&mut bytes, x)?;
-        let all = self.everyone(Call::Gather, &equal, rows, bytes)?;
+        let all = self.everyone(Call::Gather, &equal, format!("{rows} of {equal}"), bytes)?;
         let part = |(rows, bytes): (String, Vec<u8>)| {
             let mut dims = row.to_vec();
             if !x.dims().is_empty() {
                 let bad = || infomax_core::Error::config("rows", &rows, "is no number of rows");
-                dims.insert(0, rows.parse::<usize>().map_err(|_| bad())?);
+                dims.insert(0, rows_of(&rows).ok_or_else(bad)?);
             }
             values::tensor(&bytes, x.dtype(), &Shape::from(dims), x.device())
         };

@@ -6,11 +6,12 @@ use super::lexer::{code_only, line_of, words};
 /// Crates whose job is to speak to a person; every other crate is a library and stays silent.
 const MAY_PRINT: &[&str] = &["crates/infomax-cli/", "xtask/", "benches/"];
 
-/// The only crates that may hold `unsafe` code: the vectors, the kernels of host and device, the calls of MPI.
+/// The only crates that may hold `unsafe` code: the vectors, the kernels of host and device, the calls of MPI and NCCL.
 const MAY_BE_UNSAFE: &[&str] = &[
     "crates/infomax-cuda/",
     "crates/infomax-kernels/",
     "crates/infomax-ranks/src/mpi.rs",
+    "crates/infomax-ranks/src/nccl.rs",
     "crates/infomax-simd/",
 ];
 
@@ -39,8 +40,7 @@ fn unsafe_code(name: &str, code: &str) -> Vec<Finding> {
     if MAY_BE_UNSAFE.iter().any(|p| name.starts_with(p)) {
         return vec![];
     }
-    let message =
-        "`unsafe` belongs in infomax-simd, infomax-kernels, infomax-cuda and infomax-ranks/src/mpi.rs only";
+    let message = "`unsafe` belongs in infomax-simd, infomax-kernels, infomax-cuda and infomax-ranks/src/{mpi,nccl}.rs only";
     words(code, "unsafe").map(|at| Finding::new(name, line_of(code, at), message)).collect()
 }
 
@@ -103,7 +103,7 @@ mod tests {
         let source = "//! X.\n\nfn f() { unsafe { g() } }\n";
         assert_eq!(
             found(LIB, source),
-            [(3, "`unsafe` belongs in infomax-simd, infomax-kernels, infomax-cuda and infomax-ranks/src/mpi.rs only".to_owned())]
+            [(3, "`unsafe` belongs in infomax-simd, infomax-kernels, infomax-cuda and infomax-ranks/src/{mpi,nccl}.rs only".to_owned())]
         );
         assert_eq!(found("crates/infomax-kernels/src/x.rs", source), []);
         assert_eq!(found("crates/infomax-simd/src/x.rs", source), []);
