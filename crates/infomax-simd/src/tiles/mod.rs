@@ -250,10 +250,11 @@ impl Drop for Session {
 pub enum Factors {
     /// It is rounded to bf16, ties to even: one product for one.
     Rounded,
-    /// It is the sum of two bf16, `x = high + low` with an error of at most 2^-18 of `x`, and `x y` is
-    /// `high high' + high low' + low high'`: three products for one (`bf16x3`). What is left out and what both roundings
-    /// lose is at most 3 * 2^-18 (1.2e-5) of the sum of the absolute products, and mostly a tenth of that. Infinities
-    /// become NaN, and what is below 2^-118 loses its lower part.
+    /// It is the sum of two bf16, `x = high + low` with an error of at most 2^-17 of `x`, and `x y` is
+    /// `high high' + high low' + low high'`: three products for one (`bf16x3`). What is left out (2^-16) and what both
+    /// roundings lose is at most 2^-15 (3.1e-5) of the sum of the absolute products, if all were the worst and of one sign;
+    /// of sums of many products it is mostly below 1e-5 of the largest. Infinities become NaN, and what is below 2^-118
+    /// loses its lower part.
     Split,
 }
 

@@ -38,29 +38,34 @@ fn bits(all: &[Tensor]) -> Vec<Vec<f64>> {
 
 const SPLIT: CpuProducts = CpuProducts { arithmetic: Arithmetic::Tiles, split: true };
 
-/// The largest error of each result, relative to the largest value.
+/// The largest error of each result, relative to the largest sum of absolute products.
 fn split_errors(x: [usize; 4], w: [usize; 4], cfg: Conv2dConfig) -> Vec<f64> {
     let exact = [spread(&x, 1, 1.0), spread(&w, 2, 1.0)];
     let [x, w] = [&exact[0], &exact[1]].map(|t| t.to_dtype(DType::F32).unwrap());
     let exact = [&x, &w].map(|t| t.to_dtype(DType::F64).unwrap());
     let expected = both(|x, w| reference::conv2d(x, w, None, cfg).unwrap(), &exact[0], &exact[1]);
+    let sizes = {
+        let [x, w] = exact.map(|t| Var::from_tensor(&t.abs().unwrap()).unwrap());
+        let ys = reference::conv2d(&x, &w, None, cfg).unwrap();
+        let readout = spread(ys.dims(), 9, 1.0).abs().unwrap();
+        let grads = (&ys * readout).unwrap().sum_all().unwrap().backward().unwrap();
+        [ys, grads.get(&x).unwrap().clone(), grads.get(&w).unwrap().clone()]
+    };
     let got = run(&x, &w, cfg, (Isa::EmulatedAmx, true), SPLIT, false);
-    // They are no products in f32.
-    let plain = CpuProducts { split: false, ..SPLIT };
-    assert!(bits(&got) != bits(&run(&x, &w, cfg, (Isa::EmulatedAmx, true), plain, false)));
-    got.iter()
-        .zip(&expected)
-        .map(|(got, expected)| {
-            let (got, expected) = (values(got), values(expected));
-            let largest = expected.iter().fold(0f64, |m, e| m.max(e.abs()));
-            got.iter().zip(&expected).fold(0f64, |m, (g, e)| m.max((g - e).abs())) / largest
-        })
-        .collect()
+    let largest = |values: &[f64]| values.iter().fold(0f64, |m, e| m.max(e.abs()));
+    let far = got.iter().zip(&expected).zip(&sizes).map(|((got, expected), size)| {
+        let error: Vec<f64> = values(got).iter().zip(&values(expected)).map(|(g, e)| g - e).collect();
+        largest(&error) / largest(&values(size))
+    });
+    far.collect()
 }
+
+/// What splitting may lose at most.
+const LOST: f64 = 1.0 / 32_768.0;
 
 #[test]
 #[cfg_attr(miri, ignore = "too slow there")]
-fn split_convolutions_of_the_networks_are_within_1e5_of_the_largest() {
+fn split_convolutions_of_the_networks_lose_no_more_than_they_may() {
     for (x, w, cfg) in [
         ([16, 16, 8, 8], [24, 16, 3, 3], cfg(1, 1, 1)),
         ([19, 33, 5, 6], [40, 33, 3, 3], cfg(2, 1, 1)),
@@ -68,7 +73,7 @@ fn split_convolutions_of_the_networks_are_within_1e5_of_the_largest() {
         ([3, 70, 4, 4], [9, 70, 1, 1], cfg(1, 0, 1)),
     ] {
         let far = split_errors(x, w, cfg);
-        assert!(far.iter().all(|far| *far <= 1e-5), "x{x:?} w{w:?}: {far:?}");
+        assert!(far.iter().all(|far| *far > 0.0 && *far <= LOST), "x{x:?} w{w:?}: {far:?}");
     }
 }
 
@@ -76,7 +81,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     #[cfg_attr(miri, ignore = "too slow there")]
-    fn drawn_split_convolutions_are_within_1e5_of_the_largest(
+    fn drawn_split_convolutions_lose_no_more_than_they_may(
         (n, c, k) in (1usize..20, 1usize..40, 1usize..40),
         (h, w) in (1usize..8, 1usize..8),
         (r, s, stride, padding, dilation) in (1usize..4, 1usize..4, 1usize..3, 0usize..3, 1usize..3),
@@ -84,8 +89,7 @@ proptest! {
         let fits = |size: usize, taps: usize| size + 2 * padding > dilation * (taps - 1);
         prop_assume!(fits(h, r) && fits(w, s));
         let far = split_errors([n, c, h, w], [k, c, r, s], cfg(stride, padding, dilation));
-        // Of single products only their own bound holds: 3 * 2^-18.
-        prop_assert!(far.iter().all(|far| *far <= 1.2e-5), "{far:?}");
+        prop_assert!(far.iter().all(|far| *far <= LOST), "{far:?}");
     }
 }
 
