@@ -208,15 +208,15 @@ fn export(run: &Path, format: ExportFormat, out: &Path) -> Result<Status> {
         ExportFormat::Tensorboard => LogFormat::Tensorboard,
         ExportFormat::Mlflow => LogFormat::Mlflow,
     };
-    if let LogFormat::Csv = format {
-        crate::embed::target(out)?;
-    }
     match format {
         LogFormat::Csv if out.is_dir() => bail!("-o {} is a folder; a CSV goes into a file", out.display()),
         LogFormat::Tensorboard | LogFormat::Mlflow if out.is_file() => {
             bail!("-o {} is a file; this format is a folder", out.display())
         }
         _ => {}
+    }
+    if let LogFormat::Csv = format {
+        crate::embed::target(out)?;
     }
     let history = infomax_train::export(run, format, out)?;
     history.problems.iter().for_each(|problem| crate::say!("warning: {problem}"));
