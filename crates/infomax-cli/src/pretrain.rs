@@ -5,7 +5,7 @@ use crate::progress::Progress;
 use crate::ranks::Job;
 use crate::{Status, evaluate, print};
 use anyhow::{Context as _, Result};
-use infomax_run::{Options, RunConfig, RunObserver, Silent, config};
+use infomax_run::{Options, RunConfig, RunObserver, config};
 use infomax_train::{Budget, HealthState, Outcome};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &PretrainArgs, job: &Job) -> Result<Status> {
         progress.note(&line);
     }
     // Rank 0 speaks for all.
-    let observer: &mut dyn RunObserver = if job.is_root() { &mut progress } else { &mut Silent };
+    let observer: &mut dyn RunObserver = if job.is_root() { &mut progress } else { &mut Other };
     let outcome = infomax_run::pretrain_with(&config, &options, observer)?;
     let status = match outcome.evaluation_stopped {
         Some(_) => Status::Interrupted,
@@ -129,6 +129,25 @@ fn status(training: &Outcome) -> Status {
 /// Nothing is left to be finished or saved.
 static ENDED: AtomicBool = AtomicBool::new(false);
 
+/// Of a rank that leaves the talking to rank 0.
+struct Other;
+
+impl infomax_train::Observer for Other {}
+
+impl RunObserver for Other {
+    fn on_trained(&mut self) {
+        trained();
+    }
+}
+
+/// All of the training is saved.
+static TRAINED: AtomicBool = AtomicBool::new(false);
+
+/// Says that the training is saved: a request to stop ends the evaluation.
+pub(crate) fn trained() {
+    TRAINED.store(true, Ordering::SeqCst);
+}
+
 /// Says that the work is over, for better or worse: a request to stop saves nothing any more.
 pub(crate) fn ended() {
     ENDED.store(true, Ordering::SeqCst);
@@ -140,20 +159,15 @@ pub(crate) fn stop_flag(rank: Option<String>) -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     ctrlc::set_handler(move || {
-        let again = flag.swap(true, Ordering::SeqCst);
-        if ENDED.load(Ordering::SeqCst) {
-            if !again {
-                crate::say!(
-                    "\nStopped. What was trained is saved; `infomax evaluate RUN` makes the evaluation that was cut off."
-                );
-            }
-            std::process::exit(130);
-        }
-        if again {
+        if flag.swap(true, Ordering::SeqCst) || ENDED.load(Ordering::SeqCst) {
             std::process::exit(130);
         }
         let name = rank.as_ref().map_or_else(String::new, |rank| format!("{rank}: "));
-        crate::say!("\n{name}asked to stop: finishing the step and saving; once more to stop at once.");
+        let what = match TRAINED.load(Ordering::SeqCst) {
+            true => "ending the evaluation; all of the training is saved",
+            false => "finishing the step and saving",
+        };
+        crate::say!("\n{name}asked to stop: {what}; once more to stop at once.");
     })
     .context("cannot listen for Ctrl-C")?;
     Ok(stop)

@@ -99,8 +99,7 @@ impl RunObserver for Progress {
     }
 
     fn on_trained(&mut self) {
-        // All is saved: a request to stop ends the program.
-        crate::pretrain::ended();
+        crate::pretrain::trained();
         self.bar.finish_and_clear();
         self.note(&format!("trained in {}", clock(self.made.elapsed().as_secs_f64())));
         self.bar = ProgressBar::hidden();

@@ -37,12 +37,10 @@ pub fn guarded<T, E: std::fmt::Display>(
         Ok(Ok(value)) => return value,
         Ok(Err(error)) => {
             let reason = error.to_string();
-            // The rank that left has said it itself; one more voice is enough.
-            if ranks.hosts().len() <= 1 || !is_echo(&reason) || infomax_core::Collective::rank(ranks) == 0 {
-                // What an operation refuses names its rank already.
-                let name = ranks.name();
-                report(&if reason.starts_with(&name) { reason.clone() } else { format!("{name}: {reason}") });
-            }
+            // What an operation refuses names its rank already. Each rank may have a log of its own: it says why it ends, also
+            // where another one began.
+            let name = ranks.name();
+            report(&if reason.starts_with(&name) { reason.clone() } else { format!("{name}: {reason}") });
             reason
         }
         Err(payload) => format!("it panicked: {}", text(&*payload)),
@@ -50,11 +48,6 @@ pub fn guarded<T, E: std::fmt::Display>(
     ranks.leave(&reason, GRACE);
     ranks.abort(1);
     std::process::exit(1)
-}
-
-/// Whether a reason says only that another rank has one.
-fn is_echo(reason: &str) -> bool {
-    reason.contains("left the run: ") || reason.contains("another rank failed")
 }
 
 fn text(payload: &(dyn Any + Send)) -> String {

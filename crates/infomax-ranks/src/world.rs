@@ -95,7 +95,15 @@ impl World {
             let master = master(&get)?;
             return Ok(Some(Self { rank: own, size: count, local_rank, local_size, launcher, mpi, master }));
         }
-        Ok(None)
+        // RANK alone may be of any program; with a place to meet it is one of several, whose number is missing.
+        match get("RANK").filter(|rank| rank.trim().parse::<usize>().is_ok()) {
+            Some(rank) if master(&get)?.is_some() => Err(Error::Variable {
+                variable: "RANK",
+                value: rank,
+                problem: "WORLD_SIZE is not set beside it and MASTER_ADDR, the number of processes".into(),
+            }),
+            _ => Ok(None),
+        }
     }
 }
 
@@ -115,7 +123,9 @@ fn master(get: &impl Fn(&str) -> Option<String>) -> Result<Option<(String, u16)>
         (Some(host), Some(port)) => {
             let taken = get("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|value| value == "True");
             match port.trim().parse::<u16>().ok().and_then(|port| port.checked_add(u16::from(taken))) {
-                None | Some(0) => refuse(NAMES[1], &port, "must be a port, 1 to 65534"),
+                None | Some(0) => {
+                    refuse(NAMES[1], &port, "must be a port, 1 to 65535 (under torchrun 65534)")
+                }
                 Some(port) => Ok(Some((host.trim().to_owned(), port))),
             }
         }
@@ -173,6 +183,10 @@ mod tests {
         assert_eq!(world(&[("SLURM_NTASKS", "8"), ("SLURM_PROCID", "0")]).unwrap(), None);
         // A rank without a number of processes: what other programs call RANK.
         assert_eq!(world(&[("RANK", "captain")]).unwrap(), None);
+        let place = [("MASTER_ADDR", "node-0"), ("MASTER_PORT", "29500")];
+        assert_eq!(world(&place).unwrap(), None);
+        let lost = world(&[&place[..], &[("RANK", "1")]].concat()).unwrap_err().to_string();
+        assert!(lost.contains("RANK = 1: WORLD_SIZE is not set"), "{lost}");
     }
 
     #[test]

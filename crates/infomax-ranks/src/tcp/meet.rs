@@ -74,8 +74,8 @@ impl Meeting<'_> {
         let (name, port) = self.master()?;
         let listener = listen(name, port).map_err(|e| match e.kind() {
             ErrorKind::AddrInUse => self.refuse(format!(
-                "port {port} of {host}, which MASTER_PORT names, is taken by another program (or by a job that has not \
-                 ended): choose another one"
+                "port {port} of {host}, which MASTER_PORT names, is taken by another program, by a job that has \
+                 not ended, or by another process with the number 0 of this one: choose another one"
             )),
             _ => self.refuse(format!("cannot listen on port {port} of {host} (MASTER_PORT): {e}")),
         })?;
