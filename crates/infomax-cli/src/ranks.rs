@@ -46,6 +46,15 @@ pub(crate) fn run<T>(timeout: Option<f64>, work: impl FnOnce(&Job) -> Result<T>)
         crate::say!("error: {text}");
     });
     let world = world()?;
+    if let Some(World { rank, size, master: Some((host, port)), mpi, .. }) = &world
+        && *size > 1
+        && !(*mpi && infomax_ranks::has_mpi())
+    {
+        crate::say!(
+            "rank {rank} of {size}: meeting the others at {host}:{port}, for at most {:.0} s",
+            limits.first.as_secs_f64()
+        );
+    }
     let Some(ranks) = connect(world.as_ref(), limits, report.clone())? else {
         return work(&Job { ranks: None, local_rank: None });
     };

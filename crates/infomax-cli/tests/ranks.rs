@@ -173,27 +173,37 @@ fn a_signal_to_one_process_during_the_evaluation_ends_both_with_the_training_sav
     let dir = tempfile::tempdir().unwrap();
     // Many small batches: the evaluation lasts until it is stopped.
     let long = ["--set", "eval.batch=1", "--set", "data.train_images=4800", "--set", "train.batch=2400"];
-    let mut two = Two::start(dir.path(), "long", &[&["--epochs", "1"], &long[..]].concat());
-    let (done, mut left) = (two.run.join("checkpoints"), 3000);
-    let saved = || {
-        let mut all = std::fs::read_dir(&done).into_iter().flatten().flatten();
-        all.any(|one| one.path().join("model.safetensors").is_file())
-    };
-    while !saved() {
-        assert!(left > 0 && two.processes[0].try_wait().unwrap().is_none(), "{:?}", two.texts());
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        left -= 1;
+    for (rank, signal) in [(1, "TERM"), (0, "INT"), (1, "KILL")] {
+        let name = format!("{signal}{rank}");
+        let mut two = Two::start(dir.path(), &name, &[&["--epochs", "1"], &long[..]].concat());
+        let (done, mut left) = (two.run.join("checkpoints"), 3000);
+        let saved = || {
+            let mut all = std::fs::read_dir(&done).into_iter().flatten().flatten();
+            all.any(|one| one.path().join("model.safetensors").is_file())
+        };
+        while !saved() {
+            assert!(left > 0 && two.processes[0].try_wait().unwrap().is_none(), "{:?}", two.texts());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            left -= 1;
+        }
+        // Its last step is saved; the rest of the training is a matter of milliseconds.
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        two.signal(rank, signal);
+        let run = two.run.clone();
+        let (codes, texts) = two.end();
+        if signal == "KILL" {
+            assert_eq!(codes, [Some(1), None], "{texts:?}");
+            assert!(texts[0].contains("rank 1 ("), "{texts:?}");
+        } else {
+            assert_eq!(codes, [Some(130); 2], "{texts:?}");
+            let by = format!("The evaluation was stopped by rank {rank}");
+            assert!(texts[0].contains(&by) && !texts[1].contains(&by), "{texts:?}");
+            let (own, asked) = (format!("rank {rank} ("), "asked to stop: ending the evaluation");
+            assert!(texts[rank].contains(&own) && texts[rank].contains(asked), "{texts:?}");
+        }
+        assert!(!run.join("evaluation.json").exists(), "{name}: {texts:?}");
+        assert!(!common::weights(&run).is_empty());
     }
-    // Its last step is saved; the rest of the training is a matter of milliseconds.
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    two.signal(1, "TERM");
-    let run = two.run.clone();
-    let (codes, texts) = two.end();
-    assert_eq!(codes, [Some(130); 2], "{texts:?}");
-    assert!(texts[0].contains("The evaluation was stopped by rank 1"), "{texts:?}");
-    assert!(texts[1].contains("rank 1 (") && texts[1].contains("asked to stop"), "{texts:?}");
-    assert!(!run.join("evaluation.json").exists());
-    assert!(!common::weights(&run).is_empty());
 }
 
 #[test]

@@ -234,7 +234,12 @@ pub(crate) fn while_others_wait<T>(
             let mut seen = 0;
             loop {
                 let over = done.load(Ordering::SeqCst);
-                seen |= ranks.agree(over | own())?;
+                let agreed = ranks.agree(over | own());
+                // Also where another rank is gone: the job fails, and does not do so after minutes of work only.
+                if agreed.is_err() {
+                    asked.store(true, Ordering::SeqCst);
+                }
+                seen |= agreed?;
                 if over & DONE != 0 {
                     return Ok(seen);
                 }
