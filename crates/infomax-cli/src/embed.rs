@@ -5,10 +5,11 @@ use crate::progress::Progress;
 use crate::{Status, print};
 use anyhow::{Context as _, Result, bail};
 use candle_core::{DType, Device, Tensor};
+use infomax_train::RunDir;
 use infomax_run::{EmbedOptions, Embedded, Space, embed_run};
 use std::collections::HashMap;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The file formats, by the ending of their names.
 const FORMATS: [&str; 3] = ["npy", "npz", "safetensors"];
@@ -100,7 +101,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Refuses what is there and is no file: a whole file cannot take the place of a folder, a device or a pipe; and what a
 /// run consists of.
 pub(crate) fn target(path: &Path) -> Result<()> {
-    if let Some(run) = own_file(path) {
+    if let Some(run) = RunDir::of_file(path) {
         bail!(
             "{} belongs to the run {}, which could not be continued or read without it; choose another name",
             path.display(),
@@ -116,23 +117,6 @@ pub(crate) fn target(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// The folder of the run that a file is a part of, if it is one.
-fn own_file(path: &Path) -> Option<PathBuf> {
-    const FILES: [&str; 4] = ["config.toml", "metrics.jsonl", "log.txt", "evaluation.json"];
-    let path = std::fs::canonicalize(path).ok()?;
-    let run = path.ancestors().skip(1).find(|folder| {
-        folder.join("config.toml").is_file()
-            && (folder.join("log.txt").is_file() || folder.join("checkpoints").is_dir())
-    })?;
-    let mut inside = path.strip_prefix(run).ok()?.iter();
-    let first = inside.next()?.to_str()?;
-    let own = match inside.next() {
-        None => FILES.contains(&first),
-        Some(_) => ["checkpoints", "capsules"].contains(&first),
-    };
-    own.then(|| run.to_owned())
 }
 
 /// A file beside the one that is to be, with the rights that any new file has.

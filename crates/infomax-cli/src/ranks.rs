@@ -46,12 +46,12 @@ pub(crate) fn run<T>(timeout: Option<f64>, work: impl FnOnce(&Job) -> Result<T>)
         crate::say!("error: {text}");
     });
     let world = world()?;
-    if let Some(World { rank, size, master: Some((host, port)), mpi, .. }) = &world
-        && *size > 1
-        && !(*mpi && infomax_ranks::has_mpi())
+    if let Some(world @ World { rank, size: 2.., master: Some((host, port)), .. }) = &world
+        && !world.is_joined_by_mpi()
     {
         crate::say!(
-            "rank {rank} of {size}: meeting the others at {host}:{port}, for at most {:.0} s",
+            "rank {rank} of {}: meeting the others at {host}:{port}, for at most {:.0} s",
+            world.size,
             limits.first.as_secs_f64()
         );
     }

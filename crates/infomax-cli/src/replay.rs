@@ -7,7 +7,7 @@ use crate::{Status, print};
 use anyhow::{Result, bail};
 use infomax_run::ReplayOptions;
 use infomax_run::runs::short;
-use infomax_train::{Failure, Held, Replay};
+use infomax_train::{Failure, Held, Replay, RunDir};
 use std::path::{Path, PathBuf};
 
 /// `infomax replay CAPSULE`.
@@ -26,10 +26,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<Status> {
 
 /// The capsule itself, or that of a run which has a single one.
 fn capsule(path: &Path) -> Result<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(path.join("capsules")) else { return Ok(path.to_owned()) };
-    let mut capsules: Vec<PathBuf> =
-        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
-    capsules.sort_unstable();
+    let Some(capsules) = RunDir::capsules(path)? else { return Ok(path.to_owned()) };
     match capsules.as_slice() {
         [one] => Ok(one.clone()),
         [] => bail!("the run {} has no capsules: no step of it failed", path.display()),

@@ -6,9 +6,11 @@
 
 #![allow(clippy::print_stdout)]
 
-use candle_core::{Device, Result, Tensor, Var};
+mod common;
+
+use candle_core::{Tensor, Var};
+use common::{noise, seconds};
 use infomax_kernels::{Arithmetic, Blocked, Conv2dConfig, CpuProducts, linear, no_amx};
-use std::time::Instant;
 
 const FORMS: [(Arithmetic, &str); 4] = [
     (Arithmetic::F32, "f32"),
@@ -16,29 +18,6 @@ const FORMS: [(Arithmetic, &str); 4] = [
     (Arithmetic::Tiles, "tiles"),
     (Arithmetic::Auto, "auto"),
 ];
-
-fn noise(shape: &[usize]) -> Result<Tensor> {
-    let count: usize = shape.iter().product();
-    let values =
-        (0..count as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 24) as f32 - 0.5);
-    Tensor::from_vec(values.collect::<Vec<_>>(), shape, &Device::Cpu)
-}
-
-/// The best of some rounds, each of at least 20 ms.
-fn seconds(run: &dyn Fn() -> infomax_kernels::Result<()>) -> infomax_kernels::Result<f64> {
-    let start = Instant::now();
-    run()?;
-    let count = (0.02 / start.elapsed().as_secs_f64()).ceil().max(1.0) as u32;
-    let mut best = f64::INFINITY;
-    for _ in 0..5 {
-        let start = Instant::now();
-        for _ in 0..count {
-            run()?;
-        }
-        best = best.min(start.elapsed().as_secs_f64() / f64::from(count));
-    }
-    Ok(best)
-}
 
 /// Prints the GFLOP/s of each form; `split`: of products of f32.
 fn row(

@@ -6,35 +6,14 @@
 
 #![allow(clippy::print_stdout)]
 
-use candle_core::{Device, Result, Tensor};
+mod common;
+
+use candle_core::Tensor;
+use common::{noise, seconds};
 use infomax_kernels::{Blocked, Conv2dConfig, Isa};
-use std::time::Instant;
 
 const PASSES: [(bool, bool, &str); 3] =
     [(false, false, "forward"), (true, false, "input gradient"), (false, true, "weight gradient")];
-
-fn noise(shape: &[usize]) -> Result<Tensor> {
-    let count: usize = shape.iter().product();
-    let values =
-        (0..count as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 24) as f32 - 0.5);
-    Tensor::from_vec(values.collect::<Vec<_>>(), shape, &Device::Cpu)
-}
-
-/// The best of some rounds, each of at least 20 ms.
-fn seconds(mut run: impl FnMut() -> infomax_kernels::Result<()>) -> infomax_kernels::Result<f64> {
-    let start = Instant::now();
-    run()?;
-    let count = (0.02 / start.elapsed().as_secs_f64()).ceil().max(1.0) as u32;
-    let mut best = f64::INFINITY;
-    for _ in 0..5 {
-        let start = Instant::now();
-        for _ in 0..count {
-            run()?;
-        }
-        best = best.min(start.elapsed().as_secs_f64() / f64::from(count));
-    }
-    Ok(best)
-}
 
 /// Seconds of the three passes on these maps.
 fn times(

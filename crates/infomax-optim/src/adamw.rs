@@ -90,16 +90,7 @@ impl Optimizer for AdamW {
         }
         let slots: Vec<Slot<'_>> = moving
             .iter()
-            .map(|(param, grad, next, at)| Slot {
-                param,
-                grad,
-                first: &next.first,
-                second: Some(&next.second),
-                lr: at.lr,
-                decay: at.decay,
-                scale: 1.0,
-                step: next.step,
-            })
+            .map(|(param, grad, next, at)| next.slot(param, grad, at.lr, at.decay))
             .collect();
         Ok(update::adamw_step(&slots, (beta1, beta2), eps)?)
     }

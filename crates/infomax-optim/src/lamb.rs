@@ -94,16 +94,7 @@ impl Optimizer for Lamb {
         }
         let slots: Vec<Slot<'_>> = moving
             .iter()
-            .map(|(param, grad, next, at)| Slot {
-                param,
-                grad,
-                first: &next.first,
-                second: Some(&next.second),
-                lr: at.lr,
-                decay: at.decay,
-                scale: 1.0,
-                step: next.step,
-            })
+            .map(|(param, grad, next, at)| next.slot(param, grad, at.lr, at.decay))
             .collect();
         let cfg = update::Lamb { betas: (beta1, beta2), eps, max_trust: self.config.max_trust };
         Ok(update::lamb_step(&slots, &adapt, cfg)?)

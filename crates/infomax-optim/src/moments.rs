@@ -3,6 +3,7 @@
 use crate::slots::{Slots, split};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
+use infomax_kernels::update::Slot;
 use std::collections::BTreeMap;
 
 /// The running means of the gradients and of their squares by parameter name, with the number of gradients that
@@ -19,6 +20,14 @@ pub(crate) struct Next {
     pub(crate) first: Tensor,
     pub(crate) second: Tensor,
     pub(crate) step: u64,
+}
+
+impl Next {
+    /// The parameter in a step, with its moments.
+    pub(crate) fn slot<'a>(&'a self, param: &'a Tensor, grad: &'a Tensor, lr: f64, decay: f64) -> Slot<'a> {
+        let (first, second, step) = (&self.first, Some(&self.second), self.step);
+        Slot { param, grad, first, second, lr, decay, scale: 1.0, step }
+    }
 }
 
 const KINDS: [&str; 2] = ["exp_avg", "exp_avg_sq"];

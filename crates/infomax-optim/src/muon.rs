@@ -252,16 +252,7 @@ impl Optimizer for Muon {
         self.move_matrices(&matrices)?;
         let slots: Vec<Slot<'_>> = rest
             .iter()
-            .map(|(param, grad, next, at)| Slot {
-                param,
-                grad,
-                first: &next.first,
-                second: Some(&next.second),
-                lr: at.lr * adamw_lr_factor,
-                decay: at.decay,
-                scale: 1.0,
-                step: next.step,
-            })
+            .map(|(param, grad, next, at)| next.slot(param, grad, at.lr * adamw_lr_factor, at.decay))
             .collect();
         Ok(update::adamw_step(&slots, (adamw_beta1, adamw_beta2), adamw_eps)?)
     }

@@ -70,7 +70,7 @@ pub fn alone(limits: Limits, report: Report) -> Result<Ranks> {
 
 fn start(world: &World, limits: Limits, report: Report) -> Result<Ranks> {
     #[cfg(feature = "mpi")]
-    if world.mpi {
+    if world.is_joined_by_mpi() {
         return Ranks::over(Box::new(mpi::start(world)?), limits, Some(report));
     }
     if world.mpi && world.master.is_none() {

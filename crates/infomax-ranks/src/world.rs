@@ -48,6 +48,11 @@ const LAUNCHERS: [Names; 4] = [
 ];
 
 impl World {
+    /// Whether this program joins these processes over MPI; else they meet over TCP.
+    pub fn is_joined_by_mpi(&self) -> bool {
+        self.mpi && crate::has_mpi()
+    }
+
     /// Reads the variables of Open MPI (`OMPI_COMM_WORLD_*`), of PMI (`PMI_RANK`, `PMI_SIZE`: MPICH, Intel MPI,
     /// `srun --mpi=pmi2`), of Slurm's steps (`SLURM_PROCID`, `SLURM_STEP_NUM_TASKS`) and of torchrun (`RANK`,
     /// `WORLD_SIZE`); the first that name a number of processes count. `None` where none does.

@@ -79,12 +79,6 @@ impl Assembly {
         notes.extend(settled.settle(&images)?);
         let config = &settled;
         let share = crate::ranks::share(config, ranks.size())?;
-        // The rehearsal of a batch that cannot be would take its time and memory.
-        let (batch, ranks_of, len) = (share, ranks.size(), images.train.len());
-        if batch.checked_mul(ranks_of).is_none_or(|all| all > len) {
-            let (most, name) = (len / ranks_of, images.train.name());
-            return Err(infomax_data::Error::BatchTooLarge { batch, ranks: ranks_of, len, most, name }.into());
-        }
         let device::Chosen { device, warning } = device::open_for(&config.train.device, local_rank)?;
         let params = params(config, &device);
         let learner = learner(config, &params)?;
@@ -104,8 +98,7 @@ impl Assembly {
         optimizer.check(&params).map_err(of("optim"))?;
         let recipe = config.augment.resolve()?;
         let augmenter = Augmenter::new(&recipe)?;
-        let rehearsal = rehearse(config, &images, &recipe, &learner, share)?;
-        notes.extend(rehearsal.note);
+        // Before the rehearsal, which takes its time and memory: a batch beyond the images is refused here.
         let loader = Loader::new(
             images.train.clone(),
             augmenter.clone(),
@@ -120,6 +113,8 @@ impl Assembly {
                 ..LoaderConfig::default()
             },
         )?;
+        let rehearsal = rehearse(config, &images, &recipe, &learner, share)?;
+        notes.extend(rehearsal.note);
         let (loader, note) =
             crate::device_views::attach(loader, &config.data, &*images.train, &augmenter, &device)?;
         notes.extend(note);

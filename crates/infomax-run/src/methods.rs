@@ -138,12 +138,10 @@ impl Method {
             }
         }
         section("objective", objective);
-        let rule = match setting.adaptive {
-            true => Rule::AdamW { lr: 5e-4, weight_decay: 0.05 },
-            false => self.optimizer.of(setting.large),
-        };
-        let own = setting.optimizer.is_none_or(|name| name == rule.name());
-        section("optim", if own { rule.table() } else { chosen(setting.optimizer.unwrap_or_default()) });
+        let rule = (!setting.adaptive).then(|| self.optimizer.of(setting.large));
+        let optimizer = setting.optimizer.unwrap_or_else(|| rule.map_or("adamw", Rule::name));
+        let own = rule.filter(|rule| rule.name() == optimizer);
+        section("optim", own.map_or_else(|| chosen(optimizer), Rule::table));
         if setting.embedded {
             let preset = Value::String(self.views.embedded.into());
             let mut augment = Table::from_iter([("preset".to_owned(), preset)]);
@@ -156,7 +154,7 @@ impl Method {
         if let Some(epochs) = self.epochs {
             train.insert("epochs".into(), Value::Integer(epochs as i64));
         }
-        if own && rule.name() == "lars" {
+        if own.is_some_and(|rule| rule.name() == "lars") {
             train.insert("clip_grad_norm".into(), Value::Float(1.0));
         }
         if !train.is_empty() {
@@ -243,9 +241,9 @@ impl<T: Copy> Sizes<T> {
     }
 }
 
-/// The keys of an optimizer that was chosen in the place of a method's own.
+/// The keys of an optimizer in the place of a method's own.
 fn chosen(name: &str) -> Table {
-    let mut table = Table::new();
+    let mut table = Table::from_iter([("name".to_owned(), Value::String(name.into()))]);
     if let Some((lr, weight_decay)) = usual(name) {
         table.insert("lr".into(), Value::Float(lr));
         table.insert("lr_scale".into(), Value::String("linear".into()));

@@ -184,7 +184,7 @@ pub(crate) enum Waited<T> {
 /// and one that is asked to stop (`stop`) ends the work, which looks at the flag that it is given.
 ///
 /// # Errors
-/// Those of the work, beside [`Error::Stopped`]; the ranks that did not come, on rank 0 after its work.
+/// Those of the work, beside [`Error::Stopped`]; the ranks that did not come, on rank 0 after its work has ended for it.
 pub(crate) fn while_others_wait<T>(
     ranks: &dyn Collective,
     stop: &AtomicBool,

@@ -187,6 +187,32 @@ impl RunDir {
         }
     }
 
+    /// The folder of the run that this file is a part of: one without which it cannot be continued or read, be it there. What
+    /// is made of a run, such as `metrics.csv`, is none.
+    pub fn of_file(path: &Path) -> Option<PathBuf> {
+        const FILES: [&str; 4] = [CONFIG, METRICS, LOG, "evaluation.json"];
+        let path = fs::canonicalize(path).ok()?;
+        let run = path.ancestors().skip(1).find(|folder| {
+            folder.join(CONFIG).is_file() && (folder.join(LOG).is_file() || folder.join(CHECKPOINTS).is_dir())
+        })?;
+        let mut inside = path.strip_prefix(run).ok()?.iter();
+        let first = inside.next()?.to_str()?;
+        let own = if inside.next().is_none() { &FILES[..] } else { &[CHECKPOINTS, CAPSULES] };
+        own.contains(&first).then(|| run.to_owned())
+    }
+
+    /// The capsules of a run, the oldest step first; `None` where there is no such folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    pub fn capsules(path: &Path) -> Result<Option<Vec<PathBuf>>> {
+        let folder = path.join(CAPSULES);
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        Ok(Some(checkpoint::list(&folder)?.into_iter().map(|(_, path)| path).collect()))
+    }
+
     /// The newest checkpoint that can be continued, `None` if there is none at all. The run need not be held.
     ///
     /// # Errors

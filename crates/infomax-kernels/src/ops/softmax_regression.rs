@@ -291,14 +291,8 @@ mod tests {
     use super::*;
     use candle_core::Device;
 
-    /// Numbers without a pattern.
     fn noise(len: usize, seed: u64) -> Vec<f64> {
-        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-        let mut next = move || {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (state >> 33) as f64 / (1u64 << 31) as f64 - 0.5
-        };
-        (0..len).map(|_| next()).collect()
+        infomax_testing::spread(&[len], seed, 0.5).to_vec1().unwrap()
     }
 
     /// The loss by scalars in f64.

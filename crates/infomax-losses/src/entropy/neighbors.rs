@@ -6,17 +6,17 @@ use infomax_core::Bound;
 use infomax_kernels::pairwise::{kth_in_maximum_norm, kth_neighbors};
 use std::f64::consts::PI;
 
-/// The `k`-th nearest other row of each row with its squared distance, searched in f32; `None` where one is below `floor`
-/// or outside of the range of f32, or rows are not finite.
-fn in_f32(z: &Tensor, k: usize, floor: f64) -> Result<Option<Vec<(usize, f64)>>> {
-    // Squares of smaller and of larger numbers vanish and overflow.
-    let range = floor.max(1e-30)..1e30;
-    let found = search(z, k)?;
-    Ok(found.filter(|found| found.iter().all(|(_, r2)| range.contains(r2))))
-}
-
-/// The same in f64; `None` where rows are not finite.
-fn in_f64(z: &Tensor, k: usize) -> Result<Option<Vec<(usize, f64)>>> {
+/// The `k`-th nearest other row of each row with its squared distance; `None` where rows are not finite. With a `floor` they
+/// are searched in f32 first, which stands unless a squared distance is below it or outside of the range of f32.
+fn nearest(z: &Tensor, k: usize, floor: Option<f64>) -> Result<Option<Vec<(usize, f64)>>> {
+    if let Some(floor) = floor {
+        // Squares of smaller and of larger numbers vanish and overflow.
+        let range = floor.max(1e-30)..1e30;
+        let found = search(&z.to_dtype(DType::F32)?, k)?;
+        if let Some(found) = found.filter(|found| found.iter().all(|(_, r2)| range.contains(r2))) {
+            return Ok(Some(found));
+        }
+    }
     search(&z.to_device(&Device::Cpu)?.to_dtype(DType::F64)?, k)
 }
 
@@ -86,11 +86,7 @@ impl KozachenkoLeonenko {
             });
         }
         let found = match self.metric {
-            Metric::Euclidean if z.dtype() == DType::F64 => in_f64(&z, self.k)?,
-            Metric::Euclidean => match in_f32(&z, self.k, 0.0)? {
-                Some(found) => Some(found),
-                None => in_f64(&z, self.k)?,
-            },
+            Metric::Euclidean => nearest(&z, self.k, (z.dtype() != DType::F64).then_some(0.0))?,
             Metric::Chebyshev => Some(kth_in_maximum_norm(&z, self.k)?),
         };
         let Some(found) = found else { return undefined(&z) };
@@ -184,16 +180,8 @@ impl KoLeo {
         let x = normalize_rows(&wide, self.eps)?;
         let (n, d) = x.dims2()?;
         // In f32 the nearest of rows that are some hundredths apart are found; nearer ones need what f32 rounds away.
-        let all = x.detach();
-        let found = match narrow.dtype() {
-            DType::F64 => None,
-            _ => in_f32(&all.to_dtype(DType::F32)?, 1, 1e-3)?,
-        };
-        let found = match found {
-            Some(found) => Some(found),
-            None => in_f64(&all, 1)?,
-        };
-        let Some(found) = found else { return undefined(&narrow) };
+        let floor = (narrow.dtype() != DType::F64).then_some(1e-3);
+        let Some(found) = nearest(&x.detach(), 1, floor)? else { return undefined(&narrow) };
         let rows = op::host(&x)?;
         let mut grad = vec![0f64; n * d];
         let mut logs = 0.0;

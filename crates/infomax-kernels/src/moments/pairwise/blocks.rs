@@ -204,6 +204,30 @@ fn nearest_part<T: Elementary>(row: &[T], squares: &[T], own: T) -> T {
     lanes.iter().fold(lanes[0], |m, v| if *v < m { *v } else { m })
 }
 
+/// The largest score of a row.
+#[inline(always)]
+pub(super) fn maximum<T: Elementary>(row: &[T]) -> T {
+    let mut lanes = [T::of(f64::NEG_INFINITY); 16];
+    for chunk in row.chunks(16) {
+        for (l, v) in lanes.iter_mut().zip(chunk) {
+            *l = if *v > *l { *v } else { *l };
+        }
+    }
+    lanes.iter().fold(lanes[0], |m, v| if *v > m { *v } else { m })
+}
+
+/// The largest scores of the columns of a block, which are the rows of the mirrored one.
+#[inline(always)]
+pub(super) fn column_maxima<T: Elementary>(s: &[T], (ni, nj): (usize, usize)) -> [T; LARGEST] {
+    let mut top = [T::of(f64::NEG_INFINITY); LARGEST];
+    for r in 0..ni {
+        for (t, v) in top[..nj].iter_mut().zip(&s[r * LARGEST..][..nj]) {
+            *t = if *v > *t { *v } else { *t };
+        }
+    }
+    top
+}
+
 /// Products into scores, `-c` times the squared distance and never above 0.
 #[inline(always)]
 fn distances<T: Elementary>(row: &mut [T], squares: &[T], own: T, c: T) {
@@ -261,13 +285,7 @@ impl<T: Elementary> Forward<'_, T> {
             }
         }
         if !same {
-            // The maxima of the columns, which are the rows `j` of the mirrored block.
-            let mut top = [T::of(f64::NEG_INFINITY); LARGEST];
-            for r in 0..ni {
-                for (t, v) in top[..nj].iter_mut().zip(&s[r * LARGEST..][..nj]) {
-                    *t = if *v > *t { *v } else { *t };
-                }
-            }
+            let top = column_maxima(s, (ni, nj));
             for j in 0..nj {
                 raise::<T>(&mut max_j[j], total_j.get_mut(j), top[j]);
             }
@@ -281,13 +299,7 @@ impl<T: Elementary> Forward<'_, T> {
         }
         for r in 0..ni {
             let row = &s[r * LARGEST..][..nj];
-            let mut lanes = [T::of(f64::NEG_INFINITY); 16];
-            for chunk in row.chunks(16) {
-                for (l, v) in lanes.iter_mut().zip(chunk) {
-                    *l = if *v > *l { *v } else { *l };
-                }
-            }
-            let top = lanes.iter().fold(lanes[0], |m, v| if *v > m { *v } else { m });
+            let top = maximum(row);
             raise::<T>(&mut max_i[r], total_i.get_mut(r), top);
             if !sums {
                 continue;

@@ -1,6 +1,6 @@
 //! The `k`-th nearest other row of every row.
 
-use super::blocks::{Block, LARGEST};
+use super::blocks::{Block, LARGEST, column_maxima, maximum};
 use super::{Exclude, LogSumExp, Score, blocks};
 use crate::moments::columns::matrix;
 use crate::tensor::storage::{contiguous, result};
@@ -148,7 +148,7 @@ impl<T: Elementary> Kernel<T> for Nearest<'_, T> {
         let list = |row: usize| unsafe { std::slice::from_raw_parts_mut(self.lists.get().add(row * k), k) };
         for r in 0..ni {
             let (row, list) = (&s[r * LARGEST..][..nj], list(i0 + r));
-            if largest(row) >= list[k - 1].0 {
+            if maximum(row) >= list[k - 1].0 {
                 for (c, score) in row.iter().enumerate() {
                     insert(list, (*score, (j0 + c) as u32));
                 }
@@ -157,12 +157,7 @@ impl<T: Elementary> Kernel<T> for Nearest<'_, T> {
         if self.block.diagonal() {
             return;
         }
-        let mut top = [T::of(f64::NEG_INFINITY); LARGEST];
-        for r in 0..ni {
-            for (t, v) in top[..nj].iter_mut().zip(&s[r * LARGEST..][..nj]) {
-                *t = if *v > *t { *v } else { *t };
-            }
-        }
+        let top = column_maxima(s, (ni, nj));
         for c in 0..nj {
             let list = list(j0 + c);
             if top[c] >= list[k - 1].0 {
@@ -172,17 +167,6 @@ impl<T: Elementary> Kernel<T> for Nearest<'_, T> {
             }
         }
     }
-}
-
-#[inline(always)]
-fn largest<T: Elementary>(row: &[T]) -> T {
-    let mut lanes = [T::of(f64::NEG_INFINITY); 16];
-    for chunk in row.chunks(16) {
-        for (l, v) in lanes.iter_mut().zip(chunk) {
-            *l = if *v > *l { *v } else { *l };
-        }
-    }
-    lanes.iter().fold(lanes[0], |m, v| if *v > m { *v } else { m })
 }
 
 /// Puts a neighbor into its place of a list, the nearest first and of equal ones the smaller row; the last one drops out.
@@ -208,12 +192,8 @@ mod tests {
 
     /// Rows on a coarse grid, so that distances are often equal, with equal rows among them.
     fn rows(n: usize, d: usize, seed: u64, grid: f64) -> Vec<f64> {
-        let mut state = seed | 1;
-        let mut next = || {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (state >> 33) as f64 / (1u64 << 31) as f64 - 0.5
-        };
-        (0..n * d).map(|_| (next() * grid).round() / grid * 4.0).collect()
+        let values = infomax_testing::spread(&[n * d], seed, 0.5).to_vec1::<f64>().unwrap();
+        values.into_iter().map(|v| (v * grid).round() / grid * 4.0).collect()
     }
 
     fn reference(x: &[f64], d: usize, k: usize, norm: impl Fn(&[f64], &[f64]) -> f64) -> Vec<(usize, f64)> {
