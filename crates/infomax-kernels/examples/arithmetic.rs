@@ -12,6 +12,9 @@ use candle_core::{Tensor, Var};
 use common::{noise, seconds};
 use infomax_kernels::{Arithmetic, Blocked, Conv2dConfig, CpuProducts, linear, no_amx};
 
+#[global_allocator]
+static ALLOCATOR: infomax_kernels::LineAligned = infomax_kernels::LineAligned;
+
 const FORMS: [(Arithmetic, &str); 4] = [
     (Arithmetic::F32, "f32"),
     (Arithmetic::Pairs, "pairs"),
@@ -56,6 +59,8 @@ fn main() -> infomax_kernels::Result<()> {
     let names = FORMS.map(|(_, name)| name).join(" | ");
     println!("| work, GFLOP/s | {names} | where auto loses |\n|---|{}", "---|".repeat(FORMS.len() + 1));
     let shapes = [
+        (16, 32, 3, 1),
+        (32, 16, 3, 1),
         (64, 32, 3, 1),
         (64, 32, 3, 2),
         (128, 16, 3, 1),

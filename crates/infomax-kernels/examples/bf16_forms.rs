@@ -12,6 +12,9 @@ use candle_core::Tensor;
 use common::{noise, seconds};
 use infomax_kernels::{Blocked, Conv2dConfig, Isa};
 
+#[global_allocator]
+static ALLOCATOR: infomax_kernels::LineAligned = infomax_kernels::LineAligned;
+
 const PASSES: [(bool, bool, &str); 3] =
     [(false, false, "forward"), (true, false, "input gradient"), (false, true, "weight gradient")];
 

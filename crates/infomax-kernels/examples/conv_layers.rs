@@ -12,6 +12,9 @@ use infomax_kernels::{
 };
 use std::time::Instant;
 
+#[global_allocator]
+static ALLOCATOR: infomax_kernels::LineAligned = infomax_kernels::LineAligned;
+
 fn median<R>(mut f: impl FnMut() -> Result<R>) -> Result<f64> {
     f()?;
     let mut times = Vec::new();

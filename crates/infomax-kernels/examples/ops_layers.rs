@@ -12,6 +12,9 @@ use infomax_kernels::{
 };
 use std::time::Instant;
 
+#[global_allocator]
+static ALLOCATOR: infomax_kernels::LineAligned = infomax_kernels::LineAligned;
+
 fn noise(shape: &[usize], seed: u64) -> Result<Tensor> {
     let mut state = seed;
     let values = (0..shape.iter().product::<usize>())

@@ -12,6 +12,9 @@ use infomax_kernels::{
 };
 use std::time::Instant;
 
+#[global_allocator]
+static ALLOCATOR: infomax_kernels::LineAligned = infomax_kernels::LineAligned;
+
 /// A convolution and its batch norm.
 struct Layer {
     weight: Var,

@@ -35,7 +35,7 @@ pub use candle_core;
 pub use error::{Error, Result};
 pub use images::{BatchStats, Blocked, ConvNorm, ResidualOutput, ResidualUnit, Shortcut};
 pub use infomax_simd::{Isa, MachineLimits};
-pub use memory::keep_freed_memory;
+pub use memory::{LineAligned, keep_freed_memory};
 pub use moments::characteristic::{characteristic_error, characteristic_error_over};
 pub use moments::log_det::half_log_det_gram;
 pub use moments::{columns, pairwise};

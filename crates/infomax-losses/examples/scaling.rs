@@ -9,6 +9,9 @@ use infomax_losses::ObjectiveConfig;
 use std::fmt::Write as _;
 use std::time::Instant;
 
+#[global_allocator]
+static ALLOCATOR: infomax_kernels::LineAligned = infomax_kernels::LineAligned;
+
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// Objectives with a color each.

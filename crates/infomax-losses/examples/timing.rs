@@ -10,6 +10,9 @@ use infomax_core::{Context, Embeddings, Key};
 use infomax_losses::{EntropyConfig, Error, InvarianceConfig, NoEntropy, ObjectiveConfig, entropy};
 use std::time::{Duration, Instant};
 
+#[global_allocator]
+static ALLOCATOR: infomax_kernels::LineAligned = infomax_kernels::LineAligned;
+
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 const CASES: &[(&str, usize, usize)] = &[

@@ -11,6 +11,9 @@ use infomax_kernels::{cross_entropy, linear};
 use infomax_models::{ConvNext, ConvNextConfig, Vit, VitConfig};
 use std::time::Instant;
 
+#[global_allocator]
+static ALLOCATOR: infomax_kernels::LineAligned = infomax_kernels::LineAligned;
+
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// `x -= rate * g` where it lies, as an optimizer does it.

@@ -88,10 +88,8 @@ impl Optimizer for AdamW {
             let next = self.moments.next(&name, &param.var)?;
             moving.push((param.var.clone(), g, next, at));
         }
-        let slots: Vec<Slot<'_>> = moving
-            .iter()
-            .map(|(param, grad, next, at)| next.slot(param, grad, at.lr, at.decay))
-            .collect();
+        let slots: Vec<Slot<'_>> =
+            moving.iter().map(|(param, grad, next, at)| next.slot(param, grad, at.lr, at.decay)).collect();
         Ok(update::adamw_step(&slots, (beta1, beta2), eps)?)
     }
 

@@ -92,10 +92,8 @@ impl Optimizer for Lamb {
             adapt.push(at.trust);
             moving.push((param.var.as_tensor().clone(), g, next, at));
         }
-        let slots: Vec<Slot<'_>> = moving
-            .iter()
-            .map(|(param, grad, next, at)| next.slot(param, grad, at.lr, at.decay))
-            .collect();
+        let slots: Vec<Slot<'_>> =
+            moving.iter().map(|(param, grad, next, at)| next.slot(param, grad, at.lr, at.decay)).collect();
         let cfg = update::Lamb { betas: (beta1, beta2), eps, max_trust: self.config.max_trust };
         Ok(update::lamb_step(&slots, &adapt, cfg)?)
     }

@@ -149,6 +149,23 @@ pub fn grow<T: Float>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
     buffer
 }
 
+/// Elements that [`lined`] may need beside those that are asked for.
+pub const fn line_room<T>() -> usize {
+    LINE / size_of::<T>()
+}
+
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
+
+/// `len` elements of `buffer` from the next line of the cache on: rows of tiles and vectors that lie on two lines cost
+/// twice as much. The buffer needs [`line_room`] more.
+pub fn lined<T: Stored>(buffer: &mut [T], len: usize) -> &mut [T] {
+    let skipped = buffer.as_ptr().align_offset(LINE);
+    // Nothing says that there is an offset, as under Miri; then any place is right.
+    let skipped = if skipped > line_room::<T>() { 0 } else { skipped };
+    &mut buffer[skipped..skipped + len]
+}
+
 macro_rules! float {
     ($t:ty, $portable:ty, $neon:ident, $avx2:ident, $avx512:ident, $emulated:ty) => {
         impl Float for $t {

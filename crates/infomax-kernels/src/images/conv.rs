@@ -4,7 +4,7 @@ use super::direct::{Direct, DirectWeight, Reach, pack};
 use super::dot_pairs::{pack_pairs, pairs};
 use super::layout::{Blocked, Dims};
 use super::tile::{fit, geometry};
-use super::tiles::{Maps, Pass, TileConv, pays, weight_grad};
+use super::tiles::{Maps, Pass, TileConv, Weight, pays, weight_grad};
 use super::winograd::{Winograd, suits};
 use super::winograd_weight::WinogradWeight;
 use crate::settings::{Arithmetic, CpuProducts};
@@ -137,9 +137,9 @@ impl Conv {
         let (blocks, lanes) = (self.blocks, self.lanes);
         // SAFETY: passed on.
         unsafe {
-            match (self.form::<E>(Pass::Forward), E::as_bf16(source), Maps::of(source)) {
-                (Form::Tiles(tiles), _, Some(source)) => {
-                    let weight = |k, c, t| at(k, c, t).f64() as f32;
+            match (self.form::<E>(Pass::Forward), E::as_bf16(source), Maps::with(source, weight)) {
+                (Form::Tiles(tiles), _, Some((source, values))) => {
+                    let weight = Weight { values, strides: (d.c * taps, taps) };
                     let reach = &Reach::forward(d);
                     let (channels, outputs) = (d.c, d.k);
                     TileConv { reach, blocks, lanes, source, channels, outputs, weight, add: false }.run(
@@ -186,9 +186,9 @@ impl Conv {
         let (blocks, lanes) = (self.blocks, self.lanes);
         // SAFETY: passed on.
         unsafe {
-            match (self.form::<E>(Pass::InputGrad), E::as_bf16(grad), Maps::of(grad)) {
-                (Form::Tiles(tiles), _, Some(source)) => {
-                    let weight = |c: usize, k: usize, t: usize| weight[(k * d.c + c) * taps + t].f64() as f32;
+            match (self.form::<E>(Pass::InputGrad), E::as_bf16(grad), Maps::with(grad, weight)) {
+                (Form::Tiles(tiles), _, Some((source, values))) => {
+                    let weight = Weight { values, strides: (taps, d.c * taps) };
                     let reach = &Reach::backward(d);
                     let (channels, outputs) = (d.k, d.c);
                     TileConv { reach, blocks, lanes, source, channels, outputs, weight, add }.run(
@@ -237,12 +237,12 @@ impl Conv {
         let (shape, blocks, lanes) = (&self.shape, self.blocks, self.lanes);
         let form = self.form::<E>(Pass::WeightGrad);
         let values: Option<Vec<f32>> = match form {
-            Form::Tiles(tiles) => Maps::of(source)
-                .zip(Maps::of(grad))
-                .and_then(|(source, grad)| weight_grad(tiles, shape, (blocks, lanes), source, grad)),
+            Form::Tiles(tiles) => Maps::of(source).zip(Maps::of(grad)).and_then(|(source, grad)| {
+                weight_grad(tiles, self.isa, shape, (blocks, lanes), source, grad)
+            }),
             Form::Pairs(isa) => E::as_bf16(source)
                 .zip(E::as_bf16(grad))
-                .map(|(source, grad)| DirectWeight { shape, blocks, lanes, source, grad }.run_pairs(isa)),
+                .map(|(source, grad)| DirectWeight { shape, blocks, lanes, source }.run_pairs(grad, isa)),
             _ => None,
         };
         if let Some(values) = values {
@@ -255,7 +255,7 @@ impl Conv {
         }
         match form {
             Form::Winograd => WinogradWeight { shape, blocks, lanes, source, grad }.run(self.isa),
-            _ => DirectWeight { shape, blocks, lanes, source, grad }.run(self.isa),
+            _ => DirectWeight { shape, blocks, lanes, source }.run(grad, self.isa),
         }
     }
 }

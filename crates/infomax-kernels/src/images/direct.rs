@@ -7,6 +7,7 @@ use crate::tensor::check::ConvShape;
 use infomax_simd::Stored;
 use infomax_simd::{Float, Isa, Kernel, Shared, Simd, grow};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Elements of the source that one task visits again for each panel of weights: half of a second-level cache.
 const TASK: usize = 64 << 10;
@@ -72,8 +73,24 @@ impl Reach {
         (source != NONE).then_some(source as usize)
     }
 
+    /// The pixels of the source from the first that some result pixels read to the last.
+    pub(super) fn sources_of(&self, pixels: Range<usize>) -> Range<usize> {
+        let reached = &self.table[pixels.start * self.taps..pixels.end * self.taps];
+        let (mut first, mut end) = (self.sources, 0);
+        for source in reached.iter().filter(|source| **source != NONE) {
+            first = first.min(*source as usize);
+            end = end.max(*source as usize + 1);
+        }
+        first.min(end)..end
+    }
+
     pub(super) fn taps(&self) -> usize {
         self.taps
+    }
+
+    /// Pixels of a result plane.
+    pub(super) fn pixels(&self) -> usize {
+        self.pixels
     }
 
     /// Pixels of a source plane.
@@ -146,6 +163,14 @@ pub(super) struct Direct<'a, E: Stored, W = <E as Stored>::Real> {
     pub(super) add: bool,
 }
 
+/// Some pixels of the result of a block, and the pixels of the source from `first` on that they read.
+pub(super) struct Window<'a, E> {
+    pub(super) block: usize,
+    pub(super) pixels: Range<usize>,
+    pub(super) source: &'a [E],
+    pub(super) first: usize,
+}
+
 /// The register tiles of some pixels, with results of type `O`.
 pub(super) struct Plan<E, O = E> {
     pub(super) segs: Vec<Seg<E>>,
@@ -174,10 +199,24 @@ impl<E: Stored, W> Direct<'_, E, W> {
         tap: usize,
         out: Shared<O>,
     ) -> Plan<E, O> {
-        let (p, r) = (self, self.reach);
         let (step, tasks) = self.tasks();
         let (block, first) = (task / tasks, task % tasks * step);
-        let end = (first + step).min(r.pixels);
+        let pixels = first..(first + step).min(self.reach.pixels);
+        let plane = self.reach.sources * self.channels * self.lanes;
+        let source = &self.source[block * plane..(block + 1) * plane];
+        self.plan_of(Window { block, pixels, source, first: 0 }, width, tap, out)
+    }
+
+    /// [`Direct::plan`] of the pixels of a window, whose source is there and not in `self`.
+    pub(super) fn plan_of<O: Stored>(
+        &self,
+        window: Window<'_, E>,
+        width: usize,
+        tap: usize,
+        out: Shared<O>,
+    ) -> Plan<E, O> {
+        let (p, r) = (self, self.reach);
+        let Window { block, pixels: Range { start: first, end }, source: window, first: start } = window;
         let vectors = p.lanes / width;
         let zeros = vec![E::default(); if vectors < NV { p.channels * p.lanes } else { 0 }];
         let mut trash = vec![O::default(); if vectors < NV { p.outputs * p.lanes } else { 0 }];
@@ -200,8 +239,8 @@ impl<E: Stored, W> Direct<'_, E, W> {
                         && let Some(source) = r.at(pixel, t)
                     {
                         any = true;
-                        // SAFETY: a pixel of the source, whose length was checked.
-                        xs[j] = unsafe { p.source.as_ptr().add((block * r.sources + source) * image + lane) };
+                        // SAFETY: a pixel of the window.
+                        xs[j] = unsafe { window.as_ptr().add((source - start) * image + lane) };
                     }
                 }
                 if any {
@@ -284,21 +323,30 @@ pub(super) struct DirectWeight<'a, E> {
     pub(super) blocks: usize,
     pub(super) lanes: usize,
     pub(super) source: &'a [E],
-    pub(super) grad: &'a [E],
 }
 
 /// Elements of the transposed gradients of one round.
 const ROUND: usize = 1 << 20;
 
+/// Places of a round, for so many elements of the transposed gradients of each.
+pub(super) fn round(elements: usize) -> usize {
+    (ROUND / elements).max(8)
+}
+
 impl<T: Float, E: Stored<Real = T>> DirectWeight<'_, E> {
-    /// `(K, C, R, S)`.
-    pub(super) fn run(&self, isa: Isa) -> Vec<T> {
+    /// `(K, C, R, S)`, from the gradient of the result.
+    pub(super) fn run(&self, grad: &[E], isa: Isa) -> Vec<T> {
         let lanes = self.lanes;
         let isa = fit::<T>(isa, lanes);
         let (_, width) = geometry::<T>(isa);
+        let line = self.shape.k * lanes;
         self.rounds::<T>(
             (width, 12),
-            |from, to, pitch| T::dispatch(isa, Turn { from, k: self.shape.k, lanes, to: to.get(), pitch }),
+            round(self.shape.k.next_multiple_of(width) * lanes),
+            |at, to, pitch| {
+                let from = &grad[at * line..(at + 1) * line];
+                T::dispatch(isa, Turn { from, k: self.shape.k, lanes, to: to.get(), pitch });
+            },
             |part, out| {
                 let Part { places: pairs, first, channels, panels, panel } = part;
                 T::with_scratch(|scratch| {
@@ -309,19 +357,20 @@ impl<T: Float, E: Stored<Real = T>> DirectWeight<'_, E> {
         )
     }
 
-    /// For panels of `width` outputs and tiles of `rows` channels: `turn` brings the gradients of a pixel into panels of
-    /// `[lane][k]` in the type `G`, which are a pitch apart; `outer` adds the products of a [`Part`].
+    /// For panels of `width` outputs and tiles of `rows` channels, in rounds of `round` places at most: `turn` brings the
+    /// gradients of a place (a pixel of a block, counted through) into panels of `[lane][k]` in the type `G`, which are a
+    /// pitch apart; `outer` adds the products of a [`Part`].
     pub(super) fn rounds<G: Stored>(
         &self,
         (width, rows): (usize, usize),
-        turn: impl Fn(&[E], Shared<G>, usize) + Sync,
+        round: usize,
+        turn: impl Fn(usize, Shared<G>, usize) + Sync,
         outer: impl Fn(Part<'_, E, G>, Shared<T>) + Sync,
     ) -> Vec<T> {
         let d = self.shape;
         let (taps, pixels, lanes) = (d.r * d.s, d.p * d.q, self.lanes);
         let reach = Reach::forward(d);
         assert!(self.source.len() == self.blocks * d.h * d.w * d.c * lanes);
-        assert!(self.grad.len() == self.blocks * pixels * d.k * lanes);
         let panels = d.k.div_ceil(width);
         let panel_row = panels * width;
         // [tap][channel][k, padded]
@@ -329,7 +378,6 @@ impl<T: Float, E: Stored<Real = T>> DirectWeight<'_, E> {
         let sums = sums.slice();
         sums.fill(T::default());
         let total = self.blocks * pixels;
-        let round = (ROUND / (panel_row * lanes)).clamp(8, total.max(8));
         let round = total.div_ceil(total.div_ceil(round));
         let mut turned = Pooled::<G>::take(round.min(total) * panel_row * lanes);
         let turned = turned.slice();
@@ -342,10 +390,9 @@ impl<T: Float, E: Stored<Real = T>> DirectWeight<'_, E> {
             let count = end - begin;
             let to = Shared::new(turned.as_mut_ptr());
             (0..count).into_par_iter().with_min_len(8).for_each(|i| {
-                let from = &self.grad[(begin + i) * d.k * lanes..][..d.k * lanes];
                 // SAFETY: each task writes the rows of its pixel in every panel.
                 let to = unsafe { Shared::new(to.get().add(i * lanes * width)) };
-                turn(from, to, count * lanes * width);
+                turn(begin + i, to, count * lanes * width);
             });
             let out = Shared::new(sums.as_mut_ptr());
             let turned = &*turned;

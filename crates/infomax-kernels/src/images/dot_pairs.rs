@@ -5,7 +5,7 @@
 //! what the sums in f32 keep. Where Winograd's form suits, it is taken in f32 registers instead, which is faster
 //! ([`super::conv::Conv::pairs`]).
 
-use super::direct::{Direct, DirectWeight, Part, Plan};
+use super::direct::{Direct, DirectWeight, Part, Plan, round};
 use super::tile::{NV, PAIRS, Sweep, rows};
 use crate::tensor::check::ConvShape;
 use half::bf16;
@@ -120,12 +120,14 @@ impl PairKernel for PairSweep<'_> {
 }
 
 impl DirectWeight<'_, bf16> {
-    /// `(K, C, R, S)`.
-    pub(super) fn run_pairs(&self, isa: PairIsa) -> Vec<f32> {
+    /// `(K, C, R, S)`, from the gradient of the result.
+    pub(super) fn run_pairs(&self, grad: &[bf16], isa: PairIsa) -> Vec<f32> {
         assert!(self.lanes == LANES);
+        let line = self.shape.k * LANES;
         self.rounds::<bf16>(
             (NV * LANES, MR),
-            |from, to, pitch| turn(from, self.shape, to, pitch),
+            round(self.shape.k.next_multiple_of(NV * LANES) * LANES),
+            |at, to, pitch| turn(&grad[at * line..(at + 1) * line], self.shape, to, pitch),
             |part, out| isa.dispatch(PairOuter { part, out }),
         )
     }

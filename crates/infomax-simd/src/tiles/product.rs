@@ -1,9 +1,9 @@
 //! A matrix product on tiles: both sides are packed once, edges with zeros, and multiplied in blocks of 32 by 32.
 
-use super::{COLUMNS, Cost, Factors, PAIRS, ROWS, SUMS, Shape, TileIsa, pieces};
+use super::{COLUMNS, Cost, Factors, PAIRS, ROWS, Shape, Sums, TileIsa, pieces};
 use crate::isa::Isa;
 use crate::lanes::{Arith, Task, run};
-use crate::vectors::{Shared, filled};
+use crate::vectors::{Shared, filled, line_room, lined};
 use half::bf16;
 use rayon::prelude::*;
 
@@ -40,7 +40,7 @@ pub fn product_pays((m, n, k): (usize, usize, usize), factors: Factors) -> bool 
     let blocks = (m.div_ceil(BLOCK) * n.div_ceil(BLOCK)) as f64;
     let packed = ((m.next_multiple_of(BLOCK) + n.next_multiple_of(BLOCK)) * k * factors.parts()) as f64;
     let cost = Cost { tiles: 4.0 * blocks * (count * factors.terms().len()) as f64, packed };
-    cost.beats(2.0 * (m * n * k) as f64, 1.0)
+    cost.beats(2.0 * (m * n * k) as f64, 1.0, 0.0)
 }
 
 /// `a b` for `a` `(m, k)` and `b` `(k, n)`, row by row, on all threads of the pool; sums in f32. Each element is one sum in
@@ -62,19 +62,16 @@ pub fn product(tiles: TileIsa, isa: Isa, factors: Factors, a: Operand<'_>, b: Op
     let (left_block, right_block) = (factors.parts() * count * 2 * left, factors.parts() * count * 2 * right);
     let (down, across) = (m.div_ceil(BLOCK), n.div_ceil(BLOCK));
     let packed = |blocks: usize, len: usize, side: Operand<'_>, rows: bool| {
-        let fill = |to: Shared<bf16>| {
-            (0..blocks).into_par_iter().for_each(|block| {
-                // SAFETY: the blocks are disjoint, and together all of the buffer.
-                let to = unsafe { std::slice::from_raw_parts_mut(to.get().add(block * len), len) };
-                run(isa, Pack { side, rows, first: block * BLOCK, count, pairs, to });
-            });
-        };
-        // SAFETY: every block is written.
-        unsafe { filled(blocks * len, fill) }
+        let mut buffer = vec![bf16::ZERO; blocks * len + line_room::<bf16>()];
+        lined(&mut buffer, blocks * len).par_chunks_mut(len).enumerate().for_each(|(block, to)| {
+            run(isa, Pack { side, rows, first: block * BLOCK, count, pairs, to });
+        });
+        buffer
     };
     // The right side is packed as the left one, by columns instead of rows and with the pairs of a row apart.
-    let lefts = packed(down, left_block, a, true);
-    let rights = packed(across, right_block, b, false);
+    let (mut lefts, mut rights) = (packed(down, left_block, a, true), packed(across, right_block, b, false));
+    let (lefts, rights) =
+        (&*lined(&mut lefts, down * left_block), &*lined(&mut rights, across * right_block));
     let steps: Vec<(usize, usize)> = (0..count)
         .flat_map(|piece| {
             let at = move |part: usize, tile: usize| (part * count + piece) * 2 * tile;
@@ -87,7 +84,7 @@ pub fn product(tiles: TileIsa, isa: Isa, factors: Factors, a: Operand<'_>, b: Op
         (0..tall * wide).into_par_iter().for_each(|task| {
             let (i, j) = (task / wide * TASK, task % wide * TASK);
             tiles.with(shape, |session| {
-                let mut sums = [[0f32; SUMS]; 4];
+                let mut sums = Sums::default();
                 for j in j..(j + TASK).min(across) {
                     for i in i..(i + TASK).min(down) {
                         // SAFETY: the packed tiles of the blocks; the elements of the result belong to this task.
@@ -114,8 +111,8 @@ pub fn product(tiles: TileIsa, isa: Isa, factors: Factors, a: Operand<'_>, b: Op
 ///
 /// # Safety
 /// `out` must be valid for the whole result, and its rows and columns in this block belong to the caller.
-unsafe fn write(sums: &[[f32; SUMS]; 4], (i, j): (usize, usize), (m, n): (usize, usize), out: Shared<f32>) {
-    for (tile, sums) in sums.iter().enumerate() {
+unsafe fn write(sums: &Sums, (i, j): (usize, usize), (m, n): (usize, usize), out: Shared<f32>) {
+    for (tile, sums) in sums.0.iter().enumerate() {
         let (i, j) = (i + tile / 2 * ROWS, j + tile % 2 * COLUMNS);
         let columns = COLUMNS.min(n.saturating_sub(j));
         for (r, row) in sums.chunks_exact(COLUMNS).enumerate().take(m.saturating_sub(i)) {

@@ -24,7 +24,7 @@ const PITCH: (usize, usize) = (2 * PAIRS, 2 * COLUMNS);
 
 /// The four sums of `rounds` products of the same tiles.
 fn run(isa: Isa, shape: Shape, a: [&[bf16]; 2], b: [&[bf16]; 2], rounds: usize) -> [[f32; SUMS]; 4] {
-    let mut to = [[f32::NAN; SUMS]; 4];
+    let mut to = Sums([[f32::NAN; SUMS]; 4]);
     TileIsa::of(isa).unwrap().with(shape, |session| {
         session.zero();
         for _ in 0..rounds {
@@ -33,7 +33,7 @@ fn run(isa: Isa, shape: Shape, a: [&[bf16]; 2], b: [&[bf16]; 2], rounds: usize) 
         }
         session.store(&mut to);
     });
-    to
+    to.0
 }
 
 /// Every instruction set with tiles.
@@ -58,7 +58,7 @@ fn has_pairs() -> bool {
 /// One element: pairs `(x0, y0, x1, y1)`, in one product or each in one of its own.
 fn one(pairs: &[[f32; 4]], apart: bool) -> f32 {
     let (mut a, mut b) = (vec![bf16::ZERO; ROWS * PITCH.0], vec![bf16::ZERO; PAIRS * PITCH.1]);
-    let mut to = [[f32::NAN; SUMS]; 4];
+    let mut to = Sums([[f32::NAN; SUMS]; 4]);
     let shape = Shape { pairs: if apart { 1 } else { pairs.len() }, columns: 1, pitch: PITCH };
     TileIsa::of(Isa::EmulatedAmx).unwrap().with(shape, |session| {
         session.zero();
@@ -73,7 +73,7 @@ fn one(pairs: &[[f32; 4]], apart: bool) -> f32 {
         }
         session.store(&mut to);
     });
-    to[0][0]
+    to.0[0][0]
 }
 
 #[test]

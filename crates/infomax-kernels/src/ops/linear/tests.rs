@@ -93,6 +93,6 @@ fn small_products_and_f64_stay_where_they_were() {
     assert_eq!(bits(DType::F32, (4, 8, 8), split), bits(DType::F32, (4, 8, 8), None));
     let f64s = bits(DType::F64, (40, 33, 35), split.map(Tiled::always));
     assert_eq!(f64s, bits(DType::F64, (40, 33, 35), None));
-    let large = (256, 256, 256);
+    let large = (512, 512, 512);
     assert_ne!(bits(DType::F32, large, split), bits(DType::F32, large, None));
 }
