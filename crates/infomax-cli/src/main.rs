@@ -45,6 +45,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+/// Vectors of AVX-512 and tiles of AMX are as long as a line of the cache, and read twice where they lie on two.
 #[global_allocator]
 static ALLOCATOR: infomax_kernels::LineAligned = infomax_kernels::LineAligned;
 

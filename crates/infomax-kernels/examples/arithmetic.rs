@@ -1,6 +1,6 @@
 //! What multiplies bf16 fastest on this machine: every arithmetic that it has, for convolutions and linear layers, beside
 //! what `auto` takes. GFLOP/s of the direct form; the last column says where `auto` is not the fastest. It is what the rules
-//! of `images::conv` and `infomax_simd::tiles::Cost` are to be fitted to on a processor with AMX.
+//! of `images::conv` and `infomax_simd::tiles::Cost` are fitted to.
 //!
 //! `cargo run --release -p infomax-kernels --example arithmetic [batch]`
 
