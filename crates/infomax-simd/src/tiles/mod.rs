@@ -303,10 +303,10 @@ pub fn pieces(len: usize) -> (usize, usize) {
 
 /// Nanoseconds of one core for an amount of work, by arithmetic alone: what the choice between tiles and f32 goes by.
 ///
-/// Fitted to the convolutions of `examples/arithmetic` of `infomax-kernels` on two cores of an Intel Xeon of 2026 with 3.6
+/// Fitted to the convolutions of `examples/arithmetic` of `infomax-kernels` on two cores of an Intel Xeon with 3.6
 /// TFLOP/s of `tdpbf16ps` in registers each: tiles that are fed from the second cache reach 2,000 GFLOP/s of a core, an
 /// element that is brought into their layout costs 0.6 ns with the result that is brought back, and convolutions in f32
-/// reach 165 GFLOP/s. Only the ratios matter. Predictions were within 40 % of the measurements.
+/// reach 165 GFLOP/s. Only the ratios matter.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cost {
     /// Instructions: products of two tiles, at their full depth or not.
