@@ -1,5 +1,6 @@
 //! Where tensors lie in memory: kept for the next step when they are freed, and aligned to lines of the cache.
 
+use infomax_simd::LINE;
 use std::alloc::{GlobalAlloc, Layout, System};
 
 /// Tells the allocator to keep freed memory instead of returning it to the operating system.
@@ -35,8 +36,6 @@ pub fn keep_freed_memory() -> bool {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LineAligned;
 
-/// Bytes of a line of the cache.
-const LINE: usize = 64;
 /// Bytes of the smallest block that is aligned: below, little is computed and more of it would be wasted.
 const ALIGNED: usize = 4096;
 

@@ -41,7 +41,7 @@ pub use lanes::{
     Arith, Fused, Plain, Real, Task, WIDTH, add_rows, chunked, chunked2, max, rows_per_task, run, sum,
 };
 pub use limits::MachineLimits;
-pub use vectors::{Float, Kernel, Portable, Scratch, Shared, Simd, filled, grow, line_room, lined};
+pub use vectors::{Float, Kernel, LINE, Portable, Scratch, Shared, Simd, filled, grow, line_room, lined};
 
 /// The examples of the README run as tests.
 #[cfg(doctest)]

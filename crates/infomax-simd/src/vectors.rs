@@ -155,7 +155,7 @@ pub const fn line_room<T>() -> usize {
 }
 
 /// Bytes of a line of the cache.
-const LINE: usize = 64;
+pub const LINE: usize = 64;
 
 /// `len` elements of `buffer` from the next line of the cache on: rows of tiles and vectors that lie on two lines cost
 /// twice as much. The buffer needs [`line_room`] more.
@@ -619,7 +619,7 @@ impl<T> Shared<T> {
 ///
 /// # Safety
 /// `fill` must write every element.
-pub unsafe fn filled<T: Stored>(len: usize, fill: impl FnOnce(Shared<T>)) -> Vec<T> {
+pub unsafe fn filled<T>(len: usize, fill: impl FnOnce(Shared<T>)) -> Vec<T> {
     let mut values = Vec::with_capacity(len);
     fill(Shared::new(values.as_mut_ptr()));
     // SAFETY: the capacity is `len` and the caller promises that all of it is written.

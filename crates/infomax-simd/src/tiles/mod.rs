@@ -318,8 +318,6 @@ pub struct Cost {
 impl Cost {
     /// GFLOP/s of one core: f32.
     pub const F32: f64 = 165.0;
-    /// GFLOP/s of one core: pairs of bf16.
-    pub const PAIRS: f64 = 105.0;
     /// GFLOP/s of one core: tiles.
     pub const TILES: f64 = 2000.0;
 

@@ -3,7 +3,7 @@
 use super::{COLUMNS, Cost, Factors, PAIRS, ROWS, Shape, Sums, TileIsa, pieces};
 use crate::isa::Isa;
 use crate::lanes::{Arith, Task, run};
-use crate::vectors::{Shared, filled, line_room, lined};
+use crate::vectors::{LINE, Shared, filled};
 use half::bf16;
 use rayon::prelude::*;
 
@@ -11,6 +11,19 @@ use rayon::prelude::*;
 const BLOCK: usize = 2 * ROWS;
 /// Blocks of a task, down and across: the packed sides of a task of 512 inner elements take 256 KiB.
 const TASK: usize = 4;
+
+/// Elements of a line of the cache.
+const LANES: usize = LINE / size_of::<bf16>();
+
+/// A line of the cache: a buffer of them starts on one, and rows of tiles that lie on two lines cost twice as much.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Line([bf16; LANES]);
+
+fn elements(lines: &[Line]) -> &[bf16] {
+    // SAFETY: the lines hold nothing else.
+    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * LANES) }
+}
 
 /// A matrix in a slice, with any strides.
 #[derive(Clone, Copy, Debug)]
@@ -62,16 +75,20 @@ pub fn product(tiles: TileIsa, isa: Isa, factors: Factors, a: Operand<'_>, b: Op
     let (left_block, right_block) = (factors.parts() * count * 2 * left, factors.parts() * count * 2 * right);
     let (down, across) = (m.div_ceil(BLOCK), n.div_ceil(BLOCK));
     let packed = |blocks: usize, len: usize, side: Operand<'_>, rows: bool| {
-        let mut buffer = vec![bf16::ZERO; blocks * len + line_room::<bf16>()];
-        lined(&mut buffer, blocks * len).par_chunks_mut(len).enumerate().for_each(|(block, to)| {
-            run(isa, Pack { side, rows, first: block * BLOCK, count, pairs, to });
-        });
-        buffer
+        let fill = |out: Shared<Line>| {
+            (0..blocks).into_par_iter().for_each(|block| {
+                // SAFETY: a block is a whole number of lines, and belongs to this task, which writes all of it.
+                let to =
+                    unsafe { std::slice::from_raw_parts_mut(out.get().cast::<bf16>().add(block * len), len) };
+                run(isa, Pack { side, rows, first: block * BLOCK, count, pairs, to });
+            });
+        };
+        // SAFETY: the tasks write all blocks.
+        unsafe { filled(blocks * len / LANES, fill) }
     };
     // The right side is packed as the left one, by columns instead of rows and with the pairs of a row apart.
-    let (mut lefts, mut rights) = (packed(down, left_block, a, true), packed(across, right_block, b, false));
-    let (lefts, rights) =
-        (&*lined(&mut lefts, down * left_block), &*lined(&mut rights, across * right_block));
+    let (lefts, rights) = (packed(down, left_block, a, true), packed(across, right_block, b, false));
+    let (lefts, rights) = (elements(&lefts), elements(&rights));
     let steps: Vec<(usize, usize)> = (0..count)
         .flat_map(|piece| {
             let at = move |part: usize, tile: usize| (part * count + piece) * 2 * tile;
