@@ -73,21 +73,23 @@ fn text(replay: &Replay, all: bool) -> String {
             let of = |held: &&&Held| held.kind == kind;
             hidden.iter().filter(of).max_by(|a, b| a.rms.unwrap_or(0.0).total_cmp(&b.rms.unwrap_or(0.0)))
         };
-        for kind in ["parameter", "buffer", "gradient"] {
+        for kind in ["parameter", "buffer", "layer", "gradient"] {
             if let Some(held) = largest(kind) {
                 let rms = held.rms.map_or("-".to_owned(), short);
                 text += &format!("\nthe {kind} with the largest rms is {} ({rms})", held.name);
             }
         }
-        text +=
-            &format!("\n{} parameters, buffers and gradients are left out; --all shows them", hidden.len());
+        text += &format!(
+            "\n{} parameters, buffers, layers and gradients are left out; --all shows them",
+            hidden.len()
+        );
     }
     text
 }
 
 /// Whether there is one of its kind for each layer.
 fn many(held: &Held) -> bool {
-    ["parameter", "buffer", "gradient"].contains(&held.kind.as_str())
+    ["parameter", "buffer", "layer", "gradient"].contains(&held.kind.as_str())
 }
 
 fn said(failure: &Failure) -> String {

@@ -32,6 +32,7 @@ pub(crate) fn run(args: &RunsArgs) -> Result<Status> {
     }
     if !args.list && paths.iter().all(|path| runs::is_run(path)) {
         let comparison = runs::compare(&paths)?;
+        comparison.skipped.iter().for_each(|(path, why)| crate::say!("skipped {}: {why}", path.display()));
         print(&if args.json { serde_json::to_string_pretty(&comparison)? } else { compared(&comparison) })?;
         return Ok(Status::Done);
     }

@@ -29,8 +29,8 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     lines.join("\n")
 }
 
-/// A curve as a line of blocks: the mean of the values of each part of the steps `0..=last`, on a given scale; a part
-/// without values is empty.
+/// A curve as a line of blocks: the mean of the values of each part of the steps `0..=last`, on a given scale. A part
+/// between others that has no values lies on the straight line between them; what is before or behind all is empty.
 pub(crate) fn sparkline(points: &[(u64, f64)], width: usize, last: u64, (low, high): (f64, f64)) -> String {
     const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let width = width.min(last as usize + 1).max(1);
@@ -43,14 +43,19 @@ pub(crate) fn sparkline(points: &[(u64, f64)], width: usize, last: u64, (low, hi
             *count += 1;
         }
     }
-    let block = |(sum, count): &(f64, usize)| match count {
-        0 => ' ',
-        _ => {
-            let height = sum / *count as f64 * (BLOCKS.len() - 1) as f64;
-            BLOCKS.get(height.round() as usize).copied().unwrap_or(' ')
-        }
+    let mean = |at: usize| {
+        let (sum, count) = parts.get(at)?;
+        (*count > 0).then(|| sum / *count as f64)
     };
-    parts.iter().map(block).collect()
+    let block = |at: usize| {
+        let before = (0..=at).rev().find_map(|i| Some((i, mean(i)?)));
+        let behind = (at..width).find_map(|i| Some((i, mean(i)?)));
+        let (Some((i, low)), Some((j, high))) = (before, behind) else { return ' ' };
+        let along = if j > i { (at - i) as f64 / (j - i) as f64 } else { 0.0 };
+        let height = (low + along * (high - low)) * (BLOCKS.len() - 1) as f64;
+        BLOCKS.get(height.round() as usize).copied().unwrap_or(' ')
+    };
+    (0..width).map(block).collect()
 }
 
 #[cfg(test)]
@@ -65,7 +70,8 @@ mod tests {
             "means"
         );
         // A gap, a constant, what is not finite, and values whose difference overflows.
-        assert_eq!(super::sparkline(&[(0, 1.0), (3, 3.0)], 4, 3, (1.0, 3.0)), "▁  █");
+        assert_eq!(super::sparkline(&[(0, 1.0), (3, 3.0)], 4, 3, (1.0, 3.0)), "▁▃▆█");
+        assert_eq!(super::sparkline(&[(1, 1.0), (2, 3.0)], 4, 3, (1.0, 3.0)), " ▁█ ");
         assert_eq!(super::sparkline(&[(0, 2.0), (1, f64::NAN)], 2, 1, (2.0, 2.0)), "▅ ");
         assert_eq!(super::sparkline(&[(0, -1e308), (1, 1e308)], 2, 1, (-1e308, 1e308)), "▁█");
     }

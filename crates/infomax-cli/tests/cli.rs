@@ -443,7 +443,7 @@ fn a_divergence_names_the_part_and_the_last_checkpoint() {
     let output = pretrain(dir.path(), &more);
     assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
     let message = stderr(&output);
-    for part in ["the part `", "is not finite", "at step 1", "step-00000001"] {
+    for part in ["the part `", "is not finite", "after 1 finished steps", "step-00000001"] {
         assert!(message.contains(part), "`{part}` is not in: {message}");
     }
 }

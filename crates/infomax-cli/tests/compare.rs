@@ -88,6 +88,13 @@ fn runs_are_listed_and_compared() {
     let total = compared["curves"].as_array().unwrap().iter().find(|curve| curve["name"] == "total").unwrap();
     assert_eq!(total["points"][1].as_array().unwrap().len(), 12);
 
+    // One that cannot be read is named, and hides no other.
+    let output = infomax(dir.path(), &["runs", "001", "runs/damaged"]);
+    ok(&output);
+    assert!(stdout(&output).contains("001-vicreg-shapes"), "{}", stdout(&output));
+    assert!(stderr(&output).contains("skipped runs/damaged: "), "{}", stderr(&output));
+    assert!(!infomax(dir.path(), &["runs", "runs/damaged"]).status.success());
+
     let output = infomax(dir.path(), &["runs", "--html", "runs.html"]);
     ok(&output);
     let page = fs::read_to_string(dir.path().join("runs.html")).unwrap();
@@ -163,6 +170,14 @@ fn a_run_that_diverges_is_replayed_to_the_bit() {
         let held = replay["held"].as_array().unwrap();
         let of = |kind: &str| held.iter().filter(|held| held["kind"] == kind).count();
         assert!(of("view") == 2 && of("projection") == 2 && of("term") >= 3 && of("gradient") > 5, "{what}");
+        // The layers of both views, in the order of the step: behind the views, before the features.
+        for layer in ["encoder.bn1 (means of its input)", "projector.1"] {
+            let at: Vec<usize> = (0..held.len())
+                .filter(|i| held[*i]["kind"] == "layer" && held[*i]["name"] == layer)
+                .collect();
+            let first = |kind: &str| held.iter().position(|held| held["kind"] == kind).unwrap();
+            assert!(at.len() == 2 && at[0] > first("view") && at[1] < first("feature"), "{layer}: {at:?}");
+        }
     }
     let output = infomax(dir.path(), &["replay", capsule]);
     let text = stdout(&output);
@@ -173,6 +188,11 @@ fn a_run_that_diverges_is_replayed_to_the_bit() {
     assert_eq!(fs::read(dir.path().join("run/log.txt")).unwrap(), before, "a replay changes nothing");
     let listed = stdout(&infomax(dir.path(), &["runs", "run", "--list"]));
     assert!(listed.contains("failed") && listed.contains(what), "{listed}");
+    // Nothing was logged before it failed, and yet it made steps.
+    let steps = capsule.rsplit('-').next().unwrap().trim_start_matches('0');
+    let row: Vec<&str> = listed.lines().nth(2).unwrap().split_whitespace().collect();
+    assert_eq!(row[4].split('/').next(), Some(if steps.is_empty() { "0" } else { steps }), "{listed}");
+    assert!(said.contains(&format!("after {} finished steps", row[4].split('/').next().unwrap())), "{said}");
 
     fs::rename(&capsules[0], dir.path().join("elsewhere")).unwrap();
     let output = infomax(dir.path(), &["replay", "elsewhere"]);

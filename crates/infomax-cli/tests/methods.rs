@@ -76,6 +76,11 @@ fn wrong_names_and_contradictions_are_said() {
         ),
         (&["pretrain", "--method", "byol", "--set", "model.predictor=[]"], &["predict"]),
         (&["pretrain", "--set", "model.predictor=[16]"], &["model.predictor", "does not look at"]),
+        (
+            &["pretrain", "--method", "byol", "--set", "model.predictor=[0]"],
+            &["predictor = [0]", "at least 1"],
+        ),
+        (&["pretrain", "--set", "model.projector=[4, 0]"], &["projector = [4, 0]", "at least 1"]),
     ] {
         let output = infomax(Path::new("."), args);
         let error = stderr(&output);

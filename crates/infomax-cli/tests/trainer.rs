@@ -131,7 +131,16 @@ fn courses_and_scaled_rates_are_logged() {
         &set("optim.courses.weight_decay={kind=\"linear\"}"),
         &["weight_decay", "end = unset"],
     );
-    refused(dir.path(), &set("optim.courses.momentum={end=1.5}"), &["optim.courses.momentum", "1.5"]);
+    refused(
+        dir.path(),
+        &set("optim.courses.momentum={end=1.5}"),
+        &["optim.courses.momentum reaches 1.5: a beta must be in [0, 1)"],
+    );
+    refused(
+        dir.path(),
+        &set("optim.groups=[{match=\"encoder.*\"}]"),
+        &["groups = [{ match = \"encoder.*\" }]: it sets nothing"],
+    );
     refused(dir.path(), &set("optim.courses.decay={end=1}"), &["`decay`", "weight_decay"]);
     refused(dir.path(), &set("optim.lr_scale=log"), &["optim.lr_scale", "linear"]);
 }
@@ -288,10 +297,15 @@ fn a_condition_ends_a_run() {
         &["--stop-if", "rnk < 3"],
         &["no figure `rnk`", "did you mean `rank`", "feature_rank_me"],
     );
-    refused(dir.path(), &["--stop-if", "rank"], &["`rank`", "rankme < 0.1 * d"]);
-    refused(dir.path(), &["--stop-if", "online_knn < 0.1"], &["no figure `online_knn`"]);
+    refused(dir.path(), &["--stop-if", "rank"], &["`rank`", "rank < 0.1 * d"]);
+    let never = ["train.online.knn_every", "train.online.linear = true", "train.online.every"];
+    for (figure, how) in ["online_knn", "online_linear", "feature_rank_me"].iter().zip(never) {
+        let condition = format!("{figure} < 0.1");
+        let more = ["--stop-if", &condition, "--set", "train.online.every=0"];
+        refused(dir.path(), &more, &[&format!("`{figure}` is not measured"), how]);
+    }
     let never = ["--stop-if", "rank < 3", "--set", "train.monitor.every=0"];
-    refused(dir.path(), &never, &["no figure `rank`"]);
+    refused(dir.path(), &never, &["`rank` is not measured", "train.monitor.every"]);
     let help = stdout(&infomax(dir.path(), &["pretrain", "--help"]));
     assert!(help.contains("4 a condition holds (--stop-if)"), "{help}");
 }
@@ -332,6 +346,14 @@ fn a_budget_of_time_trains_along_the_whole_schedule_and_what_is_left_is_kept() {
     assert!(stderr(&output).contains("train.budget was"), "{}", stderr(&output));
     assert!(metrics(&at).len() > lines.len());
     assert!(state(&at)["trained_s"].as_f64().unwrap() >= spent + 0.6);
+
+    // What was trained without a budget counts as well.
+    ok(&run(dir.path(), "later", &[]));
+    let at = dir.path().join("later");
+    assert_eq!(state(&at)["trained_s"], Value::Null);
+    let steps = metrics(&at).len();
+    ok(&infomax(dir.path(), &["pretrain", "--quiet", "--no-eval", "--resume", "later", "--budget", "1ms"]));
+    assert_eq!(metrics(&at).len(), steps);
 
     refused(dir.path(), &["--budget", "soon"], &["--budget", "5m"]);
     refused(dir.path(), &["--set", "train.budget=5"], &["train.budget"]);

@@ -189,6 +189,11 @@ fn weights_of_pytorch_and_of_a_hub_are_recognized_and_others_refused_before_a_ru
     ] {
         assert!(said.to_lowercase().contains(&part.to_lowercase()), "{part}: {said}");
     }
+    // What the note says to write is what makes it go away.
+    let pixels = ["--set", "augment.mean=[0.485, 0.456, 0.406]", "--set", "augment.std=[1.0, 1.0, 1.0]"];
+    let output = loud(&[&["--run", "a2", "--init", "hub"][..], &pixels].concat());
+    ok(&output);
+    assert!(said.contains("augment.mean = [0.485") && !stderr(&output).contains("used to pixels"), "{said}");
     let output = loud(&["--run", "b", "--init", &pth]);
     ok(&output);
     assert!(stderr(&output).contains("names of torchvision"), "{}", stderr(&output));
@@ -243,6 +248,21 @@ fn weights_of_pytorch_and_of_a_hub_are_recognized_and_others_refused_before_a_ru
     other("train.seed=1", "nowhere.safetensors", &["nowhere.safetensors", "No such file"]);
     fs::write(dir.join("junk.safetensors"), b"junk").unwrap();
     other("train.seed=1", "junk.safetensors", &["junk.safetensors", "no safetensors file", "save_file"]);
+    let whole = fs::read(hub.join("model.safetensors")).unwrap();
+    for cut in [whole.len() - 1, 200] {
+        fs::write(dir.join("cut.safetensors"), &whole[..cut]).unwrap();
+        other(
+            "train.seed=1",
+            "cut.safetensors",
+            &["cut.safetensors", "it is cut off", &format!("{cut} bytes")],
+        );
+    }
+    let mut spoiled = all.clone();
+    let name = spoiled.keys().find(|name| name.ends_with("conv1.weight")).unwrap().clone();
+    let nan = spoiled[&name].to_dtype(candle_core::DType::F32).unwrap().affine(f64::NAN, 0.0).unwrap();
+    spoiled.insert(name.clone(), nan);
+    candle_core::safetensors::save(&spoiled, dir.join("nan.safetensors")).unwrap();
+    other("train.seed=1", "nan.safetensors", &["1 of its", &format!("`{name}`"), "NaN"]);
     fs::create_dir(dir.join("empty")).unwrap();
     other("train.seed=1", "empty", &["empty", "has no model.safetensors"]);
     index("bn1.bias");

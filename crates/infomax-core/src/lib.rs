@@ -33,7 +33,7 @@ pub use key::{Key, ValueHash};
 pub use model::{Encoder, Learner, Mapped};
 pub use objective::{Bound, Context, InformationAccount, Objective, Part, Report, Role, Term, TermState};
 pub use params::{Init, Param, ParamBuilder, ParamKind, Params};
-pub use pass::{Mode, Pass};
+pub use pass::{Layers, Mode, Pass};
 pub use source::{Batch, BatchSource, Cut, Position, SourceStats, View, ViewKind};
 pub use views::{Embeddings, LocalMap, Views};
 

@@ -1,6 +1,7 @@
 //! What a forward pass of a network is for, and what it may use.
 
 use crate::{Collective, Key, Local};
+use candle_core::Tensor;
 
 /// Whether layers use the statistics of the batch (and update the running ones) or the running ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,13 @@ impl Mode {
     pub fn is_train(self) -> bool {
         self == Self::Train
     }
+}
+
+/// Who looks at what layers give while a pass goes through them, for example to find the first one that overflows.
+pub trait Layers: std::fmt::Debug + Send + Sync {
+    /// A layer, by the name of its parameters, has given these values. A layer that is part of a larger operation and keeps
+    /// no map shows its statistics, and says so behind its name.
+    fn saw(&self, layer: &str, values: &Tensor);
 }
 
 /// One forward pass: its mode, its randomness, and the processes that it runs in.
@@ -36,17 +44,19 @@ pub struct Pass<'a> {
     pub key: Key,
     /// The processes that share the batch (synchronized batch norm).
     pub collective: &'a dyn Collective,
+    /// Who looks at what the layers give; nobody, usually.
+    pub layers: Option<&'a dyn Layers>,
 }
 
 impl Pass<'static> {
     /// A training pass of a single process.
     pub fn train(key: Key) -> Self {
-        Self { mode: Mode::Train, key, collective: &Local }
+        Self { mode: Mode::Train, key, collective: &Local, layers: None }
     }
 
     /// An evaluation pass: nothing is random.
     pub fn eval() -> Self {
-        Self { mode: Mode::Eval, key: Key::new(0), collective: &Local }
+        Self { mode: Mode::Eval, key: Key::new(0), collective: &Local, layers: None }
     }
 }
 
@@ -54,6 +64,13 @@ impl Pass<'_> {
     /// Whether this is a training pass.
     pub fn is_train(&self) -> bool {
         self.mode.is_train()
+    }
+
+    /// Shows what a layer gives, if somebody looks; the name is made only then.
+    pub fn saw(&self, layer: impl FnOnce() -> String, values: &Tensor) {
+        if let Some(layers) = self.layers {
+            layers.saw(&layer(), values);
+        }
     }
 
     /// The same pass with other randomness: that of its view `i`, for example.

@@ -175,6 +175,7 @@ impl ConvNext {
                 ys = path(&ys, (block.drop_path, &block.name), pass, |xs, scale| {
                     block.forward(xs, scale).map_err(Error::kernel(&block.name))
                 })?;
+                pass.saw(|| block.name.clone(), &ys);
             }
         }
         Ok(ys)

@@ -194,7 +194,7 @@ impl JointEmbedding {
             dims => {
                 let head = cfg.head(dims);
                 let inputs = student.encoder.feature_dim();
-                Some(Projector::new(inputs, &head, root.pp("local_projector")).map_err(local_head)?)
+                Some(Projector::new(inputs, &head, root.pp("local_projector"))?)
             }
         };
         let teacher = match cfg.teacher_momentum {
@@ -378,16 +378,6 @@ fn local_map(
         Tensor::from_vec(places, (cuts.len(), patches, 2), values.device())
     });
     LocalMap::new(values, places.transpose()?)
-}
-
-/// The widths of the local projector are said to be its own.
-fn local_head(error: Error) -> Error {
-    match error {
-        Error::Config { key, value, reason } if key == "projector" => {
-            Error::Config { key: "local_projector".into(), value, reason }
-        }
-        other => other,
-    }
 }
 
 /// A moving average of the student (BYOL, arXiv:2006.07733): trained parameters follow it, running statistics

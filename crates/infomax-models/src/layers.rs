@@ -156,8 +156,10 @@ impl BatchNorm {
         let (weight, bias) = (Some(self.weight.as_tensor()), Some(self.bias.as_tensor()));
         if !pass.is_train() {
             let (mean, var) = (self.running_mean.as_detached_tensor(), self.running_var.as_detached_tensor());
-            return batch_norm_eval(xs, &mean, &var, weight, bias, residual, Self::EPS, act)
-                .map_err(Error::kernel(&self.name));
+            let ys = batch_norm_eval(xs, &mean, &var, weight, bias, residual, Self::EPS, act)
+                .map_err(Error::kernel(&self.name))?;
+            pass.saw(|| self.name.clone(), &ys);
+            return Ok(ys);
         }
         let out = match crate::peers::of(pass) {
             Some(peers) if infomax_kernels::has_cpu_kernels(xs) => {
@@ -176,6 +178,7 @@ impl BatchNorm {
         };
         self.at_least_two(out.count, xs.dims())?;
         self.follow(&out.mean, &out.var, out.count)?;
+        pass.saw(|| self.name.clone(), &out.ys);
         Ok(out.ys)
     }
 
@@ -201,7 +204,14 @@ impl BatchNorm {
         let n = out.ys.elem_count() / self.channels;
         self.at_least_two(n, out.ys.dims())?;
         self.follow(&out.mean, &out.var, n)?;
+        pass.saw(|| self.name.clone(), &out.ys);
         Ok(out.ys)
+    }
+
+    /// Shows the statistics of what comes in: of the layers of one operation nothing else is kept.
+    pub(crate) fn saw(&self, mean: &Tensor, var: &Tensor, pass: &Pass<'_>) {
+        pass.saw(|| format!("{} (means of its input)", self.name), mean);
+        pass.saw(|| format!("{} (variances of its input)", self.name), var);
     }
 
     /// Refuses a training batch of one value for each channel.

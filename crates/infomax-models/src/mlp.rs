@@ -43,7 +43,12 @@ impl Projector {
     /// No widths, a width of 0, or names that are taken.
     pub fn new(inputs: usize, cfg: &ProjectorConfig, scope: impl Into<Scope>) -> Result<Self> {
         let scope = scope.into();
-        let refuse = |reason: &str| Err(Error::config("projector", format!("{:?}", cfg.dims), reason));
+        // The setting has the name of the head: `projector`, `predictor`, `local_projector`.
+        let name = scope.name();
+        let key = name.rsplit('.').next().filter(|key| *key != "model").unwrap_or("projector").to_owned();
+        let refuse = |reason: &str| {
+            Err(Error::Config { key: key.clone(), value: format!("{:?}", cfg.dims), reason: reason.into() })
+        };
         let Some((&dim, widths)) = cfg.dims.split_last() else {
             return refuse("a head needs at least one width, for example [512, 512, 512]");
         };
@@ -74,7 +79,11 @@ impl Projector {
             ys = linear.forward(&ys)?;
             ys = match norm {
                 Some(norm) => norm.forward(&ys, None, Activation::Relu, pass)?,
-                None => relu(&ys).map_err(Error::kernel(&self.name))?,
+                None => {
+                    let ys = relu(&ys).map_err(Error::kernel(&self.name))?;
+                    pass.saw(|| self.name.clone(), &ys);
+                    ys
+                }
             };
         }
         self.last.forward(&ys)
@@ -98,7 +107,12 @@ impl Predictor {
     /// A width of 0, or names that are taken.
     pub fn new(dim: usize, hidden: &[usize], scope: impl Into<Scope>) -> Result<Self> {
         let dims = hidden.iter().copied().chain([dim]).collect();
-        Ok(Self(Projector::new(dim, &ProjectorConfig { dims, last_bias: true, norm: true }, scope)?))
+        let head = Projector::new(dim, &ProjectorConfig { dims, last_bias: true, norm: true }, scope);
+        Ok(Self(head.map_err(|error| match error {
+            // What was set: without the width that follows from the projector.
+            Error::Config { key, reason, .. } => Error::Config { key, value: format!("{hidden:?}"), reason },
+            other => other,
+        })?))
     }
 
     /// Maps `(B, D)` to `(B, D)`.

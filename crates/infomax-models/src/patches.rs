@@ -96,7 +96,7 @@ impl Patches {
 }
 
 impl Encoder for Patches {
-    fn forward(&self, xs: &Tensor, _pass: &Pass<'_>) -> infomax_core::Result<Tensor> {
+    fn forward(&self, xs: &Tensor, pass: &Pass<'_>) -> infomax_core::Result<Tensor> {
         let cfg = &self.cfg;
         images(&self.name, xs, cfg.in_channels, cfg.patch + (cfg.grid - 1) * cfg.stride)?;
         let [weight, bias] = [&self.weight, &self.bias].map(|var| match cfg.trained {
@@ -113,6 +113,7 @@ impl Encoder for Patches {
         let outputs = weight.dim(0)?;
         let filters = Tensor::cat(&[weight.flatten_from(1)?, bias.unsqueeze(1)?], 1)?;
         let maps = relu(&rows.matmul(&filters.t()?)?).map_err(Error::kernel(&self.name))?;
+        pass.saw(|| self.name.clone(), &maps);
         let maps = maps.reshape((b, places, outputs))?;
         let cells = cells(cfg.grid, (h, w), maps.dtype(), maps.device())?.t()?.contiguous()?;
         Ok(cells.broadcast_left(b)?.contiguous()?.matmul(&maps)?.flatten_from(1)?)

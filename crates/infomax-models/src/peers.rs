@@ -85,7 +85,7 @@ mod tests {
         let params = Params::new(dtype, &Device::Cpu, Key::new(1));
         let encoder = build(&params);
         let own = Var::from_tensor(&xs.narrow(0, start, rows).unwrap()).unwrap();
-        let pass = Pass { mode: Mode::Train, key: Key::new(2), collective: ranks };
+        let pass = Pass { collective: ranks, ..Pass::train(Key::new(2)) };
         let ys = encoder.forward(&own, &pass).unwrap();
         let readout =
             Key::new(9).normal(0.0, 1.0, (xs.dims()[0], ys.dims()[1]), dtype, &Device::Cpu).unwrap();

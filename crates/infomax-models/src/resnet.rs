@@ -434,6 +434,7 @@ pub(crate) fn run(name: &str, xs: &Blocked, chain: &[Fused<'_>], pass: &Pass<'_>
         let norms = || layers.iter().map(|(_, bn)| bn).zip(&out.stats);
         norms().try_for_each(|(bn, s)| bn.at_least_two(s.count, &[s.count, s.mean.elem_count()]))?;
         norms().try_for_each(|(bn, s)| bn.follow(&s.mean, &s.var, s.count))?;
+        norms().for_each(|(bn, s)| bn.saw(&s.mean, &s.var, pass));
     }
     Ok(out.ys)
 }

@@ -216,6 +216,7 @@ impl Vit {
         ys = dropout(&ys, (self.cfg.dropout, &format!("{}.pos_drop", self.name)), pass)?;
         for layer in &self.layers {
             ys = layer.forward(&ys, &self.cfg, pass)?;
+            pass.saw(|| layer.name.clone(), &ys);
         }
         self.norm.layer_norm(&ys, &self.name)
     }

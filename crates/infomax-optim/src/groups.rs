@@ -62,8 +62,8 @@ impl Groups {
     pub(crate) fn new(groups: &[ParamGroup], adapts: bool) -> Result<Self> {
         let patterns = groups.iter().map(|group| {
             let refuse = |reason| {
-                let key = format!("groups, match = \"{}\"", group.pattern);
-                Err(Error::Config { key, value: "this group".into(), reason })
+                let value = format!("[{{ match = \"{}\" }}]", group.pattern);
+                Err(Error::Config { key: "groups".into(), value, reason })
             };
             if let Some(factor) = group.lr_factor {
                 check(

@@ -40,9 +40,16 @@ impl Condition {
     /// # Errors
     /// A text of another form.
     pub fn parse(text: &str) -> Result<Self> {
-        let refuse = |why: &str| {
-            Error::Config(format!("`{text}`: {why}; a condition is like `rankme < 0.1 * d` or `hubness > 3`"))
-        };
+        Self::parse_like(text, "`rankme < 0.1 * d` or `hubness > 3`")
+    }
+
+    /// The same for `train.stop_if`, whose figures have other names than those of a report.
+    pub(crate) fn of_run(text: &str) -> Result<Self> {
+        Self::parse_like(text, "`rank < 0.1 * d` or `std_min < 0.01`")
+    }
+
+    fn parse_like(text: &str, examples: &str) -> Result<Self> {
+        let refuse = |why: &str| Error::Config(format!("`{text}`: {why}; a condition is like {examples}"));
         let at = text.find(['<', '>']).ok_or_else(|| refuse("there is no <, <=, > or >="))?;
         let (left, rest) = text.split_at(at);
         let equal = rest[1..].starts_with('=');

@@ -28,6 +28,11 @@ pub struct Online {
 }
 
 impl Online {
+    /// Whether a figure, without `feature_` before it, is one of those of `train.online.every`.
+    pub(crate) fn measures(name: &str) -> bool {
+        RANKS.contains(&name)
+    }
+
     /// # Errors
     /// Images that cannot be chosen from.
     pub(crate) fn new(

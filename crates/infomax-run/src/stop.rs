@@ -1,7 +1,7 @@
 //! Conditions that end a run.
 
 use crate::online::Online;
-use crate::{Condition, Result, RunConfig, RunObserver};
+use crate::{Condition, Error, Result, RunConfig, RunObserver};
 use infomax_core::Learner as _;
 use infomax_models::JointEmbedding;
 use infomax_train::{EmbeddingStats, EpochSummary, Health, Observer, StepMetrics};
@@ -57,7 +57,13 @@ impl StopIf {
         names.sort();
         let known: Vec<&str> = names.iter().map(String::as_str).collect();
         let read = |text: &String| {
-            let condition = Condition::parse(text)?;
+            let condition = Condition::of_run(text)?;
+            if let Some((name, how)) = condition.names().find_map(|name| {
+                let how = unmeasured(name, config)?;
+                (!known.contains(&name)).then_some((name, how))
+            }) {
+                return Err(Error::Config(format!("`{condition}`: `{name}` is not measured: {how}")));
+            }
             condition.check(&known, "this run")?;
             Ok((condition, false))
         };
@@ -102,6 +108,29 @@ impl StopIf {
             )
         })
         .collect()
+    }
+}
+
+/// What to set so that a run measures a figure which it may measure.
+fn unmeasured(name: &str, config: &RunConfig) -> Option<&'static str> {
+    let of_monitor = |name: &&str| MONITOR.contains(name) || ACCOUNT.contains(name);
+    let plain = name.strip_prefix("feature_").unwrap_or(name);
+    match name {
+        "online_knn" if config.train.online.knn_every == 0 => {
+            Some("set train.online.knn_every, for example to 100")
+        }
+        "online_knn" => Some("there are no labels for it, as the notes at the start say"),
+        "online_linear" | "online_linear_loss" if !config.train.online.linear => {
+            Some("set train.online.linear = true")
+        }
+        "online_linear" | "online_linear_loss" => {
+            Some("it needs the class of every training image, and some have none")
+        }
+        _ if Online::measures(plain) => Some("set train.online.every, for example to 50"),
+        _ if Some(plain).as_ref().is_some_and(of_monitor) => {
+            Some("set train.monitor.every, for example to 10")
+        }
+        _ => None,
     }
 }
 

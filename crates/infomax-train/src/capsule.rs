@@ -8,10 +8,11 @@ use crate::replay::Held;
 use crate::{Error, Observer, Result, Trainer};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor};
-use infomax_core::{Embeddings, ParamKind, Params, Position, Report, View};
+use infomax_core::{Embeddings, Layers, ParamKind, Params, Position, Report, View};
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// In which way a step failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -74,10 +75,48 @@ pub(crate) struct Trace {
     /// Buffers before the step.
     buffers: BTreeMap<String, Tensor>,
     /// What the tensors of the step held, if it is replayed.
-    pub(crate) held: Option<Vec<Held>>,
+    held: Option<Vec<Held>>,
+    /// What the layers gave since this was last asked for, if the step is replayed.
+    layers: Option<Arc<Watched>>,
+}
+
+/// What layers gave.
+#[derive(Debug, Default)]
+pub(crate) struct Watched(Mutex<Vec<Held>>);
+
+impl Layers for Watched {
+    fn saw(&self, layer: &str, values: &Tensor) {
+        // A tensor that cannot be read is no reason to end the step otherwise than it ended.
+        if let Ok(held) = Held::of("layer", layer, values) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(held);
+        }
+    }
 }
 
 impl Trace {
+    /// From here on everything is written down, from the state that the step starts from.
+    pub(crate) fn write_down(&mut self, start: Vec<Held>) {
+        (self.held, self.layers) = (Some(start), Some(Arc::default()));
+    }
+
+    /// Everything that was written down.
+    pub(crate) fn written(&mut self) -> Vec<Held> {
+        self.take_layers();
+        self.layers = None;
+        self.held.take().unwrap_or_default()
+    }
+
+    /// Who looks at the layers of the step.
+    pub(crate) fn layers(&self) -> Option<Arc<Watched>> {
+        self.layers.clone()
+    }
+
+    fn take_layers(&mut self) {
+        if let (Some(held), Some(layers)) = (&mut self.held, &self.layers) {
+            held.append(&mut layers.0.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
     /// Before the step: copies what embedding may change, which is all buffers in the first step and from then on those
     /// that it did change. A teacher's weights are buffers that only the update moves: they cost nothing.
     fn begin(&mut self, params: &Params) -> Result<()> {
@@ -115,6 +154,7 @@ impl Trace {
             }
             self.moving = Some(moving);
         }
+        self.take_layers();
         let Some(held) = &mut self.held else { return Ok(()) };
         let kinds = [
             ("feature", embeddings.features.as_ref()),

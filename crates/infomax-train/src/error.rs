@@ -73,7 +73,7 @@ pub enum Error {
     /// A part of the loss, a gradient or a parameter is NaN or infinite. The run stopped; nothing of the step
     /// was saved.
     #[error(
-        "{what} is not finite ({value}) at step {step}; {}; lower the learning rate, lengthen the warm-up, \
+        "{what} is not finite ({value}) after {step} finished steps; {}; lower the learning rate, lengthen the warm-up, \
          or set `train.clip_grad_norm`", kept(last_checkpoint.as_deref())
     )]
     NonFinite {
@@ -106,7 +106,7 @@ pub enum Error {
         reason: String,
     },
     /// Another rank of the run failed, so that this one stopped too.
-    #[error("another rank failed at step {step}; its own message says why")]
+    #[error("another rank failed after {step} finished steps; its own message says why")]
     OtherRank {
         /// The number of steps that were finished before.
         step: u64,

@@ -44,8 +44,8 @@ pub enum RunState {
 impl RunState {
     /// What a message of the log says of the end of a run, with the reason.
     pub(crate) fn of_message(message: &str) -> Option<(Self, &str)> {
-        if let Some(error) = message.strip_prefix("stopped by an error: ") {
-            return Some((Self::Failed, error));
+        if let Some(rest) = message.strip_prefix("stopped by an error") {
+            return rest.split_once(": ").map(|(_, error)| (Self::Failed, error));
         }
         let ended = [
             (Self::Finished, "finished at step "),
@@ -80,8 +80,12 @@ pub struct History {
     pub ending: Option<String>,
     /// When it was begun, in seconds since 1970 (UTC).
     pub started: Option<f64>,
-    /// Seconds of training, up to the last logged step, over all of its parts.
+    /// Seconds of training over all of its parts: each up to its end, or to its last logged step where it has none.
     pub seconds: f64,
+    /// Finished steps: those of the last logged step, or of the end of the run where its log says more.
+    pub steps: u64,
+    /// Steps of the whole run where the log says so: one with a budget does not.
+    pub planned: Option<u64>,
     /// What could not be read. Show it.
     pub problems: Vec<String>,
 }
@@ -117,7 +121,9 @@ impl History {
             state => state,
         };
         let seconds = log.seconds(&records);
-        Ok(Self { records, state, ending: log.ending, started: log.started, seconds, problems })
+        let steps = records.last().map_or(0, |record| record.step).max(log.end.unwrap_or(0));
+        let (ending, started, planned) = (log.ending, log.started, log.planned);
+        Ok(Self { records, state, ending, started, seconds, steps, planned, problems })
     }
 
     /// The names of all values, those that describe the step first.
@@ -186,27 +192,54 @@ impl Record {
 
 /// What `log.txt` says of the course of a run.
 struct Log {
-    /// The step and the time at which each part began.
-    parts: Vec<(u64, f64)>,
+    parts: Vec<Part>,
     started: Option<f64>,
     state: RunState,
     ending: Option<String>,
+    /// Finished steps at the end of the last part.
+    end: Option<u64>,
+    /// Steps that the last part was to come to.
+    planned: Option<u64>,
+}
+
+/// From a start or a resumption on.
+struct Part {
+    /// The step at which it began.
+    from: u64,
+    /// When it began.
+    begin: f64,
+    /// When it ended.
+    end: Option<f64>,
 }
 
 impl Log {
     fn parse(text: &str) -> Self {
-        let mut log = Self { parts: Vec::new(), started: None, state: RunState::Unfinished, ending: None };
+        let mut log = Self {
+            parts: Vec::new(),
+            started: None,
+            state: RunState::Unfinished,
+            ending: None,
+            end: None,
+            planned: None,
+        };
         for line in text.lines() {
             let Some((time, message)) = line.split_once(' ') else { continue };
             let Ok(time) = time.parse::<Timestamp>() else { continue };
             let time = time.as_millisecond() as f64 / 1e3;
             log.started.get_or_insert(time);
             if let Some(rest) = message.strip_prefix("training from step ") {
-                let from = rest.split(' ').next().and_then(|step| step.parse().ok());
-                log.parts.extend(from.map(|from: u64| (from, time)));
-                (log.state, log.ending) = (RunState::Unfinished, None);
+                let mut words = rest.split(' ');
+                let from = words.next().and_then(|step| step.parse().ok());
+                log.parts.extend(from.map(|from| Part { from, begin: time, end: None }));
+                log.planned = words.nth(1).and_then(|step| step.parse().ok());
+                (log.state, log.ending, log.end) = (RunState::Unfinished, None, None);
             } else if let Some((state, why)) = RunState::of_message(message) {
                 (log.state, log.ending) = (state, Some(why.to_owned()));
+                log.end = step_of(message);
+                // What is logged after the end, as by a second look at it, ends no part again.
+                if let Some(part) = log.parts.last_mut() {
+                    part.end.get_or_insert(time);
+                }
             }
         }
         log
@@ -215,12 +248,12 @@ impl Log {
     /// The part that a step belongs to: the last one that began before it, since one that goes back cuts off what
     /// came after.
     fn part(&self, step: u64) -> Option<usize> {
-        self.parts.iter().rposition(|(from, _)| *from < step)
+        self.parts.iter().rposition(|part| part.from < step)
     }
 
     /// When the part of a step began.
     fn base(&self, step: u64) -> f64 {
-        self.part(step).and_then(|part| self.parts.get(part)).map_or(0.0, |(_, time)| *time)
+        self.part(step).and_then(|part| self.parts.get(part)).map_or(0.0, |part| part.begin)
     }
 
     fn seconds(&self, records: &[Record]) -> f64 {
@@ -230,9 +263,24 @@ impl Log {
             let longest = longest.entry(self.part(record.step)).or_default();
             *longest = longest.max(elapsed);
         }
+        for (i, part) in self.parts.iter().enumerate() {
+            if let Some(end) = part.end {
+                let longest = longest.entry(Some(i)).or_default();
+                *longest = longest.max(end - part.begin);
+            }
+        }
         // A sum of nothing is a negative zero.
         longest.values().sum::<f64>() + 0.0
     }
+}
+
+/// The finished steps that a message of the end of a run names.
+fn step_of(message: &str) -> Option<u64> {
+    let starts =
+        ["stopped by an error after step ", "finished at step ", "stopped at step ", "interrupted at step "];
+    let rest = starts.into_iter().find_map(|start| message.strip_prefix(start))?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest.get(..digits)?.parse().ok()
 }
 
 /// Whether a process holds the run.
@@ -286,17 +334,26 @@ mod tests {
              2026-01-01T00:00:10.000Z interrupted at step 5\n\
              no line\n\
              2026-01-01T01:00:00.000Z training from step 5 to 9\n\
-             2026-01-01T01:00:30.000Z stopped by an error: disk\n",
+             2026-01-01T01:00:30.000Z stopped by an error after step 7: disk: at step 3\n",
         );
         let start = log.started.unwrap();
         assert_eq!((log.base(5) - start, log.base(6) - start), (0.0, 3600.0));
-        assert_eq!((log.state, log.ending.as_deref()), (RunState::Failed, Some("disk")));
+        assert_eq!((log.state, log.ending.as_deref()), (RunState::Failed, Some("disk: at step 3")));
+        assert_eq!((log.end, log.planned), (Some(7), Some(9)));
         let record = |step, elapsed: f64| Record {
             step,
             values: [("time.elapsed_s".to_owned(), elapsed)].into(),
             ..Record::default()
         };
-        assert_eq!(log.seconds(&[record(4, 8.0), record(5, 10.0), record(7, 25.0)]), 35.0);
+        assert_eq!(log.seconds(&[record(4, 8.0), record(5, 10.0), record(7, 25.0)]), 40.0);
+        // Of one that failed before its first logged step, and of a version before.
+        let failed = Log::parse(
+            "2026-01-01T00:00:00Z training from step 0 to 20\n2026-01-01T00:00:03Z stopped by an error: no step 5",
+        );
+        assert_eq!((failed.seconds(&[]), failed.planned, failed.end), (3.0, Some(20), None));
+        assert_eq!(failed.ending.as_deref(), Some("no step 5"));
+        let budget = Log::parse("2026-01-01T00:00:00Z training from step 0 until 5m are over (0.0 s are)");
+        assert_eq!((budget.planned, budget.end), (None, None));
         let again = Log::parse(
             "2026-01-01T00:00:00Z finished at step 9\n2026-01-01T00:00:00Z training from step 9 to 20",
         );

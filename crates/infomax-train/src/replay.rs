@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 /// What a tensor held. `min`, `max`, `mean` and `rms` are those of its finite values; `None` if it has none.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Held {
-    /// What it is: `parameter`, `buffer`, `view`, `feature`, `projection`, `prediction`, `target`, `term`, `gradient`.
+    /// What it is: `parameter`, `buffer`, `view`, `layer` (what a layer gave, or the statistics of what came in), `feature`, `projection`, `prediction`, `target`, `term`, `gradient`.
     pub kind: String,
     /// Its name, or the number of the view.
     pub name: String,
@@ -99,7 +99,7 @@ impl Trainer {
                 .map(|failure| Failure { kind: FailureKind::Parameter, ..failure }),
             _ => None,
         };
-        self.trace.borrow_mut().held = Some(held);
+        self.trace.borrow_mut().write_down(held);
         let found = match self.attempt(&Clock::new(self.spent, self.parts.config.budget)) {
             Attempt::Made(_, changed) => self.collapse(changed),
             Attempt::Failed(_, Some(failure)) | Attempt::Panicked(_, failure) => Some(failure),
@@ -107,7 +107,7 @@ impl Trainer {
         };
         let found = parameter.or(found);
         let same = found.as_ref() == Some(&recorded);
-        let held = self.trace.borrow_mut().held.take().unwrap_or_default();
+        let held = self.trace.borrow_mut().written();
         Ok(Replay { step: capsule.state().step, recorded, found, same, warnings, held })
     }
 }

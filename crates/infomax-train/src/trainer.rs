@@ -237,7 +237,7 @@ impl Trainer {
         if let Err(error) = &result {
             self.capsule_of_parameter(error, observer);
             // The error itself goes to the caller; a log that cannot be written must not hide it.
-            let _ = self.parts.run_dir.log(&format!("stopped by an error: {error}"));
+            let _ = self.parts.run_dir.log(&format!("stopped by an error after step {}: {error}", self.step));
         }
         result
     }

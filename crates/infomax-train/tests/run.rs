@@ -438,6 +438,6 @@ fn an_error_on_one_rank_ends_the_others() {
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    assert!(errors[1].contains("spread") && errors[1].contains("step 3"), "{errors:?}");
-    assert!(errors[0].contains("another rank failed at step 3"), "{errors:?}");
+    assert!(errors[1].contains("spread") && errors[1].contains("after 3 finished steps"), "{errors:?}");
+    assert!(errors[0].contains("another rank failed after 3 finished steps"), "{errors:?}");
 }

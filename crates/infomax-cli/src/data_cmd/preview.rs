@@ -98,7 +98,7 @@ pub(super) fn run(args: &PreviewArgs) -> Result<Status> {
                 }
                 recipe = recipe.with_size(size);
             }
-            config.augment.with_semantics(recipe)
+            config.augment.with_settings(recipe)
         }
         None => config.augment.resolve()?,
     };

@@ -282,6 +282,15 @@ mod tests {
         assert_eq!(size(&["augment.preset=simclr-cifar@96"]), 96);
         let recipe = "augment.recipe={mean=[0.5,0.5,0.5],std=[0.2,0.2,0.2],views=[{count=2,size=48}]}";
         assert_eq!(size(&[recipe]), 48);
+        let pixels = |assignments: &[&str]| {
+            let recipe = resolve(assignments).unwrap().augment.resolve().unwrap();
+            (recipe.mean, recipe.std)
+        };
+        let own = pixels(&[]).1;
+        assert_eq!(pixels(&["augment.mean=[0.5, 0.25, 0.75]"]), (vec![0.5, 0.25, 0.75], own));
+        assert_eq!(pixels(&[recipe, "augment.std=[1.0, 1.0, 0.5]"]), (vec![0.5; 3], vec![1.0, 1.0, 0.5]));
+        let message = resolve(&["augment.std=[0.5, 0.5]"]).unwrap_err().to_string();
+        assert!(message.contains("augment.std") && message.contains("3 and 2 values"), "{message}");
         let refused = |assignments: &[&str], part: &str| {
             let message = resolve(assignments).unwrap_err().to_string();
             assert!(message.contains("augment.size = 32") && message.contains(part), "{message}");

@@ -172,7 +172,7 @@ impl RunConfig {
         self.optim.schedule.schedule(1, t.run.epochs).map_err(of("optim"))?;
         self.optim.courses(&self.model, 1, t.run.epochs)?;
         t.online.check()?;
-        t.stop_if.iter().try_for_each(|text| crate::Condition::parse(text).map(drop))?;
+        t.stop_if.iter().try_for_each(|text| crate::Condition::of_run(text).map(drop))?;
         infomax_optim::build(&self.optim.optimizer).map_err(of("optim"))?;
         self.objective.build().map_err(of("objective"))?;
         self.eval.knn.check().and(self.eval.linear.check()).map_err(of("eval"))?;
@@ -316,6 +316,12 @@ pub struct AugmentConfig {
     /// Whose arithmetic the operations follow, instead of what the preset or the recipe says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub semantics: Option<Semantics>,
+    /// What is subtracted from each channel of pixels in 0..1, instead of what the preset or the recipe says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean: Option<Vec<f32>>,
+    /// What each channel is divided by after that, instead of what the preset or the recipe says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub std: Option<Vec<f32>>,
     /// Views written out, each with its size, instead of a preset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipe: Option<Recipe>,
@@ -323,7 +329,14 @@ pub struct AugmentConfig {
 
 impl Default for AugmentConfig {
     fn default() -> Self {
-        Self { preset: Some("vicreg-shapes".to_owned()), size: Some(24), semantics: None, recipe: None }
+        Self {
+            preset: Some("vicreg-shapes".to_owned()),
+            size: Some(24),
+            semantics: None,
+            mean: None,
+            std: None,
+            recipe: None,
+        }
     }
 }
 
@@ -345,7 +358,11 @@ impl AugmentConfig {
                 return Err(Error::Config("[augment] needs a `preset` or a [augment.recipe]".into()));
             }
         };
-        let recipe = self.with_semantics(recipe);
+        let (mean, std) = (recipe.mean.clone(), recipe.std.clone());
+        let recipe = self.with_settings(recipe);
+        if (mean, std) != (recipe.mean.clone(), recipe.std.clone()) {
+            recipe.check().map_err(|e| Error::Config(format!("augment.mean, augment.std: {e}")))?;
+        }
         match (&self.recipe, self.size) {
             // Of a preset only its size can be out of range.
             (None, Some(size)) => {
@@ -370,10 +387,12 @@ impl AugmentConfig {
         Err(Error::Config(format!("augment.size = {size}: {problem}")))
     }
 
-    /// A recipe with the semantics that are set, if any are.
-    pub fn with_semantics(&self, recipe: Recipe) -> Recipe {
+    /// A recipe with the semantics and the normalization of pixels that are set, if any are.
+    pub fn with_settings(&self, recipe: Recipe) -> Recipe {
         let semantics = self.semantics.unwrap_or(recipe.semantics);
-        recipe.with_semantics(semantics)
+        let mean = self.mean.clone().unwrap_or_else(|| recipe.mean.clone());
+        let std = self.std.clone().unwrap_or_else(|| recipe.std.clone());
+        recipe.with_semantics(semantics).with_normalization(&mean, &std)
     }
 }
 
@@ -476,11 +495,20 @@ impl OptimSection {
         let mut probe = infomax_optim::build(&self.optimizer).map_err(of("optim"))?;
         let corners =
             |s: Option<Schedule>| s.into_iter().flat_map(|s| [s.base_lr, s.warmup_start_lr, s.final_lr]);
+        // The key is that of the course, and not the optimizer's own (`beta1`).
+        let named = |key: &'static str| {
+            move |error: infomax_optim::Error| match error {
+                infomax_optim::Error::Config { value, reason, .. } => {
+                    Error::Config(format!("{key} reaches {value}: {reason}"))
+                }
+                other => of(key)(other),
+            }
+        };
         for value in corners(courses.weight_decay) {
-            probe.set_weight_decay(value).map_err(of("optim.courses.weight_decay"))?;
+            probe.set_weight_decay(value).map_err(named("optim.courses.weight_decay"))?;
         }
         for value in corners(courses.momentum) {
-            probe.set_momentum(value).map_err(of("optim.courses.momentum"))?;
+            probe.set_momentum(value).map_err(named("optim.courses.momentum"))?;
         }
         if let Some(value) = corners(courses.teacher_momentum).find(|value| !(0.0..=1.0).contains(value)) {
             let text = format!("optim.courses.teacher_momentum reaches {value}: it must stay in 0..=1");

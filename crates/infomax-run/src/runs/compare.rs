@@ -18,6 +18,8 @@ pub struct Comparison {
     pub figures: Vec<(String, Vec<Option<f64>>)>,
     /// Courses.
     pub curves: Vec<Curve>,
+    /// Folders that could not be read, with the reason.
+    pub skipped: Vec<(PathBuf, String)>,
 }
 
 /// A value over the steps, for each run.
@@ -30,13 +32,24 @@ pub struct Curve {
     pub points: Vec<Vec<(u64, f64)>>,
 }
 
-/// Compares runs; one alone is shown with its figures and curves.
+/// Compares runs; one alone is shown with its figures and curves. Folders that are no runs, and damaged ones, are among
+/// [`Comparison::skipped`].
 ///
 /// # Errors
-/// A folder that is no run, or a damaged one.
+/// No folder that is a run, with what is wrong with the first one.
 pub fn compare(paths: &[PathBuf]) -> Result<Comparison> {
-    let runs = paths.iter().map(|path| RunSummary::read(path)).collect::<Result<Vec<_>>>()?;
-    Ok(Comparison::of(runs))
+    let (mut runs, mut failed) = (Vec::new(), Vec::new());
+    for path in paths {
+        match RunSummary::read(path) {
+            Ok(run) => runs.push(run),
+            Err(error) => failed.push((path.clone(), error)),
+        }
+    }
+    if runs.is_empty() && !failed.is_empty() {
+        return Err(failed.remove(0).1);
+    }
+    let skipped = failed.into_iter().map(|(path, error)| (path, error.to_string())).collect();
+    Ok(Comparison { skipped, ..Comparison::of(runs) })
 }
 
 /// Figures of metrics whose last value says how a run ended.
@@ -82,7 +95,7 @@ impl Comparison {
             .into_iter()
             .map(|name| Curve { points: runs.iter().map(|run| run.history.curve(&name)).collect(), name })
             .collect();
-        Self { runs, differing, figures, curves }
+        Self { runs, differing, figures, curves, skipped: Vec::new() }
     }
 }
 

@@ -28,9 +28,9 @@ pub struct RunSummary {
     pub method: String,
     /// What it is trained on: the last part of the path of the images, or the embedded data set.
     pub data: String,
-    /// Steps of the last line of metrics.
+    /// Finished steps, by the last line of metrics or the end of the run in its log.
     pub steps: u64,
-    /// Steps of the whole run, by that line.
+    /// Steps of the whole run, by that line or the log.
     pub total_steps: Option<u64>,
     /// The last value of the objective. Those of different objectives say nothing of each other.
     pub loss: Option<f64>,
@@ -80,7 +80,7 @@ impl RunSummary {
         let evaluation = evaluation(&path.join("evaluation.json"), &mut notes);
         let mut last = BTreeMap::new();
         history.records.iter().for_each(|record| last.extend(record.values.clone()));
-        let steps = history.records.last().map_or(0, |record| record.step);
+        let steps = history.steps;
         let verdict = history.records.iter().rev().find_map(|record| record.words.get("health"));
         if let Some(verdict) = verdict.filter(|word| *word != "healthy") {
             notes.push(format!("the monitor's last verdict on its embedding: {verdict}"));
@@ -105,7 +105,7 @@ impl RunSummary {
             method,
             data,
             steps,
-            total_steps: last.get("total_steps").map(|total| *total as u64),
+            total_steps: last.get("total_steps").map(|total| *total as u64).or(history.planned),
             loss: last.get("total").copied(),
             evaluation,
             last,

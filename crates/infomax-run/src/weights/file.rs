@@ -141,15 +141,28 @@ impl WeightsFile {
         // An archive of PyTorch is a zip file, or a bare pickle in old versions of it.
         let (tensors, metadata) = if bytes.starts_with(b"PK") {
             (
-                archive(path).map_err(|e| refuse(format!("it is no PyTorch archive of tensors: {e}")))?,
+                archive(path).map_err(|e| {
+                    refuse(format!(
+                        "it is no PyTorch archive of tensors, or a whole module was pickled into it ({e}); save its tensors \
+                         in Python by torch.save(model.state_dict(), \"weights.pt\")"
+                    ))
+                })?,
                 BTreeMap::new(),
             )
         } else {
             let (_, header) = safetensors::SafeTensors::read_metadata(bytes).map_err(|e| {
-                refuse(format!(
-                    "it is no safetensors file ({e}); write one in Python by \
-                     safetensors.torch.save_file(model.state_dict(), \"weights.safetensors\")"
-                ))
+                refuse(match cut_off(bytes) {
+                    Some(whole) => {
+                        format!(
+                            "it is cut off: it has {} bytes, and its header says {whole}; copy or download it again",
+                            bytes.len()
+                        )
+                    }
+                    None => format!(
+                        "it is no safetensors file ({e}); write one in Python by \
+                         safetensors.torch.save_file(model.state_dict(), \"weights.safetensors\")"
+                    ),
+                })
             })?;
             let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
                 .map_err(|e| refuse(format!("its tensors cannot be read: {e}")))?;
@@ -161,6 +174,28 @@ impl WeightsFile {
         }
         Ok(Self { path: path.to_owned(), crc32, tensors, metadata, config: None })
     }
+}
+
+/// The bytes that a safetensors file should have by its header, where it has fewer.
+fn cut_off(bytes: &[u8]) -> Option<u64> {
+    let (size, rest) = bytes.split_first_chunk::<8>()?;
+    let size = u64::from_le_bytes(*size);
+    // The header of what is no safetensors file has any size; real ones begin with a brace.
+    if !rest.starts_with(b"{") || size > 100_000_000 {
+        return None;
+    }
+    let whole = match rest.get(..usize::try_from(size).ok()?) {
+        None => 8 + size,
+        Some(header) => {
+            let header: Value = serde_json::from_slice(header).ok()?;
+            let ends = header
+                .as_object()?
+                .values()
+                .filter_map(|tensor| tensor.get("data_offsets")?.get(1)?.as_u64());
+            8 + size + ends.max()?
+        }
+    };
+    (whole > bytes.len() as u64).then_some(whole)
 }
 
 /// What stands in the index of weights in several files.

@@ -2,6 +2,7 @@
 
 use super::WeightsFile;
 use crate::{Error, Result, RunConfig};
+use candle_core::DType;
 use infomax_core::Params;
 use infomax_models::init_student;
 use serde_json::Value;
@@ -16,6 +17,7 @@ use std::path::Path;
 pub(crate) fn init(config: &RunConfig, path: &Path, params: &Params) -> Result<Vec<String>> {
     let file = WeightsFile::open(path)?;
     let architecture = text(&file, "architecture");
+    finite(&file)?;
     let done = init_student(&config.model.encoder, params, &file.tensors).map_err(|error| {
         let reason = match &architecture {
             Some(name) => format!("it says that it is `{name}`; {error}"),
@@ -49,12 +51,34 @@ pub(crate) fn init(config: &RunConfig, path: &Path, params: &Params) -> Result<V
             && ours.iter().zip(&theirs).all(|(a, b)| (f64::from(*a) - b).abs() < 2e-3);
         if !same {
             notes.push(format!(
-                "the weights are used to pixels with the {key} {theirs:?}, [augment] has {ours:?}: set it with \
-                 augment.recipe.{key}"
+                "the weights are used to pixels with the {key} {theirs:?}, [augment] has {ours:?}: set \
+                 `augment.{key} = {theirs:?}`"
             ));
         }
     }
     Ok(notes)
+}
+
+/// Refuses weights that are NaN or infinite: every feature would be.
+fn finite(file: &WeightsFile) -> Result<()> {
+    let mut spoiled = Vec::new();
+    for (name, tensor) in file.tensors.iter().filter(|(_, tensor)| tensor.dtype().is_float()) {
+        // A sum is not finite if a summand is not, and in f64 not for any other reason.
+        let sum = tensor.to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()?;
+        if !sum.is_finite() {
+            spoiled.push(format!("`{name}`"));
+        }
+    }
+    if spoiled.is_empty() {
+        return Ok(());
+    }
+    let (count, of) = (spoiled.len(), file.tensors.len());
+    spoiled.truncate(5);
+    let reason = format!(
+        "{count} of its {of} tensors hold NaN or infinity: {}; save the weights of a step before the training diverged",
+        spoiled.join(", ")
+    );
+    Err(Error::Weights { path: file.path.clone(), reason })
 }
 
 /// Settings of the encoder that no shape of a tensor shows, such as the heads of attention, where the file says that its

@@ -138,7 +138,7 @@ impl<'a> Parts<'a> {
     fn forward(&self, part: usize) -> Result<Embeddings> {
         let rank = self.pass.collective.rank() * self.views.len() + part;
         let numbered = Numbered { inner: self.pass.collective, rank };
-        let pass = Pass { mode: self.pass.mode, key: self.pass.key, collective: &numbered };
+        let pass = Pass { collective: &numbered, ..self.pass };
         Ok(self.learner.embed(&self.views[part], &pass)?)
     }
 

@@ -3,7 +3,7 @@
 use super::{Resumed, Trainer, local};
 use crate::budget::Clock;
 use crate::checkpoint::{Checkpoint, FORMAT_VERSION, State, Tensors};
-use crate::{Observer, Result, RunDir};
+use crate::{History, Observer, Result, RunDir};
 use candle_core::{DType, Tensor};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,6 +27,10 @@ impl Trainer {
         let mut warnings = found.warnings.clone();
         warnings.extend(self.restore(checkpoint)?);
         self.parts.run_dir.rewind(&found)?;
+        if self.parts.config.budget.is_some() && checkpoint.state().trained_s.is_none() {
+            // It was begun without a budget: its log has the time that it took.
+            self.spent = History::read(self.parts.run_dir.path())?.seconds;
+        }
         let path = checkpoint.path().to_owned();
         self.parts.run_dir.log(&format!("resumed at step {} from {}", self.step, path.display()))?;
         for warning in &warnings {

@@ -8,7 +8,7 @@ use crate::metrics::{PartValue, StepMetrics, StepTime};
 use crate::monitor::EmbeddingStats;
 use crate::{Error, Result, Seen};
 use candle_core::{DType, Tensor};
-use infomax_core::{Batch, Collective, Context, Embeddings, Mode, Pass, Report, Views};
+use infomax_core::{Batch, Collective, Context, Embeddings, Layers, Mode, Pass, Report, Views};
 use infomax_optim::Gradients;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -80,7 +80,9 @@ impl Trainer {
         let collective = self.seen_ranks();
         let ranks = &*collective;
         let ctx = Context { step: self.step, total_steps: Some(self.total_steps), key, collective: ranks };
-        let pass = Pass { mode: Mode::Train, key: key.fold_named("pass"), collective: ranks };
+        let layers = self.trace.borrow().layers();
+        let layers = layers.as_deref().map(|layers| layers as &dyn Layers);
+        let pass = Pass { mode: Mode::Train, key: key.fold_named("pass"), collective: ranks, layers };
 
         self.trace.borrow_mut().batch(&batch.views)?;
         let computed = match self.parts.config.accumulate {
