@@ -19,6 +19,8 @@ pub(crate) struct Progress {
     /// Seconds of waiting for batches since then.
     waited: f64,
     plain: bool,
+    /// What of an evaluation was said last, where lines take the place of a bar.
+    said: String,
 }
 
 impl Progress {
@@ -26,7 +28,16 @@ impl Progress {
     pub(crate) fn new(quiet: bool) -> Self {
         let bar = ProgressBar::hidden();
         let plan = Plan { epochs: 0, per_epoch: 0, timed: false, steps: 0, done: 0, batch: 0 };
-        Self { bar, quiet, plan, made: Instant::now(), start: None, waited: 0.0, plain: false }
+        Self {
+            bar,
+            quiet,
+            plan,
+            made: Instant::now(),
+            start: None,
+            waited: 0.0,
+            plain: false,
+            said: String::new(),
+        }
     }
 
     /// A line that is not shown if this is quiet.
@@ -111,6 +122,12 @@ impl RunObserver for Progress {
         }
         self.bar.set_position(done);
         self.bar.set_message(what.to_owned());
+        if self.plain && self.said != what {
+            what.clone_into(&mut self.said);
+            if !what.is_empty() {
+                self.say(&format!("evaluate: {what} ({done} of {total} images)"));
+            }
+        }
         if done == total && what.is_empty() {
             self.bar.finish_and_clear();
         }

@@ -42,6 +42,13 @@ fn pretrains_and_reports() {
     ok(&again);
     let again: Value = serde_json::from_str(&stdout(&again)).unwrap();
     assert_eq!(again["rows"], report["evaluation"]["rows"]);
+    // Lines take the place of the bar where nobody sees one.
+    let loud = infomax(dir.path(), &["evaluate", "runs/001-vicreg-shapes"]);
+    ok(&loud);
+    let said = stderr(&loud);
+    let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("evaluate: ")).collect();
+    assert_eq!(lines.len(), 6, "three rows, embedded and probed: {said}");
+    assert!(lines[1].starts_with("evaluate: trained encoder: probes (300 of 900 images)"), "{said}");
 }
 
 #[test]
