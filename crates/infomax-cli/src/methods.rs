@@ -30,7 +30,7 @@ pub(crate) fn run(args: &MethodsArgs) -> Result<Status> {
         let recipe = |large| method.to_toml(Setting { large, ..Setting::default() });
         print(&comment(&text(method)?))?;
         print(&format!(
-            "\nmethod = \"{}\"\n\n# That sets what follows, and the views; a line without its # sets it otherwise.",
+            "\nmethod = \"{}\"\n\n# That sets what follows, and the views; a line without its # sets it otherwise, below its [section].",
             method.name
         ))?;
         print(&format!("#\n# For views below 128 pixels:\n#\n{}", comment(recipe(false)?.trim_end())))?;

@@ -138,7 +138,7 @@ impl Observer for Progress {
     fn on_capsule(&mut self, path: &std::path::Path, bytes: u64) {
         self.bar.suspend(|| {
             crate::say!(
-                "The state before the step is kept ({:.1} MiB): infomax replay {}",
+                "What the step needs to be made again is kept ({:.1} MiB): infomax replay {}",
                 bytes as f64 / 1048576.0,
                 path.display()
             );

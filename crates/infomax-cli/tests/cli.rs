@@ -473,7 +473,11 @@ fn a_run_that_never_started_can_be_tried_again() {
     // A value that is not finite stops the first step, when the folder is there.
     let output = pretrain(dir.path(), &["--set", "objective.invariance.weight=1e300", "--run", "run"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("step 0") && dir.path().join("run").exists(), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("after 0 finished steps") && dir.path().join("run").exists(),
+        "{}",
+        stderr(&output)
+    );
     ok(&pretrain(dir.path(), &["--set", "train.max_steps=2", "--no-eval", "--run", "run"]));
     let again = pretrain(dir.path(), &["--set", "train.max_steps=2", "--no-eval", "--run", "run"]);
     assert!(stderr(&again).contains("already holds a run"), "{}", stderr(&again));

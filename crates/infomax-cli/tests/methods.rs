@@ -61,8 +61,8 @@ fn another_optimizer_has_a_rate_of_its_own() {
     assert_eq!(read(&["--method", "byol", "--set", "optim.name=lars"])["optim"], own["optim"]);
     assert_eq!(read(&["--set", "optim.name=muon"])["optim"]["lr"], 0.02);
     assert_eq!(read(&["--set", "optim.name=muon", "--set", "optim.lr=0.1"])["optim"]["lr"], 0.1);
-    assert_eq!(read(&[])["optim"]["lr"], 0.004);
-    assert_eq!(read(&["--set", "optim.name=adamw"])["optim"]["lr"], 0.004);
+    assert_eq!(read(&[])["optim"]["lr"], 0.0028);
+    assert_eq!(read(&["--set", "optim.name=adamw"])["optim"]["lr"], 0.0028);
 }
 
 #[test]

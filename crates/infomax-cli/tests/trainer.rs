@@ -101,10 +101,10 @@ fn courses_and_scaled_rates_are_logged() {
     // The teacher's own cosine to 1.
     let teacher = numbers(&lines, "teacher_momentum");
     assert!((teacher[0] - 0.9).abs() < 1e-9 && (teacher[5] - 0.95).abs() < 1e-9, "{teacher:?}");
-    let lr = 0.004 * (40f64 / 256.0).sqrt();
+    let lr = 0.0028 * (40f64 / 256.0).sqrt();
     assert!(numbers(&lines, "lr").iter().all(|found| (found - lr).abs() < 1e-12));
     let log = std::fs::read_to_string(dir.path().join("run/log.txt")).unwrap();
-    assert!(log.contains("0.004 * sqrt(40 / 256)"), "{log}");
+    assert!(log.contains("0.0028 * sqrt(40 / 256)"), "{log}");
 
     // The teacher along a line instead, and a run that goes on with another course says so.
     let line = "optim.courses.teacher_momentum={kind=\"linear\", end=1.0}";
@@ -318,13 +318,14 @@ fn a_budget_of_time_trains_along_the_whole_schedule_and_what_is_left_is_kept() {
     let at = dir.path().join("run");
     let lines = metrics(&at);
     let lr = numbers(&lines, "lr");
-    assert!(lr.len() > 3 && lr[0] == 0.004, "{lr:?}");
+    assert!(lr.len() > 3 && lr[0] == 0.0028, "{lr:?}");
     // A cosine over the time: the last step starts late in it.
     let elapsed = lines.last().unwrap()["time"]["elapsed_s"].as_f64().unwrap();
     let step = lines.last().unwrap()["time"]["step_s"].as_f64().unwrap();
-    assert!(elapsed >= 1.5 && elapsed - step <= 1.5, "{elapsed} {step}");
+    // The clock of a line is read before that of the budget, which a busy machine can put some way apart.
+    assert!(elapsed >= 1.3 && elapsed - step <= 1.5, "{elapsed} {step}");
     let progress = (elapsed - step) / 1.5;
-    let expected = 0.002 * (1.0 + (std::f64::consts::PI * progress).cos());
+    let expected = 0.0014 * (1.0 + (std::f64::consts::PI * progress).cos());
     assert!((lr.last().unwrap() - expected).abs() < 4e-4, "{lr:?} {expected}");
 
     let state = |at: &Path| {
@@ -352,8 +353,11 @@ fn a_budget_of_time_trains_along_the_whole_schedule_and_what_is_left_is_kept() {
     let at = dir.path().join("later");
     assert_eq!(state(&at)["trained_s"], Value::Null);
     let steps = metrics(&at).len();
-    ok(&infomax(dir.path(), &["pretrain", "--quiet", "--no-eval", "--resume", "later", "--budget", "1ms"]));
-    assert_eq!(metrics(&at).len(), steps);
+    let config = std::fs::read(at.join("config.toml")).unwrap();
+    let less =
+        infomax(dir.path(), &["pretrain", "--quiet", "--no-eval", "--resume", "later", "--budget", "1ms"]);
+    assert!(!less.status.success() && stderr(&less).contains("has trained for"), "{}", stderr(&less));
+    assert_eq!((metrics(&at).len(), std::fs::read(at.join("config.toml")).unwrap()), (steps, config));
 
     refused(dir.path(), &["--budget", "soon"], &["--budget", "5m"]);
     refused(dir.path(), &["--set", "train.budget=5"], &["train.budget"]);

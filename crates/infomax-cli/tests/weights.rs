@@ -247,7 +247,11 @@ fn weights_of_pytorch_and_of_a_hub_are_recognized_and_others_refused_before_a_ru
     other("model.encoder.blocks=[1, 2]", &pth, &["`layer2.1.bn1.bias`", "not in the file"]);
     other("train.seed=1", "nowhere.safetensors", &["nowhere.safetensors", "No such file"]);
     fs::write(dir.join("junk.safetensors"), b"junk").unwrap();
-    other("train.seed=1", "junk.safetensors", &["junk.safetensors", "no safetensors file", "save_file"]);
+    other(
+        "train.seed=1",
+        "junk.safetensors",
+        &["junk.safetensors", "neither a safetensors file", "save_file"],
+    );
     let whole = fs::read(hub.join("model.safetensors")).unwrap();
     for cut in [whole.len() - 1, 200] {
         fs::write(dir.join("cut.safetensors"), &whole[..cut]).unwrap();

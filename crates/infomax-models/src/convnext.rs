@@ -167,6 +167,7 @@ impl ConvNext {
         images(&self.name, xs, self.cfg.in_channels, least)?;
         let ys = patchify(xs, self.cfg.patch, &self.stem.0, &self.name)?;
         let mut ys = self.stem.1.layer_norm(&ys, &self.name)?;
+        pass.saw(|| format!("{}.stem", self.name), &ys);
         for stage in &self.stages {
             if let Some((norm, map)) = &stage.down {
                 ys = halve(&norm.layer_norm(&ys, &self.name)?, map).map_err(Error::kernel(&self.name))?;

@@ -214,6 +214,7 @@ impl Vit {
             ys = Tensor::cat(&[&cls, &first(registers)?, &rows], 1)?;
         }
         ys = dropout(&ys, (self.cfg.dropout, &format!("{}.pos_drop", self.name)), pass)?;
+        pass.saw(|| format!("{}.patch_embed", self.name), &ys);
         for layer in &self.layers {
             ys = layer.forward(&ys, &self.cfg, pass)?;
             pass.saw(|| layer.name.clone(), &ys);

@@ -45,7 +45,13 @@ impl Condition {
 
     /// The same for `train.stop_if`, whose figures have other names than those of a report.
     pub(crate) fn of_run(text: &str) -> Result<Self> {
-        Self::parse_like(text, "`rank < 0.1 * d` or `std_min < 0.01`")
+        let examples = "`rank < 0.1 * d` or `std_min < 0.01`";
+        let condition = Self::parse_like(text, examples)?;
+        if condition.names().next().is_none() {
+            let why = format!("`{text}` compares no figure; a condition is like {examples}");
+            return Err(Error::Config(why));
+        }
+        Ok(condition)
     }
 
     fn parse_like(text: &str, examples: &str) -> Result<Self> {

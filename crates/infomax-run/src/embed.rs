@@ -3,7 +3,7 @@
 use crate::images::damaged;
 use crate::opened::{Opened, UseOptions};
 use crate::{Result, RunObserver};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use infomax_augment::EvalTransform;
 use infomax_core::{Learner as _, Pass, View};
 use infomax_data::{Dataset, EvalLoader};
@@ -62,6 +62,12 @@ pub struct EmbeddedRow {
     pub class: Option<String>,
 }
 
+/// The rows that hold a value which is not finite.
+fn not_finite(rows: &Tensor) -> Result<usize> {
+    let sums = rows.to_dtype(DType::F64)?.abs()?.sum(1)?.to_vec1::<f64>()?;
+    Ok(sums.iter().filter(|sum| !sum.is_finite()).count())
+}
+
 /// Embeds all images of a run, or those at a path, in evaluation mode: first the part that is trained on, then the
 /// held-out one. Images at a path are not split: a folder without a `test/` has the part `train` alone.
 ///
@@ -108,7 +114,16 @@ pub fn embed_run(run: &Path, options: &EmbedOptions, observer: &mut dyn RunObser
         if let Some(error) = failed {
             return Err(error.into());
         }
-        values.push(bank?.features);
+        let features = bank?.features;
+        let spoiled = not_finite(&features)?;
+        if spoiled > 0 {
+            observer.on_warning(&format!(
+                "the embeddings of {spoiled} of {} images ({part}) hold NaN or infinity: the weights are those of a run that \
+                 diverged, perhaps",
+                features.dim(0)?
+            ));
+        }
+        values.push(features);
         let unread = unread.list();
         let gaps: BTreeSet<usize> = unread.iter().map(|(index, _)| *index).collect();
         for index in (0..data.len()).filter(|index| !gaps.contains(index)) {

@@ -4,7 +4,7 @@ mod linear;
 
 use crate::evaluate::labeled_rows;
 use crate::{Images, Result, RunConfig};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use infomax_augment::{EvalTransform, Recipe};
 use infomax_core::Learner;
 use infomax_data::{Dataset, EvalLoader, Subset};
@@ -157,6 +157,10 @@ fn ranks(prefix: &str, views: &[Tensor]) -> BTreeMap<String, f64> {
     named.filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
+fn finite(features: &Tensor) -> Result<bool> {
+    Ok(features.to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()?.is_finite())
+}
+
 /// At most so many images, evenly spread over a data set.
 fn some(data: &Arc<dyn Dataset>, most: usize) -> Result<Arc<dyn Dataset>> {
     let (len, count) = (data.len(), data.len().min(most));
@@ -178,9 +182,13 @@ struct Neighbors {
 }
 
 impl Neighbors {
-    /// `None` where the chosen images have fewer than two classes.
+    /// `None` where the chosen images have fewer than two classes, or features that are not finite.
     fn accuracy(&self, learner: &dyn Learner) -> Result<Option<f64>> {
         let (train, test) = (self.bank(&self.train, learner)?, self.bank(&self.test, learner)?);
+        // A run that diverges ends in its next step, which says where, and leaves a capsule: not in a measurement.
+        if !finite(&train.features)? || !finite(&test.features)? {
+            return Ok(None);
+        }
         let classes: BTreeSet<u32> = train.labels.iter().flatten().copied().collect();
         let classes: BTreeMap<u32, u32> = classes.into_iter().zip(0..).collect();
         let (known, labels) = labeled_rows(&train, &classes)?;

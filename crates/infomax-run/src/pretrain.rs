@@ -183,6 +183,18 @@ pub fn pretrain_with(
                 if resumed.step == total_steps && !timed {
                     observer.on_note("all of its steps are made; `--epochs N` with a larger N goes on");
                 }
+                let spent = trainer.trained_before();
+                match config.train.run.budget.filter(|budget| spent >= budget.as_seconds()) {
+                    Some(budget) if options.budget.is_some() => {
+                        return Err(Error::Config(format!(
+                            "a budget of {budget}: the run has trained for {spent:.1} s already; give more"
+                        )));
+                    }
+                    Some(budget) => observer.on_note(&format!(
+                        "its budget of {budget} is used up: it has trained for {spent:.1} s; `--budget TIME` with more goes on"
+                    )),
+                    None => {}
+                }
                 // Now that it is known to fit.
                 trainer.run_dir().replace_config(&config.to_toml()?)?;
             }
@@ -261,6 +273,15 @@ fn announce(config: &RunConfig, assembly: &Assembly, observer: &mut dyn RunObser
         observer.on_warning(&format!(
             "optim.warmup_epochs = {warmup} of {epochs} epochs: the learning rate is still rising at the end"
         ));
+    }
+    // What is meant for bytes: pixels are values in 0..1 when they are normalized.
+    for (key, values) in [("mean", &config.augment.mean), ("std", &config.augment.std)] {
+        if values.iter().flatten().any(|value| value.abs() > 2.0) {
+            observer.on_warning(&format!(
+                "augment.{key} = {values:?}: pixels are values in 0..1, not in 0..255; divide it by 255",
+                values = values.as_deref().unwrap_or_default()
+            ));
+        }
     }
     if let Some(warning) = &assembly.device_warning {
         observer.on_warning(warning);

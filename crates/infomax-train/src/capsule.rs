@@ -113,7 +113,14 @@ impl Trace {
 
     fn take_layers(&mut self) {
         if let (Some(held), Some(layers)) = (&mut self.held, &self.layers) {
-            held.append(&mut layers.0.lock().unwrap_or_else(PoisonError::into_inner));
+            let mut seen = std::mem::take(&mut *layers.0.lock().unwrap_or_else(PoisonError::into_inner));
+            let mut calls = BTreeMap::<String, usize>::new();
+            for layer in &mut seen {
+                let call = calls.entry(layer.name.clone()).or_default();
+                layer.name = format!("{} [{call}]", layer.name);
+                *call += 1;
+            }
+            held.append(&mut seen);
         }
     }
 

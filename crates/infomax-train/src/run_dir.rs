@@ -61,6 +61,13 @@ impl RunDir {
     /// path otherwise.
     pub fn create(path: impl Into<PathBuf>, config: &str) -> Result<Self> {
         let path = path.into();
+        // Devices as well: nothing in them can be read, as in a run of somebody else.
+        let nearest = path.ancestors().find(|above| !above.as_os_str().is_empty() && above.exists());
+        if nearest.is_some_and(|above| !above.is_dir()) {
+            let why = "a file is there, and a run is a folder";
+            let error = std::io::Error::new(std::io::ErrorKind::NotADirectory, why);
+            return Err(Error::io("create", &path, error));
+        }
         if has_results(&path) {
             return Err(Error::RunExists { path });
         }
@@ -208,7 +215,7 @@ impl RunDir {
     pub fn capsules(path: &Path) -> Result<Option<Vec<PathBuf>>> {
         let folder = path.join(CAPSULES);
         if !folder.is_dir() {
-            return Ok(None);
+            return Ok(is_run(path).is_ok().then(Vec::new));
         }
         Ok(Some(checkpoint::list(&folder)?.into_iter().map(|(_, path)| path).collect()))
     }

@@ -272,6 +272,11 @@ impl Trainer {
         self.total_steps
     }
 
+    /// Seconds of training before this process, of a run with a budget that is continued.
+    pub fn trained_before(&self) -> f64 {
+        self.spent
+    }
+
     /// Where the time of the steps went that this process made.
     pub fn times(&self) -> TimeTotals {
         self.times

@@ -16,6 +16,7 @@ pub use sections::{
     Arithmetic, AugmentConfig, CoursesSection, DataConfig, EvalConfig, OptimSection, RunConfig,
     ShapesSection, Source, TrainSection, ViewsOn,
 };
+pub(crate) use sections::{METHOD_BATCH, METHOD_EPOCHS};
 pub use show::show;
 pub(crate) use values::leaves;
 
@@ -61,7 +62,17 @@ pub fn layers(origins: &Origins) -> Result<Layers> {
         ]);
         upper.over(Table::from_iter([("data".to_owned(), Value::Table(data))]), "--data");
     }
-    for (assignment, origin) in &origins.assignments {
+    for (i, (assignment, origin)) in origins.assignments.iter().enumerate() {
+        // A flag is short for such an assignment: which of both is meant cannot be told.
+        let (key, value) = parted(assignment);
+        let other =
+            origins.assignments[..i].iter().find(|(text, flag)| flag != origin && parted(text).0 == key);
+        if let Some((text, flag)) = other.filter(|(text, _)| parted(text).1 != value) {
+            let said = parted(text).1.map_or_else(|| text.clone(), |value| value.to_string());
+            return Err(Error::Config(format!(
+                "{flag} {said} and {origin} {assignment} say two things of {key}: leave one of them out"
+            )));
+        }
         upper.over_assignment(assignment, origin)?;
     }
     if let Some(name) = &origins.method {
@@ -185,6 +196,12 @@ fn table(config: &RunConfig) -> Result<Table> {
 }
 
 /// What is in `upper` and not the same in `lower`.
+/// The key of `section.key=value`, and its value where it is one.
+fn parted(assignment: &str) -> (&str, Option<Value>) {
+    let (key, value) = assignment.split_once('=').unwrap_or((assignment, ""));
+    (key.trim(), values::parse(value.trim()).ok())
+}
+
 fn difference(lower: &Table, upper: Table) -> Table {
     let changed = upper.into_iter().filter_map(|(key, value)| match (lower.get(&key), value) {
         (Some(Value::Table(below)), Value::Table(above)) => {
@@ -301,6 +318,21 @@ mod tests {
         assert!(message.contains("augment.preset") && message.contains("[augment.recipe]"), "{message}");
         let message = resolve(&["augment.size=100000"]).unwrap_err().to_string();
         assert!(message.contains("augment.size = 100000"), "{message}");
+    }
+
+    #[test]
+    fn a_flag_and_an_assignment_say_the_same() {
+        let given = |flag: &str, set: &str| {
+            let own = |text: &str, origin: &str| (text.to_owned(), origin.to_owned());
+            let assignments = vec![own(flag, "--epochs"), own(set, "--set")];
+            layers(&Origins { assignments, ..Origins::default() }).map(drop)
+        };
+        given("train.epochs=3", "train.epochs = 3").unwrap();
+        given("train.epochs=3", "train.seed=4").unwrap();
+        let message = given("train.epochs=3", "train.epochs=1").unwrap_err().to_string();
+        assert!(message.starts_with("--epochs 3 and --set train.epochs=1 say two things"), "{message}");
+        // Of assignments alone the last one wins.
+        assert_eq!(resolve(&["train.epochs=3", "train.epochs=1"]).unwrap().train.run.epochs, 1);
     }
 
     #[test]

@@ -63,7 +63,8 @@ const LAST: [&str; 5] = [
 
 impl Comparison {
     /// The same of runs that were read.
-    pub fn of(runs: Vec<RunSummary>) -> Self {
+    pub fn of(mut runs: Vec<RunSummary>) -> Self {
+        super::tell_apart(&mut runs);
         let keys: BTreeSet<&String> = runs.iter().flat_map(|run| run.config.keys()).collect();
         let row = |key: &String| -> Vec<Option<String>> {
             runs.iter().map(|run| run.config.get(key).cloned()).collect()

@@ -193,7 +193,18 @@ pub fn list(folders: &[PathBuf]) -> Result<Listing> {
         paths.sort();
         paths.iter().for_each(|path| listing.take(path));
     }
+    tell_apart(&mut listing.runs);
     Ok(listing)
+}
+
+/// Calls runs of one name by their paths.
+fn tell_apart(runs: &mut [RunSummary]) {
+    let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
+    for run in runs {
+        if names.iter().filter(|name| **name == run.name).count() > 1 {
+            run.name = run.path.display().to_string();
+        }
+    }
 }
 
 impl Listing {

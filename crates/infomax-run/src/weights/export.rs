@@ -89,6 +89,18 @@ pub fn export(path: &Path, options: &ExportOptions, observer: &mut dyn RunObserv
         ));
     }
     let mut metadata = metadata(&card, step)?;
+    if let (EncoderConfig::Vit(vit), true) = (&card.model.encoder, options.naming != Naming::Own) {
+        let (channels, height, width) = card.input;
+        let side = vit.image;
+        if (height, width) != (side, side) {
+            // These modules take one size only.
+            metadata.insert("input_size".to_owned(), format!("[{channels}, {side}, {side}]"));
+            notes.push(format!(
+                "its positions are those of {side}x{side} pixels, the size that the module takes; the views of the run had \
+                 {height}x{width}, to which infomax interpolates them"
+            ));
+        }
+    }
     metadata.insert("format".to_owned(), "pt".to_owned()); // Libraries of Python ask for it.
     metadata.insert("names".to_owned(), options.naming.name().to_owned());
     metadata.insert("python".to_owned(), modules.clone());

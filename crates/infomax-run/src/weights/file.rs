@@ -1,6 +1,7 @@
 //! Files of weights, whoever wrote them.
 
-use crate::{Error, Result};
+use super::archive;
+use crate::{Error, Result, RunConfig};
 use candle_core::{Device, Tensor};
 use infomax_train::{Checkpoint, Needs, RunDir};
 use serde_json::Value;
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// | path | what is read |
 /// |---|---|
 /// | `FILE.safetensors` | the file, with its metadata |
-/// | `FILE.pt`, `FILE.pth`, `FILE.bin` | the state dict of a PyTorch archive, also below `state_dict` or `model` |
+/// | `FILE.pt`, `FILE.pth`, `FILE.bin` | the state dict of a PyTorch archive, also below `state_dict` or `model`, or below names of its own |
 /// | a folder with `model.safetensors` | that file, and what a `config.json` beside it says (the layout of timm's hub) |
 /// | a folder with `model.safetensors.index.json` | the files that its `weight_map` names, one after the other |
 /// | a folder with `snapshots/` | its one snapshot (a copy of a hub's cache) |
@@ -47,12 +48,14 @@ impl WeightsFile {
         if path.join("state.json").is_file() {
             // A checkpoint knows its checksums.
             let checkpoint = Checkpoint::open_for(path, Needs::Model)?;
-            return Self::file(&checkpoint.path().join(MODEL));
+            let run =
+                std::path::absolute(path).ok().and_then(|path| Some(path.parent()?.parent()?.to_owned()));
+            return Ok(Self::file(&checkpoint.path().join(MODEL))?.of_run(run.as_deref()));
         }
         if path.join("checkpoints").is_dir() {
             let found =
                 RunDir::latest_model(path)?.ok_or_else(|| Error::NoCheckpoint { path: path.to_owned() })?;
-            return Self::file(&found.checkpoint.path().join(MODEL));
+            return Ok(Self::file(&found.checkpoint.path().join(MODEL))?.of_run(Some(path)));
         }
         if path.join(MODEL).is_file() {
             let mut file = Self::file(&path.join(MODEL))?;
@@ -71,6 +74,18 @@ impl WeightsFile {
         let reason =
             "the folder has no model.safetensors; give a safetensors file, a folder with one, or a run";
         Err(Error::Weights { path: path.to_owned(), reason: reason.to_owned() })
+    }
+
+    /// Weights of a run, with the pixels that it normalized, as an export has them.
+    fn of_run(mut self, run: Option<&Path>) -> Self {
+        // A folder that is no run any more has its weights all the same.
+        if let Some(recipe) = run.and_then(|run| RunConfig::of_run(run).ok()?.augment.resolve().ok()) {
+            for (key, values) in [("mean", &recipe.mean), ("std", &recipe.std)] {
+                let text = serde_json::to_string(values).unwrap_or_default();
+                self.metadata.entry(key.to_owned()).or_insert(text);
+            }
+        }
+        self
     }
 
     /// Weights in several files, with an index of which tensor is in which.
@@ -138,17 +153,17 @@ impl WeightsFile {
     fn decode(path: &Path, bytes: &[u8]) -> Result<Self> {
         let refuse = |reason: String| Error::Weights { path: path.to_owned(), reason };
         let crc32 = crc32fast::hash(bytes);
-        // An archive of PyTorch is a zip file, or a bare pickle in old versions of it.
+        if bytes.is_empty() {
+            return Err(refuse("it is empty".to_owned()));
+        }
+        if archive::is_old(bytes) {
+            let reason = "PyTorch before 1.6 wrote it; write it anew in Python by torch.save(torch.load(FILE, \
+                          map_location=\"cpu\"), NEW)";
+            return Err(refuse(reason.to_owned()));
+        }
+        // An archive of PyTorch is a zip file.
         let (tensors, metadata) = if bytes.starts_with(b"PK") {
-            (
-                archive(path).map_err(|e| {
-                    refuse(format!(
-                        "it is no PyTorch archive of tensors, or a whole module was pickled into it ({e}); save its tensors \
-                         in Python by torch.save(model.state_dict(), \"weights.pt\")"
-                    ))
-                })?,
-                BTreeMap::new(),
-            )
+            (archive::read(bytes).map_err(refuse)?, BTreeMap::new())
         } else {
             let (_, header) = safetensors::SafeTensors::read_metadata(bytes).map_err(|e| {
                 refuse(match cut_off(bytes) {
@@ -159,7 +174,7 @@ impl WeightsFile {
                         )
                     }
                     None => format!(
-                        "it is no safetensors file ({e}); write one in Python by \
+                        "it is neither a safetensors file ({e}) nor a zip archive of PyTorch; write one in Python by \
                          safetensors.torch.save_file(model.state_dict(), \"weights.safetensors\")"
                     ),
                 })
@@ -206,19 +221,6 @@ struct Index {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|e| Error::io("read", path, e))
-}
-
-/// The tensors of a PyTorch archive: nothing in it is executed.
-fn archive(path: &Path) -> candle_core::Result<BTreeMap<String, Tensor>> {
-    for key in [None, Some("state_dict"), Some("model")] {
-        // A key that is not there is an error; what matters is that of the plain form.
-        match candle_core::pickle::read_all_with_key(path, key) {
-            Ok(tensors) if !tensors.is_empty() => return Ok(tensors.into_iter().collect()),
-            Err(error) if key.is_none() => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(BTreeMap::new())
 }
 
 fn config(path: &Path) -> Result<Option<Value>> {

@@ -4,7 +4,7 @@ use super::WeightsFile;
 use crate::{Error, Result, RunConfig};
 use candle_core::DType;
 use infomax_core::Params;
-use infomax_models::init_student;
+use infomax_models::{EncoderConfig, init_student};
 use serde_json::Value;
 use std::path::Path;
 
@@ -23,7 +23,9 @@ pub(crate) fn init(config: &RunConfig, path: &Path, params: &Params) -> Result<V
             Some(name) => format!("it says that it is `{name}`; {error}"),
             None => error.to_string(),
         };
-        let reason = format!("it does not fit [model.encoder]: {reason}");
+        let fits =
+            settings(&file).map_or(String::new(), |lines| format!("\n[model.encoder] would be:\n{lines}"));
+        let reason = format!("it does not fit [model.encoder]: {reason}{fits}");
         Error::Weights { path: file.path.clone(), reason }
     })?;
     let below = match done.prefix.as_str() {
@@ -43,16 +45,22 @@ pub(crate) fn init(config: &RunConfig, path: &Path, params: &Params) -> Result<V
     )];
     notes.extend(done.notes);
     notes.extend(other_function(config, &file));
+    notes.extend(other_name(config, &file));
     let recipe = config.augment.resolve().ok();
     for (key, ours) in [("mean", recipe.as_ref().map(|r| &r.mean)), ("std", recipe.as_ref().map(|r| &r.std))]
     {
         let (Some(ours), Some(theirs)) = (ours, numbers(&file, key)) else { continue };
         let same = ours.len() == theirs.len()
             && ours.iter().zip(&theirs).all(|(a, b)| (f64::from(*a) - b).abs() < 2e-3);
-        if !same {
+        let usable = ours.len() == theirs.len() && (key == "mean" || theirs.iter().all(|x| *x > 0.0));
+        if !usable {
+            notes.push(format!(
+                "what is said of the weights is no {key} of these pixels, and not used: {theirs:?}"
+            ));
+        } else if !same {
             notes.push(format!(
                 "the weights are used to pixels with the {key} {theirs:?}, [augment] has {ours:?}: set \
-                 `augment.{key} = {theirs:?}`"
+                 `augment.{key} = {theirs:?}`, in a run that there is in its config.toml"
             ));
         }
     }
@@ -61,13 +69,24 @@ pub(crate) fn init(config: &RunConfig, path: &Path, params: &Params) -> Result<V
 
 /// Refuses weights that are NaN or infinite: every feature would be.
 fn finite(file: &WeightsFile) -> Result<()> {
-    let mut spoiled = Vec::new();
+    let (mut spoiled, mut negative) = (Vec::new(), Vec::new());
     for (name, tensor) in file.tensors.iter().filter(|(_, tensor)| tensor.dtype().is_float()) {
         // A sum is not finite if a summand is not, and in f64 not for any other reason.
         let sum = tensor.to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()?;
         if !sum.is_finite() {
             spoiled.push(format!("`{name}`"));
+        } else if name.ends_with("running_var") {
+            let least = tensor.to_dtype(DType::F64)?.flatten_all()?.min(0)?.to_scalar::<f64>()?;
+            if least < 0.0 {
+                negative.push(format!("`{name}` ({least})"));
+            }
         }
+    }
+    if let (true, Some(first)) = (spoiled.is_empty(), negative.first()) {
+        let reason = format!(
+            "the variance {first} is below 0: no training leaves that, and no feature would be finite"
+        );
+        return Err(Error::Weights { path: file.path.clone(), reason });
     }
     if spoiled.is_empty() {
         return Ok(());
@@ -100,6 +119,45 @@ fn other_function(config: &RunConfig, file: &WeightsFile) -> Option<String> {
             differs.join("; model.encoder.")
         )
     })
+}
+
+/// The published residual networks by the names of torchvision and timm.
+const RESNETS: [(&str, usize); 5] =
+    [("resnet18", 18), ("resnet34", 34), ("resnet50", 50), ("resnet101", 101), ("resnet152", 152)];
+
+/// The lines of `[model.encoder]` that the weights want, where the file says so.
+fn settings(file: &WeightsFile) -> Option<String> {
+    if let Some(encoder) = file.metadata.get("encoder") {
+        let encoder: Value = serde_json::from_str(encoder).ok()?;
+        return toml::to_string(&encoder).ok().map(|lines| lines.trim_end().to_owned());
+    }
+    let name = text(file, "architecture")?;
+    let (_, depth) = RESNETS.iter().find(|(known, _)| name.split('.').next() == Some(known))?;
+    Some(format!("kind = \"resnet\"\ndepth = {depth}\nblocks = []\nwidth = 64\nstem = \"imagenet\""))
+}
+
+/// A name beside the weights that is not theirs, although they fit.
+fn other_name(config: &RunConfig, file: &WeightsFile) -> Option<String> {
+    let name = text(file, "architecture")?;
+    let start = name.split('.').next()?;
+    let ours = match &config.model.encoder {
+        EncoderConfig::ResNet(net) if net.blocks.is_empty() => format!("a ResNet-{}", net.depth),
+        EncoderConfig::ResNet(_) => "a residual network".to_owned(),
+        EncoderConfig::Vit(_) => "a vision transformer".to_owned(),
+        EncoderConfig::ConvNext(_) => "a ConvNeXt".to_owned(),
+        _ => return None,
+    };
+    let depth = RESNETS.iter().find(|(known, _)| start == *known).map(|(_, depth)| *depth);
+    let other = match &config.model.encoder {
+        EncoderConfig::ResNet(net) => {
+            depth.is_some_and(|depth| net.blocks.is_empty() && net.depth != depth)
+                || start.starts_with("vit")
+                || start.starts_with("convnext")
+        }
+        EncoderConfig::Vit(_) => depth.is_some() || start.starts_with("convnext"),
+        _ => depth.is_some() || start.starts_with("vit"),
+    };
+    other.then(|| format!("warning: the file says that its weights are `{name}`, and they fit {ours}"))
 }
 
 /// A word that the file, or the `config.json` beside it, says of the weights.

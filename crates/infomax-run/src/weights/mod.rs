@@ -1,5 +1,6 @@
 //! Weights that come into a run and go out of it, in files.
 
+mod archive;
 mod export;
 mod file;
 mod init;

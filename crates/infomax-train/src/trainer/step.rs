@@ -192,7 +192,8 @@ impl Trainer {
         embeddings.labels = batch.labels;
         drop(batch.views);
         time.forward_s = lap.take();
-        let report = self.parts.objective.evaluate(&embeddings, ctx)?;
+        let report = self.parts.objective.evaluate(&embeddings, ctx);
+        let report = report.map_err(|error| self.of_objective(error, &embeddings))?;
         self.trace.borrow_mut().evaluated(params, &report)?;
         let (total, parts) = self.agreed_values(&report)?;
         time.loss_s = lap.take();
@@ -215,6 +216,27 @@ impl Trainer {
         Ok(Computed { embeddings, total, parts, grads, flight, changed: agreed & CHANGED != 0 })
     }
 
+    /// What made an objective refuse: embeddings that are not finite, where there are some, since a decomposition that fails
+    /// of them says less.
+    fn of_objective(&self, error: infomax_core::Error, embeddings: &Embeddings) -> Error {
+        let kinds = [
+            ("projections", Some(&embeddings.projections)),
+            ("predictions", embeddings.predictions.as_ref()),
+            ("targets", embeddings.targets.as_ref()),
+        ];
+        for (kind, views) in kinds {
+            for (i, z) in views.into_iter().flat_map(|views| views.iter()).enumerate() {
+                // A sum of absolute values in f64 is finite if they are.
+                let sum =
+                    z.detach().to_dtype(DType::F64).and_then(|z| z.abs()?.sum_all()?.to_scalar::<f64>());
+                if let Some(sum) = sum.ok().filter(|sum| !sum.is_finite()) {
+                    return non_finite(&self.saved, self.step, format!("the {kind} of view {i}"), sum);
+                }
+            }
+        }
+        error.into()
+    }
+
     /// The batch in parts, with the gradient of the whole.
     fn in_parts(
         &self,
@@ -232,7 +254,8 @@ impl Trainer {
         embeddings.labels = batch.labels;
         time.forward_s = lap.take();
         let leaves = Leaves::new(&embeddings)?;
-        let report = self.parts.objective.evaluate(&leaves.embeddings, ctx)?;
+        let report = self.parts.objective.evaluate(&leaves.embeddings, ctx);
+        let report = report.map_err(|error| self.of_objective(error, &leaves.embeddings))?;
         let (total, parts) = self.agreed_values(&report)?;
         // The graph ends at the embeddings: the gradients of the parts come one after the other.
         self.trace.borrow_mut().terms(&report)?;
