@@ -59,7 +59,7 @@ mod tests {
     use super::*;
     use crate::{BatchNorm, ResNet, ResNet9, ResNet9Config, ResNetConfig};
     use candle_core::{DType, Var};
-    use infomax_core::{Encoder, Key, Local, Mode, Params, replicas};
+    use infomax_core::{Encoder, Key, Local, Params, replicas};
     use std::collections::BTreeMap;
 
     /// Parameters and buffers after a pass, and the gradients, by name.

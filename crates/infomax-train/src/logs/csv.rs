@@ -80,6 +80,8 @@ mod tests {
             ending: None,
             started: None,
             seconds: 0.0,
+            steps: 0,
+            planned: None,
             problems: Vec::new(),
         };
         let (one, three) =

@@ -186,6 +186,8 @@ mod tests {
             ending: None,
             started: Some(100.0),
             seconds: 0.0,
+            steps: 0,
+            planned: None,
             problems: Vec::new(),
         };
         let store = dir.path().join("mlruns");

@@ -154,6 +154,8 @@ mod tests {
             ending: None,
             started: None,
             seconds: 0.0,
+            steps: 0,
+            planned: None,
             problems: Vec::new(),
         };
         let foreign = dir.path().join("events.out.tfevents.1.other");
