@@ -153,7 +153,6 @@ impl Method {
         let mut train = Table::new();
         if setting.embedded {
             train.insert("batch".into(), Value::Integer(crate::config::METHOD_BATCH));
-            train.insert("epochs".into(), Value::Integer(crate::config::METHOD_EPOCHS));
         }
         if let Some(epochs) = self.epochs {
             train.insert("epochs".into(), Value::Integer(epochs as i64));

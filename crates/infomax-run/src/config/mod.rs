@@ -12,11 +12,11 @@ mod values;
 pub use layers::{Layers, suggestion};
 pub use online::OnlineConfig;
 pub use reference::reference;
+pub(crate) use sections::METHOD_BATCH;
 pub use sections::{
     Arithmetic, AugmentConfig, CoursesSection, DataConfig, EvalConfig, OptimSection, RunConfig,
     ShapesSection, Source, TrainSection, ViewsOn,
 };
-pub(crate) use sections::{METHOD_BATCH, METHOD_EPOCHS};
 pub use show::show;
 pub(crate) use values::leaves;
 

@@ -57,11 +57,7 @@ impl Default for RunConfig {
                 lr_scale: LrScale::None,
                 courses: CoursesSection::default(),
             },
-            train: TrainSection {
-                batch: 64,
-                run: TrainConfig { epochs: 12, ..TrainSection::default().run },
-                ..TrainSection::default()
-            },
+            train: TrainSection { batch: 64, ..TrainSection::default() },
             eval: EvalConfig::default(),
         }
     }
@@ -81,9 +77,6 @@ fn vicreg() -> ObjectiveConfig {
 /// The batch of a method on the embedded data: contrastive ones want more than the default job has.
 pub(crate) const METHOD_BATCH: i64 = 128;
 
-/// The epochs of a method where it has none of its own.
-pub(crate) const METHOD_EPOCHS: i64 = 10;
-
 /// The batch of a run on a folder of images where nobody chose one.
 pub(super) const FOLDER_BATCH: usize = 256;
 
@@ -97,7 +90,7 @@ impl RunConfig {
         self.model.encoder = EncoderConfig::ResNet(ResNetConfig { width: 16, ..ResNetConfig::default() });
         self.model.projector = vec![512, 512, 512];
         self.optim.schedule.lr = 1e-3;
-        (self.train.batch, self.train.run.epochs) = (FOLDER_BATCH, METHOD_EPOCHS as u64);
+        self.train.batch = FOLDER_BATCH;
         self
     }
 
