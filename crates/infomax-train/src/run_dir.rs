@@ -208,7 +208,7 @@ impl RunDir {
         own.contains(&first).then(|| run.to_owned())
     }
 
-    /// The capsules of a run, the oldest step first; `None` where there is no such folder.
+    /// The capsules of a run, the oldest step first; `None` for a folder that is no run and has none.
     ///
     /// # Errors
     /// [`Error::Io`] with the path.
