@@ -41,7 +41,7 @@ pub(crate) fn run(args: &MethodsArgs) -> Result<Status> {
         }
         print(
             "\nTrain one with `infomax pretrain --method NAME`; `infomax methods NAME` prints its recipe as a file. Batch, \
-             epochs\nand encoder are those of the run. `--method` lies below files, `--data` and `--set`.",
+             epochs\nand encoder are those of the run; on the embedded data the batch is 128. `--method` lies below files, `--data` and `--set`.",
         )?;
     }
     Ok(Status::Done)

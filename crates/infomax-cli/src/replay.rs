@@ -73,7 +73,7 @@ fn text(replay: &Replay, all: bool) -> String {
             let of = |held: &&&Held| held.kind == kind;
             hidden.iter().filter(of).max_by(|a, b| a.rms.unwrap_or(0.0).total_cmp(&b.rms.unwrap_or(0.0)))
         };
-        for kind in ["parameter", "buffer", "layer", "gradient"] {
+        for kind in MANY {
             if let Some(held) = largest(kind) {
                 let rms = held.rms.map_or("-".to_owned(), short);
                 text += &format!("\nthe {kind} with the largest rms is {} ({rms})", held.name);
@@ -87,9 +87,12 @@ fn text(replay: &Replay, all: bool) -> String {
     text
 }
 
+/// The kinds of which there is one for each layer.
+const MANY: [&str; 4] = ["parameter", "buffer", "layer", "gradient"];
+
 /// Whether there is one of its kind for each layer.
 fn many(held: &Held) -> bool {
-    ["parameter", "buffer", "layer", "gradient"].contains(&held.kind.as_str())
+    MANY.contains(&held.kind.as_str())
 }
 
 fn said(failure: &Failure) -> String {

@@ -63,7 +63,7 @@ pub struct EmbeddedRow {
 }
 
 /// The rows that hold a value which is not finite.
-fn not_finite(rows: &Tensor) -> Result<usize> {
+pub(crate) fn not_finite(rows: &Tensor) -> Result<usize> {
     let sums = rows.to_dtype(DType::F64)?.abs()?.sum(1)?.to_vec1::<f64>()?;
     Ok(sums.iter().filter(|sum| !sum.is_finite()).count())
 }

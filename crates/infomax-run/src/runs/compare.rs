@@ -1,6 +1,6 @@
 //! Several runs: what differs, and what came out.
 
-use super::RunSummary;
+use super::{Listing, RunSummary};
 use crate::Result;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -38,18 +38,12 @@ pub struct Curve {
 /// # Errors
 /// No folder that is a run, with what is wrong with the first one.
 pub fn compare(paths: &[PathBuf]) -> Result<Comparison> {
-    let (mut runs, mut failed) = (Vec::new(), Vec::new());
-    for path in paths {
-        match RunSummary::read(path) {
-            Ok(run) => runs.push(run),
-            Err(error) => failed.push((path.clone(), error)),
-        }
+    let mut listing = Listing::default();
+    paths.iter().for_each(|path| listing.take(path));
+    if let (true, Some(first)) = (listing.runs.is_empty(), paths.first()) {
+        RunSummary::read(first)?;
     }
-    if runs.is_empty() && !failed.is_empty() {
-        return Err(failed.remove(0).1);
-    }
-    let skipped = failed.into_iter().map(|(path, error)| (path, error.to_string())).collect();
-    Ok(Comparison { skipped, ..Comparison::of(runs) })
+    Ok(Comparison { skipped: listing.skipped, ..Comparison::of(listing.runs) })
 }
 
 /// Figures of metrics whose last value says how a run ended.
