@@ -77,6 +77,7 @@ fn evaluate(
     let z = Embeddings {
         predictions: Some(projections.clone()),
         targets: Some(Views::new(targets)?),
+        labels: Some((0..views[0].dim(0)? as u32).map(|i| i % 3).collect()),
         ..Embeddings::new(projections.with_local(maps)?)
     };
     let total = objective.evaluate(&z, &Context::standalone())?.total;

@@ -265,7 +265,7 @@ pub(crate) struct PretrainArgs {
     pub(crate) run: Option<PathBuf>,
     /// Continue an interrupted run from its last checkpoint, bit for bit. With `--epochs N` a finished run goes on to N
     /// epochs in all; its learning rate then follows the longer schedule.
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["method", "config", "data", "set", "seed", "run", "strict", "init"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["method", "config", "data", "seed", "run", "strict", "init"])]
     pub(crate) resume: Option<PathBuf>,
     /// Train for a wall time in the place of epochs (short for `--set train.budget=TIME`): 90s, 5m, 1h 30m. The schedule
     /// follows the time, so that such a run cannot be repeated bit for bit. With `--resume` the time of the whole run.

@@ -22,7 +22,7 @@ pub(crate) fn run(args: &EmbedArgs) -> Result<Status> {
     }
     target(&args.out)?;
     let folder = crate::folder_of(&args.out)?;
-    let mut progress = Progress::new(args.output.quiet);
+    let mut progress = Progress::new(args.output.quiet).of("embed");
     let space = if args.projections { Space::Projections } else { Space::Features };
     let embedded = embed_run(&args.run, &EmbedOptions { of: args.of.options(), space }, &mut progress)?;
     let rows = args.out.with_extension("csv");

@@ -54,6 +54,9 @@ fn named(method: &Method) -> Option<&'static NamedObjective> {
 /// Whether the entropy term is an entropy, in words.
 fn nats(method: &Method) -> Result<&'static str> {
     Ok(match (method.has_entropy()?, method.entropy_in_nats()?) {
+        (_, true) if !method.trains_nats()? => {
+            "its entropy term is an entropy in nats up to constants; an account takes that entropy"
+        }
         (_, true) => "its entropy term is in nats",
         (true, false) => "its entropy term is a surrogate; an account puts an estimate in nats in its place",
         (false, false) => "no entropy term; an account puts an estimate in nats in its place",

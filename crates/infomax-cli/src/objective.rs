@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use candle_core::{DType, Tensor, Var};
 use infomax_core::{Context, Embeddings, Key, LocalMap, Role, Views};
 use infomax_data::npy;
-use infomax_losses::{EntropyConfig, ObjectiveAccount, ObjectiveConfig, Space};
+use infomax_losses::{EntropyConfig, InvarianceConfig, ObjectiveAccount, ObjectiveConfig, Space};
 use infomax_run::config::{self, Layers};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -101,9 +101,14 @@ fn evaluate(name: &str, args: &ObjectiveArgs) -> Result<Status> {
     let mut config = configured(name, args)?;
     let labels = args.labels.as_deref().map(npy::read_labels).transpose()?;
     if labels.is_some() {
-        match &mut config.entropy {
-            EntropyConfig::Mcr2(mcr2) => mcr2.supervised = true,
-            _ => bail!("--labels: only the entropy term `mcr2` looks at labels, `{}` does not", config.name),
+        match (&config.invariance, &mut config.entropy) {
+            (_, EntropyConfig::Mcr2(mcr2)) => mcr2.supervised = true,
+            (InvarianceConfig::ClassCosine(_), _) => {}
+            _ => bail!(
+                "--labels: only the terms `mcr2` and `class-cosine` (the objectives `mcr2` and `supcon`) look at \
+                 labels, `{}` does not",
+                config.name
+            ),
         }
     }
     let objective = config.build()?;

@@ -26,6 +26,14 @@ pub(crate) fn run(args: &PretrainArgs, job: &Job) -> Result<Status> {
     let budget = budget.map_err(|problem| anyhow::anyhow!("--budget: {problem}"))?;
     let config = match &args.resume {
         Some(run) => {
+            if let Some(set) = args.source.set.first() {
+                anyhow::bail!(
+                    "--resume goes on with a run as it began, so that --set {set} cannot change it; --epochs, --budget, \
+                     --stop-if and --device can. For other settings start a run from its weights: pretrain --config \
+                     {run}/config.toml --init {run} --set {set}",
+                    run = run.display()
+                );
+            }
             let mut config = RunConfig::of_run(run)?;
             // It is not part of what a run is: one that began on another machine goes on here.
             config.train.device = args.source.device.clone().unwrap_or(config.train.device);

@@ -62,7 +62,7 @@ pub(crate) fn run(args: &ProbeArgs) -> Result<Status> {
     if !(args.level > 0.0 && args.level < 1.0) {
         bail!("--level {}: a share above 0 and below 1", args.level);
     }
-    let mut progress = Progress::new(args.output.quiet);
+    let mut progress = Progress::new(args.output.quiet).of("embed");
     let mut data = read(args, &mut progress)?;
     let labels = args.labels.as_ref().unwrap_or(&args.embeddings);
     variables::several(labels, &data.train.y)?;

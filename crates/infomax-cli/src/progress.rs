@@ -21,6 +21,8 @@ pub(crate) struct Progress {
     plain: bool,
     /// What of an evaluation was said last, where lines take the place of a bar.
     said: String,
+    /// What is done with the images.
+    verb: &'static str,
 }
 
 impl Progress {
@@ -37,7 +39,13 @@ impl Progress {
             waited: 0.0,
             plain: false,
             said: String::new(),
+            verb: "evaluate",
         }
+    }
+
+    /// The same, with another word for what is done with the images.
+    pub(crate) fn of(self, verb: &'static str) -> Self {
+        Self { verb, ..self }
     }
 
     /// A line that is not shown if this is quiet.
@@ -118,14 +126,14 @@ impl RunObserver for Progress {
 
     fn on_evaluation(&mut self, done: u64, total: u64, what: &str) {
         if self.bar.length().is_none() {
-            self.show(total, "evaluate [{bar:24}] {pos}/{len} images  {msg}");
+            self.show(total, &format!("{} [{{bar:24}}] {{pos}}/{{len}} images  {{msg}}", self.verb));
         }
         self.bar.set_position(done);
         self.bar.set_message(what.to_owned());
         if self.plain && self.said != what {
             what.clone_into(&mut self.said);
             if !what.is_empty() {
-                self.say(&format!("evaluate: {what} ({done} of {total} images)"));
+                self.say(&format!("{}: {what} ({done} of {total} images)", self.verb));
             }
         }
         if done == total && what.is_empty() {
@@ -135,6 +143,10 @@ impl RunObserver for Progress {
 }
 
 impl Observer for Progress {
+    fn on_no_capsule(&mut self, reason: &str) {
+        self.on_warning(&format!("the step that failed has no capsule: {reason}"));
+    }
+
     fn on_capsule(&mut self, path: &std::path::Path, bytes: u64) {
         self.bar.suspend(|| {
             crate::say!(

@@ -7,7 +7,7 @@ use crate::{Status, print};
 use anyhow::{Result, bail};
 use infomax_run::ReplayOptions;
 use infomax_run::runs::short;
-use infomax_train::{Failure, Held, Replay, RunDir};
+use infomax_train::{Failure, FailureKind, Held, Replay, RunDir};
 use std::path::{Path, PathBuf};
 
 /// `infomax replay CAPSULE`.
@@ -38,10 +38,19 @@ fn capsule(path: &Path) -> Result<PathBuf> {
 }
 
 fn text(replay: &Replay, all: bool) -> String {
-    let mut text =
-        format!("Step {} (after {} finished steps), from its capsule.\n", replay.step + 1, replay.step);
+    let mut text = match replay.recorded.kind {
+        FailureKind::Parameter => format!(
+            "The parameters after step {}, whose update overflowed, and what a further step makes of them, from the \
+             capsule.\n",
+            replay.step
+        ),
+        _ => format!("Step {} (after {} finished steps), from its capsule.\n", replay.step + 1, replay.step),
+    };
     text += &format!("recorded: {}\n", said(&replay.recorded));
     text += &match &replay.found {
+        _ if replay.same && !tells(&replay.recorded) => {
+            "replayed: the same: the views to the bit; none of the values is finite, so that they tell no more\n".to_owned()
+        }
         _ if replay.same => "replayed: the same, to the bit\n".to_owned(),
         Some(found) => format!("replayed: NOT the same: {}\n", said(found)),
         None => "replayed: NOT the same: the step did not fail\n".to_owned(),
@@ -85,6 +94,12 @@ fn text(replay: &Replay, all: bool) -> String {
         );
     }
     text
+}
+
+/// Whether a number of a failed step is finite.
+fn tells(failure: &Failure) -> bool {
+    let numbers: Vec<f64> = failure.reached.iter().filter_map(|(_, value)| value.parse().ok()).collect();
+    numbers.is_empty() || numbers.iter().any(|value| value.is_finite() && *value != 0.0)
 }
 
 /// The kinds of which there is one for each layer.

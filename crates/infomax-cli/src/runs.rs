@@ -20,10 +20,20 @@ pub(crate) fn run(args: &RunsArgs) -> Result<Status> {
     let default = || vec![PathBuf::from("runs")];
     let paths: Vec<PathBuf> =
         if args.paths.is_empty() { default() } else { args.paths.iter().map(|p| found(p)).collect() };
+    if let Some(missing) = paths.iter().find(|path| !path.exists()) {
+        bail!(
+            "there is no folder {name} here, and no run of that name or number in runs/ (`infomax runs` lists them)",
+            name = missing.display()
+        );
+    }
     if args.paths.is_empty() && !Path::new("runs").is_dir() {
         bail!("there is no folder runs here; name one, or train a first run with `infomax pretrain`");
     }
     if let Some(file) = &args.html {
+        let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
+        if !["html", "htm"].contains(&ending.as_str()) {
+            bail!("--html {}: the name ends with .html", file.display());
+        }
         let mut listing = listing(&paths, args)?;
         notes(&mut listing);
         crate::embed::replace(file, listing.to_html().as_bytes())?;
@@ -221,9 +231,6 @@ fn export(run: &Path, format: ExportFormat, out: &Path) -> Result<Status> {
     }
     let history = infomax_train::export(run, format, out)?;
     history.problems.iter().for_each(|problem| crate::say!("warning: {problem}"));
-    if history.records.is_empty() {
-        crate::say!("warning: {} has no metrics yet", run.display());
-    }
     crate::say!("{} logged steps in {}", history.records.len(), out.display());
     Ok(Status::Done)
 }

@@ -314,6 +314,12 @@ fn a_method_that_learns_from_labels_refuses_a_single_class() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("all 16 training images have the same class (`red`)"), "{said}");
     assert!(!dir.path().join("runs").exists(), "nothing is written");
+    let output = pretrain(dir.path(), "set", &["--no-eval", "--method", "supcon"]);
+    assert!(
+        text(&output.stderr).contains("all 16 training images have the same class"),
+        "{}",
+        text(&output.stderr)
+    );
     // Without labels in the objective one class is as good as any number; with two classes labels are of use.
     assert!(pretrain(dir.path(), "set", &mcr2).status.success());
     write("train/blue/0.png", 1);

@@ -225,7 +225,12 @@ fn what_a_method_needs_beside_the_projections() {
     let own = json(d, &["mcr2", "z1.npy", "z2.npy"])["total"].as_f64().unwrap();
     let given = json(d, &["mcr2", "z1.npy", "z2.npy", "--labels", "y.npy"])["total"].as_f64().unwrap();
     assert!((own - given).abs() > 1e-3, "{own} {given}");
-    fails(d, &["vicreg", "z1.npy", "z2.npy", "--labels", "y.npy"], &["mcr2"]);
+    fails(d, &["vicreg", "z1.npy", "z2.npy", "--labels", "y.npy"], &["mcr2", "supcon"]);
+    let supervised = json(d, &["supcon", "z1.npy", "z2.npy", "--labels", "y.npy"]);
+    assert!(
+        supervised["total"].as_f64().unwrap() > 0.0 && supervised["parts"].as_array().unwrap().len() == 2
+    );
+    fails(d, &["supcon", "z1.npy", "z2.npy"], &["`labels`", "--labels FILE"]);
 }
 
 #[test]
@@ -493,6 +498,7 @@ fn the_list_names_everything() {
         "mec",
         "matrix-ssl",
         "mcr2",
+        "supcon",
         "corinfomax",
         "lejepa",
         "visreg",
@@ -529,6 +535,7 @@ fn training_reports_the_account_and_keeps_the_state() {
         ("swav", &["objective.entropy.prototypes=8", "objective.entropy.freeze_steps=0"][..]),
         ("vicregl", &["objective.entropy.alpha=1.0"][..]),
         ("mcr2", &[][..]),
+        ("supcon", &[][..]),
     ] {
         let objective = format!("objective.name={name}");
         let settings = small.iter().chain(more).copied().chain([objective.as_str()]);

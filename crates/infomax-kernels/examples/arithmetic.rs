@@ -10,7 +10,7 @@ mod common;
 
 use candle_core::{Tensor, Var};
 use common::{noise, seconds};
-use infomax_kernels::{Arithmetic, Blocked, Conv2dConfig, CpuProducts, linear, no_amx};
+use infomax_kernels::{Arithmetic, Blocked, Conv2dConfig, CpuProducts, Single, linear, no_amx};
 
 #[global_allocator]
 static ALLOCATOR: infomax_kernels::LineAligned = infomax_kernels::LineAligned;
@@ -33,7 +33,8 @@ fn row(
     for (found, (arithmetic, _)) in found.iter_mut().zip(FORMS) {
         // Split products in pairs are products in f32.
         let same = split && arithmetic == Arithmetic::Pairs;
-        if !same && (CpuProducts { arithmetic, split }).apply().is_ok() {
+        let single = if split { Single::Split } else { Single::Exact };
+        if !same && (CpuProducts { arithmetic, single }).apply().is_ok() {
             *found = Some(gflop / seconds(run)?);
         }
     }

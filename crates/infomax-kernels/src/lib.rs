@@ -54,7 +54,7 @@ pub use ops::rows::{log_softmax, softmax};
 pub use ops::softmax_regression::{SoftmaxRegression, softmax_regression};
 pub use ops::squared_error::squared_error;
 pub use ops::transformer::{FeedForward, SelfAttention, feed_forward, self_attention};
-pub use settings::{Arithmetic, CpuProducts, CudaProducts, no_amx};
+pub use settings::{Arithmetic, CpuProducts, CudaProducts, Single, no_amx};
 pub use tensor::backward::{Told, backward, backward_telling};
 pub use tensor::path::{has_cpu_kernels, on_the_host, without_cpu_kernels};
 pub use types::{

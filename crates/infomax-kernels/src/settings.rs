@@ -7,7 +7,7 @@ use infomax_simd::tiles::{self, TileIsa};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 static ARITHMETIC: AtomicU8 = AtomicU8::new(Arithmetic::Auto as u8);
-static SPLIT: AtomicBool = AtomicBool::new(false);
+static SINGLE: AtomicU8 = AtomicU8::new(Single::Exact as u8);
 
 /// What multiplies factors in bf16 on the CPU: those of maps in bf16, and the parts of split f32. Sums are f32 with each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +24,24 @@ pub enum Arithmetic {
     Tiles,
 }
 
+/// What becomes of the factors of products of f32 on the CPU, where tiles (AMX) are there and a shape is expected to be
+/// faster by them; elsewhere they stay f32, which is more exact.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Single {
+    /// They stay f32 everywhere.
+    #[default]
+    Exact,
+    /// The products are sums of three products of bf16: convolutions of blocks of images and linear layers
+    /// ([`linear`](crate::linear)), forward and backward. The error is mostly below 1e-5 of the largest result and at most
+    /// 2^-15 (3.1e-5) of the sum of the absolute products.
+    Split,
+    /// They are rounded to bf16, as PyTorch's autocast does it, and added up in f32: linear layers, and the halves of
+    /// transformer layers and of ConvNeXt blocks ([`feed_forward`](crate::feed_forward),
+    /// [`self_attention`](crate::self_attention), but for the products of queries, keys and values), forward and backward.
+    /// Each factor is off by at most 2^-9 (2e-3) of itself. Convolutions stay f32.
+    Rounded,
+}
+
 /// How products of bf16 and f32 are taken on the CPU.
 ///
 /// The default chooses the arithmetic of bf16 by shape, and takes products of f32 in f32. With a fixed arithmetic and with
@@ -32,11 +50,8 @@ pub enum Arithmetic {
 pub struct CpuProducts {
     /// What multiplies bf16.
     pub arithmetic: Arithmetic,
-    /// Products of f32 are sums of three products of bf16, where tiles are there and pay: convolutions of blocks of images
-    /// and linear layers ([`linear`](crate::linear)), forward and backward. The error is mostly below 1e-5 of the largest
-    /// result and at most 2^-15 (3.1e-5) of the sum of the absolute products. Elsewhere they stay products in f32, which are
-    /// more exact.
-    pub split: bool,
+    /// What becomes of factors in f32.
+    pub single: Single,
 }
 
 impl CpuProducts {
@@ -48,7 +63,12 @@ impl CpuProducts {
             3 => Arithmetic::Tiles,
             _ => Arithmetic::Auto,
         };
-        Self { arithmetic, split: SPLIT.load(Ordering::Relaxed) }
+        let single = match SINGLE.load(Ordering::Relaxed) {
+            1 => Single::Split,
+            2 => Single::Rounded,
+            _ => Single::Exact,
+        };
+        Self { arithmetic, single }
     }
 
     /// Makes this the choice of the process, for all operations that start from now on; one keeps its choice for its backward
@@ -69,14 +89,14 @@ impl CpuProducts {
             return Err(Error::Arithmetic { arithmetic, reason });
         }
         ARITHMETIC.store(self.arithmetic as u8, Ordering::Relaxed);
-        SPLIT.store(self.split, Ordering::Relaxed);
+        SINGLE.store(self.single as u8, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Why products of f32 are not split, or `None` where tiles do it.
-    pub fn why_not_split(self) -> Option<String> {
+    /// Why products of f32 stay f32, or `None` where tiles take them.
+    pub fn why_exact(self) -> Option<String> {
         match self.arithmetic {
-            _ if !self.split => Some("it was not asked for".to_owned()),
+            _ if self.single == Single::Exact => Some("it was not asked for".to_owned()),
             Arithmetic::F32 => Some("the arithmetic is fixed to f32".to_owned()),
             Arithmetic::Pairs => Some("the arithmetic is fixed to pairs".to_owned()),
             _ if TileIsa::of(Isa::detect()).is_none() => Some(no_tiles()),
@@ -181,7 +201,7 @@ mod tests {
             (Arithmetic::Pairs, PairIsa::of(Isa::detect()).is_some()),
             (Arithmetic::Tiles, TileIsa::of(Isa::detect()).is_some()),
         ] {
-            let choice = CpuProducts { arithmetic, split: false };
+            let choice = CpuProducts { arithmetic, ..Default::default() };
             if there {
                 assert!(choice.in_words().contains("as was asked"));
                 continue;
@@ -193,11 +213,9 @@ mod tests {
             );
             assert_eq!(CpuProducts::current(), CpuProducts::default());
         }
-        let split = CpuProducts { split: true, ..Default::default() };
-        assert_eq!(split.why_not_split().is_none(), TileIsa::of(Isa::detect()).is_some());
-        assert!(
-            CpuProducts { arithmetic: Arithmetic::F32, split: true }.why_not_split().unwrap().contains("f32")
-        );
+        let split = CpuProducts { single: Single::Split, ..Default::default() };
+        assert_eq!(split.why_exact().is_none(), TileIsa::of(Isa::detect()).is_some());
+        assert!(CpuProducts { arithmetic: Arithmetic::F32, ..split }.why_exact().unwrap().contains("f32"));
     }
 
     #[test]

@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 use candle_core::{DType, Device, Tensor, Var};
-use infomax_kernels::{Arithmetic, Blocked, Conv2dConfig, CpuProducts, Isa, linear};
+use infomax_kernels::{
+    Arithmetic, Blocked, Conv2dConfig, CpuProducts, Elementwise, FeedForward, Isa, SelfAttention, Single,
+    feed_forward, linear, self_attention,
+};
 
 /// `dims` values between -1 and 1.
 fn values(dims: &[usize], seed: u32) -> Tensor {
@@ -17,8 +20,18 @@ fn values(dims: &[usize], seed: u32) -> Tensor {
     Tensor::from_vec(values, dims, &Device::Cpu).unwrap()
 }
 
-/// Values and gradients of convolutions of maps in f32 and bf16, and of a linear layer in both.
-fn results() -> Vec<Vec<f32>> {
+/// What multiplies in a result.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Of {
+    Convolution,
+    Linear,
+    Half,
+    Transformer,
+}
+
+/// Values and gradients of convolutions of maps in f32 and bf16, of a linear layer in both, and of the halves of a
+/// transformer layer.
+fn results() -> Vec<(Of, Vec<f32>)> {
     let (x, w) = (values(&[16, 24, 6, 6], 1), values(&[40, 24, 3, 3], 2));
     let (x, w) = (Var::from_tensor(&x).unwrap(), Var::from_tensor(&w).unwrap());
     let cfg = Conv2dConfig { stride: 2, padding: 1, ..Default::default() };
@@ -26,17 +39,49 @@ fn results() -> Vec<Vec<f32>> {
     let map = w.reshape((60, 144)).unwrap();
     let narrow = rows.narrow(1, 0, 144).unwrap();
     let half = |t: &Tensor| t.to_dtype(DType::BF16).unwrap();
+    // No size is one of whole tiles.
+    let positions = x.reshape((6, 48, 48)).unwrap().narrow(1, 0, 37).unwrap().contiguous().unwrap();
+    let weights = |rows: usize, cols: usize, at: usize| {
+        w.flatten_all().unwrap().narrow(0, at, rows * cols).unwrap().reshape((rows, cols)).unwrap()
+    };
+    let vector = |len: usize, seed: u32| values(&[len], seed);
+    let dense = FeedForward {
+        norm_weight: &vector(48, 4),
+        norm_bias: &vector(48, 5),
+        eps: 1e-6,
+        in_weight: &weights(75, 48, 0),
+        in_bias: &vector(75, 6),
+        act: Elementwise::Gelu,
+        out_weight: &weights(48, 75, 3600),
+        out_bias: &vector(48, 7),
+        scale: Some(&vector(48, 8)),
+    };
+    let attend = SelfAttention {
+        norm_weight: &vector(48, 4),
+        norm_bias: &vector(48, 5),
+        eps: 1e-6,
+        // Not so large that a weight of attention is nearly 1.
+        qkv_weight: &(weights(144, 48, 0) * 0.2).unwrap(),
+        qkv_bias: &vector(144, 6),
+        out_weight: &weights(48, 48, 1200),
+        out_bias: &vector(48, 7),
+        heads: 3,
+        scale: None,
+    };
     let all = [
-        Blocked::from_images(&x).unwrap().conv2d(&w, cfg).unwrap().to_images().unwrap(),
-        linear(&narrow, &map, None).unwrap(),
-        Blocked::from_images_bf16(&x).unwrap().conv2d(&w, cfg).unwrap().to_images().unwrap(),
-        linear(&half(&narrow), &half(&map), None).unwrap().to_dtype(DType::F32).unwrap(),
+        (Of::Convolution, Blocked::from_images(&x).unwrap().conv2d(&w, cfg).unwrap().to_images().unwrap()),
+        (Of::Linear, linear(&narrow, &map, None).unwrap()),
+        (Of::Half, Blocked::from_images_bf16(&x).unwrap().conv2d(&w, cfg).unwrap().to_images().unwrap()),
+        (Of::Half, linear(&half(&narrow), &half(&map), None).unwrap().to_dtype(DType::F32).unwrap()),
+        (Of::Transformer, feed_forward(&positions, &dense, None).unwrap()),
+        (Of::Transformer, self_attention(&positions, &attend).unwrap()),
     ];
     let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     all.iter()
-        .flat_map(|y| {
+        .flat_map(|(of, y)| {
             let grads = (y * values(y.dims(), 3)).unwrap().sum_all().unwrap().backward().unwrap();
-            [flat(y), flat(grads.get(&x).unwrap()), flat(grads.get(&w).unwrap())]
+            let results = [flat(y), flat(grads.get(&x).unwrap()), flat(grads.get(&w).unwrap())];
+            results.map(|result| (*of, result))
         })
         .collect()
 }
@@ -55,30 +100,36 @@ fn the_process_multiplies_by_what_was_chosen() {
     // The rule leaves shapes as small as these to f32, but for bits of pairs that this machine may have.
     let words = CpuProducts::current().in_words();
     assert!(words.contains("tiles"), "{words}");
-    for split in [true, false] {
-        let choice = CpuProducts { arithmetic: Arithmetic::Tiles, split };
+    for single in [Single::Split, Single::Rounded, Single::Exact] {
+        let choice = CpuProducts { arithmetic: Arithmetic::Tiles, single };
         choice.apply().unwrap();
         assert_eq!(CpuProducts::current(), choice);
-        assert_eq!(choice.why_not_split().is_none(), split);
+        assert_eq!(choice.why_exact().is_none(), single != Single::Exact);
         let got = results();
         assert!(got == results(), "other bits in a second run");
-        for (i, (got, plain)) in got.iter().zip(&plain).enumerate() {
-            let (far, half) = (far(got, plain), i >= 6);
-            match (half, split) {
+        for (i, ((of, got), (_, plain))) in got.iter().zip(&plain).enumerate() {
+            let far = far(got, plain);
+            match (of, single) {
                 // Results in bf16 may fall to the neighbor; their gradients are sums of rounded ones.
-                (true, _) => assert!(far < 1.0 / 64.0, "result {i}: {far:e}"),
-                (false, true) => assert!(far > 0.0 && far <= 1e-5, "result {i}: {far:e}"),
-                (false, false) => assert!(far < 1e-6, "result {i}: {far:e}"),
+                (Of::Half, _) => assert!(far < 1.0 / 64.0, "result {i}: {far:e}"),
+                (Of::Linear | Of::Transformer, Single::Rounded) => {
+                    assert!(far > 1e-5 && far < 1.0 / 64.0, "result {i}: {far:e}");
+                }
+                (Of::Convolution | Of::Linear, Single::Split) => {
+                    assert!(far > 0.0 && far <= 1e-5, "result {i}: {far:e}");
+                }
+                _ => assert!(far < 2e-6, "result {i}: {far:e}"),
             }
         }
     }
-    let fixed = CpuProducts { arithmetic: Arithmetic::F32, split: true };
+    let fixed = CpuProducts { arithmetic: Arithmetic::F32, single: Single::Split };
     fixed.apply().unwrap();
-    assert!(fixed.why_not_split().is_some());
+    assert!(fixed.why_exact().is_some());
     let f32s = results();
-    assert!(f32s.iter().zip(&plain).take(6).all(|(a, b)| far(a, b) < 1e-6));
+    let same = |((of, a), (_, b)): (&(Of, Vec<f32>), &(Of, Vec<f32>))| *of == Of::Half || far(a, b) < 2e-6;
+    assert!(f32s.iter().zip(&plain).all(same));
     // The emulated set has no pairs: refused, and nothing changes.
-    let pairs = CpuProducts { arithmetic: Arithmetic::Pairs, split: false };
+    let pairs = CpuProducts { arithmetic: Arithmetic::Pairs, single: Single::Exact };
     let message = pairs.apply().unwrap_err().to_string();
     assert!(message.contains("pairs") && message.contains("AVX512_BF16"), "{message}");
     assert_eq!(CpuProducts::current(), fixed);

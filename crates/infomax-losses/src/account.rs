@@ -43,7 +43,9 @@ impl ObjectiveConfig {
     /// - **Entropy.** The mean over the views. An estimator that is in nats on that space is used as it is, and its
     ///   [`infomax_core::Bound`] is that of the part: `gaussian`, `hadamard` (upper), `pairdist`, `pairdist-full`
     ///   (upper or lower, of the mixture), `kde`, `kozachenko-leonenko` (estimates); on the sphere `vmf`, `hydes`
-    ///   and `contrastive` (the density of their own kernel). For every other objective, surrogate or without an
+    ///   and `contrastive` (the density of their own kernel), unless a kernel of another width fits better by more than
+    ///   0.1 nats: on left-out rows every kernel is above the entropy, and far above it where it is wider than the rows are
+    ///   spread. For every other objective, surrogate or without an
     ///   entropy term, the Gaussian upper bound (`eps = 1e-4`) stands in, on the sphere the von Mises-Fisher density
     ///   with the `kappa` that fits best when a row is left out.
     /// - **Conditional.** Over all ordered pairs of views: Gaussian with `s2 = E |z - z'|^2 / d`, or
@@ -84,14 +86,25 @@ impl ObjectiveConfig {
             has_spread(i + 1, view, rounding, width)?;
         }
         views_differ(&rows, rounding)?;
-        let (estimator, stands_in, estimates) = match &own {
-            Some(own) => (own.name().to_owned(), false, each(&rows, |v| own.estimate(v))?),
-            None if space == Space::Euclidean => {
-                ("gaussian".to_owned(), true, each(&rows, stand_in_gaussian)?)
+        let (estimator, stands_in, estimates) = match (&own, space) {
+            (Some(own), Space::Euclidean) => {
+                (own.name().to_owned(), false, each(&rows, |v| own.estimate(v))?)
             }
-            None => ("vmf".to_owned(), true, each(&rows, best_vmf)?),
+            (None, Space::Euclidean) => ("gaussian".to_owned(), true, each(&rows, stand_in_gaussian)?),
+            (own, Space::Sphere) => {
+                let best = each(&rows, best_vmf)?;
+                let own = own
+                    .as_ref()
+                    .map(|own| Ok::<_, crate::Error>((own.name(), each(&rows, |v| own.estimate(v))?)));
+                match own.transpose()? {
+                    Some((name, own)) if total(&own) <= total(&best) + UNFIT * rows.len() as f64 => {
+                        (name.to_owned(), false, own)
+                    }
+                    _ => ("vmf".to_owned(), true, best),
+                }
+            }
         };
-        let nats = estimates.iter().map(|e| e.nats).sum::<f64>() / estimates.len() as f64;
+        let nats = total(&estimates) / estimates.len() as f64;
         let entropy = Estimate { nats, bound: estimates[0].bound };
         let (conditional, spread) = match space {
             Space::Euclidean => gaussian_conditional(&rows, self.entropy.resolution(stands_in))?,
@@ -109,7 +122,9 @@ impl ObjectiveConfig {
 
     fn space(&self) -> Space {
         let unit = match &self.invariance {
-            InvarianceConfig::Cosine(_) | InvarianceConfig::WeightedCosine(_) => true,
+            InvarianceConfig::Cosine(_)
+            | InvarianceConfig::WeightedCosine(_)
+            | InvarianceConfig::ClassCosine(_) => true,
             InvarianceConfig::Mse(c) => c.normalize,
             InvarianceConfig::SmoothL1(_) | InvarianceConfig::Whitened(_) => false,
             InvarianceConfig::None(_) => self.entropy.is_spherical(),
@@ -170,6 +185,13 @@ impl EntropyConfig {
             _ => None,
         }
     }
+}
+
+/// Nats by which the kernel of a term may be worse than the one that fits best, before that one stands in.
+const UNFIT: f64 = 0.1;
+
+fn total(estimates: &[Estimate]) -> f64 {
+    estimates.iter().map(|e| e.nats).sum()
 }
 
 fn each(rows: &[Tensor], f: impl Fn(&Tensor) -> Result<Estimate>) -> Result<Vec<Estimate>> {

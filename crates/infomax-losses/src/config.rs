@@ -22,7 +22,7 @@ pub struct ObjectiveConfig {
     pub name: String,
     /// Whose conventions the preset follows: `official`, `solo-learn`, `lightly` or `original`.
     pub convention: String,
-    /// The temperature of both terms of a contrastive method (`simclr`, `dcl`, `dclw`): that of the entropy term,
+    /// The temperature of both terms of a contrastive method (`simclr`, `dcl`, `dclw`, `supcon`): that of the entropy term,
     /// and 1 over the weight of the invariance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
@@ -46,7 +46,7 @@ impl ObjectiveConfig {
     ///
     /// `given` answers with the number that was set at a key of the objective, for example `entropy.temperature`;
     /// that number itself is not taken over, but for `temperature`. What follows is the weight of the invariance:
-    /// from the temperature of `simclr`, `dcl` and `dclw`, from `entropy.weight` of `lejepa` (together 1), and from
+    /// from the temperature of `simclr`, `dcl`, `dclw` and `supcon`, from `entropy.weight` of `lejepa` (together 1), and from
     /// `entropy.alpha` of `vicregl`.
     ///
     /// # Errors
@@ -266,6 +266,8 @@ pub enum InvarianceConfig {
     WeightedCosine(invariance::WeightedCosine),
     /// Cosine similarity after whitening.
     Whitened(invariance::Whitened),
+    /// Cosine similarity of samples with the same label.
+    ClassCosine(invariance::ClassCosine),
     /// No invariance term: regularization alone.
     None(NoInvariance),
 }
@@ -279,7 +281,7 @@ pub struct NoInvariance {}
 impl InvarianceConfig {
     /// The kinds, as written in a configuration.
     pub const KINDS: &'static [&'static str] =
-        &["none", "mse", "cosine", "smooth-l1", "weighted-cosine", "whitened"];
+        &["none", "mse", "cosine", "smooth-l1", "weighted-cosine", "whitened", "class-cosine"];
 
     /// The kind, as written in a configuration.
     pub fn kind(&self) -> &'static str {
@@ -289,6 +291,7 @@ impl InvarianceConfig {
             Self::SmoothL1(_) => "smooth-l1",
             Self::WeightedCosine(_) => "weighted-cosine",
             Self::Whitened(_) => "whitened",
+            Self::ClassCosine(_) => "class-cosine",
             Self::None(_) => "none",
         }
     }
@@ -310,6 +313,7 @@ impl InvarianceConfig {
             Self::SmoothL1(c) => checked!(c),
             Self::WeightedCosine(c) => checked!(c),
             Self::Whitened(c) => checked!(c),
+            Self::ClassCosine(c) => checked!(c),
             Self::None(_) => return Ok(None),
         }))
     }
@@ -322,6 +326,7 @@ impl InvarianceConfig {
             Self::SmoothL1(c) => c.weight,
             Self::WeightedCosine(c) => c.weight,
             Self::Whitened(c) => c.weight,
+            Self::ClassCosine(c) => c.weight,
             Self::None(_) => 0.0,
         }
     }
@@ -336,6 +341,7 @@ impl<'de> serde::Deserialize<'de> for InvarianceConfig {
             "smooth-l1" => tagged::finish(rest).map(Self::SmoothL1),
             "weighted-cosine" => tagged::finish(rest).map(Self::WeightedCosine),
             "whitened" => tagged::finish(rest).map(Self::Whitened),
+            "class-cosine" => tagged::finish(rest).map(Self::ClassCosine),
             _ => tagged::finish(rest).map(Self::None),
         }
     }

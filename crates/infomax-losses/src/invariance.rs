@@ -1,5 +1,9 @@
 //! The invariance terms: what pulls the views of one sample together.
 
+mod classes;
+
+pub use classes::ClassCosine;
+
 use crate::settings::{count, finite, none_negative, positive, share};
 use crate::{Error, Result, op};
 use candle_core::Tensor;
@@ -201,7 +205,7 @@ impl Mse {
     fn value(&self, z: &Embeddings, ctx: &Context<'_>) -> Result<Tensor> {
         let rectified;
         let z = if self.rectify {
-            rectified = of_views(z, |view| Ok(op::widen(view)?.relu()?))?;
+            rectified = of_views(z, |view| Ok(op::hinge(&op::widen(view)?)?))?;
             &rectified
         } else {
             z
@@ -423,12 +427,18 @@ fn paired(
 ) -> Result<Tensor> {
     let views = &z.projections;
     let predictions = || {
-        z.predictions.as_ref().ok_or(Error::Missing {
-            term,
-            field: "predictions",
-            hint: "a predictor is needed after the projector (model.predictor = [256] in a run), or set \
-                   objective.invariance.teacher = \"none\"",
-        })
+        let hint = match teacher {
+            Teacher::Momentum => {
+                "a predictor is needed after the projector (model.predictor = [256] in a run), or set \
+                 objective.invariance.teacher = \"momentum-direct\", which compares the projections themselves with the \
+                 teacher's"
+            }
+            _ => {
+                "a predictor is needed after the projector (model.predictor = [256] in a run), or set \
+                 objective.invariance.teacher = \"none\" beside an entropy term"
+            }
+        };
+        z.predictions.as_ref().ok_or(Error::Missing { term, field: "predictions", hint })
     };
     let (students, others) = match teacher {
         Teacher::None => (views, views.clone()),
@@ -438,7 +448,8 @@ fn paired(
                 term,
                 field: "targets",
                 hint: "a momentum teacher is needed (model.teacher_momentum = 0.99 in a run), or set \
-                       objective.invariance.teacher = \"none\"",
+                       objective.invariance.teacher = \"stop-gradient\" with a predictor, or \"none\" beside an \
+                       entropy term",
             })?;
             let students = if teacher == Teacher::Momentum { predictions()? } else { views };
             (students, targets.detach())

@@ -2,7 +2,7 @@
 
 use crate::config::EntropyConfig as Entropy;
 use crate::entropy::{self, Divergence};
-use crate::invariance::{Cosine, Mse, Pairing, Teacher, WeightedCosine, Whitened};
+use crate::invariance::{ClassCosine, Cosine, Mse, Pairing, Teacher, WeightedCosine, Whitened};
 use crate::settings::positive;
 use crate::{Error, InvarianceConfig, NoEntropy, NoInvariance, ObjectiveConfig, Reduce, Result};
 
@@ -29,7 +29,7 @@ pub fn names() -> &'static [NamedObjective] {
 type Given<'a> = dyn Fn(&str) -> Option<f64> + 'a;
 
 /// The methods whose two terms have one temperature.
-const TEMPERED: [&str; 3] = ["simclr", "dcl", "dclw"];
+const TEMPERED: [&str; 4] = ["simclr", "dcl", "dclw", "supcon"];
 
 pub(crate) fn find(name: &str, convention: Option<&str>, given: &Given) -> Result<ObjectiveConfig> {
     let Some(named) = NAMED.iter().find(|named| named.name == name) else {
@@ -108,6 +108,7 @@ pub(crate) fn agree(config: &ObjectiveConfig) -> Result<()> {
     let slope = match &config.invariance {
         InvarianceConfig::Cosine(c) => c.weight * c.scale,
         InvarianceConfig::WeightedCosine(c) => c.weight,
+        InvarianceConfig::ClassCosine(c) => c.weight,
         _ => return Ok(()),
     };
     if near(slope * t, entropy.weight) {
@@ -362,6 +363,18 @@ const NAMED: &[NamedObjective] = &[
         preset: |_, _| {
             let invariance = Cosine { teacher: Teacher::StopGradient, ..Default::default() };
             (InvarianceConfig::Cosine(invariance), Entropy::None(NoEntropy {}))
+        },
+    },
+    NamedObjective {
+        name: "supcon",
+        composition: "cosine to the samples of the same label / 0.1 + log-sum-exp",
+        conventions: OFFICIAL,
+        source: "arXiv 2004.11362",
+        preset: |_, given| {
+            let temperature = shared(given).unwrap_or(0.1);
+            let entropy = entropy::Contrastive { temperature, ..Default::default() };
+            let invariance = ClassCosine { weight: 1.0 / temperature };
+            (InvarianceConfig::ClassCosine(invariance), Entropy::Contrastive(entropy))
         },
     },
     NamedObjective {

@@ -43,6 +43,11 @@ pub(crate) fn widen(x: &Tensor) -> Result<Tensor> {
     }
 }
 
+/// `max(x, 0)` that keeps NaN, of which a maximum would make 0.
+pub(crate) fn hinge(x: &Tensor) -> Result<Tensor> {
+    x.relu()? + (x * 0.0)?
+}
+
 /// A scalar of the dtype and device of `like`.
 pub(crate) fn scalar(value: f64, like: &Tensor) -> Result<Tensor> {
     Tensor::new(value, &Device::Cpu)?.to_dtype(like.dtype())?.to_device(like.device())

@@ -116,6 +116,16 @@ pub(crate) fn mean(own: &Tensor, rows: usize, ctx: &Context<'_>) -> Result<Tenso
     Ok((sums.narrow(0, 0, values)? / total)?.reshape(own.shape())?)
 }
 
+/// The labels of the samples of all ranks, in their order. One message.
+pub(crate) fn labels(own: &[u32], ctx: &Context<'_>) -> Result<Vec<u32>> {
+    let own = Tensor::from_slice(own, own.len(), &Device::Cpu)?;
+    let mut all = Vec::new();
+    for part in ctx.collective.gather(&own)? {
+        all.extend(part.to_vec1::<u32>()?);
+    }
+    Ok(all)
+}
+
 fn wide(z: &Tensor) -> Result<Tensor> {
     // Metal has no f64.
     Ok(if z.device().is_metal() { op::widen(z)? } else { z.to_dtype(DType::F64)? })

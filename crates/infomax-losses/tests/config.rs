@@ -166,12 +166,12 @@ fn settings_out_of_range_are_refused_by_their_key() {
 #[test]
 fn shared_quantities_stand_once() {
     let read = |text: &str| toml::from_str::<ObjectiveConfig>(text).unwrap();
-    for name in ["simclr", "dcl", "dclw"] {
+    for name in ["simclr", "dcl", "dclw", "supcon"] {
         for text in [
             format!("name = \"{name}\"\ntemperature = 0.1"),
             format!(
                 "name = \"{name}\"\n[entropy]\nkind = \"contrastive\"\ntemperature = 0.1\ndecoupled = {}",
-                name != "simclr"
+                name.starts_with("dcl")
             ),
         ] {
             let config = read(&text);

@@ -24,6 +24,7 @@ fn evaluate(config: &ObjectiveConfig, views: &[Tensor], dtype: DType) -> infomax
     let z = Embeddings {
         predictions: Some(projections.clone()),
         targets: Some(Views::new(targets)?),
+        labels: Some((0..views[0].dim(0)? as u32).map(|i| i % 3).collect()),
         ..Embeddings::new(projections.with_local(tensors.iter().map(map).collect())?)
     };
     let total = objective.evaluate(&z, &Context::standalone())?.total;

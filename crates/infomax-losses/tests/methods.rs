@@ -248,6 +248,53 @@ fn rate_reduction_of_given_and_of_own_classes() {
     assert!(message.contains("`labels`") && message.contains("supervised"), "{message}");
 }
 
+/// Supervised contrast against the official code, with labels and with a label of its own for each sample, where it is
+/// NT-Xent; and against the definition over pairs on classes of unequal size.
+#[test]
+fn supervised_contrast() {
+    let supcon = |z: &[Tensor], labels: &[u32]| {
+        let z =
+            Embeddings { labels: Some(labels.to_vec()), ..Embeddings::new(Views::new(z.to_vec()).unwrap()) };
+        let objective = ObjectiveConfig::named("supcon").unwrap().build().unwrap();
+        objective.evaluate(&z, &Context::standalone()).unwrap().total
+    };
+    let inputs = [&format!("losses/{A}.z1.npy")[..], &format!("losses/{A}.z2.npy")[..]];
+    let five: Vec<u32> = (0..32).map(|i| i % 5).collect();
+    let own: Vec<u32> = (0..32).map(|i| 1000 - 7 * i).collect();
+    check("supcon", A, "labels=i%5", &inputs, 10.0, |z| supcon(z, &five));
+    check("supcon", A, "no_labels", &inputs, 10.0, |z| supcon(z, &own));
+
+    let views: Vec<Tensor> = (0..3).map(|v| infomax_testing::spread(&[7, 4], 60 + v, 1.0)).collect();
+    let labels = [4, 4, 9, 4, 0, 9, 4];
+    let rows: Vec<(u32, Vec<f64>)> = views
+        .iter()
+        .flat_map(|view| labels.iter().copied().zip(view.to_vec2::<f64>().unwrap()))
+        .map(|(label, row)| {
+            let norm = row.iter().map(|v| v * v).sum::<f64>().sqrt();
+            (label, row.iter().map(|v| v / norm).collect())
+        })
+        .collect();
+    let mut expected = 0.0;
+    for (i, (label, row)) in rows.iter().enumerate() {
+        let score = |j: usize| row.iter().zip(&rows[j].1).map(|(a, b)| a * b).sum::<f64>() / 0.1;
+        let others: Vec<usize> = (0..rows.len()).filter(|j| *j != i).collect();
+        let log_sum = others.iter().map(|j| score(*j).exp()).sum::<f64>().ln();
+        let positives: Vec<usize> = others.iter().copied().filter(|j| rows[*j].0 == *label).collect();
+        let mean = positives.iter().map(|j| score(*j)).sum::<f64>() / positives.len() as f64;
+        expected += (log_sum - mean) / rows.len() as f64;
+    }
+    let got = number(&supcon(&views, &labels));
+    assert!((got - expected).abs() < 1e-11 * expected.abs(), "{got} {expected}");
+
+    let term = infomax_losses::invariance::ClassCosine::default();
+    let z = Embeddings::new(Views::new(views).unwrap());
+    let message = term.evaluate(&z, &Context::standalone()).unwrap_err().to_string();
+    assert!(message.contains("`labels`") && message.contains("a data set with labels"), "{message}");
+    let short = Embeddings { labels: Some(vec![0; 3]), ..z };
+    let message = term.evaluate(&short, &Context::standalone()).unwrap_err().to_string();
+    assert!(message.contains("one label a row"), "{message}");
+}
+
 #[test]
 fn the_grid_of_sigreg_tends_to_the_closed_form() {
     let y = tensor("methods/y.npy").reshape(((), 1)).unwrap();

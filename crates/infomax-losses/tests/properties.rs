@@ -579,13 +579,13 @@ proptest! {
             prop_assert!(near(score(name, &views), score(name, &moved)), "translation of {}", name);
         }
         let turned = [views[0].matmul(&rotation).unwrap(), views[1].matmul(&rotation).unwrap()];
-        for name in ["vicreg-logdet", "vicreg-pairdist-kl", "vicreg-pairdist-bd", "simclr", "simclr-logdet", "dcl", "dclw",
+        for name in ["vicreg-logdet", "vicreg-pairdist-kl", "vicreg-pairdist-bd", "simclr", "simclr-logdet", "supcon", "dcl", "dclw",
             "align-uniform", "koleo", "emp-ssl", "mec", "matrix-ssl", "mcr2", "mmcr", "hydes", "byol", "simsiam", "tico"] {
             prop_assert!(near(score(name, &views), score(name, &turned)), "rotation for {}", name);
         }
         // Lengths of rows do not matter on the sphere.
         let scaled = [(&views[0] * 3.0).unwrap(), (&views[1] * 3.0).unwrap()];
-        for name in ["simclr", "dcl", "dclw", "align-uniform", "koleo", "mec", "matrix-ssl", "mcr2", "mmcr", "hydes", "swav", "tico", "w-mse"] {
+        for name in ["simclr", "supcon", "dcl", "dclw", "align-uniform", "koleo", "mec", "matrix-ssl", "mcr2", "mmcr", "hydes", "swav", "tico", "w-mse"] {
             prop_assert!(near(score(name, &views), score(name, &scaled)), "scale for {}", name);
         }
     }

@@ -1,13 +1,13 @@
 //! One SGD step of a vision transformer and of ConvNeXts: images per second, and the peak of memory. The peer is
 //! `benches/peers/vision_step.py`.
 //!
-//! `cargo run --release -p infomax-models --example vision_step [part of a name]`
+//! `cargo run --release -p infomax-models --example vision_step [--bf16] [part of a name]`
 
 #![allow(clippy::print_stdout)]
 
 use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Tensor, bail};
 use infomax_core::{Encoder, Init, Key, ParamKind, Params, Pass};
-use infomax_kernels::{cross_entropy, linear};
+use infomax_kernels::{CpuProducts, Single, cross_entropy, linear};
 use infomax_models::{ConvNext, ConvNextConfig, Vit, VitConfig};
 use std::time::Instant;
 
@@ -123,14 +123,26 @@ fn cases() -> Vec<Case> {
 
 fn main() -> Outcome<()> {
     infomax_kernels::keep_freed_memory();
-    let wanted = std::env::args().nth(1).filter(|a| !a.starts_with('-')).unwrap_or_default();
+    let bf16 = std::env::args().any(|a| a == "--bf16");
+    if bf16 {
+        let choice = CpuProducts { single: Single::Rounded, ..CpuProducts::default() };
+        if let Some(why) = choice.why_exact() {
+            println!("products stay f32: {why}");
+        }
+        choice.apply()?;
+    }
+    let wanted = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
     let cases: Vec<_> = cases().into_iter().filter(|case| case.name.contains(&wanted)).collect();
     if let [case] = &cases[..] {
-        return measure(&case.name, case.images, &case.build);
+        let name = format!("{}{}", case.name, if bf16 { " bf16" } else { "" });
+        return measure(&name, case.images, &case.build);
     }
     // A process for each case, so that the peak of memory is its own.
     for case in cases {
-        let status = std::process::Command::new(std::env::current_exe()?).arg(&case.name).status()?;
+        let status = std::process::Command::new(std::env::current_exe()?)
+            .arg(&case.name)
+            .args(bf16.then_some("--bf16"))
+            .status()?;
         if !status.success() {
             return Err(format!("{}: {status}", case.name).into());
         }

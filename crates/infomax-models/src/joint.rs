@@ -28,13 +28,41 @@ pub struct ModelConfig {
     /// (VICRegL, arXiv 2210.01571: 512-512-512); empty: none.
     pub local_projector: Vec<usize>,
     /// The momentum of a teacher that follows encoder and projector, at the start (BYOL: 0.996); it rises to 1
-    /// along half a cosine. Absent: no teacher.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// along half a cosine. `"none"`: no teacher.
+    #[serde(with = "or_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<f64>"))]
     pub teacher_momentum: Option<f64>,
     /// The weights that the encoder starts from: a safetensors file with the names of torchvision or timm or of this
     /// project, or a folder with a `model.safetensors`. Absent: drawn at random. Whoever builds the model reads it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<std::path::PathBuf>,
+}
+
+/// A number, or the word `none`: what a recipe sets can be taken away again.
+mod or_none {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(f64),
+        Word(String),
+    }
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => to.serialize_f64(*value),
+            None => to.serialize_str("none"),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+        match Written::deserialize(from) {
+            Ok(Written::Number(value)) => Ok(Some(value)),
+            Ok(Written::Word(word)) if word == "none" => Ok(None),
+            _ => Err(D::Error::custom("a number or the word \"none\" is wanted")),
+        }
+    }
 }
 
 /// An encoder, as data: its kind and the settings of that kind.
@@ -70,17 +98,18 @@ impl EncoderConfig {
         }
     }
 
-    /// Builds the encoder with parameters below a scope. Only residual networks train in bf16.
+    /// Builds the encoder with parameters below a scope. In bf16 vision transformers and ConvNeXts are built as for f32, see
+    /// [`Precision::Bf16`]; a layer of patches has no bf16.
     ///
     /// # Errors
     /// A configuration out of range, names that are taken, a precision that the kind has not.
     pub fn build(&self, precision: Precision, scope: impl Into<Scope>) -> Result<Box<dyn Encoder>> {
         let scope = scope.into();
-        if precision == Precision::Bf16 && !matches!(self, Self::ResNet(_) | Self::ResNet9(_)) {
+        if precision == Precision::Bf16 && matches!(self, Self::Patches(_)) {
             return Err(Error::Precision {
                 precision: "bf16",
                 with: format!("with an encoder of kind `{}`", self.kind()),
-                reason: "only residual networks have it; use the precision f32",
+                reason: "residual networks, vision transformers and ConvNeXts have it; use the precision f32",
             });
         }
         Ok(match self {
@@ -90,6 +119,11 @@ impl EncoderConfig {
             Self::ConvNext(cfg) => Box::new(ConvNext::new(cfg, scope)?),
             Self::Patches(cfg) => Box::new(Patches::new(cfg, scope)?),
         })
+    }
+
+    /// Whether bf16 is a matter of its products alone, see [`Precision::Bf16`].
+    pub fn rounds_products(&self) -> bool {
+        matches!(self, Self::Vit(_) | Self::ConvNext(_))
     }
 
     /// The shapes of all parameters and running statistics, by their names; nothing is drawn.
@@ -177,11 +211,25 @@ impl JointEmbedding {
     /// parameters, and so do [`Learner::features`].
     ///
     /// # Errors
-    /// As [`JointEmbedding::new`]; bf16 for an encoder that is not a residual network, or with parameters that
-    /// are not f32 on the CPU or CUDA; tf32 with others than f32 on CUDA.
+    /// As [`JointEmbedding::new`]; bf16 for a layer of patches, or with parameters that are not f32 on the CPU or CUDA (of
+    /// vision transformers and ConvNeXts: on the CPU); tf32 with others than f32 on CUDA.
     pub fn with_precision(cfg: &ModelConfig, precision: Precision, params: &Params) -> Result<Self> {
         if matches!(precision, Precision::Tf32 | Precision::Bf16x3) {
             precision.check_at(params.dtype(), params.device())?;
+        }
+        if precision == Precision::Bf16 && cfg.encoder.rounds_products() {
+            precision.check_at(params.dtype(), params.device())?;
+            if !params.device().is_cpu() {
+                return Err(Error::Precision {
+                    precision: "bf16",
+                    with: format!(
+                        "with an encoder of kind `{}` on {:?}",
+                        cfg.encoder.kind(),
+                        params.device().location()
+                    ),
+                    reason: "there only residual networks have it; use the precision f32 or tf32",
+                });
+            }
         }
         let root = Scope::from(params.root());
         let student = Branch::new(cfg, precision, &root)?;

@@ -52,7 +52,10 @@ pub enum Precision {
     Tf32,
     /// Feature maps, their gradients, and weights where they are multiplied, are rounded to bf16; sums and
     /// statistics are f32 or wider, and so are parameters and their gradients. Half of the memory for activations.
-    /// Residual networks only, on the CPU and on CUDA.
+    /// Residual networks, on the CPU and on CUDA. Vision transformers and ConvNeXts on the CPU keep f32 in memory, and the
+    /// factors of their products are rounded to bf16 where the processor has tiles for them (AMX) and they are expected to
+    /// be faster; elsewhere they stay f32. Such networks are built as for f32; the products are chosen by
+    /// `infomax_kernels::CpuProducts`.
     Bf16,
     /// On the CPU only: f32 in memory, and products of f32 are sums of three products of bf16 (the factors split into a
     /// high and a low part), where the processor has tiles for them (AMX) and they are expected to be faster; elsewhere f32.

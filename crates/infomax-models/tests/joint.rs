@@ -5,7 +5,8 @@
 use candle_core::{DType, Device, Tensor};
 use infomax_core::{Context, Key, Learner as _, ParamKind, Params, Pass, View};
 use infomax_models::{
-    ConvNextConfig, EncoderConfig, JointEmbedding, ModelConfig, Precision, ResNetConfig, Stem, VitConfig,
+    ConvNextConfig, EncoderConfig, JointEmbedding, ModelConfig, PatchesConfig, Precision, ResNetConfig, Stem,
+    VitConfig,
 };
 use infomax_testing::{GradCheck, assert_all_grads, gradcheck, spread};
 
@@ -201,9 +202,16 @@ fn bf16_is_refused_where_it_is_not_possible() {
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     };
     refused(&config(), DType::F64, &["bf16", "F64", "precision f32"]);
-    let vit = ModelConfig { encoder: EncoderConfig::Vit(VitConfig::default()), ..config() };
-    refused(&vit, DType::F32, &["bf16", "`vit`", "precision f32"]);
-    let convnext = ModelConfig { encoder: EncoderConfig::ConvNext(ConvNextConfig::default()), ..config() };
-    refused(&convnext, DType::F32, &["bf16", "`convnext`", "precision f32"]);
+    let patches = ModelConfig { encoder: EncoderConfig::Patches(PatchesConfig::default()), ..config() };
+    refused(&patches, DType::F32, &["bf16", "`patches`", "precision f32"]);
+    // Those whose products alone are rounded.
+    for encoder in
+        [EncoderConfig::Vit(VitConfig::default()), EncoderConfig::ConvNext(ConvNextConfig::default())]
+    {
+        let config = ModelConfig { encoder, ..config() };
+        refused(&config, DType::F64, &["bf16", "F64", "precision f32"]);
+        let params = Params::new(DType::F32, &Device::Cpu, Key::new(0));
+        JointEmbedding::with_precision(&config, Precision::Bf16, &params).unwrap();
+    }
     assert_eq!(serde_json::from_str::<Precision>(r#""bf16""#).unwrap(), Precision::Bf16);
 }

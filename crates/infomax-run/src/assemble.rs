@@ -10,7 +10,7 @@ use candle_core::{DType, Device};
 use infomax_augment::{Augmenter, EvalTransform};
 use infomax_core::{BatchSource as _, Collective, Key, Learner as _, Local, Objective, Params};
 use infomax_data::{DamagedSamples, EvalLoader, Loader, LoaderConfig, Subset};
-use infomax_kernels::CpuProducts;
+use infomax_kernels::{CpuProducts, Single};
 use infomax_models::{JointEmbedding, Precision};
 use infomax_optim::{Optimizer, Schedule};
 use infomax_train::Courses;
@@ -87,7 +87,11 @@ impl Assembly {
             let tf32 = config.train.precision == Precision::Tf32;
             infomax_kernels::CudaProducts { tf32, deterministic: config.train.deterministic }.apply();
         }
-        if start && let Some(note) = fit_to_images(config, &images, &params)? {
+        // Weights from a file come in the place of what would be set here.
+        if start
+            && config.model.init.is_none()
+            && let Some(note) = fit_to_images(config, &images, &params)?
+        {
             notes.push(note);
         }
         if let (Some(path), true) = (&config.model.init, start) {
@@ -184,11 +188,18 @@ pub(crate) fn fit_to_images(config: &RunConfig, images: &Images, params: &Params
     let batches: Vec<_> = loader.with_damaged(policy).map(|batch| Ok(batch?.0)).collect::<Result<_>>()?;
     let some = candle_core::Tensor::cat(&batches, 0)?;
     let count = some.dim(0)?;
-    if infomax_models::whiten_stem(params, "encoder", &some)? {
+    let (height, width) = (some.dim(2)?, some.dim(3)?);
+    let refuses = |error: infomax_models::Error| {
+        Error::Config(format!(
+            "the encoder refuses images of {height}x{width} pixels, from which it takes its filters (augment.size, \
+             [model.encoder]): {error}"
+        ))
+    };
+    if infomax_models::whiten_stem(params, "encoder", &some).map_err(refuses)? {
         return Ok(Some(format!("the stem whitens patches by their covariance in {count} training images")));
     }
     let key = Key::new(config.train.run.seed).fold_named("init");
-    infomax_models::fit_patches(params, "encoder", &some, key)?;
+    infomax_models::fit_patches(params, "encoder", &some, key).map_err(refuses)?;
     Ok(Some(format!("the filters start as whitened patches of {count} training images")))
 }
 
@@ -209,15 +220,29 @@ fn products(config: &RunConfig, device: &Device) -> Result<Option<String>> {
     if !device.is_cpu() {
         return Ok(fixed.then(|| "train.arithmetic: a choice of the CPU, without effect here".to_owned()));
     }
-    let choice = CpuProducts { arithmetic: arithmetic.into(), split: precision == Precision::Bf16x3 };
+    let rounds = precision == Precision::Bf16 && config.model.encoder.rounds_products();
+    let single = match precision {
+        Precision::Bf16x3 => Single::Split,
+        _ if rounds => Single::Rounded,
+        _ => Single::Exact,
+    };
+    let choice = CpuProducts { arithmetic: arithmetic.into(), single };
     choice.apply().map_err(|e| Error::Setting { section: "train", reason: format!("arithmetic: {e}") })?;
-    Ok(match (precision, choice.why_not_split()) {
+    Ok(match (precision, choice.why_exact()) {
         (Precision::Bf16x3, Some(why)) => Some(format!(
             "train.precision = \"bf16x3\": products are taken in f32, which is more exact: {why}"
         )),
         (Precision::Bf16x3, None) => Some(
             "train.precision = \"bf16x3\": products of f32 are three of bf16 on tiles (AMX), where a shape is expected to be \
              faster by them"
+                .to_owned(),
+        ),
+        (Precision::Bf16, Some(why)) if rounds => {
+            Some(format!("train.precision = \"bf16\": products are taken in f32, which is more exact: {why}"))
+        }
+        (Precision::Bf16, None) if rounds => Some(
+            "train.precision = \"bf16\": factors of products are rounded to bf16 and multiplied on tiles (AMX), where a shape \
+             is expected to be faster by them"
                 .to_owned(),
         ),
         (Precision::Bf16, _) => Some(format!("train.precision = \"bf16\": products by {}", choice.in_words())),

@@ -224,6 +224,16 @@ impl Method {
         Ok(self.objective()?.entropy_in_nats())
     }
 
+    /// Whether what is minimized is minus that entropy itself; else it is so up to constants, or a surrogate.
+    ///
+    /// # Errors
+    /// As [`Method::objective`].
+    pub fn trains_nats(&self) -> Result<bool> {
+        let term = self.objective()?.entropy.build().map_err(crate::error::of("objective"))?;
+        let bound = term.and_then(|term| term.bound());
+        Ok(self.entropy_in_nats()? && bound.is_some_and(|bound| bound != infomax_core::Bound::Surrogate))
+    }
+
     /// Whether there is an entropy term at all.
     ///
     /// # Errors

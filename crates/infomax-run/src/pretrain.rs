@@ -7,8 +7,9 @@ use crate::ranks::Waited;
 use crate::stop::Judged;
 use crate::{Assembly, Error, Images, Plan, Result, RunConfig, RunObserver};
 use infomax_core::{BatchSource as _, Collective, Learner as _, Local};
-use infomax_kernels::CpuProducts;
+use infomax_kernels::{CpuProducts, Single};
 use infomax_models::Precision;
+use infomax_optim::ScheduleKind;
 use infomax_train::{Budget, Parts, RunDir, TimeTotals, Trainer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -231,7 +232,9 @@ pub fn pretrain_with(
 
     let finished = matches!(training, infomax_train::Outcome::Finished { .. });
     // Evaluation is in f32, whatever the precision of training.
-    CpuProducts { split: false, ..CpuProducts::current() }.apply().map_err(crate::error::of("train"))?;
+    CpuProducts { single: Single::Exact, ..CpuProducts::current() }
+        .apply()
+        .map_err(crate::error::of("train"))?;
     let waited = if finished && options.evaluate {
         crate::ranks::while_others_wait(ranks, &options.stop, |stop| {
             let learner = trainer.learner();
@@ -272,6 +275,16 @@ fn announce(config: &RunConfig, assembly: &Assembly, observer: &mut dyn RunObser
     if warmup >= epochs && config.train.run.budget.is_none() {
         observer.on_warning(&format!(
             "optim.warmup_epochs = {warmup} of {epochs} epochs: the learning rate is still rising at the end"
+        ));
+    }
+    let schedule = &config.optim.schedule;
+    if schedule.kind == ScheduleKind::Step
+        && schedule.step_epochs >= epochs
+        && config.train.run.budget.is_none()
+    {
+        observer.on_warning(&format!(
+            "optim.kind = \"step\" with optim.step_epochs = {} of {epochs} epochs: the learning rate never drops",
+            schedule.step_epochs
         ));
     }
     // What is meant for bytes: pixels are values in 0..1 when they are normalized.

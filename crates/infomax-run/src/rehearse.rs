@@ -1,5 +1,6 @@
 //! A rehearsal of one step: what a run would refuse after it began is refused before.
 
+use crate::config::Source;
 use crate::error::of;
 use crate::{Error, Images, Result, RunConfig};
 use candle_core::{DType, Tensor};
@@ -43,8 +44,12 @@ pub(crate) fn rehearse(
                 (None, Some(size)) => format!("augment.size = {size}"),
                 _ => "[augment]".to_owned(),
             };
+            let larger = match config.data.source {
+                Source::Shapes => "; data.shapes.size = 32 draws larger images",
+                _ => "",
+            };
             Error::Config(format!(
-                "the encoder refuses views of {height}x{width} pixels ({key}, [model.encoder]): {error}"
+                "the encoder refuses views of {height}x{width} pixels ({key}, [model.encoder]): {error}{larger}"
             ))
         })?;
         views.push(if local { View::local(values) } else { View::global(values) });
@@ -92,6 +97,11 @@ pub(crate) fn rehearse(
     };
     let first = report(&embeddings).and_then(|report| Ok((number(&report)?, report)));
     let (whole, report_of_all) = first.map_err(|error| {
+        let some = (0..batch as u32).map(|i| i % 2).collect();
+        let labeled = Embeddings { labels: Some(some), ..embeddings.clone() };
+        if embeddings.labels.is_none() && report(&labeled).is_ok() {
+            return without_labels(config, images);
+        }
         Error::Config(format!(
             "the objective `{}` refuses what this model gives for a batch of {batch}: {error}",
             config.objective.name
@@ -137,6 +147,21 @@ fn unused(
         return refuse("predictor", "predictions");
     }
     Ok(note)
+}
+
+/// What an objective that learns from labels says of images without.
+fn without_labels(config: &RunConfig, images: &Images) -> Error {
+    let data = &images.train;
+    let missing: Vec<usize> = (0..data.len()).filter(|index| data.label(*index).is_none()).collect();
+    let first =
+        missing.first().map(|index| format!(" (the first: {})", data.place(*index))).unwrap_or_default();
+    Error::Config(format!(
+        "the objective `{}` learns from labels, and {} of {} training images have none{first}: put a folder a class into \
+         the training folder, leave the images without a class out, or choose a method without labels (`infomax methods`)",
+        config.objective.name,
+        missing.len(),
+        data.len()
+    ))
 }
 
 /// Refuses an objective that looks at labels where all images have the same one: there are no classes to tell apart.

@@ -40,13 +40,16 @@ pub fn replay(capsule: &Path, options: &ReplayOptions, observer: &mut dyn RunObs
     // A replay writes nothing.
     config.train.run.log.clear();
     // The length that a budget came to is in the capsule.
-    config.train.run.budget = None;
+    let budget = config.train.run.budget.take();
     let assembly = Assembly::new(&config, options.workers)?;
     if let Some(warning) = &assembly.device_warning {
         observer.on_warning(warning);
     }
     let config = &assembly.config;
-    let identity = identity(config, &assembly.images, assembly.learner.feature_dim(), 1)?;
+    // Of the run as it was.
+    let mut told = config.clone();
+    told.train.run.budget = budget;
+    let identity = identity(&told, &assembly.images, assembly.learner.feature_dim(), 1)?;
     let mut parts = Parts::local(
         Box::new(assembly.learner),
         assembly.objective,

@@ -184,6 +184,10 @@ impl Observer for Judged<'_> {
         self.inner.on_checkpoint(path, step);
     }
 
+    fn on_no_capsule(&mut self, reason: &str) {
+        self.inner.on_no_capsule(reason);
+    }
+
     fn on_capsule(&mut self, path: &Path, bytes: u64) {
         self.inner.on_capsule(path, bytes);
     }

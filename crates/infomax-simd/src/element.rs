@@ -79,6 +79,16 @@ pub trait Stored: Copy + std::fmt::Debug + Default + Send + Sync + 'static {
         None
     }
 
+    /// The slice itself where its type is f32.
+    fn as_f32_mut(_: &mut [Self]) -> Option<&mut [f32]> {
+        None
+    }
+
+    /// A slice of f32 where this type is f32.
+    fn of_f32_mut(_: &mut [f32]) -> Option<&mut [Self]> {
+        None
+    }
+
     /// The vector under the name of its type.
     fn typed(values: Vec<Self>) -> Values;
 
@@ -98,7 +108,7 @@ pub enum Values {
 }
 
 macro_rules! itself {
-    ($t:ty, $name:ident, $single:expr) => {
+    ($t:ty, $name:ident, $single:expr, $single_mut:expr, $of_single:expr) => {
         impl Stored for $t {
             type Real = $t;
 
@@ -165,6 +175,16 @@ macro_rules! itself {
                 single(values)
             }
 
+            fn as_f32_mut(values: &mut [$t]) -> Option<&mut [f32]> {
+                let single: fn(&mut [$t]) -> Option<&mut [f32]> = $single_mut;
+                single(values)
+            }
+
+            fn of_f32_mut(values: &mut [f32]) -> Option<&mut [$t]> {
+                let own: fn(&mut [f32]) -> Option<&mut [$t]> = $of_single;
+                own(values)
+            }
+
             fn typed(values: Vec<$t>) -> Values {
                 Values::$name(values)
             }
@@ -177,8 +197,8 @@ macro_rules! itself {
     };
 }
 
-itself!(f32, F32, |values| Some(values));
-itself!(f64, F64, |_| None);
+itself!(f32, F32, |values| Some(values), |values| Some(values), |values| Some(values));
+itself!(f64, F64, |_| None, |_| None, |_| None);
 
 /// The largest vector.
 const LANES: usize = 16;

@@ -39,8 +39,8 @@ pub struct Failure {
     pub reason: String,
     /// The steps of the whole run, as the objective was told.
     pub total_steps: u64,
-    /// The parts of the objective, its total and the norm of the gradient, as far as the step came: each with the
-    /// shortest number that reads as the same bits.
+    /// Checksums of the views, the parts of the objective, its total and the norm of the gradient, as far as the step
+    /// came: numbers are the shortest that read as the same bits.
     pub reached: Vec<(String, String)>,
 }
 
@@ -70,6 +70,8 @@ pub(crate) struct Trace {
     /// Scalars of the objective, not read yet.
     scalars: Vec<(String, Tensor)>,
     grad_norm: Option<f64>,
+    /// The views of the batch.
+    views: Vec<Tensor>,
     /// The buffers that embedding moves; unknown before the first step of this process.
     moving: Option<BTreeSet<String>>,
     /// Buffers before the step.
@@ -129,6 +131,7 @@ impl Trace {
     fn begin(&mut self, params: &Params) -> Result<()> {
         (self.started, self.updating, self.grad_norm) = (false, false, None);
         self.scalars.clear();
+        self.views.clear();
         self.buffers.clear();
         for (name, param) in params.all() {
             let moves = self.moving.as_ref().is_none_or(|moving| moving.contains(&name));
@@ -142,6 +145,7 @@ impl Trace {
     /// The batch is there.
     pub(crate) fn batch(&mut self, views: &[View]) -> Result<()> {
         self.started = true;
+        self.views = views.iter().map(|view| view.values.clone()).collect();
         let Some(held) = &mut self.held else { return Ok(()) };
         for (i, view) in views.iter().enumerate() {
             held.push(Held::of("view", &i.to_string(), &view.values)?);
@@ -181,7 +185,7 @@ impl Trace {
     /// gradients it spoils says where it comes from.
     pub(crate) fn evaluated(&mut self, params: &Params, report: &Report) -> Result<()> {
         self.terms(report)?;
-        let finite = self.reached().iter().all(|(_, value)| value.parse::<f64>().is_ok_and(f64::is_finite));
+        let finite = self.values().iter().all(|(_, value)| value.parse::<f64>().is_ok_and(f64::is_finite));
         if self.held.is_some() && !finite {
             self.gradients(params, &infomax_kernels::backward(&report.total)?)?;
         }
@@ -216,8 +220,14 @@ impl Trace {
         (self.updating, self.grad_norm) = (true, Some(grad_norm));
     }
 
-    /// What the step has computed; what cannot be read is left out.
+    /// What the step began with and has computed; what cannot be read is left out.
     fn reached(&self) -> Vec<(String, String)> {
+        let digest = |(i, view): (usize, &Tensor)| Some((format!("{DIGEST} {i}"), digest(view).ok()?));
+        self.views.iter().enumerate().filter_map(digest).chain(self.values()).collect()
+    }
+
+    /// What the step has computed.
+    fn values(&self) -> Vec<(String, String)> {
         let mut reached: Vec<_> = self
             .scalars
             .iter()
@@ -326,8 +336,9 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) {
         if self.trace.borrow().updating {
-            let text = "no capsule: the step failed after it began to change parameters";
-            let _ = self.parts.run_dir.log(text);
+            let reason = "the step failed after it began to change parameters";
+            observer.on_no_capsule(reason);
+            let _ = self.parts.run_dir.log(&format!("warning: no capsule: {reason}"));
             return;
         }
         let mut model = self.parts.learner.params().tensors();
@@ -337,7 +348,10 @@ impl Trainer {
             Ok((state, tensors)) => {
                 self.keep_capsule(State { position, ..state }, &tensors, failure, observer)
             }
-            Err(error) => drop(self.parts.run_dir.log(&format!("warning: no capsule: {error}"))),
+            Err(error) => {
+                observer.on_no_capsule(&error.to_string());
+                let _ = self.parts.run_dir.log(&format!("warning: no capsule: {error}"));
+            }
         }
     }
 
@@ -355,7 +369,10 @@ impl Trainer {
                 observer.on_capsule(&path, bytes);
                 format!("capsule {} ({:.1} MiB): {reason}", path.display(), bytes as f64 / 1048576.0)
             }
-            Err(error) => format!("warning: no capsule: {error}"),
+            Err(error) => {
+                observer.on_no_capsule(&error.to_string());
+                format!("warning: no capsule: {error}")
+            }
         };
         let _ = self.parts.run_dir.log(&said);
     }
@@ -378,6 +395,15 @@ pub(crate) enum Attempt {
     Made(Box<StepMetrics>, bool),
     Failed(Error, Option<Failure>),
     Panicked(Box<dyn Any + Send>, Failure),
+}
+
+/// The name of a checksum of a view, in front of its number.
+pub(crate) const DIGEST: &str = "checksum of view";
+
+/// A checksum of the bits of a tensor (FNV-1a), which is no number.
+fn digest(tensor: &Tensor) -> Result<String> {
+    let step = |hash: u64, bits: u64| (hash ^ bits).wrapping_mul(0x0000_0100_0000_01b3);
+    Ok(format!("#{:016x}", bits(tensor)?.into_iter().fold(0xcbf2_9ce4_8422_2325, step)))
 }
 
 fn scalar(value: &Tensor) -> Result<f64> {

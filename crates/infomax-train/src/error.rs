@@ -30,9 +30,21 @@ pub enum Error {
         /// What is missing.
         problem: String,
     },
+    /// A run has logged nothing.
+    #[error("{} has no metrics yet: nothing is written", run.display())]
+    NoMetrics {
+        /// The run.
+        run: PathBuf,
+    },
     /// Another process works in the folder.
     #[error("{} is in use by another process; wait for it, or stop it first", path.display())]
     Busy {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A checkpoint in the place of a capsule.
+    #[error("{} is a checkpoint and no capsule: nothing failed there; capsules are in RUN/capsules", path.display())]
+    NotACapsule {
         /// The folder.
         path: PathBuf,
     },

@@ -71,6 +71,17 @@ pub enum HealthState {
     Collapsed,
 }
 
+impl HealthState {
+    /// The verdict in words.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Warning => "close to a collapse",
+            Self::Collapsed => "collapsed",
+        }
+    }
+}
+
 /// The verdict with its reason and what to change.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Health {

@@ -28,6 +28,9 @@ pub trait Observer {
     /// After a step failed and left a capsule of so many bytes.
     fn on_capsule(&mut self, _path: &Path, _bytes: u64) {}
 
+    /// After a step failed and its capsule could not be written, with the reason.
+    fn on_no_capsule(&mut self, _reason: &str) {}
+
     /// When the monitor's verdict changes.
     fn on_health(&mut self, _health: &Health) {}
 

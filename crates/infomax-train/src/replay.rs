@@ -1,7 +1,7 @@
 //! A failed step, made again.
 
 use crate::budget::Clock;
-use crate::capsule::{Attempt, Failure, FailureKind};
+use crate::capsule::{Attempt, DIGEST, Failure, FailureKind};
 use crate::{Checkpoint, Result, Trainer};
 use candle_core::{DType, Device, Tensor};
 
@@ -63,7 +63,7 @@ pub struct Replay {
     pub recorded: Failure,
     /// How it failed now; `None` if it did not.
     pub found: Option<Failure>,
-    /// Whether both are the same, with every value to the bit.
+    /// Whether both are the same, with the views and every value to the bit; NaN is equal to itself.
     pub same: bool,
     /// What differs from the run that wrote the capsule.
     pub warnings: Vec<String>,
@@ -76,14 +76,19 @@ impl Trainer {
     /// parameters are those after the step.
     ///
     /// # Errors
-    /// [`crate::Error::Damaged`] for a checkpoint that is no capsule; what [`Trainer::resume`] refuses; a batch that
+    /// [`crate::Error::NotACapsule`] for a checkpoint; what [`Trainer::resume`] refuses; a batch that
     /// cannot be read. A step that fails is no error: it is what is asked for.
     pub fn replay(&mut self, capsule: &Checkpoint) -> Result<Replay> {
         let Some(recorded) = capsule.state().failure.clone() else {
-            let problem = "it is a checkpoint and no capsule: nothing failed there";
-            return Err(crate::Error::damaged(capsule.path(), problem));
+            return Err(crate::Error::NotACapsule { path: capsule.path().to_owned() });
         };
-        let warnings = self.restore(capsule)?;
+        let warnings = self.restore(capsule)?.into_iter();
+        // Nothing goes on here.
+        let said = |warning: String| {
+            warning
+                .replace("and the run continues with the new ones", "and the step is made with the new ones")
+        };
+        let warnings = warnings.map(said).collect();
         // Of a run whose length follows from its time, this one does not know it.
         self.total_steps = recorded.total_steps;
         let mut held = Vec::new();
@@ -105,7 +110,13 @@ impl Trainer {
             Attempt::Failed(_, Some(failure)) | Attempt::Panicked(_, failure) => Some(failure),
             Attempt::Failed(error, None) => return Err(error),
         };
-        let found = parameter.or(found);
+        let mut found = parameter.or(found);
+        // Older capsules have no checksums.
+        if !recorded.reached.iter().any(|(name, _)| name.starts_with(DIGEST))
+            && let Some(found) = &mut found
+        {
+            found.reached.retain(|(name, _)| !name.starts_with(DIGEST));
+        }
         let same = found.as_ref() == Some(&recorded);
         let held = self.trace.borrow_mut().written();
         Ok(Replay { step: capsule.state().step, recorded, found, same, warnings, held })

@@ -71,6 +71,11 @@ impl RunDir {
         if has_results(&path) {
             return Err(Error::RunExists { path });
         }
+        if is_of_others(&path) {
+            let problem =
+                "it holds other files, and a run has a folder of its own; name a new one".to_owned();
+            return Err(Error::NotARun { path, problem });
+        }
         files::create_dir(&path)?;
         files::create_dir(&path.join(CHECKPOINTS))?;
         let run = Self::hold(path)?;
@@ -359,6 +364,14 @@ fn has_results(path: &Path) -> bool {
         Err(e) => e.kind() != std::io::ErrorKind::NotFound,
     };
     metrics || checkpoints
+}
+
+/// Whether a folder has files and none that a run begins with.
+fn is_of_others(path: &Path) -> bool {
+    let own = [CONFIG, CHECKPOINTS, LOCK, METRICS, LOG];
+    let mut entries =
+        fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name()).peekable();
+    entries.peek().is_some() && !entries.any(|name| own.iter().any(|own| name == *own))
 }
 
 pub(crate) fn is_run(path: &Path) -> Result<()> {

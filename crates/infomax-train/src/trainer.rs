@@ -369,7 +369,7 @@ impl Trainer {
         let checkpoint = self.save(&clock, observer)?;
         let health = self.monitor.health().clone();
         let judged = match self.monitor.has_judged() {
-            true => format!("embedding {:?}", health.state),
+            true => format!("the embedding is {}", health.state.in_words()),
             false => "too few measurements to judge the embedding".to_owned(),
         };
         self.parts.run_dir.log(&format!("finished at step {}, {judged}", self.step))?;

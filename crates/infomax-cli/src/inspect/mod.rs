@@ -32,7 +32,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Status> {
     targets(args)?;
     let plots = args.html.is_some();
     let cfg = InspectConfig { max_rows: args.max_rows, seed: args.seed, plots, ..InspectConfig::default() };
-    let mut progress = Progress::new(args.output.quiet);
+    let mut progress = Progress::new(args.output.quiet).of("embed");
     let mut inputs = Vec::new();
     for file in &args.files {
         inputs.push((file.as_str(), embeddings::read(file, &ReadOptions::of(args), &mut progress)?));

@@ -42,7 +42,7 @@ pub(crate) fn run(args: &MiArgs) -> Result<Status> {
     if args.given.is_some() {
         given::estimators(&args.estimator)?;
     }
-    let mut progress = Progress::new(args.output.quiet);
+    let mut progress = Progress::new(args.output.quiet).of("embed");
     let mut all = vec![
         (x_file.as_str(), variables::variable(x_file, args.x_is, &mut progress)?),
         (y_file.as_str(), variables::variable(y_file, args.y_is, &mut progress)?),

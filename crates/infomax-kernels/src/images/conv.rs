@@ -7,7 +7,7 @@ use super::tile::{fit, geometry};
 use super::tiles::{Maps, Pass, TileConv, Weight, pays, weight_grad};
 use super::winograd::{Winograd, suits};
 use super::winograd_weight::WinogradWeight;
-use crate::settings::{Arithmetic, CpuProducts};
+use crate::settings::{Arithmetic, CpuProducts, Single};
 use crate::tensor::backward::hand;
 use crate::tensor::check;
 use crate::tensor::check::ConvShape;
@@ -93,7 +93,7 @@ impl Conv {
     fn tiles<E: Stored>(&self, pass: Pass) -> Option<TileIsa> {
         let factors = if E::as_bf16(&[]).is_some() {
             Factors::Rounded
-        } else if self.products.split && E::as_f32(&[]).is_some() {
+        } else if self.products.single == Single::Split && E::as_f32(&[]).is_some() {
             Factors::Split
         } else {
             return None;

@@ -1,6 +1,6 @@
 //! Products of matrices in slices, through the `gemm` crate, or on tiles of bf16: the bounds are checked here.
 
-use crate::{Arithmetic, CpuProducts};
+use crate::{Arithmetic, CpuProducts, Single};
 use gemm::Parallelism;
 use infomax_simd::tiles::{self, Factors, Operand, TileIsa};
 use infomax_simd::{Isa, Real};
@@ -71,9 +71,20 @@ impl Tiled {
         Some(Self { isa, tiles: TileIsa::of(isa)?, factors, always })
     }
 
-    /// For products of f32, if they are to be split.
-    pub(crate) fn split(isa: Isa) -> Option<Self> {
-        if CpuProducts::current().split { Self::new(isa, Factors::Split) } else { None }
+    /// For products of f32, if they are to be split or rounded.
+    pub(crate) fn single(isa: Isa) -> Option<Self> {
+        match CpuProducts::current().single {
+            Single::Exact => None,
+            Single::Split => Self::new(isa, Factors::Split),
+            Single::Rounded => Self::new(isa, Factors::Rounded),
+        }
+    }
+
+    /// The tiles for several products of these sizes whose factors are rounded, if those are expected to be faster.
+    pub(crate) fn rounded(isa: Isa, sizes: &[(usize, usize, usize)]) -> Option<TileIsa> {
+        let own = Self::single(isa).filter(|own| own.factors == Factors::Rounded)?;
+        let pays = sizes.iter().all(|size| tiles::product_pays(*size, own.factors));
+        (own.always || pays).then_some(own.tiles)
     }
 
     #[cfg(test)]
@@ -86,9 +97,14 @@ impl Tiled {
         if !self.always && !tiles::product_pays((a.rows, b.cols, a.cols), self.factors) {
             return None;
         }
-        let values: Box<dyn Any> = Box::new(tiles::product(self.tiles, self.isa, self.factors, x, y));
-        values.downcast().ok().map(|values| *values)
+        Some(of_f32(tiles::product(self.tiles, self.isa, self.factors, x, y)))
     }
+}
+
+/// The vector itself, where the type is f32: only products of that are taken on tiles.
+pub(crate) fn of_f32<T: Real>(values: Vec<f32>) -> Vec<T> {
+    let values: Box<dyn Any> = Box::new(values);
+    values.downcast().map(|values| *values).unwrap_or_default()
 }
 
 /// [`product`], of f32 on tiles where there are some for it and they pay.

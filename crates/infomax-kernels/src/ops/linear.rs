@@ -37,8 +37,8 @@ pub fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
 /// The products are those of the `gemm` crate, with the instructions that it detects. bf16 and f16 are computed
 /// in f32. On a processor with AMX, products of `xs` and `weight` in bf16 that are expected to be faster there are taken by
 /// tiles, which add them up in f32; the gradient of the values before the activation is rounded to bf16 for them. With
-/// [`CpuProducts::split`](crate::CpuProducts) those of f32 are sums of three products of bf16 there. The same bits for any
-/// number of threads.
+/// [`Single`](crate::Single) those of f32 are rounded to bf16, or sums of three products of bf16, there. The same bits for
+/// any number of threads.
 ///
 /// # Errors
 /// Shapes or types that do not fit; a tensor without elements.
@@ -54,7 +54,7 @@ pub(crate) fn linear_with_isa(
     isa: Isa,
 ) -> Result<Tensor> {
     let both = xs.dtype() == DType::BF16 && weight.dtype() == DType::BF16;
-    let tiled = if both { Tiled::new(isa, Factors::Rounded) } else { Tiled::split(isa) };
+    let tiled = if both { Tiled::new(isa, Factors::Rounded) } else { Tiled::single(isa) };
     linear_by(xs, weight, bias, act, isa, tiled)
 }
 

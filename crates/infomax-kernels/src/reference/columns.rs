@@ -40,7 +40,9 @@ pub fn variance_covariance(z: &Tensor, gamma: f64, eps: f64) -> Result<Tensor> {
     let dof = n as f64 - 1.0;
     let zc = center(z)?;
     let variances = (zc.sqr()?.sum(0)? / dof)?;
-    let variance = ((variances + eps)?.sqrt()?.neg()? + gamma)?.relu()?.mean_all()?;
+    let below = ((variances + eps)?.sqrt()?.neg()? + gamma)?;
+    // A maximum with 0 would turn NaN into 0.
+    let variance = (below.relu()? + (below * 0.0)?)?.mean_all()?;
     let s = (second_moment(&zc)? / dof)?;
     let off = (Tensor::ones((d, d), z.dtype(), z.device())? - Tensor::eye(d, z.dtype(), z.device())?)?;
     let covariance = ((s * off)?.sqr()?.sum_all()? / d as f64)?;

@@ -3,10 +3,10 @@
 use crate::{
     Entropy, Error, Estimate, MomentForm, Result,
     entropy::{CodingRate, entropy_part, gathered},
-    ranks::Ranks,
+    ranks::{self, Ranks},
     settings::{not_negative, positive},
 };
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use infomax_core::{Bound, Context, Embeddings, Part, Role, Term};
 
 /// MCR2 (Yu et al., arXiv 2006.08558): `-(R(Z) - R(Z | classes))`, see [`CodingRate`] for both rates.
@@ -132,7 +132,7 @@ impl Term for Mcr2 {
         }
         let views = gathered("mcr2", 1, z, ctx)?;
         let labels = match &z.labels {
-            Some(labels) => gathered_labels(labels, ctx)?,
+            Some(labels) => ranks::labels(labels, ctx)?,
             None => {
                 let hint = "the classes of the samples are needed (a data set with labels; `--labels FILE` of \
                             `infomax objective`), or set objective.entropy.supervised = false";
@@ -153,14 +153,4 @@ impl Entropy for Mcr2 {
     fn estimate(&self, z: &Tensor) -> Result<Estimate> {
         self.rate().estimate(z)
     }
-}
-
-/// The labels of all ranks.
-fn gathered_labels(labels: &[u32], ctx: &Context<'_>) -> Result<Vec<u32>> {
-    let own = Tensor::from_slice(labels, labels.len(), &Device::Cpu)?;
-    let mut all = Vec::new();
-    for part in ctx.collective.gather(&own)? {
-        all.extend(part.to_vec1::<u32>()?);
-    }
-    Ok(all)
 }

@@ -75,7 +75,7 @@ impl Rectified {
             column.sort_by(f64::total_cmp);
             (0..n).for_each(|i| goal[i * m + j] = column[i]);
         }
-        against(&project(&z.relu()?, &a)?, |rank, slice| goal[rank * m + slice])
+        against(&project(&op::hinge(&z)?, &a)?, |rank, slice| goal[rank * m + slice])
     }
 
     /// Draws of the target `(n, d)` in f64.

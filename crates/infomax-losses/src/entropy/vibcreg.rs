@@ -59,7 +59,7 @@ impl Vibcreg {
         let (n, d) = z.dims2()?;
         let zc = centered(&z)?;
         let stds = ((zc.sqr()?.sum(0)? / (n - 1) as f64)? + self.eps)?.sqrt()?;
-        let variance = (stds.neg()? + self.gamma)?.relu()?.mean_all()?;
+        let variance = op::hinge(&(stds.neg()? + self.gamma)?)?.mean_all()?;
         let norms = zc.sqr()?.sum_keepdim(0)?.maximum(1e-24)?.sqrt()?;
         let unit = zc.broadcast_div(&norms)?;
         // The operation gives sum_{i != j} (r_ij / (n - 1))^2 / d of columns of unit length.
@@ -76,7 +76,7 @@ impl Vibcreg {
         let eye = Tensor::eye(d, scatter.dtype(), scatter.device())?;
         let squares = (&scatter * &eye)?.sum_keepdim(0)?;
         let stds = ((&squares / dof)? + self.eps)?.sqrt()?;
-        let variance = (stds.neg()? + self.gamma)?.relu()?.mean_all()?;
+        let variance = op::hinge(&(stds.neg()? + self.gamma)?)?.mean_all()?;
         let norms = squares.maximum(1e-24)?.sqrt()?;
         let r = scatter.broadcast_div(&norms)?.broadcast_div(&norms.t()?)?;
         let off = ((&r - (&r * &eye)?)?.sqr()?.sum_all()? / (d * d) as f64)?;

@@ -136,7 +136,7 @@ pub(crate) fn variance_covariance_over(
     let s = (scatter / dof)?;
     let diagonal = (&s * &eye)?;
     let stds = (diagonal.sum(0)? + eps)?.sqrt()?;
-    let variance = (stds.neg()? + gamma)?.relu()?.mean_all()?;
+    let variance = op::hinge(&(stds.neg()? + gamma)?)?.mean_all()?;
     let covariance = ((s - diagonal)?.sqr()?.sum_all()? / d as f64)?;
     Ok(Tensor::stack(&[variance, covariance], 0)?.to_dtype(op::widen(z)?.dtype())?)
 }

@@ -161,6 +161,7 @@ pub fn embeddings(views: &[Tensor], constant: &[Tensor]) -> Embeddings {
     Embeddings {
         predictions: Some(projections.clone()),
         targets: Some(Views::new(constant.to_vec()).unwrap()),
+        labels: Some((0..views[0].dims()[0] as u32).map(|i| i % 3).collect()),
         ..Embeddings::new(projections.with_local(maps.collect()).unwrap())
     }
 }

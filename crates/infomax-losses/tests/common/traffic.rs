@@ -82,7 +82,7 @@ fn step(name: &str, (n, d, k): Size) -> Traffic {
             let z = Embeddings {
                 predictions: Some(projections.map(|v| Ok((v * 0.9)?)).unwrap()),
                 targets: Some(Views::new((0..VIEWS).map(|v| rows_of(5 + v as u64, 0.4)).collect()).unwrap()),
-                labels: Some(vec![0; rows]),
+                labels: Some((0..rows as u32).map(|i| i % 10).collect()),
                 ..Embeddings::new(projections.with_local(maps).unwrap())
             };
             let ctx = Context { step: 1000, collective: &counted, ..Context::standalone() };

@@ -213,10 +213,12 @@ impl Layers {
                 "unknown section [{key}] (from {origin}){hint}; valid sections: {list}"
             ));
         }
-        // A key that belongs one level deeper is named with its place.
-        let hint = match valid.clone().find(|inner| deeper(inner)) {
-            Some(inner) => format!(" - did you mean `{inner}.{key}`?"),
-            None => suggestion(key, valid),
+        // What another choice calls it, then a key that belongs one level deeper, then the nearest.
+        let other = SYNONYMS.iter().find(|(word, own)| *word == place && valid.clone().any(|v| v == *own));
+        let hint = match (other, valid.clone().find(|inner| deeper(inner))) {
+            (Some((_, own)), _) => format!(" - here it is called `{own}`"),
+            (None, Some(inner)) => format!(" - did you mean `{inner}.{key}`?"),
+            (None, None) => suggestion(key, valid),
         };
         Error::Config(format!("unknown key `{key}` in [{path}] (from {origin}){hint}; valid: {list}"))
     }
@@ -264,6 +266,15 @@ const RENAMED: &[(&str, &str)] = &[
     ("model.resnet", "put the keys into [model.encoder] with kind = \"resnet\""),
     ("model.vit", "put the keys into [model.encoder] with kind = \"vit\""),
     ("model.convnext", "put the keys into [model.encoder] with kind = \"convnext\""),
+];
+
+/// Keys of one choice, and what they are called where another was made.
+const SYNONYMS: &[(&str, &str)] = &[
+    ("optim.momentum", "beta1"),
+    ("optim.beta1", "momentum"),
+    ("optim.betas", "beta1"),
+    ("optim.wd", "weight_decay"),
+    ("optim.learning_rate", "lr"),
 ];
 
 /// ` - did you mean X?` for the nearest candidate, or nothing when none is near.

@@ -84,6 +84,7 @@ pub fn layers(origins: &Origins) -> Result<Layers> {
         }
         upper.over(Table::from_iter([("method".to_owned(), Value::String(name.clone()))]), "--method");
     }
+    epochs_or_budget(&mut upper)?;
     let given = |key: &str| upper.table().get("data").and_then(|data| data.get(key)).is_some();
     if given("path") && !given("source") {
         // A path means what lies there.
@@ -149,6 +150,29 @@ pub fn layers(origins: &Origins) -> Result<Layers> {
     objective(&layers)?;
     layers.check()?;
     Ok(layers)
+}
+
+/// Epochs of the command line end the budget of a file. Both of the command line are one too many, and so are both of a
+/// file: a run with a budget looks at no epochs.
+fn epochs_or_budget(upper: &mut Layers) -> Result<()> {
+    if !upper.has("train.epochs") || !upper.has("train.budget") {
+        return Ok(());
+    }
+    let (epochs, budget) = (upper.origin("train.epochs").to_owned(), upper.origin("train.budget").to_owned());
+    let of_line = |origin: &str| origin.starts_with("--");
+    match (of_line(&epochs), of_line(&budget)) {
+        (true, false) => {
+            if let Some(Value::Table(train)) = upper.section_mut("train") {
+                train.remove("budget");
+            }
+            Ok(())
+        }
+        (false, true) => Ok(()),
+        _ => Err(Error::Config(format!(
+            "train.epochs (from {epochs}) and train.budget (from {budget}) both say how long the run is: leave one of them \
+             out"
+        ))),
+    }
 }
 
 /// What the settings of a method depend on, as far as it is known before the images are.

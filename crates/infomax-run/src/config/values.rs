@@ -22,6 +22,12 @@ pub(super) fn parse(text: &str) -> Result<Value, String> {
     if text.starts_with(['[', '{', '"', '\'']) {
         return Err(format!("{text} is not a TOML value: {problem}"));
     }
+    // TOML wants a digit on either side of a point.
+    if text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b))
+        && let Ok(number) = text.parse::<f64>()
+    {
+        return Ok(Value::Float(number));
+    }
     Ok(Value::String(text.to_owned()))
 }
 

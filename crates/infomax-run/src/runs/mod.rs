@@ -148,8 +148,14 @@ impl Listing {
                     let mut known: Vec<String> = self.runs.iter().flat_map(of).collect();
                     known.sort();
                     known.dedup();
+                    let hint = match self.runs.iter().all(|run| run.evaluation.is_empty()) {
+                        true => {
+                            " (none of them is evaluated: `infomax evaluate RUN` brings the figures of the probes)"
+                        }
+                        false => "",
+                    };
                     return Err(Error::Config(format!(
-                        "no run has the figure `{key}`; sort by name, state, method, data, steps, loss, seconds, started, or \
+                        "no run has the figure `{key}`{hint}; sort by name, state, method, data, steps, loss, seconds, started, or \
                          one of: {}",
                         known.join(", ")
                     )));

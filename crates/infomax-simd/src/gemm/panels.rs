@@ -7,6 +7,7 @@
 use crate::gemm::micro::{ACROSS, outer};
 use crate::isa::Isa;
 use crate::lanes::Real;
+use crate::tiles::{Operand, Right, TileIsa};
 use crate::vectors::{Float, Kernel, Shared, Simd, filled, grow};
 use rayon::prelude::*;
 
@@ -42,6 +43,8 @@ pub struct Panels<T> {
     across: usize,
     /// Inner elements of a block.
     depth: usize,
+    /// The same for tiles, in the place of `data`.
+    tiles: Option<Right>,
 }
 
 /// Where the elements of the right side come from.
@@ -60,13 +63,30 @@ pub struct Source<'a, T> {
 }
 
 impl<T: Real> Panels<T> {
-    /// Packs a matrix; `padded` adds rows of zeros up to a whole panel, for a left side that lies in panels.
-    pub fn pack(isa: Isa, source: Source<'_, T>, padded: bool) -> Self {
+    /// Packs a matrix; `padded` adds rows of zeros up to a whole panel, for a left side that lies in panels. With tiles,
+    /// factors of f32 are rounded to bf16.
+    pub fn pack(isa: Isa, tiles: Option<TileIsa>, source: Source<'_, T>, padded: bool) -> Self {
         assert!(source.data.len() >= source.rows * source.cols, "a matrix beyond its slice");
         let (have, cols) =
             if source.transposed { (source.cols, source.rows) } else { (source.rows, source.cols) };
         let across = across::<T>(isa);
         let k = if padded { have.next_multiple_of(across) } else { have };
+        if let (Some(tiles), Some(data)) = (tiles, T::as_f32(source.data)) {
+            let scaled: Vec<f32>;
+            let data = match source.scale.and_then(T::as_f32) {
+                Some(scale) => {
+                    let mut own = data.to_vec();
+                    let rows = own.par_chunks_exact_mut(source.cols).zip(scale);
+                    rows.for_each(|(row, s)| row.iter_mut().for_each(|x| *x *= *s));
+                    scaled = own;
+                    &scaled
+                }
+                None => data,
+            };
+            let strides = if source.transposed { (1, source.cols) } else { (source.cols, 1) };
+            let right = Right::pack(tiles, isa, Operand { data, dims: (have, cols), strides });
+            return Self { data: Vec::new(), k, cols, across, depth: k, tiles: Some(right) };
+        }
         let depth = k.div_ceil(k.div_ceil(DEPTH).max(1)).next_multiple_of(across);
         let panels = cols.div_ceil(across);
         let fill = |out: Shared<T>| {
@@ -82,7 +102,7 @@ impl<T: Real> Panels<T> {
         };
         // SAFETY: every block of every panel is written.
         let data = unsafe { filled(k * panels * across, fill) };
-        Self { data, k, cols, across, depth }
+        Self { data, k, cols, across, depth, tiles: None }
     }
 
     fn panels(&self) -> usize {
@@ -168,6 +188,14 @@ pub enum Out<'a, T> {
     Panels(&'a mut [T], &'a mut dyn FnMut(usize, &mut [T])),
 }
 
+impl<T> Out<'_, T> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Rows(ys, _) | Self::Panels(ys, _) => ys.len(),
+        }
+    }
+}
+
 impl<T> std::fmt::Debug for Out<'_, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -195,6 +223,11 @@ pub fn multiply<T: Real>(
     if let Left::Panels(_) = left {
         assert!(b.k.is_multiple_of(b.across), "panels on the left need a padded right side");
     }
+    if let Some(right) = &b.tiles {
+        let wanted = if let Out::Rows(..) = out { b.cols } else { padded };
+        assert!(out.len() >= rows * wanted, "the result of a product is too short");
+        return on_tiles(isa, rows, left, right, bias, out);
+    }
     match out {
         Out::Rows(ys, add) => {
             assert!(ys.len() >= rows * b.cols, "the result of a product is too short");
@@ -220,6 +253,41 @@ pub fn multiply<T: Real>(
                 done(panel, ys);
             }
         }
+    }
+}
+
+/// The product on tiles; the type is f32, as only that has a right side for them.
+fn on_tiles<T: Real>(
+    isa: Isa,
+    rows: usize,
+    left: Left<'_, T>,
+    right: &Right,
+    bias: Option<&[T]>,
+    out: Out<'_, T>,
+) {
+    let left = match left {
+        Left::Rows(a) => T::as_f32(a).map(Left::Rows),
+        Left::Panels(a) => T::as_f32(a).map(Left::Panels),
+    };
+    let bias = bias.and_then(T::as_f32);
+    match (left, out) {
+        (Some(left), Out::Rows(ys, add)) => {
+            if let Some(ys) = T::as_f32_mut(ys) {
+                right.multiply(isa, rows, left, bias, Out::Rows(ys, add));
+            }
+        }
+        (Some(left), Out::Panels(ys, done)) => {
+            let mut done = |panel: usize, ys: &mut [f32]| {
+                if let Some(ys) = T::of_f32_mut(ys) {
+                    done(panel, ys);
+                }
+            };
+            if let Some(ys) = T::as_f32_mut(ys) {
+                right.multiply(isa, rows, left, bias, Out::Panels(ys, &mut done));
+            }
+        }
+        // Another type has no right side for tiles.
+        (None, _) => {}
     }
 }
 

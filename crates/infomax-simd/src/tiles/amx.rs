@@ -132,6 +132,24 @@ pub(super) unsafe fn add(a: [*const bf16; 2], b: [*const bf16; 2], pitch: (usize
 /// # Safety
 /// The tiles of this thread are configured.
 #[inline(always)]
+pub(super) unsafe fn load(from: &[[f32; SUMS]; 4]) {
+    // SAFETY: the tiles are configured; each array has 16 rows of 64 bytes.
+    unsafe {
+        asm!(
+            "tileloadd tmm0, [{from} + {row}*1]",
+            "tileloadd tmm1, [{from} + {row}*1 + 1024]",
+            "tileloadd tmm2, [{from} + {row}*1 + 2048]",
+            "tileloadd tmm3, [{from} + {row}*1 + 3072]",
+            from = in(reg) from.as_ptr(),
+            row = in(reg) 64usize,
+            options(nostack, preserves_flags, readonly)
+        );
+    }
+}
+
+/// # Safety
+/// The tiles of this thread are configured.
+#[inline(always)]
 pub(super) unsafe fn store(to: &mut [[f32; SUMS]; 4]) {
     // SAFETY: the tiles are configured; each array has 16 rows of 64 bytes.
     unsafe {

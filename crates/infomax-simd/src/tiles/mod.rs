@@ -22,10 +22,13 @@
 mod amx;
 #[cfg(any(test, feature = "emulated"))]
 mod emulated;
+mod panels;
 mod product;
 #[cfg(test)]
 mod tests;
 
+pub use panels::Gathered;
+pub(crate) use panels::Right;
 pub use product::{Operand, product, product_pays};
 
 use crate::isa::Isa;
@@ -218,6 +221,25 @@ impl Session {
                     for (i, sums) in sums.iter_mut().enumerate() {
                         // SAFETY: by the caller.
                         unsafe { emulated::add(self.shape, a[i / 2], b[i % 2], sums) };
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes up four tiles of sums that were stored, to add to them.
+    #[inline(always)]
+    pub fn load(&mut self, from: &Sums) {
+        match self.which {
+            #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
+            // SAFETY: the tiles are configured; the arrays have all rows.
+            Which::Amx => unsafe { amx::load(&from.0) },
+            #[cfg(any(test, feature = "emulated"))]
+            Which::Emulated => {
+                let columns = self.shape.columns;
+                for (to, from) in self.sums.iter_mut().flat_map(|sums| sums.iter_mut()).zip(&from.0) {
+                    for (to, from) in to.chunks_exact_mut(COLUMNS).zip(from.chunks_exact(COLUMNS)) {
+                        to[..columns].copy_from_slice(&from[..columns]);
                     }
                 }
             }

@@ -8,7 +8,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 /// Rows and columns of a block of four tiles.
-const BLOCK: usize = 2 * ROWS;
+pub(super) const BLOCK: usize = 2 * ROWS;
 /// Blocks of a task, down and across: the packed sides of a task of 512 inner elements take 256 KiB.
 const TASK: usize = 4;
 
@@ -18,11 +18,20 @@ const LANES: usize = LINE / size_of::<bf16>();
 /// A line of the cache: a buffer of them starts on one, and rows of tiles that lie on two lines cost twice as much.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-struct Line([bf16; LANES]);
+pub(super) struct Line([bf16; LANES]);
 
-fn elements(lines: &[Line]) -> &[bf16] {
+impl Line {
+    pub(super) const ZERO: Self = Self([bf16::ZERO; LANES]);
+}
+
+pub(super) fn elements(lines: &[Line]) -> &[bf16] {
     // SAFETY: the lines hold nothing else.
     unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * LANES) }
+}
+
+pub(super) fn elements_mut(lines: &mut [Line]) -> &mut [bf16] {
+    // SAFETY: the lines hold nothing else.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * LANES) }
 }
 
 /// A matrix in a slice, with any strides.

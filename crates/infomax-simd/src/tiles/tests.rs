@@ -291,3 +291,116 @@ fn the_rule_takes_large_products_only() {
         );
     }
 }
+
+fn rounded(x: f32) -> f64 {
+    f64::from(bf16::narrow(x).wide())
+}
+
+/// `(rows, n)` row by row as panels of `width` columns; columns beyond are `fill`.
+fn panels(ys: &[f32], n: usize, width: usize, fill: f32) -> Vec<f32> {
+    let rows = ys.len() / n;
+    let of = |c: usize, r: usize| if c < n { ys[r * n + c] } else { fill };
+    (0..n.next_multiple_of(width))
+        .step_by(width)
+        .flat_map(|first| (0..rows).flat_map(move |r| (first..first + width).map(move |c| of(c, r))))
+        .collect()
+}
+
+/// Products of panels on tiles are sums of the rounded factors: rows and panels on either side, with bias and without.
+#[test]
+fn panels_on_tiles_are_products_of_rounded_factors() {
+    use crate::gemm::{Left, Out, Panels, Source, across, multiply};
+    for (rows, k, cols) in [(1, 1, 1), (33, 40, 37), (64, 96, 130), (70, 100, 16)] {
+        let values = |seed: u32, len: usize| (0..len).map(|i| near(seed, i)).collect::<Vec<f32>>();
+        let (a, b, bias, scale) =
+            (values(1, rows * k), values(2, cols * k), values(3, cols), values(4, cols));
+        let expected = |r: usize, c: usize| -> f64 {
+            (0..k).map(|p| rounded(a[r * k + p]) * rounded(b[c * k + p] * scale[c])).sum::<f64>()
+        };
+        for isa in all() {
+            let (tiles, width) = (TileIsa::of(isa), across::<f32>(isa));
+            let padded = cols.next_multiple_of(width);
+            let mut whole = bias.clone();
+            whole.resize(padded, 0.0);
+            let source = Source { data: &b, rows: cols, cols: k, transposed: true, scale: Some(&scale) };
+            let in_panels = panels(&a, k, width, f32::NAN);
+            // What fills the last panel of the left side is read as it is; a padded right side has zeros for it.
+            let in_panels: Vec<f32> = in_panels.iter().map(|x| if x.is_nan() { 7.0 } else { *x }).collect();
+            for left in [Left::Rows(&a), Left::Panels(&in_panels)] {
+                let right = Panels::pack(isa, tiles, source, matches!(left, Left::Panels(_)));
+                let close = |got: f32, expected: f64, at: &str| {
+                    assert!(
+                        (f64::from(got) - expected).abs() < 1e-5 * (k as f64).sqrt(),
+                        "{at}: {got} {expected}"
+                    );
+                };
+                let mut ys = vec![0.5f32; rows * cols];
+                multiply(isa, rows, left, &right, None, Out::Rows(&mut ys, true));
+                let mut zs = vec![f32::NAN; rows * padded];
+                let mut seen = Vec::new();
+                let mut done = |panel: usize, zs: &mut [f32]| {
+                    assert_eq!(zs.len(), rows * width);
+                    seen.push(panel);
+                };
+                multiply(isa, rows, left, &right, Some(&whole), Out::Panels(&mut zs, &mut done));
+                assert_eq!(seen, (0..padded / width).collect::<Vec<_>>());
+                for r in 0..rows {
+                    for c in 0..padded {
+                        let z = zs[(c / width * rows + r) * width + c % width];
+                        if c >= cols {
+                            assert!(z == 0.0, "{isa:?}: {z} beyond the columns");
+                            continue;
+                        }
+                        close(ys[r * cols + c], 0.5 + expected(r, c), "rows");
+                        close(z, f64::from(bias[c]) + expected(r, c), "panels");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Gradients of weights: `X^T Y` of groups of rows that come in any order.
+#[test]
+fn gathered_rows_are_products_of_rounded_factors() {
+    use crate::gemm::{Left, across};
+    for (rows, group, m, n) in [(1, 1, 1, 1), (70, 33, 37, 45), (640, 64, 32, 40), (1100, 195, 20, 130)] {
+        let values = |seed: u32, len: usize| (0..len).map(|i| near(seed, i)).collect::<Vec<f32>>();
+        let (xs, ys) = (values(5, rows * m), values(6, rows * n));
+        let expected = |i: usize, j: usize| -> f64 {
+            (0..rows).map(|r| rounded(xs[r * m + i]) * rounded(ys[r * n + j])).sum()
+        };
+        for isa in all() {
+            let width = across::<f32>(isa);
+            for in_panels in [false, true] {
+                let of = |transposed: bool| {
+                    let tiles = TileIsa::of(isa).unwrap();
+                    let gathered = Gathered::new(tiles, isa, (rows, group), m, n);
+                    assert_eq!(gathered.panels(), n.next_multiple_of(width));
+                    for i in (0..rows.div_ceil(group)).rev() {
+                        let own = group.min(rows - i * group);
+                        let y = &ys[i * group * n..][..own * n];
+                        let turned = panels(y, n, width, f32::NAN);
+                        let right = if in_panels { Left::Panels(&turned[..]) } else { Left::Rows(y) };
+                        // SAFETY: each group is given once.
+                        unsafe {
+                            gathered.left(i, &xs[i * group * m..][..own * m]);
+                            gathered.right(i, own, right);
+                        }
+                    }
+                    // SAFETY: all groups were given.
+                    unsafe { gathered.product(transposed) }
+                };
+                let (straight, turned) = (of(false), of(true));
+                for i in 0..m {
+                    for j in 0..n {
+                        let (got, expected) = (straight[i * n + j], expected(i, j));
+                        let error = (f64::from(got) - expected).abs();
+                        assert!(error < 1e-5 * (rows as f64).sqrt(), "{isa:?}: {got} {expected}");
+                        assert_eq!(got.to_bits(), turned[j * m + i].to_bits());
+                    }
+                }
+            }
+        }
+    }
+}

@@ -36,9 +36,12 @@ impl LogFormat {
 /// function wrote there before is replaced; other files of a folder stay.
 ///
 /// # Errors
-/// [`crate::Error::NotARun`], [`crate::Error::Io`] with the path.
+/// [`crate::Error::NotARun`], [`crate::Error::NoMetrics`], [`crate::Error::Io`] with the path.
 pub fn export(run: &Path, format: LogFormat, to: &Path) -> Result<History> {
     let history = History::read(run)?;
+    if history.records.is_empty() {
+        return Err(crate::Error::NoMetrics { run: run.to_owned() });
+    }
     open(run, &history, format, to)?;
     Ok(history)
 }

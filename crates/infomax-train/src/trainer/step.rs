@@ -220,9 +220,9 @@ impl Trainer {
     /// of them says less.
     fn of_objective(&self, error: infomax_core::Error, embeddings: &Embeddings) -> Error {
         let kinds = [
-            ("projections", Some(&embeddings.projections)),
-            ("predictions", embeddings.predictions.as_ref()),
-            ("targets", embeddings.targets.as_ref()),
+            ("projection", Some(&embeddings.projections)),
+            ("prediction", embeddings.predictions.as_ref()),
+            ("target", embeddings.targets.as_ref()),
         ];
         for (kind, views) in kinds {
             for (i, z) in views.into_iter().flat_map(|views| views.iter()).enumerate() {

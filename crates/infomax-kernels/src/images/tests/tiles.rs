@@ -5,7 +5,7 @@ use super::*;
 use crate::images::conv::Conv;
 use crate::images::tiles::{Pass, pays};
 use crate::tensor::check::ConvShape;
-use crate::{Arithmetic, CpuProducts};
+use crate::{Arithmetic, CpuProducts, Single};
 use infomax_simd::tiles::Factors;
 
 /// Value and gradients of a convolution with a choice of products.
@@ -36,7 +36,7 @@ fn bits(all: &[Tensor]) -> Vec<Vec<f64>> {
     all.iter().map(values).collect()
 }
 
-const SPLIT: CpuProducts = CpuProducts { arithmetic: Arithmetic::Tiles, split: true };
+const SPLIT: CpuProducts = CpuProducts { arithmetic: Arithmetic::Tiles, single: Single::Split };
 
 /// The largest error of each result, relative to the largest sum of absolute products.
 fn split_errors(x: [usize; 4], w: [usize; 4], cfg: Conv2dConfig) -> Vec<f64> {
@@ -116,7 +116,7 @@ fn a_fixed_arithmetic_is_taken() {
     let (x, w) = (spread(&[16, 8, 6, 6], 1, 1.0), spread(&[8, 8, 3, 3], 2, 1.0));
     let [x, w] = [x, w].map(|t| t.to_dtype(DType::F32).unwrap());
     let of = |isa, fast, arithmetic, half| {
-        let products = CpuProducts { arithmetic, split: false };
+        let products = CpuProducts { arithmetic, single: Single::Exact };
         bits(&run(&x, &w, cfg(1, 1, 1), (isa, fast), products, half))
     };
     let best = *Isa::available().iter().rfind(|isa| ![Isa::Avx512Bf16, Isa::Amx].contains(isa)).unwrap();

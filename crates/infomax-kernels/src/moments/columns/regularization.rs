@@ -39,7 +39,8 @@ pub fn variance_covariance(z: &Tensor, gamma: f64, eps: f64, rows: bool) -> Resu
     let (dof, dim) = ((n - 1) as f64, d as f64);
     let (x, moments) = Columns::centered(&z)?;
     let stds: Vec<f64> = moments.squares.iter().map(|s| (s / dof + eps).sqrt()).collect();
-    let variance = stds.iter().map(|s| (gamma - s).max(0.0)).sum::<f64>() / dim;
+    // `max` would turn NaN into 0.
+    let variance = stds.iter().map(|s| if *s > gamma { 0.0 } else { gamma - s }).sum::<f64>() / dim;
     let hinge: Vec<f64> =
         stds.iter().map(|s| if *s < gamma { -1.0 / (dim * dof * s) } else { 0.0 }).collect();
     // K = X X^T, or the off-diagonal part of X^T X.

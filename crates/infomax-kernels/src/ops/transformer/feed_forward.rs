@@ -1,6 +1,7 @@
 //! Normalization, two linear maps with an activation between them, scale and residual sum.
 
 use super::{AddRows, Norm, PullNorm, Start, Weights, matrix, ones_unless, part, whole};
+use crate::linalg::mat::{Tiled, of_f32};
 use crate::ops::elementwise::{Function, with_function};
 use crate::tensor::check;
 use crate::tensor::half::{half, wide, wide_option};
@@ -13,6 +14,7 @@ use candle_core::{CpuStorage, DType, Shape, Tensor, bail};
 use infomax_simd::gemm::{
     Left, Out, PanelSums, Panels, Reduce, across, group_rows, multiply, strips, tile_rows,
 };
+use infomax_simd::tiles::{Gathered, TileIsa};
 use infomax_simd::{Arith, Real, Task, add_rows, run};
 use infomax_simd::{Isa, Shared, filled, grow};
 use rayon::prelude::*;
@@ -54,6 +56,8 @@ pub struct FeedForward<'a> {
 /// # Numerics
 /// As [`layer_norm`](crate::layer_norm) and [`elementwise`](crate::elementwise). Positions are cut into groups
 /// that depend on the shape only: the same bits for any number of threads. bf16 and f16 are computed in f32.
+/// With [`Single::Rounded`](crate::Single) the factors of the products of f32, of both maps and of their gradients, are
+/// rounded to bf16 on processors with AMX, where that is expected to be faster; all else stays f32.
 ///
 /// # Errors
 /// Shapes or types that do not fit; a tensor without elements; an `eps` that is not positive.
@@ -92,10 +96,13 @@ pub(crate) fn feed_forward_isa(
     let (parameters, token) = Parameters::new([p.in_weight, p.out_weight, &Tensor::cat(&small, 0)?])?;
     let xs = contiguous(xs)?;
     let keep = xs.track_op() || token.track_op();
+    let rows = xs.elem_count() / d;
+    let single = xs.dtype() == DType::F32;
+    let tiles = Tiled::rounded(isa, &[(rows, h, d), (rows, d, h)]).filter(|_| single);
     macro_rules! call {
         ($t:ty) => {{
             let hidden = OnceLock::new();
-            let op = Dense::<$t> { d, h, eps: p.eps, act: p.act, isa, keep, parameters, hidden };
+            let op = Dense::<$t> { d, h, eps: p.eps, act: p.act, isa, tiles, keep, parameters, hidden };
             optional::apply(&xs, &token, residual, op)?
         }};
     }
@@ -157,6 +164,9 @@ impl<T: Real, F: Function> Task for PullAct<'_, T, F> {
     }
 }
 
+/// Rows of a tile at its full depth, so that gradients of weights fill their tiles.
+const PIECE: usize = 32;
+
 /// Hidden values lie in panels, group by group: see [`panels`](crate::panels).
 struct Dense<T> {
     d: usize,
@@ -164,6 +174,8 @@ struct Dense<T> {
     eps: f64,
     act: Elementwise,
     isa: Isa,
+    /// What multiplies in the place of f32; chosen for the forward and the backward pass alike.
+    tiles: Option<TileIsa>,
     /// The hidden values are wanted for a backward pass.
     keep: bool,
     parameters: Parameters,
@@ -177,13 +189,21 @@ impl<T: Real> Dense<T> {
         self.h.next_multiple_of(across::<T>(self.isa))
     }
 
+    /// Rows of a group.
+    fn group(&self, rows: usize) -> usize {
+        match self.tiles {
+            Some(_) => group_rows::<T>(self.isa, rows).next_multiple_of(PIECE),
+            None => group_rows::<T>(self.isa, rows),
+        }
+    }
+
     fn forward(&self, xs: &[T], w: &Weights<'_, T>, residual: Option<&[T]>) -> Vec<T> {
         let (d, isa, h) = (self.d, self.isa, self.padded());
         let width = across::<T>(isa);
-        let first = Panels::pack(isa, w.first(true), false);
-        let second = Panels::pack(isa, w.second(true), true);
+        let first = Panels::pack(isa, self.tiles, w.first(true), false);
+        let second = Panels::pack(isa, self.tiles, w.second(true), true);
         let (in_bias, out_bias) = (whole(w.in_bias, h), w.scaled_bias());
-        let (rows, group) = (xs.len() / d, group_rows::<T>(isa, xs.len() / d));
+        let (rows, group) = (xs.len() / d, self.group(xs.len() / d));
         let mut hidden: Vec<T> = Vec::with_capacity(if self.keep { rows * h } else { 0 });
         let kept = Shared::new(hidden.as_mut_ptr());
         let fill = |out: Shared<T>| {
@@ -236,29 +256,17 @@ impl<T: Real> Dense<T> {
     ) -> (Vec<T>, Option<[Vec<T>; 3]>) {
         let (d, isa, h) = (self.d, self.isa, self.padded());
         let panel = across::<T>(isa);
-        let second = Panels::pack(isa, w.second(false), false);
-        let first = Panels::pack(isa, w.first(false), true);
-        let (rows, group) = (xs.len() / d, group_rows::<T>(isa, xs.len() / d));
+        let second = Panels::pack(isa, self.tiles, w.second(false), false);
+        let first = Panels::pack(isa, self.tiles, w.first(false), true);
+        let (rows, group) = (xs.len() / d, self.group(xs.len() / d));
         let groups = rows.div_ceil(group);
-        let (width, tall) = (3 * d + h, d.next_multiple_of(tile_rows::<T>(isa)));
+        let width = 3 * d + h;
         let mut sums = vec![T::ZERO; groups * width];
-        let mut kept = [tall, tall, h, h].map(|width| Vec::<T>::with_capacity(rows * width));
-        let to = {
-            let [a, b, c, d] = &mut kept;
-            [a, b, c, d].map(|v| Shared::new(v.as_mut_ptr()))
-        };
+        let sides = Sides::new(self, rows, group);
         let fill = |out: Shared<T>| {
             sums.par_chunks_exact_mut(width).enumerate().for_each(|(i, sums)| {
-                // SAFETY: the groups are disjoint, and the capacities are those of all.
-                let (dx, normed, grads, active, slopes) = unsafe {
-                    (
-                        part(out, i, group * d, rows * d),
-                        part(to[0], i, group * tall, rows * tall),
-                        part(to[1], i, group * tall, rows * tall),
-                        part(to[2], i, group * h, rows * h),
-                        part(to[3], i, group * h, rows * h),
-                    )
-                };
+                // SAFETY: the groups are disjoint.
+                let dx = unsafe { part(out, i, group * d, rows * d) };
                 let n = dx.len() / d;
                 let (xs, grad) = (&xs[i * group * d..][..n * d], &grad[i * group * d..][..n * d]);
                 let zs = &hidden[i * group * h..][..n * h];
@@ -266,12 +274,15 @@ impl<T: Real> Dense<T> {
                 let (db, rest) = rest.split_at_mut(d);
                 let (totals, dh) = rest.split_at_mut(d);
                 run(isa, AddRows(grad, totals));
-                strips(isa, grad, d, grads);
                 T::with_scratch(|scratch| {
                     let rows = &mut grow(&mut scratch.stage, n * d)[..n * d];
                     let (weight, bias, eps) = (w.norm_weight, w.norm_bias, self.eps);
                     run(isa, Norm { xs, weight, bias, eps, ys: rows });
-                    strips(isa, rows, d, normed);
+                    // SAFETY: the groups are disjoint, and each comes once.
+                    let (active, slopes) = unsafe {
+                        sides.rows(i, rows, grad);
+                        sides.hidden(i, n, (&mut scratch.panel, &mut scratch.tile))
+                    };
                     let mut pull = |i: usize, dz: &mut [T]| {
                         let at = i * n * panel..(i + 1) * n * panel;
                         let (zs, ys) = (&zs[at.clone()], &mut active[at]);
@@ -282,6 +293,8 @@ impl<T: Real> Dense<T> {
                     };
                     let out = Out::Panels(slopes, &mut pull);
                     multiply(isa, n, Left::Rows(grad), &second, None, out);
+                    // SAFETY: as above; both are written.
+                    unsafe { sides.give(i, n, active, slopes) };
                     let back = rows;
                     multiply(isa, n, Left::Panels(slopes), &first, None, Out::Rows(back, false));
                     if own {
@@ -295,23 +308,136 @@ impl<T: Real> Dense<T> {
         };
         // SAFETY: each group writes its rows, and those are all.
         let dx = unsafe { filled(xs.len(), fill) };
-        for (v, width) in kept.iter_mut().zip([tall, tall, h, h]) {
-            // SAFETY: every group wrote its rows.
-            unsafe { v.set_len(rows * width) };
-        }
         if !want {
             return (dx, None);
         }
-        let [normed, grads, active, slopes] = kept;
-        let product = |strips, panels, transposed| {
-            Reduce { strips, panels, rows, group, m: d, n: self.h, transposed }.run(isa)
-        };
-        let in_weight = product(&normed, &slopes, true);
-        let products = product(&grads, &active, false);
+        // SAFETY: every group was given.
+        let [in_weight, products] = unsafe { sides.products() };
         let sums = add_rows(&sums, width);
         let (norm, rest) = sums.split_at(2 * d);
         let (totals, dh) = rest.split_at(d);
         (dx, Some(w.join(norm, &dh[..self.h], totals, in_weight, products)))
+    }
+}
+
+/// Both sides of the gradients of the weights, group by group: `slopes^T normed` and `grad^T active`.
+enum Sides<T> {
+    /// Strips of the normalized input and of the gradient, panels of the activations and of the slopes.
+    Panels { isa: Isa, sizes: Sizes, rows: usize, group: usize, kept: [Vec<T>; 4], to: [Shared<T>; 4] },
+    /// Rounded for tiles.
+    Tiles([Gathered; 2]),
+}
+
+/// Columns of the input and of its strips, hidden channels and those of their panels.
+#[derive(Clone, Copy)]
+struct Sizes {
+    d: usize,
+    tall: usize,
+    h: usize,
+    padded: usize,
+}
+
+impl<T: Real> Sides<T> {
+    fn new(op: &Dense<T>, rows: usize, group: usize) -> Self {
+        let (d, isa, h, padded) = (op.d, op.isa, op.h, op.padded());
+        match op.tiles {
+            Some(tiles) => Self::Tiles([0, 1].map(|_| Gathered::new(tiles, isa, (rows, group), d, h))),
+            None => {
+                let tall = d.next_multiple_of(tile_rows::<T>(isa));
+                let mut kept =
+                    [tall, tall, padded, padded].map(|width| Vec::<T>::with_capacity(rows * width));
+                let [a, b, c, e] = &mut kept;
+                let to = [a, b, c, e].map(|v| Shared::new(v.as_mut_ptr()));
+                Self::Panels { isa, sizes: Sizes { d, tall, h, padded }, rows, group, kept, to }
+            }
+        }
+    }
+
+    /// Takes the normalized input and the gradient of group `i`.
+    ///
+    /// # Safety
+    /// Each group is given once.
+    unsafe fn rows(&self, i: usize, normed: &[T], grad: &[T]) {
+        match self {
+            Self::Panels { isa, sizes: Sizes { d, tall, .. }, rows, group, to, .. } => {
+                for (to, from) in to.iter().zip([normed, grad]) {
+                    // SAFETY: the groups are disjoint, and the capacity is that of all.
+                    let to = unsafe { part(*to, i, group * tall, rows * tall) };
+                    strips(*isa, from, *d, to);
+                }
+            }
+            Self::Tiles(sides) => {
+                for (side, from) in sides.iter().zip([normed, grad]) {
+                    if let Some(from) = T::as_f32(from) {
+                        // SAFETY: by the caller.
+                        unsafe { side.left(i, from) };
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where the activations and slopes of group `i` of `n` rows go.
+    ///
+    /// # Safety
+    /// No two for the same group at a time.
+    unsafe fn hidden<'a>(
+        &'a self,
+        i: usize,
+        n: usize,
+        scratch: (&'a mut Vec<T>, &'a mut Vec<T>),
+    ) -> (&'a mut [T], &'a mut [T]) {
+        match self {
+            Self::Panels { sizes: Sizes { padded, .. }, rows, group, to, .. } => {
+                // SAFETY: the groups are disjoint, and the capacity is that of all.
+                let of = |to: Shared<T>| unsafe { part(to, i, group * padded, rows * padded) };
+                (of(to[2]), of(to[3]))
+            }
+            Self::Tiles(sides) => {
+                let len = n * sides[0].panels();
+                (&mut grow(scratch.0, len)[..len], &mut grow(scratch.1, len)[..len])
+            }
+        }
+    }
+
+    /// Takes the activations and slopes of group `i` of `n` rows, which are where [`Sides::hidden`] put them.
+    ///
+    /// # Safety
+    /// Each group is given once.
+    unsafe fn give(&self, i: usize, n: usize, active: &[T], slopes: &[T]) {
+        if let Self::Tiles(sides) = self {
+            for (side, from) in sides.iter().zip([slopes, active]) {
+                if let Some(from) = T::as_f32(from) {
+                    // SAFETY: by the caller.
+                    unsafe { side.right(i, n, Left::Panels(from)) };
+                }
+            }
+        }
+    }
+
+    /// The gradient of the first map `(h, d)`, and `grad^T active` `(d, h)`.
+    ///
+    /// # Safety
+    /// Every group was given and written.
+    unsafe fn products(self) -> [Vec<T>; 2] {
+        match self {
+            Self::Panels {
+                isa, sizes: Sizes { d: m, tall, h: n, padded }, rows, group, mut kept, ..
+            } => {
+                for (v, width) in kept.iter_mut().zip([tall, tall, padded, padded]) {
+                    // SAFETY: by the caller.
+                    unsafe { v.set_len(rows * width) };
+                }
+                let [normed, grads, active, slopes] = &kept;
+                [(normed, slopes, true), (grads, active, false)].map(|(strips, panels, transposed)| {
+                    Reduce { strips, panels, rows, group, m, n, transposed }.run(isa)
+                })
+            }
+            Self::Tiles([slopes, active]) => {
+                // SAFETY: by the caller.
+                unsafe { [slopes.product(true), active.product(false)].map(of_f32) }
+            }
+        }
     }
 }
 

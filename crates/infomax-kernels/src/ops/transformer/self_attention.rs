@@ -1,7 +1,7 @@
 //! Normalization, attention with its projections, scale and residual sum.
 
 use super::{AddRows, Norm, PullNorm, Start, Weights, matrix, ones_unless, part, whole};
-use crate::linalg::mat::{Mat, product};
+use crate::linalg::mat::{Mat, Tiled, of_f32, product};
 use crate::ops::attention::Head;
 use crate::tensor::check;
 use crate::tensor::check::Heads;
@@ -12,6 +12,7 @@ use crate::tensor::storage::{contiguous, result, slice, tensor};
 use crate::{Error, Result, device};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor, bail};
 use infomax_simd::gemm::{Left, Out, Panels, across, multiply};
+use infomax_simd::tiles::{Gathered, TileIsa};
 use infomax_simd::{Isa, Shared, filled, grow};
 use infomax_simd::{Real, add_rows, run};
 use rayon::prelude::*;
@@ -49,7 +50,9 @@ pub struct SelfAttention<'a> {
 /// The parameters are read again: update them after the backward pass.
 ///
 /// # Numerics
-/// As [`attention`](crate::attention) and [`layer_norm`](crate::layer_norm). bf16 and f16 are computed in f32.
+/// As [`attention`](crate::attention) and [`layer_norm`](crate::layer_norm). bf16 and f16 are computed in f32. With
+/// [`Single::Rounded`](crate::Single) the factors of the products of f32 with both projections, and of their gradients, are
+/// rounded to bf16 on processors with AMX, where that is expected to be faster; all else stays f32.
 ///
 /// # Errors
 /// Shapes or types that do not fit; a tensor without elements; an `eps` that is not positive.
@@ -83,10 +86,12 @@ pub(crate) fn self_attention_isa(xs: &Tensor, p: &SelfAttention<'_>, isa: Isa) -
     let keep = xs.track_op() || token.track_op();
     let scale = 1.0 / ((d / p.heads) as f64).sqrt();
     let heads = Heads { batch: 1, heads: p.heads, n, m: n, d: d / p.heads, scale, causal: false };
+    let (rows, single) = (batch * n, xs.dtype() == DType::F32);
+    let tiles = Tiled::rounded(isa, &[(rows, 3 * d, d), (rows, d, d)]).filter(|_| single);
     macro_rules! call {
         ($t:ty) => {{
             let kept = OnceLock::new();
-            let op = Attend::<$t> { d, batch, heads, eps: p.eps, isa, keep, parameters, kept };
+            let op = Attend::<$t> { d, batch, heads, eps: p.eps, isa, tiles, keep, parameters, kept };
             xs.apply_op2(&token, op)?
         }};
     }
@@ -130,6 +135,8 @@ struct Attend<T> {
     heads: Heads,
     eps: f64,
     isa: Isa,
+    /// What multiplies with the projections in the place of f32; chosen for the forward and the backward pass alike.
+    tiles: Option<TileIsa>,
     keep: bool,
     parameters: Parameters,
     kept: OnceLock<Kept<T>>,
@@ -151,8 +158,8 @@ impl<T: Real> Attend<T> {
 
     fn forward(&self, xs: &[T], w: &Weights<'_, T>) -> Vec<T> {
         let (d, n, images, isa) = (self.d, self.heads.n, self.images(), self.isa);
-        let first = Panels::pack(isa, w.first(true), false);
-        let second = Panels::pack(isa, w.second(true), false);
+        let first = Panels::pack(isa, self.tiles, w.first(true), false);
+        let second = Panels::pack(isa, self.tiles, w.second(true), false);
         let in_bias = whole(w.in_bias, (3 * d).next_multiple_of(across::<T>(isa)));
         let out_bias = w.scaled_bias();
         let rows = self.batch * n;
@@ -221,13 +228,15 @@ impl<T: Real> Attend<T> {
         want: bool,
     ) -> (Vec<T>, Option<[Vec<T>; 3]>) {
         let (d, n, images, isa) = (self.d, self.heads.n, self.images(), self.isa);
-        let second = Panels::pack(isa, w.second(false), false);
-        let first = Panels::pack(isa, w.first(false), false);
+        let second = Panels::pack(isa, self.tiles, w.second(false), false);
+        let first = Panels::pack(isa, self.tiles, w.first(false), false);
         let (rows, group) = (self.batch * n, images * n);
         let width = 6 * d;
         let mut sums = vec![T::ZERO; rows.div_ceil(group) * width];
         let [mut normed, mut slopes] = [rows * d, rows * 3 * d].map(|len| Vec::<T>::with_capacity(len));
         let to = [&mut normed, &mut slopes].map(|v| Shared::new(v.as_mut_ptr()));
+        let sides =
+            self.tiles.map(|tiles| [3 * d, d].map(|n| Gathered::new(tiles, isa, (rows, group), d, n)));
         let fill = |all: Shared<T>| {
             sums.par_chunks_exact_mut(width).enumerate().for_each(|(i, sums)| {
                 // SAFETY: the groups are disjoint, and the capacities are those of all.
@@ -266,6 +275,10 @@ impl<T: Real> Attend<T> {
                     }
                 }
                 run(self.isa, AddRows(slopes, dh));
+                if let Some(sides) = &sides {
+                    // SAFETY: the groups are disjoint, and each comes once.
+                    unsafe { gather(sides, i, own, [normed, slopes], [grad, out]) };
+                }
                 T::with_scratch(|scratch| {
                     let back = &mut grow(&mut scratch.stage, own * d)[..own * d];
                     multiply(isa, own, Left::Rows(slopes), &first, None, Out::Rows(back, false));
@@ -284,12 +297,40 @@ impl<T: Real> Attend<T> {
         if !want {
             return (dx, None);
         }
-        let in_weight = product(Mat::new(&slopes, rows, 3 * d).t(), Mat::new(&normed, rows, d));
-        let products = product(Mat::new(grad, rows, d).t(), Mat::new(&kept.out, rows, d));
+        let [in_weight, products] = match sides {
+            // SAFETY: every group was given.
+            Some([first, second]) => unsafe { [of_f32(first.product(true)), of_f32(second.product(false))] },
+            None => [
+                product(Mat::new(&slopes, rows, 3 * d).t(), Mat::new(&normed, rows, d)),
+                product(Mat::new(grad, rows, d).t(), Mat::new(&kept.out, rows, d)),
+            ],
+        };
         let sums = add_rows(&sums, width);
         let (norm, rest) = sums.split_at(2 * d);
         let (dh, totals) = rest.split_at(3 * d);
         (dx, Some(w.join(norm, dh, totals, in_weight, products)))
+    }
+}
+
+/// Gives group `i` of `own` rows to the gradients of both projections.
+///
+/// # Safety
+/// Each group is given once.
+unsafe fn gather<T: Real>(
+    [first, second]: &[Gathered; 2],
+    i: usize,
+    own: usize,
+    [normed, slopes]: [&[T]; 2],
+    [grad, out]: [&[T]; 2],
+) {
+    for (side, left, right) in [(first, normed, slopes), (second, grad, out)] {
+        if let (Some(left), Some(right)) = (T::as_f32(left), T::as_f32(right)) {
+            // SAFETY: by the caller.
+            unsafe {
+                side.left(i, left);
+                side.right(i, own, Left::Rows(right));
+            }
+        }
     }
 }
 
