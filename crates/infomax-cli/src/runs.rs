@@ -20,14 +20,14 @@ pub(crate) fn run(args: &RunsArgs) -> Result<Status> {
     let default = || vec![PathBuf::from("runs")];
     let paths: Vec<PathBuf> =
         if args.paths.is_empty() { default() } else { args.paths.iter().map(|p| found(p)).collect() };
+    if args.paths.is_empty() && !Path::new("runs").is_dir() {
+        bail!("there is no folder runs here; name one, or train a first run with `infomax pretrain`");
+    }
     if let Some(missing) = paths.iter().find(|path| !path.exists()) {
         bail!(
             "there is no folder {name} here, and no run of that name or number in runs/ (`infomax runs` lists them)",
             name = missing.display()
         );
-    }
-    if args.paths.is_empty() && !Path::new("runs").is_dir() {
-        bail!("there is no folder runs here; name one, or train a first run with `infomax pretrain`");
     }
     if let Some(file) = &args.html {
         let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();

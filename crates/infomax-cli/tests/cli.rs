@@ -297,8 +297,8 @@ fn bad_input_is_a_clear_error_and_leaves_nothing_behind() {
     );
     fails(
         d,
-        &["pretrain", "--set", "train.precision=bf16", "--set", "model.encoder.kind=vit"],
-        &["train.precision", "bf16", "`vit`", "f32"],
+        &["pretrain", "--set", "train.precision=bf16", "--set", "model.encoder.kind=patches"],
+        &["train.precision", "bf16", "`patches`", "f32"],
     );
     fails(d, &["pretrain", "--set", "model.encoder.depth=19"], &["model.encoder.depth = 19"]);
     fails(

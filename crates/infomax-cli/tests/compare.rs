@@ -95,6 +95,8 @@ fn runs_are_listed_and_compared() {
     assert!(stderr(&output).contains("skipped runs/damaged: "), "{}", stderr(&output));
     assert!(!infomax(dir.path(), &["runs", "runs/damaged"]).status.success());
 
+    let output = infomax(dir.path(), &["runs", "--html", "runs.txt"]);
+    assert!(output.status.code() == Some(1) && !dir.path().join("runs.txt").exists());
     let output = infomax(dir.path(), &["runs", "--html", "runs.html"]);
     ok(&output);
     let page = fs::read_to_string(dir.path().join("runs.html")).unwrap();
@@ -183,7 +185,7 @@ fn a_run_that_diverges_is_replayed_to_the_bit() {
     }
     let output = infomax(dir.path(), &["replay", capsule]);
     let text = stdout(&output);
-    assert!(text.contains("the same, to the bit") && text.contains("not finite ("), "{text}");
+    assert!(text.contains("replayed: the same") && text.contains("not finite ("), "{text}");
     assert!(
         stdout(&infomax(dir.path(), &["replay", capsule, "--all"])).lines().count() > text.lines().count()
     );

@@ -293,6 +293,15 @@ fn probes_take_what_has_a_label_and_say_what_they_leave_out() {
     assert!(text(&gone.stderr).contains("/nope/at/all: no such file"), "{}", text(&gone.stderr));
 }
 
+/// Images without folders of classes.
+fn write_flat(dir: &Path) {
+    for (part, count) in [("train", 16), ("test", 4)] {
+        let folder = dir.join("flat").join(part);
+        fs::create_dir_all(&folder).unwrap();
+        (0..count).for_each(|i| fs::write(folder.join(format!("{i}.png")), png(i)).unwrap());
+    }
+}
+
 #[test]
 fn a_method_that_learns_from_labels_refuses_a_single_class() {
     let dir = TempDir::new().unwrap();
@@ -314,6 +323,15 @@ fn a_method_that_learns_from_labels_refuses_a_single_class() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("all 16 training images have the same class (`red`)"), "{said}");
     assert!(!dir.path().join("runs").exists(), "nothing is written");
+    // Images without a class beside others: which, and how many.
+    write_flat(dir.path());
+    let output = pretrain(dir.path(), "flat", &["--no-eval", "--method", "supcon"]);
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("learns from labels, and 16 of 16 training images have none (the first: "),
+        "{said}"
+    );
+    assert!(said.contains("0.png"), "{said}");
     let output = pretrain(dir.path(), "set", &["--no-eval", "--method", "supcon"]);
     assert!(
         text(&output.stderr).contains("all 16 training images have the same class"),

@@ -306,6 +306,24 @@ fn directions_are_seeded_or_given() {
     assert!(SigReg::default().along(&x, &axis.t().unwrap()).is_err());
 }
 
+/// Independent views in a narrow cone tell nothing of each other, whatever the width of the objective's own kernel.
+#[test]
+fn a_kernel_wider_than_the_rows_is_no_information() {
+    let noise =
+        |seed| (Key::new(seed).normal(0.0, 0.02, (600, 8), DType::F64, &Device::Cpu).unwrap() + 1.0).unwrap();
+    let z = Embeddings::pair(noise(1), noise(2)).unwrap();
+    for name in ["dcl", "dclw", "supcon", "hydes", "byol"] {
+        let account = ObjectiveConfig::named(name).unwrap().account(&z).unwrap();
+        assert!(account.stands_in && account.estimator == "vmf", "{name}: {account:?}");
+        assert!(account.account.information < 0.5, "{name}: {account:?}");
+    }
+    // A kernel that fits is the objective's own: rows all over the sphere.
+    let wide = |seed| Key::new(seed).normal(0.0, 1.0, (600, 8), DType::F64, &Device::Cpu).unwrap();
+    let z = Embeddings::pair(wide(1), (wide(1) + (wide(2) * 0.3).unwrap()).unwrap()).unwrap();
+    let account = ObjectiveConfig::named("simclr").unwrap().account(&z).unwrap();
+    assert!(!account.stands_in && account.estimator == "contrastive", "{account:?}");
+}
+
 /// What a variable tells of itself has no end, and points have no density: neither is a number of nats.
 #[test]
 fn equal_views_and_repeated_rows_have_no_account() {

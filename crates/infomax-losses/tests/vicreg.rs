@@ -51,6 +51,23 @@ fn f32_is_exact_far_from_the_origin() {
     assert_close("offset 1e3", &got, &exact, Tolerance::rel(2e-6));
 }
 
+/// A hinge must not make 0 of NaN: a step that is not finite would show a healthy term.
+#[test]
+fn nan_stays_nan() {
+    let z = spread(&[6, 4], 5, 1.0).to_vec2::<f64>().unwrap();
+    let z: Vec<f64> =
+        z.into_iter().flatten().enumerate().map(|(i, v)| if i == 9 { f64::NAN } else { v }).collect();
+    let z = Tensor::from_vec(z, (6, 4), &candle_core::Device::Cpu).unwrap();
+    let both = [
+        variance_covariance_composed(&z, 1.0, 1e-4).unwrap(),
+        variance_covariance(&z, 1.0, 1e-4, MomentForm::Gram).unwrap(),
+        variance_covariance(&z, 1.0, 1e-4, MomentForm::Features).unwrap(),
+    ];
+    for parts in both {
+        assert!(parts.to_vec1::<f64>().unwrap().iter().all(|part| part.is_nan()), "{parts}");
+    }
+}
+
 #[test]
 fn one_row_is_refused() {
     let message =

@@ -53,7 +53,10 @@ fn a_step_that_is_not_finite_is_made_again_to_the_bit() {
     assert!(made.same && made.step == 13, "{made:?}");
     assert_eq!(made.recorded.kind, FailureKind::NonFinite);
     let names: Vec<&str> = made.recorded.reached.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["part invariance", "part spread", "total"]);
+    assert_eq!(
+        names,
+        ["checksum of view 0", "checksum of view 1", "part invariance", "part spread", "total"]
+    );
     let held = |kind: &str, name: &str| {
         made.held.iter().find(|held| held.kind == kind && held.name == name).unwrap()
     };

@@ -152,8 +152,8 @@ pub fn layers(origins: &Origins) -> Result<Layers> {
     Ok(layers)
 }
 
-/// Epochs of the command line end the budget of a file. Both of the command line are one too many, and so are both of a
-/// file: a run with a budget looks at no epochs.
+/// Epochs of the command line end the budget of a file. Both of the command line are one too many. A file may have both, as
+/// that of a run has: a run with a budget looks at no epochs.
 fn epochs_or_budget(upper: &mut Layers) -> Result<()> {
     if !upper.has("train.epochs") || !upper.has("train.budget") {
         return Ok(());
@@ -167,8 +167,8 @@ fn epochs_or_budget(upper: &mut Layers) -> Result<()> {
             }
             Ok(())
         }
-        (false, true) => Ok(()),
-        _ => Err(Error::Config(format!(
+        (false, _) => Ok(()),
+        (true, true) => Err(Error::Config(format!(
             "train.epochs (from {epochs}) and train.budget (from {budget}) both say how long the run is: leave one of them \
              out"
         ))),
@@ -342,6 +342,28 @@ mod tests {
         assert!(message.contains("augment.preset") && message.contains("[augment.recipe]"), "{message}");
         let message = resolve(&["augment.size=100000"]).unwrap_err().to_string();
         assert!(message.contains("augment.size = 100000"), "{message}");
+    }
+
+    #[test]
+    fn epochs_of_the_command_line_end_the_budget_of_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("run.toml");
+        let read = |text: &str, assignments: &[(&str, &str)]| {
+            std::fs::write(&file, text).unwrap();
+            let assignments = assignments.iter().map(|(a, o)| ((*a).to_owned(), (*o).to_owned())).collect();
+            let origins = Origins { file: Some(file.clone()), assignments, ..Origins::default() };
+            layers(&origins).and_then(|layers| RunConfig::resolve(&layers)).map(|config| config.train.run)
+        };
+        let budget = "[train]\nbudget = \"4s\"\n";
+        let run = read(budget, &[("train.epochs=1", "--epochs")]).unwrap();
+        assert_eq!((run.epochs, run.budget), (1, None));
+        assert!(read(budget, &[]).unwrap().budget.is_some());
+        let run = read("[train]\nepochs = 3\n", &[("train.budget=4s", "--budget")]).unwrap();
+        assert!(run.budget.is_some());
+        assert!(read("[train]\nbudget = \"4s\"\nepochs = 2\n", &[]).unwrap().budget.is_some());
+        let both = [("train.budget=4s", "--budget"), ("train.epochs=3", "--set")];
+        let message = read("", &both).unwrap_err().to_string();
+        assert!(message.contains("train.epochs (from --set) and train.budget (from --budget)"), "{message}");
     }
 
     #[test]

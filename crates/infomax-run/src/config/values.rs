@@ -139,6 +139,8 @@ mod tests {
         assert_eq!(parse("[1, 2]"), Ok(Value::Array(vec![Value::Integer(1), Value::Integer(2)])));
         assert_eq!(parse("lars"), Ok(Value::String("lars".into())));
         assert_eq!(parse("a/b c"), Ok(Value::String("a/b c".into())));
+        assert_eq!((parse(".1"), parse("-2.")), (Ok(Value::Float(0.1)), Ok(Value::Float(-2.0))));
+        assert_eq!(parse("1e"), Ok(Value::String("1e".into())));
         assert_eq!(parse("2026-11-28x"), Ok(Value::String("2026-11-28x".into())));
     }
 
