@@ -15,7 +15,11 @@ const CURVE: usize = 40;
 /// `infomax runs`.
 pub(crate) fn run(args: &RunsArgs) -> Result<Status> {
     if let Some(RunsCommand::Export { run, format, out }) = &args.command {
-        return export(&found(run), *format, out);
+        let path = found(run);
+        if !path.exists() {
+            return Err(unknown(run));
+        }
+        return export(&path, *format, out);
     }
     let default = || vec![PathBuf::from("runs")];
     let paths: Vec<PathBuf> =
@@ -24,10 +28,15 @@ pub(crate) fn run(args: &RunsArgs) -> Result<Status> {
         bail!("there is no folder runs here; name one, or train a first run with `infomax pretrain`");
     }
     if let Some(missing) = paths.iter().find(|path| !path.exists()) {
-        bail!(
-            "there is no folder {name} here, and no run of that name or number in runs/ (`infomax runs` lists them)",
-            name = missing.display()
-        );
+        return Err(unknown(missing));
+    }
+    // Of the folder that nobody named it is no news that it is empty.
+    let named = !args.paths.is_empty();
+    let (paths, others): (Vec<_>, Vec<_>) =
+        paths.into_iter().partition(|path| !named || !path.is_dir() || has_runs(path));
+    others.iter().for_each(|path| crate::say!("skipped {}: it is no run and holds none", path.display()));
+    if paths.is_empty() {
+        bail!("none of these is a run or a folder of runs");
     }
     if let Some(file) = &args.html {
         let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
@@ -74,19 +83,46 @@ pub(crate) fn found(path: &Path) -> PathBuf {
     if inside.exists() {
         return inside;
     }
+    match named(path).as_slice() {
+        [only] => only.clone(),
+        _ => path.to_owned(),
+    }
+}
+
+/// The runs in `runs/` whose number, or the start of whose name, this is.
+fn named(path: &Path) -> Vec<PathBuf> {
     let start = format!("{}-", path.display());
     let number = path.to_str().and_then(|text| text.parse::<u64>().ok());
     let entries = std::fs::read_dir("runs").into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut named = entries.filter(|path| {
-        path.file_name().map(|name| name.to_string_lossy()).is_some_and(|name| {
-            let first = name.split('-').next().and_then(|first| first.parse::<u64>().ok());
-            name.starts_with(&start) || (number.is_some() && first == number)
+    let mut named: Vec<PathBuf> = entries
+        .filter(|path| {
+            path.file_name().map(|name| name.to_string_lossy()).is_some_and(|name| {
+                let first = name.split('-').next().and_then(|first| first.parse::<u64>().ok());
+                name.starts_with(&start) || (number.is_some() && first == number)
+            })
         })
-    });
-    match (named.next(), named.next()) {
-        (Some(only), None) => only,
-        _ => path.to_owned(),
+        .collect();
+    named.sort();
+    named
+}
+
+/// What is said of a run that is not found, or of several.
+fn unknown(path: &Path) -> anyhow::Error {
+    let several: Vec<String> = named(path).iter().map(|run| run.display().to_string()).collect();
+    match several.len() {
+        0 => anyhow::anyhow!(
+            "there is no folder {} here, and no run of that name or number in runs/ (`infomax runs` lists them)",
+            path.display()
+        ),
+        _ => anyhow::anyhow!("{} is not one run: {}; name one of them", path.display(), several.join(", ")),
     }
+}
+
+/// Whether a folder is a run, or one of its folders is.
+fn has_runs(path: &Path) -> bool {
+    let inside =
+        || std::fs::read_dir(path).into_iter().flatten().flatten().any(|entry| runs::is_run(&entry.path()));
+    runs::is_run(path) || inside()
 }
 
 /// Says what was skipped and what else to know.

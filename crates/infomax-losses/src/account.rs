@@ -254,8 +254,7 @@ fn views_differ(rows: &[Tensor], rounding: f64) -> Result<()> {
         let change = (view - &rows[0])?.sqr()?.sum_all()?.to_scalar::<f64>()?;
         let size = rows[0].sqr()?.sum_all()?.to_scalar::<f64>()?;
         if change <= 4.0 * rounding * rounding * size {
-            let found = "it equals view 1, and what a continuous variable tells of itself has no end".into();
-            return Err(crate::Error::NoSpread { view: i + 1, found });
+            return Err(crate::Error::EqualViews { view: i + 1 });
         }
     }
     Ok(())

@@ -318,6 +318,19 @@ impl InvarianceConfig {
         }))
     }
 
+    /// Whether it compares views of one network with each other, so that without an entropy term it is least for a
+    /// constant: no teacher, no stopped gradient, no whitening.
+    pub fn pulls_alone(&self) -> bool {
+        let none = invariance::Teacher::None;
+        match self {
+            Self::Mse(c) => c.teacher == none,
+            Self::Cosine(c) => c.teacher == none,
+            Self::SmoothL1(c) => c.teacher == none,
+            Self::WeightedCosine(_) => true,
+            Self::ClassCosine(_) | Self::Whitened(_) | Self::None(_) => false,
+        }
+    }
+
     /// The factor in the total.
     pub fn weight(&self) -> f64 {
         match self {

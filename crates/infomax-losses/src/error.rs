@@ -69,6 +69,14 @@ pub enum Error {
         /// What was found in its place.
         found: String,
     },
+    /// A view that is another one, or a multiple of it on the sphere, has no account.
+    #[error(
+        "view {view} equals view 1, and what a continuous variable tells of itself has no end: no number is made of it"
+    )]
+    EqualViews {
+        /// The view, from 1.
+        view: usize,
+    },
     /// A tensor that the term has no meaning for.
     #[error("{term}: needs {expected}, got shape {got:?}")]
     Shape {

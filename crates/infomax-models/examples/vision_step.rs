@@ -51,6 +51,7 @@ fn peak_memory() -> Option<f64> {
 
 fn measure(
     name: &str,
+    precision: &str,
     images: (usize, usize, usize),
     build: impl Fn(&Params) -> Outcome<Box<dyn Encoder>>,
 ) -> Outcome<()> {
@@ -85,10 +86,10 @@ fn measure(
         times[times.len() / 2]
     };
     let (time, forward) = (median(times), median(forwards));
-    println!("{name} batch {batch}: {:.2} images/s", batch as f64 / time);
+    println!("{name} batch {batch}{precision}: {:.2} images/s", batch as f64 / time);
     println!("  forward {:.0} ms of {:.0} ms", forward * 1e3, time * 1e3);
     if let (Some(before), Some(after)) = (before, peak_memory()) {
-        println!("{name} batch {batch}, peak memory: {:.0} MiB", after - before);
+        println!("{name} batch {batch}{precision}, peak memory: {:.0} MiB", after - before);
     }
     Ok(())
 }
@@ -134,8 +135,7 @@ fn main() -> Outcome<()> {
     let wanted = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
     let cases: Vec<_> = cases().into_iter().filter(|case| case.name.contains(&wanted)).collect();
     if let [case] = &cases[..] {
-        let name = format!("{}{}", case.name, if bf16 { " bf16" } else { "" });
-        return measure(&name, case.images, &case.build);
+        return measure(&case.name, if bf16 { " bf16" } else { "" }, case.images, &case.build);
     }
     // A process for each case, so that the peak of memory is its own.
     for case in cases {

@@ -8,8 +8,9 @@ use crate::stop::Judged;
 use crate::{Assembly, Error, Images, Plan, Result, RunConfig, RunObserver};
 use infomax_core::{BatchSource as _, Collective, Learner as _, Local};
 use infomax_kernels::{CpuProducts, Single};
+use infomax_losses::EntropyConfig;
 use infomax_models::Precision;
-use infomax_optim::ScheduleKind;
+use infomax_optim::{ScheduleConfig, ScheduleKind};
 use infomax_train::{Budget, Parts, RunDir, TimeTotals, Trainer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -178,23 +179,23 @@ pub fn pretrain_with(
         crate::ranks::same_checkpoint(ranks, resumed.as_ref())?;
         match resumed {
             Some(resumed) => {
+                let spent = trainer.trained_before();
+                let used_up = config.train.run.budget.filter(|budget| spent >= budget.as_seconds());
+                if let Some(budget) = used_up.filter(|_| options.budget.is_some()) {
+                    return Err(Error::Config(format!(
+                        "a budget of {budget}: the run has trained for {spent:.1} s already; give more"
+                    )));
+                }
                 resumed.warnings.iter().for_each(|warning| observer.on_warning(warning));
                 let of = if timed { String::new() } else { format!(" of {total_steps}") };
                 observer.on_note(&format!("resumed at step {}{of}", resumed.step));
                 if resumed.step == total_steps && !timed {
                     observer.on_note("all of its steps are made; `--epochs N` with a larger N goes on");
                 }
-                let spent = trainer.trained_before();
-                match config.train.run.budget.filter(|budget| spent >= budget.as_seconds()) {
-                    Some(budget) if options.budget.is_some() => {
-                        return Err(Error::Config(format!(
-                            "a budget of {budget}: the run has trained for {spent:.1} s already; give more"
-                        )));
-                    }
-                    Some(budget) => observer.on_note(&format!(
+                if let Some(budget) = used_up {
+                    observer.on_note(&format!(
                         "its budget of {budget} is used up: it has trained for {spent:.1} s; `--budget TIME` with more goes on"
-                    )),
-                    None => {}
+                    ));
                 }
                 // Now that it is known to fit.
                 trainer.run_dir().replace_config(&config.to_toml()?)?;
@@ -285,6 +286,25 @@ fn announce(config: &RunConfig, assembly: &Assembly, observer: &mut dyn RunObser
         observer.on_warning(&format!(
             "optim.kind = \"step\" with optim.step_epochs = {} of {epochs} epochs: the learning rate never drops",
             schedule.step_epochs
+        ));
+    }
+    let usual = ScheduleConfig::default();
+    let drops = schedule.step_epochs != usual.step_epochs || schedule.step_factor != usual.step_factor;
+    let ends = schedule.final_lr_ratio != usual.final_lr_ratio;
+    if schedule.kind != ScheduleKind::Step && drops {
+        observer.on_warning("optim.step_epochs and optim.step_factor act with optim.kind = \"step\" only");
+    }
+    if matches!(schedule.kind, ScheduleKind::Step | ScheduleKind::Constant) && ends {
+        observer.on_warning("optim.final_lr_ratio has no effect with this optim.kind");
+    }
+    if config.model.teacher_momentum == Some(1.0) {
+        observer.on_warning("model.teacher_momentum = 1: the teacher stays as it began");
+    }
+    let objective = &config.objective;
+    if matches!(objective.entropy, EntropyConfig::None(_)) && objective.invariance.pulls_alone() {
+        observer.on_warning(&format!(
+            "the objective `{}` has neither an entropy term nor a teacher or predictor: nothing in it resists collapse",
+            objective.name
         ));
     }
     // What is meant for bytes: pixels are values in 0..1 when they are normalized.

@@ -157,7 +157,7 @@ fn without_labels(config: &RunConfig, images: &Images) -> Error {
         missing.first().map(|index| format!(" (the first: {})", data.place(*index))).unwrap_or_default();
     Error::Config(format!(
         "the objective `{}` learns from labels, and {} of {} training images have none{first}: put a folder a class into \
-         the training folder, leave the images without a class out, or choose a method without labels (`infomax methods`)",
+         the training folder (or `labels` into the file of arrays), leave the images without a class out, or choose a method without labels (`infomax methods`)",
         config.objective.name,
         missing.len(),
         data.len()

@@ -84,10 +84,7 @@ impl Trainer {
         };
         let warnings = self.restore(capsule)?.into_iter();
         // Nothing goes on here.
-        let said = |warning: String| {
-            warning
-                .replace("and the run continues with the new ones", "and the step is made with the new ones")
-        };
+        let said = |warning: String| warning.replace("the run continues", "the step is made");
         let warnings = warnings.map(said).collect();
         // Of a run whose length follows from its time, this one does not know it.
         self.total_steps = recorded.total_steps;

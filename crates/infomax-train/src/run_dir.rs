@@ -366,12 +366,9 @@ fn has_results(path: &Path) -> bool {
     metrics || checkpoints
 }
 
-/// Whether a folder has files and none that a run begins with.
+/// Whether a folder has files, and not the one that a run begins with.
 fn is_of_others(path: &Path) -> bool {
-    let own = [CONFIG, CHECKPOINTS, LOCK, METRICS, LOG];
-    let mut entries =
-        fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name()).peekable();
-    entries.peek().is_some() && !entries.any(|name| own.iter().any(|own| name == *own))
+    !path.join(LOCK).exists() && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 pub(crate) fn is_run(path: &Path) -> Result<()> {

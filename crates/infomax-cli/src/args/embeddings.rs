@@ -79,7 +79,7 @@ pub(crate) struct ObjectiveArgs {
     /// Places (samples, patches, 2) of the local embeddings of a view; once a view.
     #[arg(long, value_name = "FILE")]
     pub(crate) places: Vec<String>,
-    /// The classes of the samples, a vector of integers (MCR2, SupCon).
+    /// The classes of the samples, a vector of integers (SupCon; MCR2, which takes them in the place of the views of a sample).
     #[arg(long, value_name = "FILE")]
     pub(crate) labels: Option<PathBuf>,
     /// The seed of random slices and groups.
