@@ -152,9 +152,14 @@ pub fn layers(origins: &Origins) -> Result<Layers> {
     Ok(layers)
 }
 
-/// Epochs of the command line end the budget of a file. Both of the command line are one too many. A file may have both, as
+/// Epochs of the command line end the budget of a file, and so does the word `none`. Both of the command line are one too many. A file may have both, as
 /// that of a run has: a run with a budget looks at no epochs.
 fn epochs_or_budget(upper: &mut Layers) -> Result<()> {
+    if values::at(upper.table(), "train.budget").and_then(Value::as_str) == Some("none")
+        && let Some(Value::Table(train)) = upper.section_mut("train")
+    {
+        train.remove("budget");
+    }
     if !upper.has("train.epochs") || !upper.has("train.budget") {
         return Ok(());
     }
@@ -358,6 +363,7 @@ mod tests {
         let run = read(budget, &[("train.epochs=1", "--epochs")]).unwrap();
         assert_eq!((run.epochs, run.budget), (1, None));
         assert!(read(budget, &[]).unwrap().budget.is_some());
+        assert_eq!(read(budget, &[("train.budget=none", "--set")]).unwrap().budget, None);
         let run = read("[train]\nepochs = 3\n", &[("train.budget=4s", "--budget")]).unwrap();
         assert!(run.budget.is_some());
         assert!(read("[train]\nbudget = \"4s\"\nepochs = 2\n", &[]).unwrap().budget.is_some());
