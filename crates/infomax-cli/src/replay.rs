@@ -96,7 +96,7 @@ fn text(replay: &Replay, all: bool) -> String {
     text
 }
 
-/// Whether a number of a failed step is finite.
+/// Whether a number of a failed step is finite, and not the 0 of a term that is clipped; or there is none.
 fn tells(failure: &Failure) -> bool {
     let numbers: Vec<f64> = failure.reached.iter().filter_map(|(_, value)| value.parse().ok()).collect();
     numbers.is_empty() || numbers.iter().any(|value| value.is_finite() && *value != 0.0)

@@ -265,6 +265,43 @@ pub fn pretrain_with(
     })
 }
 
+/// What a configuration says without effect, or will regret.
+fn doubts(config: &RunConfig) -> Vec<String> {
+    let (schedule, usual) = (&config.optim.schedule, ScheduleConfig::default());
+    let (warmup, epochs) = (schedule.warmup_epochs, config.train.run.epochs as f64);
+    let (by_epochs, steps) = (config.train.run.budget.is_none(), schedule.kind == ScheduleKind::Step);
+    let drops = schedule.step_epochs != usual.step_epochs || schedule.step_factor != usual.step_factor;
+    let mut doubts = Vec::new();
+    if by_epochs && warmup >= epochs {
+        doubts.push(format!(
+            "optim.warmup_epochs = {warmup} of {epochs} epochs: the learning rate is still rising at the end"
+        ));
+    }
+    if by_epochs && steps && schedule.step_epochs >= epochs {
+        doubts.push(format!(
+            "optim.kind = \"step\" with optim.step_epochs = {} of {epochs} epochs: the learning rate never drops",
+            schedule.step_epochs
+        ));
+    }
+    if !steps && drops {
+        doubts.push("optim.step_epochs and optim.step_factor act with optim.kind = \"step\" only".to_owned());
+    }
+    if (steps || schedule.kind == ScheduleKind::Constant) && schedule.final_lr_ratio != usual.final_lr_ratio {
+        doubts.push("optim.final_lr_ratio has no effect with this optim.kind".to_owned());
+    }
+    if config.model.teacher_momentum == Some(1.0) {
+        doubts.push("model.teacher_momentum = 1: the teacher stays as it began".to_owned());
+    }
+    let objective = &config.objective;
+    if matches!(objective.entropy, EntropyConfig::None(_)) && objective.invariance.pulls_alone() {
+        doubts.push(format!(
+            "the objective `{}` has neither an entropy term nor a teacher or predictor: nothing in it resists collapse",
+            objective.name
+        ));
+    }
+    doubts
+}
+
 /// Says what is trained on what.
 fn announce(config: &RunConfig, assembly: &Assembly, observer: &mut dyn RunObserver) {
     assembly.images.describe().iter().chain(&assembly.notes).for_each(|line| observer.on_note(line));
@@ -272,41 +309,7 @@ fn announce(config: &RunConfig, assembly: &Assembly, observer: &mut dyn RunObser
     if let Some(why) = assembly.images.no_probe() {
         observer.on_note(&format!("note: {why}; training does not need labels"));
     }
-    let (warmup, epochs) = (config.optim.schedule.warmup_epochs, config.train.run.epochs as f64);
-    if warmup >= epochs && config.train.run.budget.is_none() {
-        observer.on_warning(&format!(
-            "optim.warmup_epochs = {warmup} of {epochs} epochs: the learning rate is still rising at the end"
-        ));
-    }
-    let schedule = &config.optim.schedule;
-    if schedule.kind == ScheduleKind::Step
-        && schedule.step_epochs >= epochs
-        && config.train.run.budget.is_none()
-    {
-        observer.on_warning(&format!(
-            "optim.kind = \"step\" with optim.step_epochs = {} of {epochs} epochs: the learning rate never drops",
-            schedule.step_epochs
-        ));
-    }
-    let usual = ScheduleConfig::default();
-    let drops = schedule.step_epochs != usual.step_epochs || schedule.step_factor != usual.step_factor;
-    let ends = schedule.final_lr_ratio != usual.final_lr_ratio;
-    if schedule.kind != ScheduleKind::Step && drops {
-        observer.on_warning("optim.step_epochs and optim.step_factor act with optim.kind = \"step\" only");
-    }
-    if matches!(schedule.kind, ScheduleKind::Step | ScheduleKind::Constant) && ends {
-        observer.on_warning("optim.final_lr_ratio has no effect with this optim.kind");
-    }
-    if config.model.teacher_momentum == Some(1.0) {
-        observer.on_warning("model.teacher_momentum = 1: the teacher stays as it began");
-    }
-    let objective = &config.objective;
-    if matches!(objective.entropy, EntropyConfig::None(_)) && objective.invariance.pulls_alone() {
-        observer.on_warning(&format!(
-            "the objective `{}` has neither an entropy term nor a teacher or predictor: nothing in it resists collapse",
-            objective.name
-        ));
-    }
+    doubts(config).iter().for_each(|doubt| observer.on_warning(doubt));
     // What is meant for bytes: pixels are values in 0..1 when they are normalized.
     for (key, values) in [("mean", &config.augment.mean), ("std", &config.augment.std)] {
         if values.iter().flatten().any(|value| value.abs() > 2.0) {

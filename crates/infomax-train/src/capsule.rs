@@ -246,7 +246,10 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) -> Result<(StepMetrics, bool)> {
         if self.parts.config.keep_capsules == 0 || self.parts.collective.size() > 1 {
-            return self.advance(clock);
+            let made = self.advance(clock);
+            // Nobody asks for the batch: its memory goes.
+            self.trace.borrow_mut().views.clear();
+            return made;
         }
         let (position, step) = (self.parts.source.position(), self.step);
         self.trace.borrow_mut().begin(self.parts.learner.params())?;
@@ -336,9 +339,7 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) {
         if self.trace.borrow().updating {
-            let reason = "the step failed after it began to change parameters";
-            observer.on_no_capsule(reason);
-            let _ = self.parts.run_dir.log(&format!("warning: no capsule: {reason}"));
+            self.no_capsule("the step failed after it began to change parameters", observer);
             return;
         }
         let mut model = self.parts.learner.params().tensors();
@@ -348,11 +349,14 @@ impl Trainer {
             Ok((state, tensors)) => {
                 self.keep_capsule(State { position, ..state }, &tensors, failure, observer)
             }
-            Err(error) => {
-                observer.on_no_capsule(&error.to_string());
-                let _ = self.parts.run_dir.log(&format!("warning: no capsule: {error}"));
-            }
+            Err(error) => self.no_capsule(&error.to_string(), observer),
         }
+    }
+
+    /// Says that a step that failed has no capsule.
+    fn no_capsule(&mut self, reason: &str, observer: &mut dyn Observer) {
+        observer.on_no_capsule(reason);
+        let _ = self.parts.run_dir.log(&format!("warning: no capsule: {reason}"));
     }
 
     fn keep_capsule(
@@ -364,17 +368,15 @@ impl Trainer {
     ) {
         let reason = failure.reason.clone();
         let state = State { failure: Some(failure), ..state };
-        let said = match self.parts.run_dir.save_capsule(state, tensors, self.parts.config.keep_capsules) {
+        match self.parts.run_dir.save_capsule(state, tensors, self.parts.config.keep_capsules) {
             Ok((path, bytes)) => {
                 observer.on_capsule(&path, bytes);
-                format!("capsule {} ({:.1} MiB): {reason}", path.display(), bytes as f64 / 1048576.0)
+                let size = bytes as f64 / 1048576.0;
+                let _ =
+                    self.parts.run_dir.log(&format!("capsule {} ({size:.1} MiB): {reason}", path.display()));
             }
-            Err(error) => {
-                observer.on_no_capsule(&error.to_string());
-                format!("warning: no capsule: {error}")
-            }
-        };
-        let _ = self.parts.run_dir.log(&said);
+            Err(error) => self.no_capsule(&error.to_string(), observer),
+        }
     }
 
     /// The state with memory of its own.

@@ -83,8 +83,11 @@ impl Tiled {
     /// The tiles for several products of these sizes whose factors are rounded, if those are expected to be faster.
     pub(crate) fn rounded(isa: Isa, sizes: &[(usize, usize, usize)]) -> Option<TileIsa> {
         let own = Self::single(isa).filter(|own| own.factors == Factors::Rounded)?;
-        let pays = sizes.iter().all(|size| tiles::product_pays(*size, own.factors));
-        (own.always || pays).then_some(own.tiles)
+        sizes.iter().all(|size| own.pays(*size)).then_some(own.tiles)
+    }
+
+    fn pays(self, size: (usize, usize, usize)) -> bool {
+        self.always || tiles::product_pays(size, self.factors)
     }
 
     #[cfg(test)]
@@ -94,7 +97,7 @@ impl Tiled {
 
     fn product<T: Real>(self, a: Mat<'_, T>, b: Mat<'_, T>) -> Option<Vec<T>> {
         let (x, y) = (a.operand()?, b.operand()?);
-        if !self.always && !tiles::product_pays((a.rows, b.cols, a.cols), self.factors) {
+        if !self.pays((a.rows, b.cols, a.cols)) {
             return None;
         }
         Some(of_f32(tiles::product(self.tiles, self.isa, self.factors, x, y)))

@@ -152,32 +152,25 @@ pub fn layers(origins: &Origins) -> Result<Layers> {
     Ok(layers)
 }
 
-/// Epochs of the command line end the budget of a file, and so does the word `none`. Both of the command line are one too many. A file may have both, as
-/// that of a run has: a run with a budget looks at no epochs.
+/// Epochs of the command line end the budget of a file, and so does the word `none`. Both of the command line are one too
+/// many. A file may have both, as that of a run has: a run with a budget looks at no epochs.
 fn epochs_or_budget(upper: &mut Layers) -> Result<()> {
-    if values::at(upper.table(), "train.budget").and_then(Value::as_str) == Some("none")
+    let none = values::at(upper.table(), "train.budget").and_then(Value::as_str) == Some("none");
+    let of_line = |key: &str| upper.has(key) && upper.origin(key).starts_with("--");
+    let (epochs, budget) = (of_line("train.epochs"), of_line("train.budget"));
+    if epochs && budget && !none {
+        return Err(Error::Config(format!(
+            "train.epochs (from {}) and train.budget (from {}) both say how long the run is: leave one of them out",
+            upper.origin("train.epochs"),
+            upper.origin("train.budget")
+        )));
+    }
+    if (none || epochs)
         && let Some(Value::Table(train)) = upper.section_mut("train")
     {
         train.remove("budget");
     }
-    if !upper.has("train.epochs") || !upper.has("train.budget") {
-        return Ok(());
-    }
-    let (epochs, budget) = (upper.origin("train.epochs").to_owned(), upper.origin("train.budget").to_owned());
-    let of_line = |origin: &str| origin.starts_with("--");
-    match (of_line(&epochs), of_line(&budget)) {
-        (true, false) => {
-            if let Some(Value::Table(train)) = upper.section_mut("train") {
-                train.remove("budget");
-            }
-            Ok(())
-        }
-        (false, _) => Ok(()),
-        (true, true) => Err(Error::Config(format!(
-            "train.epochs (from {epochs}) and train.budget (from {budget}) both say how long the run is: leave one of them \
-             out"
-        ))),
-    }
+    Ok(())
 }
 
 /// What the settings of a method depend on, as far as it is known before the images are.

@@ -20,6 +20,12 @@ const DEPTH: usize = 2 * PAIRS;
 const PIECE: usize = 2 * ROWS * DEPTH;
 const SHAPE: Shape = Shape { pairs: PAIRS, columns: COLUMNS, pitch: (DEPTH, 2 * COLUMNS) };
 
+/// Both tiles of a piece.
+#[inline(always)]
+fn halves(piece: &[bf16]) -> [*const bf16; 2] {
+    [piece.as_ptr(), piece[PIECE / 2..].as_ptr()]
+}
+
 /// Lines that hold so many elements.
 fn lines(elements: usize) -> usize {
     elements.div_ceil(size_of::<Line>() / size_of::<bf16>())
@@ -78,9 +84,8 @@ impl Right {
                         session.zero();
                         for (piece, b) in b.chunks_exact(PIECE).enumerate() {
                             let a = &a[(piece * tall + from) * DEPTH..][..PIECE];
-                            let pair = |side: &[bf16]| [side.as_ptr(), side[PIECE / 2..].as_ptr()];
                             // SAFETY: two whole tiles on either side.
-                            unsafe { session.add(pair(a), pair(b)) };
+                            unsafe { session.add(halves(a), halves(b)) };
                         }
                         session.store(&mut sums);
                         let own = BLOCK.min(rows - i * BLOCK);
@@ -438,9 +443,8 @@ impl Gathered {
                             for piece in from..(from + CHUNK).min(own.end) {
                                 let a = &left[(piece * down + i) * PIECE..][..PIECE];
                                 let b = &right[(piece * along + j) * PIECE..][..PIECE];
-                                let pair = |side: &[bf16]| [side.as_ptr(), side[PIECE / 2..].as_ptr()];
                                 // SAFETY: two whole tiles on either side.
-                                unsafe { session.add(pair(a), pair(b)) };
+                                unsafe { session.add(halves(a), halves(b)) };
                             }
                             session.store(sums(i, j));
                         }
